@@ -1,0 +1,9 @@
+"""The exceptions a caller may want to catch."""
+
+
+class RankDeficientError(ValueError):
+    """A matrix has a lower rank than the operation needs."""
+
+
+class VolumeError(ValueError):
+    """A volume cannot be opened or read as asked."""
