@@ -1,0 +1,62 @@
+# Two commands do all the set-up on a fresh machine: `make book` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+EXTRAS ?= all
+STAMP  := $(VENV)/.installed-$(EXTRAS)
+SITE   := _build/html/index.html
+PORT   ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help book test check lab serve bench clean new-chapter install vendor
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Installing cpic[$(EXTRAS)] into $(VENV) (about 3 minutes and 3 GB the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cpic needs Python 3.11 or newer, got " + sys.version.split()[0] + "; call: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# The constraints hold inside isolated builds too, so that none of them fetches a second torch.
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+	@touch $@
+
+install: $(STAMP)
+
+vendor: $(STAMP)
+	@bash book/vendor_js.sh
+
+book: install vendor  ## run every chapter (quick mode, built-in data) and build the site: about 6 minutes
+	@echo "Building the book: every chapter is run once, about 5 minutes on two cores; seconds when nothing changed"
+	$(BIN)/python book/build.py
+
+test: install vendor  ## all tests, notebooks and the browser included: about 20 minutes
+	@echo "Running all tests, the notebooks and the browser tests included: about 20 minutes on two cores"
+	$(BIN)/python book/build.py
+	$(BIN)/python -m pytest tests
+
+check: install  ## format, lint, types, notebooks, spelling: about 1 minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python tests/book/lint.py
+	$(BIN)/codespell cpic tests book data_scripts *.md *.yml *.toml
+
+lab: install  ## open the chapters in JupyterLab on this machine (token kept on)
+	$(BIN)/jupyter lab --ip 127.0.0.1 book
+
+serve: $(SITE)  ## show the built site on http://127.0.0.1:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+$(SITE):
+	@$(MAKE) --no-print-directory book
+
+bench:  ## compare speed, memory and accuracy with the other libraries: about 15 minutes
+	@$(MAKE) --no-print-directory install EXTRAS=all,bench
+	$(BIN)/python -m tests.bench
+
+new-chapter: install  ## start a chapter: make new-chapter NAME=05_gradients
+	$(BIN)/python book/new_chapter.py "$(NAME)"
+
+clean:  ## remove what was built, keep the environment
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
