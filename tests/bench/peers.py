@@ -1,0 +1,93 @@
+"""The libraries we compare with, behind one call.
+
+A peer takes `function`, from int64 `(n, d)` to float64 `(n,)` in numpy, the sizes, a rank or a tolerance, and a seed; it
+returns its cores as arrays `(l, size, r)`. All peers see the same numpy function, so its cost is the same for all.
+"""
+
+import contextlib
+import io
+import warnings
+
+import numpy as np
+import torch
+
+RANK_CAP = 64
+
+
+def tntorch(function, sizes, *, rank=None, tol=None, seed=0, sweeps=4):
+    """One-site maxvol sweeps, ranks fixed or raised by three a sweep."""
+    import tntorch as peer
+
+    torch.manual_seed(seed)
+    domain = [torch.arange(n) for n in sizes]
+    ranks = {"ranks_tt": rank, "eps": 0.0, "max_iter": sweeps} if tol is None else {"eps": tol, "rmax": RANK_CAP}
+    train = peer.cross(
+        lambda index: torch.from_numpy(function(index.long().numpy())),
+        domain,
+        function_arg="matrix",
+        verbose=False,
+        suppress_warnings=True,
+        **ranks,
+    )
+    return [core.numpy() for core in train.cores]
+
+
+def teneva(function, sizes, *, rank=None, tol=None, seed=0, sweeps=4):
+    """One-site maxvol sweeps; with a tolerance the ranks grow by one a sweep and bond."""
+    import teneva as peer
+
+    start = peer.rand(list(sizes), rank or 2, seed=seed)
+    growth = {"nswp": sweeps, "dr_min": 0, "dr_max": 0} if tol is None else {"e": tol, "nswp": 25}
+    return peer.cross(function, start, **growth)
+
+
+def torchtt(function, sizes, *, rank=None, tol=None, seed=0, sweeps=4):
+    """Two-site SVD sweeps, rounded to the rank afterwards: it may return two more than its cap."""
+    from torchtt.interpolate import dmrg_cross
+
+    torch.manual_seed(seed)
+    cap = {"rmax": rank, "nswp": sweeps} if tol is None else {"rmax": RANK_CAP}
+    train = dmrg_cross(lambda index: torch.from_numpy(function(index.numpy())), list(sizes), eps=tol or 1e-12, **cap)
+    if rank is not None:
+        train = train.round(1e-14, rank)
+    return [core.numpy() for core in train.cores]
+
+
+def seemps(function, sizes, *, rank=None, tol=None, seed=0, sweeps=4, strategy="maxvol"):
+    """Rectangular maxvol or two-site SVD, from a random entry that is not zero."""
+    from seemps.analysis import cross as peer
+    from seemps.analysis.cross.black_box import BlackBox
+    from seemps.analysis.cross.cross_dmrg import DEFAULT_CROSS_DMRG_STRATEGY
+
+    class Entries(BlackBox):
+        def __getitem__(self, index):
+            return self.func(np.ascontiguousarray(index, dtype=np.int64))
+
+    draw = np.random.default_rng(seed)
+    start = draw.integers(0, sizes, size=(1000, len(sizes)))
+    start = start[np.flatnonzero(function(start))[:1]]
+    bounds = {"range_max_bonds": (1, rank or RANK_CAP), "range_iters": (1, 2 * (sweeps if tol is None else 25))}
+    options = {"tol": tol or 1e-14, "error_relative": True, "rng": draw, **bounds}
+    if strategy == "dmrg":
+        # The bond range only stops the sweeps; the cap of the truncation is what holds the rank.
+        truncation = DEFAULT_CROSS_DMRG_STRATEGY.replace(max_bond_dimension=rank or RANK_CAP)
+        chosen = peer.CrossStrategyDMRG(strategy=truncation, **options)
+    else:
+        chosen = peer.CrossStrategyMaxvol(**options)
+    result = peer.cross_interpolation(Entries(function, list(sizes)), chosen, start)
+    return [np.asarray(core) for core in result.mps]
+
+
+def seemps_dmrg(function, sizes, **options):
+    """The two-site SVD variant of seemps."""
+    return seemps(function, sizes, strategy="dmrg", **options)
+
+
+PEERS = {run.__name__.replace("_", "-"): run for run in (tntorch, teneva, torchtt, seemps, seemps_dmrg)}
+
+
+def run_peer(name, function, sizes, **options):
+    """Run a peer quietly: several of them print or warn at every sweep."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return PEERS[name](function, sizes, **options)
