@@ -1,1 +1,5 @@
-"""To be filled."""
+"""Choose rows, columns and pivots of matrices; batched over all leading dimensions."""
+
+from cpic.linalg._maxvol import Maxvol, maxvol
+
+__all__ = ["Maxvol", "maxvol"]

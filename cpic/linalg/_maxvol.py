@@ -1,0 +1,164 @@
+r"""Choose rows of a tall matrix that span it well.
+
+Given A of shape (m, r) with m >= r, find r rows S such that no entry of C = A A[S]^{-1} exceeds
+`tol` in absolute value. Then A = C A[S], the rows S of C are the identity, and |det A[S]| is
+within a factor tol^r r^(r/2) of the largest over all choices of r rows.
+
+The search starts from the rows that Gaussian elimination with partial pivoting moves to the top.
+With A = P L U and L1 the top block of L, the first coefficients are P L L1^{-1}: they need no
+division by a pivot of U, so they exist and are bounded for a rank-deficient A too.
+
+Shapes: `m` rows to choose from, `r` columns, `*b` independent problems.
+References: {cite}`goreinov2010how`, {cite}`oseledets2010ttcross`.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cpic._errors import RankDeficientError
+
+
+class Maxvol(NamedTuple):
+    """What `maxvol` found.
+
+    `rows` int64 `(*b, r)`, `coeffs` `(*b, m, r)`, `converged` bool `(*b)`, `rank` int64 `(*b)`:
+    the number of pivots of the elimination above rounding level.
+    """
+
+    rows: Tensor
+    coeffs: Tensor
+    converged: Tensor
+    rank: Tensor
+
+
+def maxvol(
+    matrix: Tensor,
+    *,
+    tol: float = 1.05,
+    max_iters: int = 100,
+    on_deficient: Literal["raise", "report"] = "raise",
+) -> Maxvol:
+    r"""Select `r` rows of each matrix whose submatrix has nearly maximal volume.
+
+    Starts from the rows that partial pivoting picks, then swaps the row behind the largest
+    coefficient into the selection until no coefficient exceeds `tol` {cite}`goreinov2010how`.
+    Every swap multiplies the submatrix volume by more than `tol`, so the search cannot cycle.
+
+    The choice of rows is piecewise constant in `matrix` and carries no gradient. With
+    `on_deficient="raise"` the coefficients are the solution of one linear system in the chosen
+    rows and are differentiable; with `"report"` they are those of the search and carry none.
+
+    Args:
+        matrix: The matrices to select from, `(*b, m, r)` with `m >= r`, float32 or float64.
+        tol: Bound on the absolute value of the coefficients, at least 1.
+        max_iters: Bound on the number of swaps in each matrix of the batch.
+        on_deficient: What happens when a matrix has rank below `r`: `"raise"` an error, or
+            `"report"` the rank of each matrix in `rank` and return bounded coefficients that
+            still satisfy `coeffs @ matrix[rows] == matrix` to rounding.
+
+    Returns:
+        The selected `rows`, in no particular order; `coeffs`; `converged`, false where
+        `max_iters` ran out before `tol` was met, or where the matrix is not finite; and `rank`.
+
+    Raises:
+        ValueError: If `matrix` is not tall, or `tol < 1`, or `on_deficient` is unknown.
+        RankDeficientError: If a matrix has rank below `r` in its dtype, unless reported.
+
+    Example:
+        >>> points = torch.linspace(-1, 1, 9)
+        >>> maxvol(torch.vander(points, 3)).rows.sort().values  # both ends, the middle
+        tensor([0, 4, 8])
+    """
+    *batch, m, r = _check(matrix, tol, on_deficient)
+    flat = matrix.reshape(math.prod(batch), m, r)
+    with torch.no_grad():
+        rows, coeffs, rank = _eliminate(flat)
+        if on_deficient == "raise" and (short := int((rank < r).sum())):
+            raise RankDeficientError(
+                f"maxvol needs full column rank {r}, but {short} of {len(flat)} matrices fall "
+                'short; truncate the columns first, or pass on_deficient="report".'
+            )
+        converged = _swap(rows, coeffs, tol, max_iters)
+    if on_deficient == "raise":
+        coeffs = torch.linalg.solve_ex(take_rows(flat, rows), flat, left=False).result
+    return Maxvol(
+        rows.reshape(*batch, r),
+        coeffs.reshape(*batch, m, r),
+        converged.reshape(batch),
+        rank.reshape(batch),
+    )
+
+
+def _check(matrix: Tensor, tol: float, on_deficient: str) -> torch.Size:
+    if matrix.ndim < 2 or matrix.shape[-2] < matrix.shape[-1]:
+        raise ValueError(
+            "maxvol needs at least as many rows as columns, got shape "
+            f"{tuple(matrix.shape[-2:])}; to select columns pass `matrix.mT`."
+        )
+    if not tol >= 1:
+        raise ValueError(f"maxvol needs `tol >= 1`, got {tol}; 1.05 is a good choice.")
+    if on_deficient not in ("raise", "report"):
+        raise ValueError(
+            f'maxvol needs on_deficient="raise" or "report", got {on_deficient!r}; '
+            'choose "report" to get the rank of each matrix instead of an error.'
+        )
+    return matrix.shape
+
+
+def take_rows(matrix: Tensor, rows: Tensor) -> Tensor:
+    """Rows `(b, k)` of matrices `(b, m, r)`, differentiable in the matrices."""
+    return matrix.gather(1, rows.unsqueeze(-1).expand(-1, -1, matrix.shape[-1]))
+
+
+def _eliminate(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, coefficients and rank of an elimination with partial pivoting."""
+    b, m, r = matrix.shape
+    factors, swaps, _ = torch.linalg.lu_factor_ex(matrix)
+    diagonal = factors.diagonal(dim1=-2, dim2=-1).abs()
+    floor = m * torch.finfo(matrix.dtype).eps * diagonal.amax(-1, keepdim=True) if r else 0
+    rank = r - (diagonal <= floor).sum(-1)  # counted this way a NaN is no deficiency
+    order = _order(swaps, m)
+    top = factors[:, :r]
+    below = torch.linalg.solve_triangular(
+        top, factors[:, r:], upper=False, left=False, unitriangular=True
+    )
+    coeffs = torch.empty_like(matrix, memory_format=torch.contiguous_format)
+    identity = torch.eye(r, dtype=matrix.dtype, device=matrix.device).expand(b, r, r)
+    coeffs.scatter_(1, order.unsqueeze(-1).expand(b, m, r), torch.cat([identity, below], 1))
+    return order[:, :r].contiguous(), coeffs, rank
+
+
+def _order(swaps: Tensor, m: int) -> Tensor:
+    """The order of the rows `(b, m)` after a sequence of swaps `(b, r)`, counted from one."""
+    order = torch.arange(m, device=swaps.device).repeat(len(swaps), 1)
+    swaps = swaps.long() - 1
+    for k, there in enumerate(swaps.split(1, dim=1)):
+        here = order[:, k : k + 1].clone()
+        order[:, k : k + 1] = order.gather(1, there)
+        order.scatter_(1, there, here)
+    return order
+
+
+def _swap(rows: Tensor, coeffs: Tensor, tol: float, max_iters: int) -> Tensor:
+    """Swap rows in place while a coefficient exceeds `tol`; a swap is a rank-one update."""
+    b, m, r = coeffs.shape
+    if not coeffs.numel():
+        return torch.ones(b, dtype=torch.bool, device=coeffs.device)
+    flat = coeffs.view(b, m * r)
+    for _ in range(max_iters):
+        largest, where = flat.abs().max(-1)
+        if not (active := largest > tol).any():
+            break
+        where = where.unsqueeze(-1)
+        row = where.div(r, rounding_mode="floor")
+        column = where - row * r
+        rows.scatter_(1, column, torch.where(active.unsqueeze(-1), row, rows.gather(1, column)))
+        update = coeffs.gather(1, row.unsqueeze(-1).expand(b, 1, r))
+        update.scatter_add_(2, column.unsqueeze(-1), update.new_full((b, 1, 1), -1.0))
+        update.mul_((active / flat.gather(1, where).squeeze(-1)).view(b, 1, 1))
+        there = coeffs.gather(2, column.unsqueeze(-1).expand(b, m, 1))
+        coeffs.baddbmm_(there, update, alpha=-1)
+    return flat.abs().amax(-1) <= tol
