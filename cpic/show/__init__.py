@@ -1,1 +1,42 @@
-"""To be filled."""
+"""Draw volumes, trains and budgets, and put pictures behind a slider that works everywhere."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cpic.show._anatomy import positions, slices, triplet
+    from cpic.show._charts import budget, error_curve, spectra, train_to_scale
+    from cpic.show._explore import explore
+
+__all__ = [
+    "budget",
+    "error_curve",
+    "explore",
+    "positions",
+    "slices",
+    "spectra",
+    "train_to_scale",
+    "triplet",
+]
+
+_HOME = {
+    "budget": "_charts",
+    "error_curve": "_charts",
+    "explore": "_explore",
+    "positions": "_anatomy",
+    "slices": "_anatomy",
+    "spectra": "_charts",
+    "train_to_scale": "_charts",
+    "triplet": "_anatomy",
+}
+
+
+def __getattr__(name: str):
+    # Matplotlib takes most of a second to import; who asks for no figure does not wait.
+    if name in _HOME:
+        return getattr(importlib.import_module(f"cpic.show.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'cpic.show' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,272 @@
+"""A slider that lives twice: computing in a notebook, pre-rendered on a page.
+
+One call draws a picture for every value of one or two parameters. In JupyterLab the
+sliders call `draw` when they are moved. On a built page, where no kernel answers, the
+same sliders choose among pictures drawn beforehand. Both faces carry an alternative text
+for every picture and work from the keyboard.
+
+Shapes: a position is one index per axis; frames are in row-major order of positions.
+"""
+
+import importlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+from cpic.show import _frames
+
+MAX_FRAMES = 150
+MIN_ALT = 15
+
+
+class Frame(NamedTuple):
+    """One picture of an `Explorer`: encoded pictures, alternative text, seconds to draw."""
+
+    light: bytes
+    dark: bytes | None
+    alt: str
+    width: int
+    height: int
+    seconds: float
+
+
+def explore(
+    draw: Callable[..., Any],
+    *,
+    alt: str | Callable[..., str],
+    caption: str = "",
+    labels: Mapping[str, str] | None = None,
+    start: Mapping[str, Any] | None = None,
+    dark: bool = False,
+    **axes: Sequence[Any],
+) -> "Explorer":
+    """Show `draw(**params)` behind one or two sliders, live or pre-rendered.
+
+    The sliders compute on demand in JupyterLab (environment variable `JPY_SESSION_NAME`
+    set) and choose among pre-rendered pictures everywhere else; `CPIC_EXPLORE` set to
+    `live` or `static` decides otherwise. Without ipywidgets the static face is shown.
+
+    Args:
+        draw: Called with one value per axis, by keyword; returns a matplotlib Figure or a
+            uint8 array `(height, width)` or `(height, width, 3)`. All pictures have one
+            size, and limits, window and colour scale should be the same in all of them.
+        alt: What the picture shows, for those who do not see it: a format string over the
+            axes, `"Brain rebuilt at rank {rank}"`, or a function of the same keywords as
+            `draw`. A string that names no axis gets the values appended. At least 15
+            characters.
+        caption: Text below the picture.
+        labels: What to call each axis on the page, where its keyword is not good enough.
+        start: The value of each axis to begin with; the first value where it is not given.
+        dark: Draw every picture a second time, with light text on a dark ground, for pages
+            in dark mode. Without it pictures keep their white card in dark mode.
+        **axes: One or two names with the values of each, for example `rank=[2, 5, 10]`.
+
+    Returns:
+        An object that shows itself as the last line of a cell. Its `values` are the axes
+        and its `frames` the pictures drawn so far, by position.
+
+    Raises:
+        ValueError: If there is no axis or more than two, an axis without values, more than
+            150 pictures, a `start` or label of an unknown axis or value, an alternative
+            text that is too short, or pictures of different sizes.
+        TypeError: If `draw` returns something else, or `alt` is neither text nor function.
+
+    Example:
+        >>> import numpy as np
+        >>> def draw(level):
+        ...     return np.full((8, 8), level, dtype=np.uint8)
+        >>> view = explore(draw, alt="A square of grey level {level}", level=[0, 128, 255])
+        >>> view
+        Explorer(level: 3 values; static)
+    """
+    return Explorer(
+        draw, _check_axes(axes), alt, caption, dict(labels or {}), dict(start or {}), dark
+    )
+
+
+class Explorer:
+    """What `explore` returns; shows itself by its MIME bundle."""
+
+    def __init__(
+        self,
+        draw: Callable[..., Any],
+        values: dict[str, tuple],
+        alt: str | Callable[..., str],
+        caption: str,
+        labels: dict[str, str],
+        start: dict[str, Any],
+        dark: bool,
+    ):
+        if not callable(draw):
+            raise TypeError(f"explore needs a function `draw`, got {type(draw).__name__}.")
+        self.values = values
+        self.caption = caption
+        self.labels = {name: labels.get(name, name.replace("_", " ")) for name in values}
+        self.start = _check_start(values, start)
+        self.frames: dict[tuple[int, ...], Frame] = {}
+        self._draw, self._alt, self._dark = draw, alt, dark
+        self._encoded: dict[bytes, bytes] = {}
+        self._png = b""
+        if unknown := set(labels) - set(values):
+            raise ValueError(f"explore got a label for {sorted(unknown)}, got axes {[*values]}.")
+        for position in self.positions:
+            # All texts first: they cost nothing, and a bad one should not wait for pictures.
+            self.alt_text(position)
+        self.frame(self.start)
+        self._widgets = _import_widgets() if _wants_live() else None
+        self.live = self._widgets is not None
+        if not self.live:
+            for position in self.positions:
+                self.frame(position)
+
+    @property
+    def positions(self) -> list[tuple[int, ...]]:
+        """All positions in row-major order."""
+        return list(itertools.product(*(range(len(v)) for v in self.values.values())))
+
+    def texts(self, name: str) -> list[str]:
+        """The values of an axis as the reader sees them."""
+        return [f"{v:g}" if isinstance(v, float) else str(v) for v in self.values[name]]
+
+    def params(self, position: tuple[int, ...]) -> dict[str, Any]:
+        """The keywords of `draw` at a position."""
+        return {n: v[i] for (n, v), i in zip(self.values.items(), position, strict=True)}
+
+    def state(self, position: tuple[int, ...]) -> str:
+        """The values at a position in words: `rank 5, sites 8`."""
+        pairs = zip(self.values, position, strict=True)
+        return ", ".join(f"{self.labels[name]} {self.texts(name)[i]}" for name, i in pairs)
+
+    def alt_text(self, position: tuple[int, ...]) -> str:
+        """The alternative text of the picture at a position."""
+        params = self.params(position)
+        if callable(self._alt):
+            text = self._alt(**params)
+        elif isinstance(self._alt, str):
+            try:
+                text = self._alt.format(**params)
+            except (KeyError, IndexError, ValueError) as error:
+                raise ValueError(
+                    f"explore needs an `alt` that names the axes {[*self.values]} only, got "
+                    f"{self._alt!r}; write literal braces twice."
+                ) from error
+            if text == self._alt and len(text.strip()) >= MIN_ALT:
+                text = f"{text.rstrip('. ')} ({self.state(position)})"
+        else:
+            text = self._alt
+        if not isinstance(text, str):
+            raise TypeError(
+                "explore needs `alt` as text, or a function that returns text, got "
+                f"{type(text).__name__}."
+            )
+        if len(text.strip()) < MIN_ALT:
+            raise ValueError(
+                f"explore needs an `alt` of at least {MIN_ALT} characters, got {text!r}; say "
+                "what the picture shows."
+            )
+        return text
+
+    def frame(self, position: tuple[int, ...]) -> Frame:
+        """The picture at a position, drawn on the first call and kept."""
+        if position not in self.frames:
+            begin = time.perf_counter()
+            params = self.params(position)
+            light, size = self._picture(params, {})
+            dark = self._picture(params, _frames.DARK_STYLE)[0] if self._dark else None
+            seconds = time.perf_counter() - begin
+            self.frames[position] = Frame(light, dark, self.alt_text(position), *size, seconds)
+        return self.frames[position]
+
+    def _picture(self, params: dict[str, Any], style: dict) -> tuple[bytes, tuple[int, int]]:
+        with _style(style):
+            pixels = _frames.to_pixels(self._draw(**params))
+        size = (pixels.shape[1], pixels.shape[0])
+        first = next(iter(self.frames.values()), None)
+        if first and size != (first.width, first.height):
+            raise ValueError(
+                f"explore needs pictures of one size, got {size} pixels at {params} after "
+                f"{(first.width, first.height)}; give every figure one figsize and one dpi."
+            )
+        self._png = self._png or _frames.encode_png(pixels)
+        raw = pixels.tobytes()
+        if raw not in self._encoded:
+            self._encoded[raw] = _frames.encode_webp(pixels)
+        return self._encoded[raw], size
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
+        from cpic.show import _live, _static
+
+        bundle: dict[str, Any] = {
+            "text/plain": repr(self),
+            "text/html": _static.still(self) if self.live else _static.page(self),
+            "image/png": _frames.base64_text(self._png),
+        }
+        if self._widgets is not None:
+            bundle |= _live.view(self, self._widgets)
+        return bundle
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}: {len(v)} values" for name, v in self.values.items())
+        return f"Explorer({sizes}; {'live' if self.live else 'static'})"
+
+
+def _check_axes(axes: Mapping[str, Sequence[Any]]) -> dict[str, tuple]:
+    if not 1 <= len(axes) <= 2:
+        raise ValueError(
+            f"explore needs one or two axes, got {len(axes)} ({[*axes]}); pass each as a "
+            "keyword with its values, for example `rank=[2, 5, 10]`."
+        )
+    values = {}
+    for name, given in axes.items():
+        if isinstance(given, str) or not hasattr(given, "__iter__"):
+            raise TypeError(f"explore needs a list of values for `{name}`, got {given!r}.")
+        # Tensors and arrays hold scalars that compare, print and hash like nothing else.
+        listed = given.tolist() if hasattr(given, "tolist") else given  # pyright: ignore
+        values[name] = tuple(listed)
+        if not values[name]:
+            raise ValueError(f"explore needs at least one value for `{name}`, got none.")
+    n_frames = 1
+    for listed in values.values():
+        n_frames *= len(listed)
+    if n_frames > MAX_FRAMES:
+        raise ValueError(
+            f"explore needs at most {MAX_FRAMES} pictures, got {n_frames}; take fewer values."
+        )
+    return values
+
+
+def _check_start(values: dict[str, tuple], start: dict[str, Any]) -> tuple[int, ...]:
+    for name, value in start.items():
+        if name not in values:
+            raise ValueError(f"explore got a start for `{name}`, got axes {[*values]}.")
+        if value not in values[name]:
+            raise ValueError(
+                f"explore needs a start among the values of `{name}`, got {value!r}; choose "
+                f"one of {list(values[name])}."
+            )
+    return tuple(v.index(start[name]) if name in start else 0 for name, v in values.items())
+
+
+def _wants_live() -> bool:
+    mode = os.environ.get("CPIC_EXPLORE") or "auto"
+    if mode not in ("auto", "live", "static"):
+        raise ValueError(f"CPIC_EXPLORE needs to be live, static or auto, got {mode!r}.")
+    return mode == "live" or (mode == "auto" and bool(os.environ.get("JPY_SESSION_NAME")))
+
+
+def _import_widgets() -> Any:
+    try:
+        return importlib.import_module("ipywidgets")
+    except ImportError:
+        return None
+
+
+def _style(style: dict) -> Any:
+    if not style:
+        return nullcontext()
+    import matplotlib
+
+    return matplotlib.rc_context(style)

@@ -1,0 +1,95 @@
+"""Turn what a `draw` function returns into encoded pictures of one size.
+
+Shapes: `h` and `w` height and width in pixels.
+"""
+
+import base64
+import io
+import sys
+from typing import Any
+
+import numpy as np
+
+# What a frame looks like on a dark page; anatomy keeps its greys.
+DARK_STYLE = {
+    "figure.facecolor": "#121212",
+    "figure.edgecolor": "#121212",
+    "savefig.facecolor": "#121212",
+    "axes.facecolor": "#121212",
+    "axes.edgecolor": "#e6e6e6",
+    "axes.labelcolor": "#e6e6e6",
+    "text.color": "#e6e6e6",
+    "xtick.color": "#e6e6e6",
+    "ytick.color": "#e6e6e6",
+    "grid.color": "#555555",
+    "legend.facecolor": "#121212",
+    "legend.edgecolor": "#777777",
+}
+
+
+def to_pixels(drawn: Any) -> np.ndarray:
+    """Render a matplotlib Figure, or check an array, as `(h, w, 3)` uint8 pixels.
+
+    Raises:
+        TypeError: If `drawn` is neither a Figure nor a grey or RGB uint8 array.
+    """
+    from matplotlib.figure import Figure
+
+    if isinstance(drawn, Figure):
+        return _rasterize(drawn)
+    if hasattr(drawn, "__array__"):
+        array = np.asarray(drawn)
+        if array.dtype == np.uint8 and array.size and array.ndim in (2, 3):
+            if array.ndim == 2:
+                return np.repeat(array[..., None], 3, axis=-1)
+            if array.shape[-1] == 3:
+                return np.ascontiguousarray(array)
+        got = f"an array of shape {array.shape} and dtype {array.dtype}"
+    else:
+        got = type(drawn).__name__
+    raise TypeError(
+        "explore needs `draw` to return a matplotlib Figure or a uint8 array of shape "
+        f"(height, width) or (height, width, 3), got {got}; return the figure itself."
+    )
+
+
+def _rasterize(figure: Any) -> np.ndarray:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    rgba = np.asarray(canvas.buffer_rgba()).astype(np.float32)
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        # A figure of pyplot would be shown a second time below the cell, and kept forever.
+        pyplot.close(figure)
+    alpha = rgba[..., 3:] / 255
+    return np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+
+
+def encode_webp(pixels: np.ndarray) -> bytes:
+    """Encode `(h, w, 3)` pixels as lossless WebP."""
+    return _encode(pixels, format="WEBP", lossless=True, method=4, quality=80)
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Encode `(h, w, 3)` pixels as PNG, for printed books."""
+    return _encode(pixels, format="PNG", optimize=True)
+
+
+def _encode(pixels: np.ndarray, **options: Any) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, **options)
+    return stream.getvalue()
+
+
+def data_uri(webp: bytes) -> str:
+    """Write an encoded picture as an address that needs no file."""
+    return "data:image/webp;base64," + base64_text(webp)
+
+
+def base64_text(content: bytes) -> str:
+    """Write bytes as MIME bundles carry them."""
+    return base64.b64encode(content).decode("ascii")
