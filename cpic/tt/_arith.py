@@ -1,0 +1,73 @@
+r"""Arithmetic on the cores of trains; ranks add or multiply, nothing is rounded.
+
+Shapes: `K` trains, cores `(K, l, size, r)`.
+References: {cite}`oseledets2011tensor`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+def add(left: Sequence[Tensor], right: Sequence[Tensor]) -> list[Tensor]:
+    """Cores of a sum: block diagonal, joined in a row at the first site, a column at the last."""
+    if len(left) == 1:
+        return [left[0] + right[0]]
+    first = torch.cat([left[0], right[0]], dim=-1)
+    middle = [_diagonal(a, b) for a, b in zip(left[1:-1], right[1:-1], strict=True)]
+    return [first, *middle, torch.cat([left[-1], right[-1]], dim=1)]
+
+
+def _diagonal(a: Tensor, b: Tensor) -> Tensor:
+    return torch.cat([pad(a, (0, b.shape[-1])), pad(b, (a.shape[-1], 0))], dim=1)
+
+
+def multiply(left: Sequence[Tensor], right: Sequence[Tensor]) -> list[Tensor]:
+    """Cores of an entrywise product: Kronecker products of the slices."""
+    cores = []
+    for a, b in zip(left, right, strict=True):
+        k, l, size, r = a.shape
+        product = a[:, :, None, :, :, None] * b[:, None, :, :, None, :]
+        cores.append(product.reshape(k, l * b.shape[1], size, r * b.shape[-1]))
+    return cores
+
+
+def constant(cores: Sequence[Tensor], value: Tensor | float) -> list[Tensor]:
+    """Cores of rank one, with the sizes of `cores`, of a tensor whose entries are all `value`."""
+    ones = [core.new_ones(len(core), 1, core.shape[2], 1) for core in cores]
+    return [scale(ones[0], value), *ones[1:]]
+
+
+def scale(core: Tensor, factor: Tensor | float) -> Tensor:
+    """A core times a number or one number a train `(K,)`."""
+    if isinstance(factor, Tensor) and factor.ndim:
+        factor = factor.view(-1, 1, 1, 1)
+    return core * factor
+
+
+def concatenate(cores: Sequence[Tensor]) -> list[Tensor]:
+    """Cores of one train with a leading site that says which of the K trains is meant."""
+    trains = len(cores[0])
+    leading = torch.eye(trains, dtype=cores[0].dtype, device=cores[0].device)
+    joined = [leading.view(1, 1, trains, trains)]
+    for core in cores[:-1]:
+        k, l, size, r = core.shape
+        # The block diagonal matrix of a batch is the diagonal of an outer product with it.
+        block = core.permute(2, 1, 3, 0)[..., None, :] * leading  # size, l, r, to, from
+        joined.append(block.permute(4, 1, 0, 3, 2).reshape(1, k * l, size, k * r))
+    return [*joined, cores[-1].reshape(1, -1, *cores[-1].shape[2:])]
+
+
+def fix(cores: Sequence[Tensor], site: int, index: Tensor) -> list[Tensor]:
+    """Cores of the slice at one index a train `(K,)`; the matrix goes into a neighbour."""
+    core = cores[site]
+    where = index.view(-1, 1, 1, 1).expand(-1, core.shape[1], 1, core.shape[3])
+    matrix = core.gather(2, where).squeeze(2)
+    before, after = list(cores[:site]), list(cores[site + 1 :])
+    if after:
+        after[0] = (matrix @ after[0].flatten(2)).view(len(core), -1, *after[0].shape[2:])
+    else:
+        before[-1] = (before[-1].flatten(1, 2) @ matrix).view(*before[-1].shape[:3], -1)
+    return before + after

@@ -1,0 +1,90 @@
+r"""Contract the cores of trains: entries, the full tensor, inner products, norms.
+
+Shapes: `K` trains, `l` and `r` the ranks to the left and right of a core, `size` of its site,
+`n` multi-indices, `d` sites. A core is `(K, l, size, r)`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Numbers that one step of an evaluation may hold at once; more points are taken in pieces.
+_PIECE = 2**25
+# Sites up to this size are multiplied whole and selected from afterwards: one large product is
+# quicker than many small ones.
+_SMALL = 4
+
+
+def entries(cores: Sequence[Tensor], indices: Tensor) -> Tensor:
+    """Entries `(K, n)` at multi-indices `(K, n, d)`."""
+    widest = max(_held(core) for core in cores)
+    piece = max(1, _PIECE // max(1, widest * len(indices)))
+    if indices.shape[1] <= piece:
+        return _entries(cores, indices)
+    return torch.cat([_entries(cores, part) for part in indices.split(piece, dim=1)], dim=1)
+
+
+def _held(core: Tensor) -> int:
+    _, l, size, r = core.shape
+    return size * r if size <= _SMALL else l * r
+
+
+def _entries(cores: Sequence[Tensor], indices: Tensor) -> Tensor:
+    trains, n, _ = indices.shape
+    state = cores[0].new_ones(trains, n, 1)
+    for core, index in zip(cores, indices.unbind(-1), strict=True):
+        state = _advance(state, core, index)
+    return state.squeeze(-1)
+
+
+def _advance(state: Tensor, core: Tensor, index: Tensor) -> Tensor:
+    """One more site: from `(K, n, l)` to `(K, n, r)`."""
+    trains, l, size, r = core.shape
+    n = index.shape[1]
+    if size <= _SMALL:
+        every = (state @ core.reshape(trains, l, size * r)).view(trains, n, size, r)
+        return every.gather(2, index[..., None, None].expand(trains, n, 1, r)).squeeze(2)
+    rows = core.permute(0, 2, 1, 3).reshape(trains * size, l * r)
+    offset = torch.arange(trains, device=index.device).unsqueeze(1) * size
+    slices = rows.index_select(0, (index + offset).flatten()).view(trains, n, l, r)
+    return (state.unsqueeze(-2) @ slices).squeeze(-2)
+
+
+def full(cores: Sequence[Tensor]) -> Tensor:
+    """The dense tensors `(K, *sizes)`."""
+    trains = len(cores[0])
+    state = cores[0].new_ones(trains, 1, 1)
+    count = 1
+    for core in cores:
+        _, l, size, r = core.shape
+        count *= size
+        state = (state @ core.reshape(trains, l, size * r)).view(trains, count, r)
+    return state.view(trains, *(core.shape[2] for core in cores))
+
+
+def inner(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """Sums over all entries `(K,)` of the products of two trains."""
+    trains = len(left[0])
+    state = left[0].new_ones(trains, 1, 1)
+    for a, b in zip(left, right, strict=True):
+        carried = state.mT @ a.flatten(2)
+        state = carried.reshape(trains, -1, a.shape[-1]).mT @ b.flatten(1, 2)
+    return state.reshape(trains)
+
+
+def norm(cores: Sequence[Tensor]) -> Tensor:
+    """Frobenius norms `(K,)`, to full precision also where two trains nearly cancel."""
+    trains = len(cores[0])
+    with torch.no_grad():
+        carry = cores[0].new_ones(trains, 1, 1)
+        for core in cores:
+            matrix = (carry @ core.flatten(2)).view(trains, -1, core.shape[-1])
+            carry = torch.linalg.qr(matrix, mode="r").R
+        value = carry.reshape(trains).abs()
+    if not (torch.is_grad_enabled() and any(core.requires_grad for core in cores)):
+        return value
+    # An inner product has only half the digits, so it gives the gradient and not the value.
+    square = inner(cores, cores)
+    slope = torch.where(value > 0, 0.5 / value, 0.0)
+    return value + torch.where(value > 0, slope * (square - square.detach()), 0.0)

@@ -1,0 +1,70 @@
+"""Tensors seen through single entries."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Entries: TypeAlias = Callable[[Tensor], Tensor]
+"""Entries of K tensors at multi-indices: from int64 `(K, n, d)` to floating point `(K, n)`."""
+
+
+def dense_entries(tensor: Tensor) -> Entries:
+    """Entries of K dense tensors that are held in memory.
+
+    Differentiable in `tensor`.
+
+    Args:
+        tensor: The tensors, `(K, *sizes)`, with at least one site.
+
+    Returns:
+        A function from int64 multi-indices `(K, n, d)` to the entries `(K, n)`. It raises a
+        `ValueError` for indices of another shape, and an `IndexError` outside the sizes.
+
+    Raises:
+        ValueError: If `tensor` has no axis besides the batch.
+
+    Example:
+        >>> ask = dense_entries(torch.arange(12.0).reshape(1, 3, 4))
+        >>> ask(torch.tensor([[[2, 1], [0, 3]]]))
+        tensor([[9., 3.]])
+    """
+    if tensor.ndim < 2:
+        raise ValueError(
+            f"dense_entries needs a batch of tensors (K, *sizes), got shape {tuple(tensor.shape)};"
+            " put a batch axis of size 1 in front with `tensor.unsqueeze(0)`."
+        )
+    trains, sizes = len(tensor), tuple(tensor.shape[1:])
+    flat = tensor.reshape(trains, -1)
+    strides = [1]
+    for size in reversed(sizes[1:]):
+        strides.append(strides[-1] * size)
+    stride = torch.tensor(strides[::-1], device=tensor.device)
+    limit = torch.tensor(sizes, device=tensor.device)
+
+    def ask(indices: Tensor) -> Tensor:
+        check_indices(indices, trains, sizes, limit)
+        return flat.gather(1, (indices * stride).sum(-1))
+
+    return ask
+
+
+def check_indices(
+    indices: Tensor, trains: int, sizes: tuple[int, ...], limit: Tensor | None = None
+) -> None:
+    """Raise unless `indices` are int64 `(trains, n, len(sizes))` and inside the sizes."""
+    wrong_shape = indices.ndim != 3 or indices.shape[0] != trains or indices.shape[-1] != len(sizes)
+    if wrong_shape or indices.dtype != torch.int64:
+        raise ValueError(
+            f"entries need int64 indices of shape ({trains}, n, {len(sizes)}), got "
+            f"{indices.dtype} of shape {tuple(indices.shape)}; pass one row of "
+            f"{len(sizes)} indices a point, for each of {trains} trains."
+        )
+    if limit is None:
+        limit = torch.tensor(sizes, device=indices.device)
+    if ((indices < 0) | (indices >= limit)).any():
+        raise IndexError(
+            f"entries need indices from 0 to below the sizes {sizes}, got "
+            f"{indices.amin().item()} to {indices.amax().item()}; clamp or mask them first."
+        )

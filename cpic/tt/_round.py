@@ -1,0 +1,127 @@
+r"""Lower the ranks of trains.
+
+`qr`: a sweep of QR factorisations makes all cores but the last orthogonal, then a sweep of SVDs
+in the other direction truncates each bond {cite}`oseledets2011tensor`.
+
+`gram`: with G the Gram matrix of everything right of a bond and M the left unfolding of a core
+whose left neighbours are orthogonal, the singular values at the bond are those of M G^(1/2),
+whose own Gram matrix is r x r {cite}`aldaas2023randomized`. Squaring costs half the digits.
+
+Shapes: cores `(K, l, size, r)`, singular values `(K, n)`, squared errors `(K,)`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_limits(name: str, tol: float, max_rank: int | None) -> None:
+    """Raise unless a tolerance and a bound on the ranks make sense."""
+    if not 0 <= tol < float("inf"):
+        raise ValueError(f"{name} needs `tol >= 0`, got {tol}; 0 keeps all but rounding noise.")
+    if max_rank is not None and max_rank < 1:
+        raise ValueError(f"{name} needs `max_rank >= 1`, got {max_rank}; pass None for no bound.")
+
+
+def floor_of(matrix: Tensor) -> float:
+    """Relative size of the singular values that rounding alone produces."""
+    return min(matrix.shape[-2:]) * torch.finfo(matrix.dtype).eps
+
+
+def choose_ranks(values: Tensor, budget: Tensor, max_rank: int | None) -> tuple[Tensor, Tensor]:
+    """Smallest ranks `(K,)` whose squared tails are within the budgets, and those tails."""
+    tails = values.square().flip(-1).cumsum(-1).flip(-1)
+    keep = (tails > budget.unsqueeze(-1)).sum(-1).clamp(1, max_rank)
+    tails = torch.nn.functional.pad(tails, (0, 1))
+    return keep, tails.gather(-1, keep.unsqueeze(-1)).squeeze(-1)
+
+
+def masked(columns: Tensor, keep: Tensor) -> Tensor:
+    """The first columns of matrices `(K, m, n)`, zero beyond the rank of each."""
+    most = int(keep.max()) if keep.numel() else 1
+    position = torch.arange(most, device=keep.device)
+    return columns[..., :most] * (position < keep.unsqueeze(-1)).unsqueeze(-2)
+
+
+def round_cores(
+    cores: Sequence[Tensor], tol: float, max_rank: int | None, method: str
+) -> list[Tensor]:
+    """Cores of lower ranks; see `TensorTrain.round`."""
+    check_limits("round", tol, max_rank)
+    if method not in ("qr", "gram"):
+        raise ValueError(
+            f'round needs method="qr" or "gram", got {method!r}; "qr" is the accurate one.'
+        )
+    if not all(torch.isfinite(core).all() for core in cores):
+        raise ValueError(
+            "round needs finite cores, got NaN or infinity; find the cause where the train "
+            "was made."
+        )
+    with torch.no_grad():
+        route = _round_qr if method == "qr" else _round_gram
+        return route([core.detach() for core in cores], tol, max_rank)
+
+
+def _round_qr(cores: list[Tensor], tol: float, max_rank: int | None) -> list[Tensor]:
+    for site in range(len(cores) - 1):
+        core = cores[site]
+        frame, carry = torch.linalg.qr(core.flatten(1, 2))
+        cores[site] = frame.view(*core.shape[:3], frame.shape[-1])
+        cores[site + 1] = _from_left(carry, cores[site + 1])
+    norm = torch.linalg.vector_norm(cores[-1].flatten(1), dim=-1)
+    left = (tol * norm) ** 2
+    for site in range(len(cores) - 1, 0, -1):
+        matrix = cores[site].flatten(2)
+        vectors, values, frame = torch.linalg.svd(matrix, full_matrices=False)
+        budget = torch.maximum(left.clamp_min(0) / site, (floor_of(matrix) * norm) ** 2)
+        keep, spent = choose_ranks(values, budget, max_rank)
+        left = left - spent
+        carry = masked(vectors * values.unsqueeze(-2), keep)
+        frame = masked(frame.mT, keep).mT
+        cores[site] = frame.reshape(len(frame), -1, *cores[site].shape[2:])
+        before = cores[site - 1]
+        cores[site - 1] = (before.flatten(1, 2) @ carry).view(*before.shape[:3], -1)
+    return cores
+
+
+def _round_gram(cores: list[Tensor], tol: float, max_rank: int | None) -> list[Tensor]:
+    grams = _right_grams(cores)
+    norm = grams[0].reshape(len(cores[0])).clamp_min(0).sqrt()
+    floor = torch.finfo(norm.dtype).eps ** 0.5 * norm
+    left = (tol * norm) ** 2
+    for site in range(len(cores) - 1):
+        matrix = cores[site].flatten(1, 2)
+        half = _half(grams[site + 1])
+        weighted = matrix @ half
+        squares, vectors = torch.linalg.eigh(weighted.mT @ weighted)
+        values = squares.clamp_min(0).sqrt().flip(-1)
+        budget = torch.maximum(left.clamp_min(0) / (len(cores) - 1 - site), floor**2)
+        keep, spent = choose_ranks(values, budget, max_rank)
+        left = left - spent
+        inverse = torch.where(values > 0, 1 / values, 0.0).unsqueeze(-2)
+        frame = masked((weighted @ vectors.flip(-1)) * inverse, keep)
+        cores[site] = frame.reshape(*cores[site].shape[:3], -1)
+        cores[site + 1] = _from_left(frame.mT @ matrix, cores[site + 1])
+    return cores
+
+
+def _right_grams(cores: list[Tensor]) -> list[Tensor]:
+    """Gram matrices `(K, l, l)` of the rows of everything from a site to the end."""
+    gram = cores[-1].new_ones(len(cores[-1]), 1, 1)
+    grams = []
+    for core in reversed(cores):
+        weighted = core.flatten(1, 2) @ gram
+        gram = weighted.reshape(len(core), core.shape[1], -1) @ core.flatten(2).mT
+        grams.append(gram)
+    return grams[::-1]
+
+
+def _half(gram: Tensor) -> Tensor:
+    """A matrix whose product with its transpose is `gram`."""
+    values, vectors = torch.linalg.eigh((gram + gram.mT) / 2)
+    return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
+
+
+def _from_left(matrix: Tensor, core: Tensor) -> Tensor:
+    return (matrix @ core.flatten(2)).view(len(core), -1, *core.shape[2:])
