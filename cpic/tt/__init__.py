@@ -1,7 +1,23 @@
 """Tensor trains: hold, round, search and rebuild tensors through few of their entries."""
 
+from cpic.tt._cross import CrossResult, CrossState, cross
 from cpic.tt._entries import Entries, dense_entries
+from cpic.tt._interpolate import interpolate
+from cpic.tt._ledger import CrossLedger
+from cpic.tt._sets import IndexSets, cap_ranks
 from cpic.tt._svd import tt_svd
 from cpic.tt._train import TensorTrain
 
-__all__ = ["Entries", "TensorTrain", "dense_entries", "tt_svd"]
+__all__ = [
+    "CrossLedger",
+    "CrossResult",
+    "CrossState",
+    "Entries",
+    "IndexSets",
+    "TensorTrain",
+    "cap_ranks",
+    "cross",
+    "dense_entries",
+    "interpolate",
+    "tt_svd",
+]

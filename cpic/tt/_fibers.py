@@ -1,0 +1,78 @@
+r"""Ask a function for the entries of a tensor, and keep the books.
+
+Everything here is about the way from index sets to values: building the multi-indices of fibers,
+checking what comes back, counting what was asked.
+
+Shapes: `K` tensors, `l` left and `r` right multi-indices, `n` the size of the site, `d` sites.
+"""
+
+import torch
+from torch import Tensor
+
+from cpic.tt._entries import Entries
+
+
+def fiber_indices(left: Tensor, size: int, right: Tensor, *, pairs: Tensor | None = None) -> Tensor:
+    """All combinations left x [size] x right as `(K, l*size*r, d)`, right fastest.
+
+    Args:
+        left: `(K, l, k)`.
+        size: Size of site k.
+        right: `(K, r, d-k-1)`.
+        pairs: `(K, m, k+1)` to use in place of left x [size].
+    """
+    if pairs is None:
+        k, rows, before = left.shape
+        site = torch.arange(size, device=left.device)
+        out = left.new_empty(k, rows, size, right.shape[1], before + 1 + right.shape[2])
+        out[..., :before] = left[:, :, None, None]
+        out[..., before] = site[:, None]
+        out[..., before + 1 :] = right[:, None, None]
+    else:
+        k, rows, before = pairs.shape
+        out = pairs.new_empty(k, rows, right.shape[1], before + right.shape[2])
+        out[..., :before] = pairs[:, :, None]
+        out[..., before:] = right[:, None]
+    return out.flatten(1, -2)
+
+
+def ask(entries: Entries, indices: Tensor) -> Tensor:
+    """Values `(K, n)` at `indices` `(K, n, d)`, checked.
+
+    Raises:
+        ValueError: On another shape, complex, integer, NaN or infinite values.
+    """
+    values = entries(indices)
+    if not isinstance(values, Tensor) or values.shape != indices.shape[:-1]:
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(
+            f"entries must return a tensor (K, n) = {tuple(indices.shape[:-1])} for indices "
+            f"{tuple(indices.shape)}, got {got}; return one value for each multi-index."
+        )
+    if not values.is_floating_point():
+        hint = "approximate real and imaginary part separately" if values.is_complex() else "cast"
+        raise ValueError(
+            f"entries must return float32 or float64 values, got {values.dtype}; {hint}."
+        )
+    if not torch.isfinite(values.detach().sum()):  # the sum is quicker than a test of each
+        bad = (~torch.isfinite(values.detach())).nonzero()
+        if len(bad):
+            train, place = bad[0].tolist()
+            raise ValueError(
+                f"entries must return finite values, got {values[train, place].item()} at index "
+                f"{tuple(indices[train, place].tolist())} of tensor {train}; mask or replace "
+                "such entries first."
+            )
+    return values
+
+
+def with_dtype(entries: Entries, dtype: torch.dtype) -> Entries:
+    """The same entries in another floating type; complex ones are left to be refused."""
+
+    def converted(indices: Tensor) -> Tensor:
+        values = entries(indices)
+        if isinstance(values, Tensor) and not values.is_complex():
+            return values.to(dtype)
+        return values
+
+    return converted

@@ -1,0 +1,65 @@
+r"""Choose rows of the unfolded fibers of a site: one batched step of a sweep.
+
+Shapes: `K` tensors, `m` rows (a multi-index and a position of the site), `c` columns (multi-indices
+of the other side), `r` rows kept.
+References: {cite}`oseledets2010ttcross`, {cite}`goreinov2010how`.
+"""
+
+import torch
+from torch import Tensor
+
+from cpic.linalg import maxvol
+
+
+def pick_rows(matrix: Tensor, *, max_rank: int, floor: Tensor | None = None, swaps: int = 10):
+    """Rows that carry each matrix, and the coefficients that rebuild it from them.
+
+    Args:
+        matrix: `(K, m, c)`.
+        max_rank: Largest number of rows to keep.
+        floor: `(K,)` size below which a pivot of the elimination does not count. The number of
+            rows is then the largest count in the batch.
+        swaps: Bound on the maxvol swaps.
+
+    Returns:
+        `rows` int64 `(K, r)`, `coeffs` `(K, m, r)` with `coeffs @ matrix[rows]` close to
+        `matrix`, equal where the rank allows.
+    """
+    k, m, c = matrix.shape
+    rank = min(max_rank, m, c)
+    if floor is not None or rank < c:
+        sizes = column_pivots(matrix)
+        order = sizes.argsort(1, descending=True)
+        if floor is not None:
+            count = (sizes > floor[:, None]).sum(1)
+            rank = max(1, min(rank, int(count.max()) if len(count) else 1))
+        columns = order[:, :rank]
+        matrix = matrix.gather(2, columns[:, None].expand(k, m, rank))
+    found = maxvol(matrix, max_iters=swaps, on_deficient="report")
+    return found.rows, found.coeffs
+
+
+def column_pivots(matrix: Tensor) -> Tensor:
+    """Size of the pivot that an elimination finds in each column `(K, c)`."""
+    k, m, c = matrix.shape
+    factors = torch.linalg.lu_factor_ex(matrix).LU
+    diagonal = factors.diagonal(dim1=-2, dim2=-1).abs()
+    if m < c:
+        diagonal = torch.cat([diagonal, diagonal.new_zeros(k, c - m)], 1)
+    return diagonal
+
+
+def extend_left(before: Tensor, rows: Tensor, size: int) -> Tensor:
+    """Multi-indices `(K, r, k+1)` of `rows` of left x [size]."""
+    parent = rows.div(size, rounding_mode="floor")
+    kept = before.gather(1, parent[..., None].expand(-1, -1, before.shape[-1]))
+    return torch.cat([kept, (rows - parent * size)[..., None]], -1)
+
+
+def extend_right(after: Tensor, rows: Tensor) -> Tensor:
+    """Multi-indices `(K, r, d-k)` of `rows` of [size] x right."""
+    n_after = after.shape[1]
+    step = rows.div(n_after, rounding_mode="floor")
+    parent = rows - step * n_after
+    kept = after.gather(1, parent[..., None].expand(-1, -1, after.shape[-1]))
+    return torch.cat([step[..., None], kept], -1)

@@ -1,0 +1,273 @@
+r"""Hold the multi-indices at which a cross-approximation reads its tensor.
+
+For every site k of a tensor with sizes n_0 .. n_{d-1}, `left[k]` lists multi-indices of the modes
+before k and `right[k]` those of the modes after k. The fibers of site k are all combinations
+left[k] x [n_k] x right[k]. Sets are *nested* when every left multi-index extends one of the site
+before and every right one extends one of the site after; then the pivots are among the fibers.
+
+Shapes: `K` tensors, `d` sites, `ranks[k]` left and `ranks[k+1]` right multi-indices at site k.
+References: {cite}`oseledets2010ttcross`.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def cap_ranks(sizes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ...]:
+    """Largest ranks that `sizes` allow, not above `rank`.
+
+    Args:
+        sizes: Size of each of the `d` modes.
+        rank: One bound for all bonds, or `d - 1` bounds, or `d + 1` with ones at the ends.
+
+    Returns:
+        `d + 1` ranks, the first and the last one.
+
+    Raises:
+        ValueError: If a size or a rank is below one or the number of ranks does not fit.
+
+    Example:
+        >>> cap_ranks((2, 2, 2, 2), 10)
+        (1, 2, 4, 2, 1)
+    """
+    sizes = check_sizes(sizes)
+    d = len(sizes)
+    ranks = [int(rank)] * (d - 1) if isinstance(rank, int) else [int(r) for r in rank]
+    if len(ranks) == d + 1:
+        ranks = ranks[1:-1]
+    if len(ranks) != d - 1 or any(r < 1 for r in ranks):
+        raise ValueError(
+            f"cap_ranks needs one rank >= 1 or {d - 1} of them for {d} sites, got {rank}; "
+            "pass an int to use the same bound everywhere."
+        )
+    ranks = [1, *ranks, 1]
+    for k in range(d):
+        ranks[k + 1] = min(ranks[k] * sizes[k], ranks[k + 1])
+    for k in reversed(range(d)):
+        ranks[k] = min(ranks[k], sizes[k] * ranks[k + 1])
+    return tuple(ranks)
+
+
+def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Sizes as a tuple of ints, or one clear error."""
+    sizes = tuple(int(n) for n in sizes)
+    if not sizes or any(n < 1 for n in sizes):
+        raise ValueError(
+            f"sizes needs at least one mode and every size >= 1, got {sizes}; drop empty modes."
+        )
+    return sizes
+
+
+@dataclass(frozen=True, eq=False)
+class IndexSets:
+    """Left and right multi-indices of every site, for K tensors of the same sizes.
+
+    Args:
+        sizes: Size of each of the `d` modes.
+        left: `d` int64 tensors `(K, l_k, k)`, `l_0 = 1`.
+        right: `d` int64 tensors `(K, r_{k+1}, d-k-1)`, the last with one empty multi-index.
+
+    Raises:
+        ValueError: If shapes, dtypes or index values do not fit `sizes`.
+
+    Example:
+        >>> sets = IndexSets.random((2,) * 28, 10, generator=torch.Generator().manual_seed(0))
+        >>> sets.n_entries, sets.nested
+        (4488, True)
+    """
+
+    sizes: tuple[int, ...]
+    left: tuple[Tensor, ...]
+    right: tuple[Tensor, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "sizes", check_sizes(self.sizes))
+        object.__setattr__(self, "left", tuple(self.left))
+        object.__setattr__(self, "right", tuple(self.right))
+        d = self.n_sites
+        if len(self.left) != d or len(self.right) != d:
+            raise ValueError(
+                f"IndexSets needs {d} left and {d} right sets for {d} sites, got "
+                f"{len(self.left)} and {len(self.right)}."
+            )
+        for k in range(d):
+            self._check("left", k, self.left[k], self.sizes[:k])
+            self._check("right", k, self.right[k], self.sizes[k + 1 :])
+
+    def _check(self, side: str, site: int, rows: Tensor, sizes: tuple[int, ...]) -> None:
+        wanted = f"int64 (K={self.n_trains}, rows >= 1, {len(sizes)})"
+        fits = rows.ndim == 3 and rows.dtype == torch.int64
+        if fits:
+            fits = rows.shape[0] == self.n_trains and rows.shape[1] >= 1
+            fits = fits and rows.shape[2] == len(sizes) and (len(sizes) > 0 or rows.shape[1] == 1)
+        if not fits:
+            raise ValueError(
+                f"IndexSets needs {side}[{site}] as {wanted}, got {rows.dtype} {tuple(rows.shape)}."
+            )
+        bound = torch.tensor(sizes, dtype=torch.int64, device=rows.device)
+        if ((rows < 0) | (rows >= bound)).any():
+            raise ValueError(
+                f"IndexSets needs the indices of {side}[{site}] within sizes {sizes}, "
+                "got one outside."
+            )
+
+    @classmethod
+    def random(
+        cls,
+        sizes: Sequence[int],
+        rank: int | Sequence[int],
+        *,
+        generator: torch.Generator,
+        n_trains: int = 1,
+        points: Tensor | None = None,
+    ) -> "IndexSets":
+        """Random nested sets of capped rank.
+
+        Near the ends, where a set holds all multi-indices there are, it is complete.
+
+        Args:
+            sizes: Size of each of the `d` modes.
+            rank: As in `cap_ranks`.
+            generator: The only source of randomness.
+            n_trains: Number of tensors K.
+            points: Multi-indices `(K, n, d)` to start from instead of uniform ones.
+
+        Returns:
+            Nested sets with `cap_ranks(sizes, rank)` multi-indices at the bonds.
+        """
+        sizes, ranks = check_sizes(sizes), cap_ranks(sizes, rank)
+        d, n = len(sizes), max(ranks)
+        if points is None:
+            points = random_points(sizes, n, n_trains=n_trains, generator=generator)
+        if points.shape[1] < n:
+            more = random_points(sizes, n - points.shape[1], n_trains=n_trains, generator=generator)
+            points = torch.cat([points, more.to(points.device)], 1)
+        left = [_complete_or(sizes[:k], points[:, : ranks[k], :k]) for k in range(d)]
+        right = [_complete_or(sizes[k + 1 :], points[:, : ranks[k + 1], k + 1 :]) for k in range(d)]
+        return cls(sizes, tuple(left), tuple(right))
+
+    @property
+    def n_sites(self) -> int:
+        """Number of sites d."""
+        return len(self.sizes)
+
+    @property
+    def n_trains(self) -> int:
+        """Number of tensors K."""
+        return self.left[0].shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the sets are stored."""
+        return self.left[0].device
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Number of left multi-indices at the `d + 1` bonds, ones at the ends."""
+        return (*(rows.shape[1] for rows in self.left), 1)
+
+    @property
+    def n_entries(self) -> int:
+        """Entries of one tensor that one interpolation asks for: all fibers of all sites."""
+        pairs = zip(self.left, self.sizes, self.right, strict=True)
+        return sum(before.shape[1] * n * after.shape[1] for before, n, after in pairs)
+
+    @property
+    def nested(self) -> bool:
+        """Whether every multi-index extends one of the neighbouring site."""
+        for k in range(1, self.n_sites):
+            if not _contains(self.left[k - 1], self.left[k][..., :-1]):
+                return False
+            if not _contains(self.right[k], self.right[k - 1][..., 1:]):
+                return False
+        return True
+
+    def to(self, device: torch.device | str) -> "IndexSets":
+        """The same sets on another device."""
+        move = [tuple(rows.to(device) for rows in side) for side in (self.left, self.right)]
+        return IndexSets(self.sizes, *move)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the sets as plain integer arrays, all or nothing.
+
+        Args:
+            path: File to write; an existing one is replaced when the new one is complete.
+        """
+        path = Path(path)
+        arrays = {"sizes": np.asarray(self.sizes, dtype=np.int64)}
+        for k in range(self.n_sites):
+            arrays[f"left{k}"] = self.left[k].cpu().numpy()
+            arrays[f"right{k}"] = self.right[k].cpu().numpy()
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez_compressed(file, **arrays)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "IndexSets":
+        """Read what `save` wrote; nothing in the file is executed.
+
+        Args:
+            path: File written by `save`.
+
+        Raises:
+            ValueError: If the file is no saved index sets.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                sizes = tuple(arrays["sizes"].tolist())
+                sides = [
+                    tuple(torch.from_numpy(arrays[f"{side}{k}"]) for k in range(len(sizes)))
+                    for side in ("left", "right")
+                ]
+        except (KeyError, ValueError, EOFError, AttributeError) as error:
+            raise ValueError(
+                f"IndexSets.load needs a file written by IndexSets.save, got {path}."
+            ) from error
+        return cls(sizes, *sides)
+
+
+def random_points(
+    sizes: Sequence[int], n: int, *, n_trains: int, generator: torch.Generator
+) -> Tensor:
+    """Uniform multi-indices `(K, n, d)` on the generator's device."""
+    uniform = torch.rand(
+        n_trains, n, len(sizes), generator=generator, dtype=torch.float64, device=generator.device
+    )
+    bound = torch.tensor(sizes, dtype=torch.float64, device=generator.device)
+    return (uniform * bound).long()
+
+
+def all_points(sizes: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
+    """All multi-indices of modes of these sizes `(prod(sizes), len(sizes))`, last one fastest."""
+    numbers = torch.arange(math.prod(sizes), device=device)
+    columns = []
+    for n in reversed(tuple(sizes)):
+        columns.append(numbers % n)
+        numbers = numbers // n
+    if not columns:
+        return torch.zeros(1, 0, dtype=torch.int64, device=device)
+    return torch.stack(columns[::-1], -1)
+
+
+def _complete_or(sizes: tuple[int, ...], points: Tensor) -> Tensor:
+    if math.prod(sizes) != points.shape[1]:
+        return points.contiguous()
+    return all_points(sizes, device=points.device).expand(len(points), -1, -1).contiguous()
+
+
+def _contains(rows: Tensor, parts: Tensor) -> bool:
+    """Whether each of `parts` (K, m, d) equals one of `rows` (K, n, d)."""
+    return bool((parts[:, :, None] == rows[:, None]).all(-1).any(-1).all())
