@@ -1,0 +1,96 @@
+"""What Jupyter Book 1 does not do by itself for this book."""
+
+import hashlib
+import importlib.metadata
+import os
+import re
+from pathlib import Path
+
+# A new version of one of these may change a number or a picture.
+LIBRARIES = ("torch", "numpy", "matplotlib", "ipykernel", "myst-nb")
+SOURCES = ("*.py", "*.js", "*.css")
+
+MATH = re.compile(r"\$(?=\S)([^$]+?)(?<=\S)\$")
+ROLE = re.compile(r"\{([a-z:]+)\}(`[^`]+`)")
+CODE = re.compile(r"(?<![`:\w])`([^`<>]+)`(?![`_])")
+
+
+def source_digest(root: Path) -> str:
+    """A short name for the state of the package and of what it runs on."""
+    digest = hashlib.sha256()
+    for pattern in SOURCES:
+        for path in sorted((root / "cpic").rglob(pattern)):
+            digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    for name in ("constraints.txt", "pyproject.toml"):
+        if (root / name).is_file():
+            digest.update((root / name).read_bytes())
+    for name in LIBRARIES:
+        digest.update(f"{name}={importlib.metadata.version(name)}".encode())
+    return digest.hexdigest()[:12]
+
+
+def prepare(app, config):
+    """Set what the kernels of this build see, and where outputs are kept."""
+    # Pages show the pre-rendered slider, also when the build was started inside a notebook.
+    os.environ["CPIC_EXPLORE"] = "static"
+    # jupyter-cache compares cells only: after a change in the package it would keep old numbers.
+    # The new path is a changed setting too, so that Sphinx reads every page again.
+    if config.nb_execution_mode == "cache":
+        cache = Path(app.outdir).parent / ".jupyter_cache" / source_digest(Path(app.srcdir))
+        config.nb_execution_cache_path = str(cache)
+
+
+def dedupe_scripts(app, pagename, templatename, context, doctree):
+    """Drop scripts that are registered twice (sphinx-thebe does: a console error a page)."""
+    seen, kept = set(), []
+    for script in context.get("script_files", []):
+        body = getattr(script, "attributes", {}).get("body")
+        if body is not None and body in seen:
+            continue
+        seen.add(body)
+        kept.append(script)
+    context["script_files"] = kept
+
+
+def launch_in_colab(app, pagename, templatename, context, doctree):
+    """Offer Colab on notebooks only; it cannot open a text page."""
+    if str(app.env.doc2path(pagename, base=False) if doctree is not None else "").endswith(
+        ".ipynb"
+    ):
+        return
+    for group in context.get("header_buttons", []):
+        if "buttons" in group:
+            group["buttons"] = [b for b in group["buttons"] if "colab" not in str(b.get("url", ""))]
+
+
+def to_rst(line: str) -> str:
+    """Translate one line of a docstring, written as Markdown reads best, for Sphinx.
+
+    >>> to_rst("`n` rows of $A$ {cite}`goreinov2010how`")
+    '``n`` rows of :math:`A` :cite:`goreinov2010how`'
+    """
+    line = MATH.sub(r":math:`\1`", line)
+    line = ROLE.sub(r":\1:\2", line)
+    return CODE.sub(r"``\1``", line)
+
+
+def translate_docstring(app, what, name, obj, options, lines):
+    """Let docstrings use `code`, $math$ and {cite}`key`; examples stay as they are."""
+    example = False
+    for i, line in enumerate(lines):
+        if line.lstrip().startswith(">>>"):
+            example = True
+        elif not line.strip():
+            example = False
+        if not example:
+            lines[i] = to_rst(line)
+
+
+def setup(app):
+    """Connect everything above to Sphinx."""
+    app.connect("config-inited", prepare, priority=400)
+    app.connect("html-page-context", dedupe_scripts, priority=900)
+    app.connect("html-page-context", launch_in_colab, priority=910)
+    # Before napoleon (500), which turns sections into fields.
+    app.connect("autodoc-process-docstring", translate_docstring, priority=400)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,104 @@
+"""Build the site, and fail when anything is missing.
+
+    python book/build.py                   the whole book, any warning is an error
+    python book/build.py --only 03_cross   one page, for its author; unresolved links to other pages are only shown
+
+The whole book goes to _build/html, one page to _build/only/NAME/_build/html.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "_build" / "html"
+
+
+def toc_pages(toc: dict) -> list[str]:
+    """All pages that a table of contents names, in reading order."""
+    pages = []
+    for key, value in toc.items():
+        if key in ("root", "file"):
+            pages.append(str(value))
+        elif isinstance(value, list):
+            pages += [
+                page for entry in value if isinstance(entry, dict) for page in toc_pages(entry)
+            ]
+    return pages
+
+
+def missing_pages(toc: dict, site: Path) -> list[str]:
+    """The pages of a table of contents that have no HTML."""
+    return [page for page in toc_pages(toc) if not (site / f"{page}.html").is_file()]
+
+
+def read_toc(path: Path = ROOT / "_toc.yml") -> dict:
+    """The table of contents as a mapping."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def build(*, toc: Path | None = None, output: Path | None = None, strict: bool = True) -> int:
+    """Call jupyter-book and return an exit code that tells the truth."""
+    command = [str(Path(sys.executable).parent / "jupyter-book"), "build", str(ROOT)]
+    if strict:
+        # Without --all a failed notebook is not read again, and the second build would be green.
+        command += ["-W", "-n", "--keep-going", "--all"]
+    if toc is not None:
+        command += ["--toc", str(toc)]
+    if output is not None:
+        command += ["--path-output", str(output)]
+    subprocess.run(["bash", str(ROOT / "book" / "vendor_js.sh")], check=True)
+    begin = time.perf_counter()
+    code = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONUTF8": "1"}).returncode
+    site = (output or ROOT) / "_build" / "html"
+    missing = missing_pages(read_toc(toc or ROOT / "_toc.yml"), site)
+    for page in missing:
+        print(f"error: {page} is in the table of contents but has no HTML", file=sys.stderr)
+    seconds = time.perf_counter() - begin
+    if code or missing:
+        print(f"The build failed after {seconds:.0f} s; the reports are above.", file=sys.stderr)
+        return code or 1
+    print(f"Built in {seconds:.0f} s: {site / 'index.html'}")
+    return 0
+
+
+def build_one(name: str) -> int:
+    """Build one page beside the reference pages, quickly and leniently."""
+    page = f"book/{Path(name).stem}"
+    if not [*ROOT.glob(f"{page}.ipynb"), *ROOT.glob(f"{page}.md")]:
+        print(f"error: there is no {page}.ipynb and no {page}.md", file=sys.stderr)
+        return 2
+    output = ROOT / "_build" / "only" / Path(page).name
+    output.mkdir(parents=True, exist_ok=True)
+    toc = output / "_toc.yml"
+    others = [p for p in ("book/notation", "book/bibliography") if p != page]
+    toc.write_text(
+        yaml.safe_dump(
+            {
+                "format": "jb-book",
+                "root": page,
+                "parts": [{"caption": "Reference", "chapters": [{"file": p} for p in others]}],
+            }
+        ),
+        encoding="utf-8",
+    )
+    return build(toc=toc, output=output, strict=False)
+
+
+def main() -> int:
+    """Read the arguments and build."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", metavar="PAGE", help="build one page, for example 03_cross")
+    arguments = parser.parse_args()
+    return build_one(arguments.only) if arguments.only else build()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,324 @@
+"""Structure lint of the notebooks: prints file, cell, rule and what to do; exits 1 when it found something.
+
+python tests/book/lint.py [NOTEBOOKS...]      default: every notebook directly in book/
+"""
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+PARAMETERS = ("MODE", "SEED", "DEVICE", "DATA")
+MAX_LINES = 20
+MIN_ALT = 15
+SECTIONS = (
+    "Goals and prerequisites",
+    "Where it fails",
+    "Exercises",
+    "Summary",
+    "Further reading",
+)
+# Functions of cpic.show that return a figure (explore brings its own texts), and of pyplot.
+FIGURES = ("slices", "triplet", "positions", "spectra", "train_to_scale", "budget", "error_curve")
+PYPLOT = ("subplots", "figure", "imshow", "plot")
+
+DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{([a-z:_-]+)\}[ \t]*(\S.*)?$", re.MULTILINE)
+IMAGE = re.compile(r"!\[([^\]]*)\]\(")
+FENCE = re.compile(r"^(`{3,}|:{3,}|~{3,}).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+
+
+class Finding(NamedTuple):
+    """One broken rule: cell number from 0, or None for the whole notebook."""
+
+    cell: int | None
+    rule: str
+    fix: str
+
+
+class Notebook:
+    """A notebook and what the rules ask about it."""
+
+    def __init__(self, content: dict, name: str = "01_test.ipynb"):
+        self.content = content
+        self.name = name
+        self.cells = content["cells"]
+
+    @property
+    def is_chapter(self) -> bool:
+        return bool(re.match(r"\d\d_|_template", self.name))
+
+    def of(self, kind: str) -> list[tuple[int, str, dict]]:
+        """Number, text and cell of all cells of a kind."""
+        return [(i, _text(c), c) for i, c in enumerate(self.cells) if c["cell_type"] == kind]
+
+    def trees(self) -> Iterator[tuple[int, ast.Module, dict]]:
+        """Number, syntax tree and cell of all code cells; shell and magic lines are left out."""
+        for i, text, cell in self.of("code"):
+            lines = [
+                "" if line.lstrip().startswith(("%", "!")) else line for line in text.splitlines()
+            ]
+            try:
+                yield i, ast.parse("\n".join(lines)), cell
+            except SyntaxError:
+                continue
+
+    def headings(self) -> Iterator[tuple[int, int, str]]:
+        """Cell, level and text of all headings."""
+        for i, text, _ in self.of("markdown"):
+            for match in re.finditer(r"^(#{1,6}) (.+)$", FENCE.sub("", text), re.MULTILINE):
+                yield i, len(match[1]), match[2].strip()
+
+    def section(self, title: str) -> str | None:
+        """The Markdown between a heading that begins with `title` and the next one of level 2."""
+        everything = "\n\n".join(text for _, text, _ in self.of("markdown"))
+        match = re.search(rf"^## {re.escape(title)}.*?$(.*?)(?=^## |\Z)", everything, re.M | re.S)
+        return match[1] if match else None
+
+
+def _text(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def _tags(cell: dict) -> list[str]:
+    return cell.get("metadata", {}).get("tags", [])
+
+
+def _alt(cell: dict) -> str:
+    return str(cell.get("metadata", {}).get("mystnb", {}).get("image", {}).get("alt", ""))
+
+
+def _call(node: ast.AST) -> str:
+    """The dotted name of what a call calls."""
+    return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+
+
+def _outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    """Nodes that run when the cell runs: bodies of functions are left out."""
+    for child in ast.iter_child_nodes(tree):
+        if not isinstance(child, ast.FunctionDef | ast.Lambda):
+            yield child
+            yield from _outside_functions(child)
+
+
+def kernel(nb: Notebook) -> Iterator[Finding]:
+    """papermill and nbval find the running interpreter under this name only."""
+    name = nb.content.get("metadata", {}).get("kernelspec", {}).get("name")
+    if name != "python3":
+        yield Finding(None, "kernel", f"kernelspec name is {name!r}; set it to 'python3'")
+
+
+def parameters(nb: Notebook) -> Iterator[Finding]:
+    cells = [(i, cell) for i, _, cell in nb.of("code") if "parameters" in _tags(cell)]
+    if len(cells) != 1:
+        yield Finding(None, "parameters", f"{len(cells)} cells are tagged `parameters`; tag one")
+        return
+    number, cell = cells[0]
+    names = []
+    for node in ast.parse(_text(cell)).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                names.append(name)
+            case _:
+                yield Finding(number, "parameters", "only `NAME = value` lines belong here")
+    if missing := [name for name in PARAMETERS if name not in names]:
+        yield Finding(number, "parameters", f"add {', '.join(missing)}")
+    if len(names) > len(PARAMETERS) + 4:
+        yield Finding(number, "parameters", f"{len(names) - 4} own parameters; at most 4")
+    if not re.search(r"^MODE\b.*= *[\"']quick[\"']", _text(cell), re.MULTILINE):
+        yield Finding(number, "parameters", 'the default is MODE = "quick"')
+
+
+def stripped(nb: Notebook) -> Iterator[Finding]:
+    for i, _, cell in nb.of("code"):
+        if cell.get("outputs") and "keep_output" not in _tags(cell):
+            yield Finding(i, "stripped", f"has outputs; run nbstripout --keep-count book/{nb.name}")
+    for key in ("widgets", "papermill"):
+        if key in nb.content.get("metadata", {}):
+            yield Finding(None, "stripped", f"remove `{key}` from the notebook's metadata")
+
+
+def compared(nb: Notebook) -> Iterator[Finding]:
+    """A cell without stored output and count is compared with nothing, so it never fails."""
+    marked = 0
+    for i, text, cell in nb.of("code"):
+        is_marked, is_kept = "# NBVAL_CHECK_OUTPUT" in text, "keep_output" in _tags(cell)
+        marked += is_marked
+        if is_marked != is_kept:
+            yield Finding(i, "compared", "tag keep_output and # NBVAL_CHECK_OUTPUT go together")
+        elif is_marked and not (cell.get("outputs") and cell.get("execution_count")):
+            yield Finding(i, "compared", "no stored output or count; execute in place, then strip")
+    if not marked:
+        yield Finding(None, "compared", "mark a cell that prints numbers with # NBVAL_CHECK_OUTPUT")
+
+
+def forbidden(nb: Notebook) -> Iterator[Finding]:
+    for i, text, _ in nb.of("code"):
+        if re.search(r"\bpip3? +install\b", text):
+            yield Finding(i, "forbidden", "no `pip install`; add the package to pyproject.toml")
+    for i, tree, _ in nb.trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if re.match(r"(/[A-Za-z]|~/|[A-Za-z]:[\\/])", node.value):
+                    yield Finding(i, "forbidden", f"absolute path {node.value!r}; use DATA")
+                if "cuda" in node.value.lower():
+                    yield Finding(i, "forbidden", "no device by name; use DEVICE")
+            if _call(node) == "input":
+                yield Finding(i, "forbidden", "no input(); take a parameter")
+    for i, cell in enumerate(nb.cells):
+        if re.search(r"\b(TODO|FIXME|XXX)\b", _text(cell)):
+            yield Finding(i, "forbidden", "unfinished text: finish or remove it")
+
+
+def cell_length(nb: Notebook) -> Iterator[Finding]:
+    for i, text, _ in nb.of("code"):
+        if (n := len(text.strip().splitlines())) > MAX_LINES:
+            fix = f"{n} lines, at most {MAX_LINES}; split it or move code into cpic"
+            yield Finding(i, "cell-length", fix)
+
+
+def headings(nb: Notebook) -> Iterator[Finding]:
+    before, tops = 0, 0
+    for i, level, text in nb.headings():
+        tops += level == 1
+        if level > before + 1:
+            yield Finding(i, "headings", f"{text!r} jumps from level {before} to {level}")
+        before = level
+    if tops != 1:
+        yield Finding(None, "headings", f"{tops} headings of level 1; have one, the title")
+
+
+def alt_text(nb: Notebook) -> Iterator[Finding]:
+    fix = f"give an alternative text of at least {MIN_ALT} characters that says what is seen"
+    for i, text, _ in nb.of("markdown"):
+        for match in IMAGE.finditer(text):
+            if len(match[1].strip()) < MIN_ALT:
+                yield Finding(i, "alt", fix)
+        for match in DIRECTIVE.finditer(text):
+            if match[2] in ("figure", "image", "glue:figure"):
+                rest = text[match.end() :].split(match[1])[0]
+                alt = re.search(r"^:alt:(.*)$", rest, re.MULTILINE)
+                if not alt or len(alt[1].strip()) < MIN_ALT:
+                    yield Finding(i, "alt", f"{{{match[2]}}} {match[3]}: {fix} (:alt:)")
+    for i, tree, cell in nb.trees():
+        calls = {_call(node).split(".")[-1] for node in _outside_functions(tree)}
+        if calls & {*FIGURES, *PYPLOT} and "glue" not in calls and len(_alt(cell)) < MIN_ALT:
+            yield Finding(i, "alt", f"{fix} (cell metadata mystnb.image.alt)")
+
+
+def hook(nb: Notebook) -> Iterator[Finding]:
+    """A reader sees what it is about before the first line of code."""
+    first = next((i for i, _, _ in nb.of("code")), len(nb.cells))
+    text = "\n".join(_text(c) for c in nb.cells[:first])
+    kinds = {match[2] for match in DIRECTIVE.finditer(text)}
+    if not kinds & {"figure", "glue:figure"}:
+        fix = "open with a figure before the first code cell ({glue:figure} of a later cell works)"
+        yield Finding(None, "hook", fix)
+
+
+def sections(nb: Notebook) -> Iterator[Finding]:
+    for title in SECTIONS:
+        if nb.section(title) is None:
+            yield Finding(None, "sections", f"add a section `## {title}`")
+
+
+def goals(nb: Notebook) -> Iterator[Finding]:
+    text = nb.section("Goals and prerequisites") or ""
+    n_goals = len(re.findall(r"^[-*] \S", text, re.MULTILINE))
+    if not 3 <= n_goals <= 5:
+        yield Finding(
+            None, "goals", f"{n_goals} goals listed; list 3 to 5, each begins with a verb"
+        )
+    if len(re.findall(r"^\|.+\|$", text, re.MULTILINE)) < 3:
+        yield Finding(None, "goals", "add a table of prerequisites: what, and where to read it")
+
+
+def exercises(nb: Notebook) -> Iterator[Finding]:
+    labels, solved = [], set()
+    for i, text, _ in nb.of("markdown"):
+        for match in DIRECTIVE.finditer(text):
+            rest = text[match.end() :]
+            if match[2] in ("exercise", "exercise-start"):
+                label = re.match(r"(?:\n:[a-z]+:.*)*?\n:label: *(\S+)", rest)
+                if label:
+                    labels.append(label[1])
+                else:
+                    yield Finding(i, "exercises", "give the exercise a :label:")
+            if match[2] in ("solution", "solution-start"):
+                solved.add(match[3])
+                if not re.match(r"(?:\n:[a-z]+:.*)*?\n:class:.*dropdown", rest):
+                    yield Finding(i, "exercises", "fold the solution: `:class: dropdown`")
+    if len(labels) < 4:
+        yield Finding(None, "exercises", f"{len(labels)} labelled exercises; have at least 4")
+    for label in labels:
+        if label not in solved:
+            yield Finding(None, "exercises", f"add a folded {{solution}} for {label}")
+
+
+def asserts(nb: Notebook) -> Iterator[Finding]:
+    n_asserts = sum(
+        isinstance(node, ast.Assert) or _call(node).split(".")[-1].startswith("assert_")
+        for _, tree, _ in nb.trees()
+        for node in ast.walk(tree)
+    )
+    if n_asserts < 3:
+        yield Finding(None, "asserts", f"{n_asserts} asserts; encode at least 3 claims of the text")
+
+
+def slider(nb: Notebook) -> Iterator[Finding]:
+    calls = {_call(n).split(".")[-1] for _, tree, _ in nb.trees() for n in ast.walk(tree)}
+    if "explore" not in calls:
+        yield Finding(None, "slider", "add a slider: cpic.show.explore(draw, alt=..., name=[...])")
+
+
+def provenance(nb: Notebook) -> Iterator[Finding]:
+    code = nb.of("code")
+    if not code or "provenance" not in _tags(code[-1][2]):
+        fix = "end with a cell tagged `provenance` that prints cpic.run.provenance(...)"
+        yield Finding(None, "provenance", fix)
+
+
+Rule = Callable[[Notebook], Iterator[Finding]]
+EVERYWHERE: tuple[Rule, ...] = (
+    kernel,
+    parameters,
+    stripped,
+    compared,
+    forbidden,
+    cell_length,
+    headings,
+    alt_text,
+    slider,
+    provenance,
+)
+CHAPTERS: tuple[Rule, ...] = (hook, sections, goals, exercises, asserts)
+
+
+def check(nb: Notebook) -> list[Finding]:
+    """All findings in one notebook."""
+    rules = EVERYWHERE + CHAPTERS * nb.is_chapter
+    return [finding for rule in rules for finding in rule(nb)]
+
+
+def read(path: Path) -> Notebook:
+    """A notebook from its file."""
+    return Notebook(json.loads(path.read_text(encoding="utf-8")), path.name)
+
+
+def main(arguments: list[str]) -> int:
+    """Check the named notebooks, or all of the book."""
+    paths = [Path(a) for a in arguments] or sorted((ROOT / "book").glob("*.ipynb"))
+    count = 0
+    for path in paths:
+        for cell, rule, fix in check(read(path)):
+            count += 1
+            print(f"{path}: {'notebook' if cell is None else f'cell {cell}'}: {rule}: {fix}")
+    print(f"{len(paths)} notebooks, {count} findings")
+    return int(count > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
