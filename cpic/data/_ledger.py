@@ -1,0 +1,61 @@
+"""Count what a volume was asked for and what reading it took."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class _Sized(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+@dataclass
+class Ledger:
+    """Running totals of one volume; every `cubes`, `voxels` and `read` adds to them.
+
+    Ledgers add (`a + b`), so the totals of several volumes or workers are one sum.
+
+    Example:
+        >>> ledger = Ledger(asked=10, voxels=8, bytes=32) + Ledger(asked=2, voxels=2, bytes=8)
+        >>> ledger
+        Ledger(12 asked, 10 voxels, 40 bytes, 0 chunks)
+    """
+
+    asked: int = 0
+    """Values of positions asked for: duplicates and padding count each time."""
+    voxels: int = 0
+    """Distinct voxels inside the volume, a call; summed over the calls."""
+    bytes: int = 0
+    """Bytes fetched: stored bytes of a chunked store, else the bytes of the distinct voxels."""
+    chunks: int = 0
+    """Chunks fetched and decoded; 0 where the file has none."""
+
+    def __add__(self, other: "Ledger") -> "Ledger":
+        return Ledger(
+            self.asked + other.asked,
+            self.voxels + other.voxels,
+            self.bytes + other.bytes,
+            self.chunks + other.chunks,
+        )
+
+    def add(self, *, asked: int = 0, voxels: int = 0, bytes: int = 0, chunks: int = 0) -> None:
+        """Add to the totals."""
+        self.asked += asked
+        self.voxels += voxels
+        self.bytes += bytes
+        self.chunks += chunks
+
+    def reset(self) -> None:
+        """Set all totals to 0."""
+        self.asked = self.voxels = self.bytes = self.chunks = 0
+
+    def fraction(self, volume: _Sized) -> float:
+        """Voxels read, divided by the voxels `volume` has; above 1 when calls overlap a lot."""
+        return self.voxels / max(1, math.prod(volume.shape))
+
+    def __repr__(self) -> str:
+        return (
+            f"Ledger({self.asked:,} asked, {self.voxels:,} voxels, "
+            f"{self.bytes:,} bytes, {self.chunks:,} chunks)"
+        )

@@ -1,0 +1,87 @@
+"""Synthetic volumes whose structure is known: sums of Gaussians, a spike."""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from cpic._errors import VolumeError
+from cpic.data._formula import FormulaVolume
+
+
+class _Separable:
+    """Sum over g of a product over the axes of table[axis][position, g]."""
+
+    def __init__(self, tables: list[Tensor]) -> None:
+        self.tables = tables
+
+    def __call__(self, *axes: Tensor) -> Tensor:
+        factors = [
+            table.to(positions.device)[positions]
+            for table, positions in zip(self.tables, axes, strict=True)
+        ]
+        *first, last = factors
+        product = functools.reduce(torch.mul, first)
+        if product.shape == last.shape:
+            return (product * last).sum(-1)
+        # Positions on a grid: the sum is a matrix product, and nothing of size n x grid is made.
+        return torch.einsum("...g,...g->...", product, last)
+
+
+class _Rotated:
+    """Sum over g of height[g] exp(-|precision[g] (x - centre[g])|^2 / 2)."""
+
+    def __init__(self, shape: tuple[int, ...], heights: Tensor, centres: Tensor, roots: Tensor):
+        self.shape, self.heights, self.centres, self.roots = shape, heights, centres, roots
+
+    def __call__(self, *axes: Tensor) -> Tensor:
+        points = torch.stack(torch.broadcast_tensors(*axes), -1)
+        unit = (points + 0.5) / torch.tensor(self.shape, device=points.device)
+        # (x - c)^T P (x - c) expanded, so that all Gaussians share one small matrix product.
+        roots, centres = self.roots.to(points.device), self.centres.to(points.device)
+        shifted = unit.double() @ roots.flatten(0, 1).mT
+        shifted = shifted.unflatten(-1, roots.shape[:2]) - torch.einsum(
+            "gij,gj->gi", roots, centres
+        )
+        return (-0.5 * shifted.square().sum(-1)).exp() @ self.heights.to(points.device)
+
+
+def gaussians(
+    shape: tuple[int, ...], *, n: int = 8, rotated: bool = False, seed: int = 0
+) -> FormulaVolume:
+    """A sum of `n` Gaussians on the unit cube, the same bumps at every resolution.
+
+    Axis aligned it is a sum of n products, so its TT rank is n exactly (n no larger than the
+    sizes) and its error under quantics falls fast with the rank; rotated, no rank is exact.
+    Voxel i of an axis of length N lies at (i + 1/2) / N.
+
+    Args:
+        shape: two or three sizes, such as (256, 256, 256) or (8192, 8192, 8192).
+        n: how many.
+        rotated: turn each by a random rotation.
+        seed: of centres, widths, heights and rotations.
+
+    Returns:
+        float64 volume with values between 0 and about 2.
+
+    Example:
+        >>> gaussians((64, 64, 64), seed=1)
+        FormulaVolume(64x64x64, float64)
+    """
+    if n < 1:
+        raise VolumeError(f"gaussians needs n of at least 1, got {n}.")
+    generator = torch.Generator().manual_seed(seed)
+    draw = functools.partial(torch.rand, generator=generator, dtype=torch.float64)
+    centres = 0.2 + 0.6 * draw(len(shape), n)
+    widths = 0.05 + 0.07 * draw(len(shape), n)
+    heights = 0.5 + 0.5 * draw(n)
+    if rotated:
+        turns = torch.linalg.qr(draw(n, len(shape), len(shape)) - 0.5)[0]
+        roots = turns / widths.mT[:, :, None]
+        return FormulaVolume(_Rotated(tuple(shape), heights, centres.mT.contiguous(), roots), shape)
+    tables = []
+    for axis, length in enumerate(shape):
+        points = (torch.arange(length, dtype=torch.float64) + 0.5) / length
+        tables.append((-0.5 * ((points[:, None] - centres[axis]) / widths[axis]).square()).exp())
+    tables[0] = tables[0] * heights
+    return FormulaVolume(_Separable(tables), shape)
