@@ -261,8 +261,8 @@ def provenance(**settings: Any) -> str:
             ", ".join(f"{name} {value}" for name, value in settings.items()),
             ", ".join(f"{name} {_version(name)}" for name in names)
             + f", Python {platform.python_version()}",
-            f"{seconds:.0f} s since the kernel started, peak memory {_peak_mib(process.pid):.0f} MiB, "
-            f"{os.cpu_count()} CPU cores ({platform.system()} {platform.machine()})",
+            f"{seconds:.0f} s since the kernel started, {_peak_mib(process.pid):.0f} MiB at most, "
+            f"{os.cpu_count()} CPU cores, {platform.system()} {platform.machine()}",
         ]
     )
 

@@ -13,6 +13,10 @@ SOURCES = ("*.py", "*.js", "*.css")
 MATH = re.compile(r"\$(?=\S)([^$]+?)(?<=\S)\$")
 ROLE = re.compile(r"\{([a-z:]+)\}(`[^`]+`)")
 CODE = re.compile(r"(?<![`:\w])`([^`<>]+)`(?![`_])")
+LITERAL = re.compile(r"(``.+?``|:math:`[^`]+`|(?<!\w)\*[^\s*](?:[^*]*[^\s*])?\*(?!\w)|\*\*)")
+
+# Docstrings of attributes as they were before napoleon, by name.
+PLAIN: dict[str, list[str]] = {}
 
 
 def source_digest(root: Path) -> str:
@@ -68,10 +72,14 @@ def to_rst(line: str) -> str:
 
     >>> to_rst("`n` rows of $A$ {cite}`goreinov2010how`")
     '``n`` rows of :math:`A` :cite:`goreinov2010how`'
+    >>> to_rst("shape (K, *sizes), `*b`, *much*, **more**")
+    'shape (K, \\\\*sizes), ``*b``, *much*, **more**'
     """
     line = MATH.sub(r":math:`\1`", line)
     line = ROLE.sub(r":\1:\2", line)
-    return CODE.sub(r"``\1``", line)
+    parts = LITERAL.split(CODE.sub(r"``\1``", line))
+    # A lone star, as in (*sizes, c), would begin emphasis that never ends.
+    return "".join(part if i % 2 else part.replace("*", r"\*") for i, part in enumerate(parts))
 
 
 def translate_docstring(app, what, name, obj, options, lines):
@@ -84,6 +92,17 @@ def translate_docstring(app, what, name, obj, options, lines):
             example = False
         if not example:
             lines[i] = to_rst(line)
+    if what in ("attribute", "property"):
+        PLAIN[name] = list(lines)
+
+
+def restore_attribute(app, what, name, obj, options, lines):
+    """Undo napoleon on attributes: it takes words before a colon in the first line for a type."""
+    plain = PLAIN.pop(name, None)
+    if plain is not None and not any(
+        re.match(r"(Raises|Returns|Example):$", s.strip()) for s in plain
+    ):
+        lines[:] = plain
 
 
 def setup(app):
@@ -93,4 +112,5 @@ def setup(app):
     app.connect("html-page-context", launch_in_colab, priority=910)
     # Before napoleon (500), which turns sections into fields.
     app.connect("autodoc-process-docstring", translate_docstring, priority=400)
+    app.connect("autodoc-process-docstring", restore_attribute, priority=600)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

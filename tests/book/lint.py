@@ -1,4 +1,4 @@
-"""Structure lint of the notebooks: prints file, cell, rule and what to do; exits 1 when it found something.
+"""Structure lint of the notebooks: prints file, cell, rule and what to do; exits 1 on a finding.
 
 python tests/book/lint.py [NOTEBOOKS...]      default: every notebook directly in book/
 """
@@ -16,7 +16,7 @@ PARAMETERS = ("MODE", "SEED", "DEVICE", "DATA")
 MAX_LINES = 20
 MIN_ALT = 15
 SECTIONS = (
-    "Goals and prerequisites",
+    "Goals",
     "Where it fails",
     "Exercises",
     "Summary",
@@ -210,13 +210,21 @@ def alt_text(nb: Notebook) -> Iterator[Finding]:
 
 
 def hook(nb: Notebook) -> Iterator[Finding]:
-    """A reader sees what it is about before the first line of code."""
-    first = next((i for i, _, _ in nb.of("code")), len(nb.cells))
-    text = "\n".join(_text(c) for c in nb.cells[:first])
-    kinds = {match[2] for match in DIRECTIVE.finditer(text)}
-    if not kinds & {"figure", "glue:figure"}:
-        fix = "open with a figure before the first code cell ({glue:figure} of a later cell works)"
-        yield Finding(None, "hook", fix)
+    """A reader sees what it is about before the first line of code that matters."""
+    before = []
+    for cell in nb.cells:
+        if cell["cell_type"] == "markdown":
+            kinds = {match[2] for match in DIRECTIVE.finditer(_text(cell))}
+            if kinds & {"figure", "glue:figure"}:
+                return
+        elif {"hide-input", "remove-input", "hide-cell"} & set(_tags(cell)):
+            if _alt(cell) or "explore(" in _text(cell):
+                return
+        elif "parameters" not in _tags(cell) and "import" not in _text(cell):
+            break
+        before.append(cell)
+    fix = "open with a figure: {glue:figure} of a later cell, or a drawing cell tagged hide-input"
+    yield Finding(len(before), "hook", fix)
 
 
 def sections(nb: Notebook) -> Iterator[Finding]:
@@ -226,13 +234,14 @@ def sections(nb: Notebook) -> Iterator[Finding]:
 
 
 def goals(nb: Notebook) -> Iterator[Finding]:
-    text = nb.section("Goals and prerequisites") or ""
-    n_goals = len(re.findall(r"^[-*] \S", text, re.MULTILINE))
+    text = nb.section("Goals") or ""
+    n_goals = len(re.findall(r"^(?:[-*]|\d+\.) \S", text, re.MULTILINE))
     if not 3 <= n_goals <= 5:
         yield Finding(
             None, "goals", f"{n_goals} goals listed; list 3 to 5, each begins with a verb"
         )
-    if len(re.findall(r"^\|.+\|$", text, re.MULTILINE)) < 3:
+    needed = text + (nb.section("Prerequisites") or "")
+    if len(re.findall(r"^\|.+\|$", needed, re.MULTILINE)) < 3:
         yield Finding(None, "goals", "add a table of prerequisites: what, and where to read it")
 
 
