@@ -1,0 +1,151 @@
+"""The template passes the lint; each way of breaking it is reported under the right rule."""
+
+import copy
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.book.lint import ROOT, Notebook, check, main, read
+
+TEMPLATE = ROOT / "book" / "_template.ipynb"
+
+
+def cell_with(content: dict, text: str) -> dict:
+    return next(c for c in content["cells"] if text in "".join(c["source"]))
+
+
+def replace(old: str, new: str) -> Callable[[dict], None]:
+    def change(content: dict) -> None:
+        cell = cell_with(content, old)
+        cell["source"] = "".join(cell["source"]).replace(old, new)
+
+    return change
+
+
+def append(kind: str, source: str, **metadata) -> Callable[[dict], None]:
+    """Insert a cell before the last one, which stays the provenance cell."""
+    cell = {"cell_type": kind, "source": source, "metadata": metadata}
+    if kind == "code":
+        cell |= {"outputs": [], "execution_count": None}
+    return lambda content: content["cells"].insert(-1, cell)
+
+
+def edit(text: str, **values) -> Callable[[dict], None]:
+    return lambda content: cell_with(content, text).update(values)
+
+
+def both(*changes: Callable[[dict], None]) -> Callable[[dict], None]:
+    return lambda content: [change(content) for change in changes] and None
+
+
+OUTPUT = [{"output_type": "stream", "name": "stdout", "text": "1\n"}]
+PRINT = "# NBVAL_CHECK_OUTPUT"
+
+BREAKS = [
+    ("kernel", lambda c: c["metadata"]["kernelspec"].update(name="my-env")),
+    ("parameters", replace("SEED = 0", "")),
+    ("parameters", replace("SEED = 0", "SEED = 0\nprint(SEED)")),
+    ("parameters", replace("SEED = 0", "SEED = 0\nA = 1\nB = 1\nC = 1\nD = 1\nE = 1")),
+    ("parameters", replace('MODE = "quick"', 'MODE = "full"')),
+    ("parameters", edit("SEED = 0", metadata={})),
+    ("parameters", append("code", "MODE = 1", tags=["parameters"])),
+    ("stripped", edit("my_guess = 1", outputs=OUTPUT)),
+    ("stripped", lambda c: c["metadata"].update(widgets={})),
+    ("stripped", lambda c: c["metadata"].update(papermill={})),
+    ("compared", edit(PRINT, outputs=[])),
+    ("compared", edit(PRINT, execution_count=None)),
+    ("compared", edit(PRINT, metadata={}, outputs=[])),
+    ("compared", replace(PRINT, "")),
+    ("forbidden", append("code", "%pip install cpic")),
+    ("forbidden", append("code", 'path = "/home/me/scan.nii"')),
+    ("forbidden", append("code", 'path = "~/scan.nii"')),
+    ("forbidden", append("code", 'path = "C:\\\\scan.nii"')),
+    ("forbidden", append("code", 'device = "cuda:0"')),
+    ("forbidden", append("code", 'rank = input("rank?")')),
+    ("forbidden", append("markdown", "TODO: say more")),
+    ("cell-length", append("code", "\n".join(f"x{i} = {i}" for i in range(21)))),
+    ("headings", append("markdown", "#### Too deep")),
+    ("headings", append("markdown", "# A second title")),
+    ("headings", replace("# Title of the chapter", "## Title of the chapter")),
+    ("alt", append("markdown", "![brain](brain.png)")),
+    ("alt", append("markdown", "```{figure} brain.png\n:name: fig-brain\nA brain.\n```")),
+    ("alt", append("markdown", "```{glue:figure} brain\n:alt: figure\n```")),
+    ("alt", append("code", "show.slices(volume)")),
+    ("alt", append("code", "figure, ax = plt.subplots()")),
+    ("alt", edit("ax.semilogy", metadata={"mystnb": {"image": {"alt": "image"}}})),
+    ("slider", replace("show.explore(", "print(")),
+    ("provenance", edit("run.provenance(", metadata={})),
+    ("provenance", lambda c: c["cells"].append(copy.deepcopy(cell_with(c, "my_guess = 1")))),
+    ("hook", replace("{glue:figure} template-hook", "{note}")),
+    ("sections", replace("## Where it fails", "## Limits")),
+    ("sections", replace("## Summary", "## The end")),
+    ("sections", replace("## Further reading", "## More")),
+    ("goals", replace("- build it from scratch in a few lines;\n", "")),
+    ("goals", replace("|---|---|\n| The words", "The words")),
+    ("exercises", replace(":label: ex-template-code\n", "")),
+    ("exercises", replace("{solution} ex-template-explore", "{note}")),
+    ("exercises", replace("```{solution-start} ex-template-code\n:class: dropdown", "```{solution-start} ex-template-code")),
+    ("exercises", both(replace("{exercise}\n:label: ex-template-explore", "{note}"), replace("{solution} ex-template-explore", "{note}"))),
+    ("asserts", both(replace("assert 0 < error", "ok = 0 < error"), replace("assert noise", "ok = noise"), replace("assert rank", "ok = rank"), replace("torch.testing.assert_close", "print"))),
+]  # fmt: skip
+
+
+@pytest.fixture
+def template() -> dict:
+    return json.loads(TEMPLATE.read_text(encoding="utf-8"))
+
+
+def test_template_passes():
+    assert check(read(TEMPLATE)) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "change"), BREAKS, ids=[f"{r}-{i}" for i, (r, _) in enumerate(BREAKS)]
+)
+def test_broken_notebook_is_reported(template, rule, change):
+    before = copy.deepcopy(template)
+    change(template)
+    assert template != before, "the change changed nothing"
+    findings = check(Notebook(template))
+    assert {finding.rule for finding in findings} == {rule}
+    assert all(finding.fix for finding in findings)
+
+
+def test_every_rule_has_a_break():
+    from tests.book import lint
+
+    names = {"cell_length": "cell-length", "alt_text": "alt"}
+    rules = {names.get(r.__name__, r.__name__) for r in lint.EVERYWHERE + lint.CHAPTERS}
+    assert rules == {rule for rule, _ in BREAKS}
+
+
+def test_hook_may_be_a_folded_drawing_cell(template):
+    replace("{glue:figure} template-hook", "{note}")(template)
+    draw = {
+        "cell_type": "code",
+        "source": "plt.plot([1, 2])",
+        "metadata": {"tags": ["hide-input"], "mystnb": {"image": {"alt": "A line that rises from one to two"}}},
+        "outputs": [],
+        "execution_count": None,
+    }  # fmt: skip
+    template["cells"].insert(4, draw)
+    assert check(Notebook(template)) == []
+
+
+def test_a_page_that_is_no_chapter_needs_no_exercises(template):
+    template["cells"] = [c for c in template["cells"] if "ex-template" not in "".join(c["source"])]
+    assert check(Notebook(template, "intro.ipynb")) == []
+    assert "exercises" in {f.rule for f in check(Notebook(template))}
+
+
+def test_output_names_file_cell_rule_and_fix(template, tmp_path, capsys):
+    append("code", "%pip install cpic")(template)
+    path = tmp_path / "01_broken.ipynb"
+    path.write_text(json.dumps(template), encoding="utf-8")
+    assert main([str(path)]) == 1
+    line = capsys.readouterr().out.splitlines()[0]
+    number = len(template["cells"]) - 2
+    assert line.startswith(f"{path}: cell {number}: forbidden: ")
+    assert "pyproject.toml" in line
+    assert main([str(TEMPLATE)]) == 0
