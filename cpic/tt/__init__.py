@@ -4,6 +4,7 @@ from cpic.tt._cross import CrossResult, CrossState, cross
 from cpic.tt._entries import Entries, dense_entries
 from cpic.tt._interpolate import interpolate
 from cpic.tt._ledger import CrossLedger
+from cpic.tt._quantics import Quantics
 from cpic.tt._sets import IndexSets, cap_ranks
 from cpic.tt._svd import tt_svd
 from cpic.tt._train import TensorTrain
@@ -14,6 +15,7 @@ __all__ = [
     "CrossState",
     "Entries",
     "IndexSets",
+    "Quantics",
     "TensorTrain",
     "cap_ranks",
     "cross",

@@ -28,9 +28,9 @@ def multiply(left: Sequence[Tensor], right: Sequence[Tensor]) -> list[Tensor]:
     """Cores of an entrywise product: Kronecker products of the slices."""
     cores = []
     for a, b in zip(left, right, strict=True):
-        k, l, size, r = a.shape
+        trains, left_rank, size, right_rank = a.shape
         product = a[:, :, None, :, :, None] * b[:, None, :, :, None, :]
-        cores.append(product.reshape(k, l * b.shape[1], size, r * b.shape[-1]))
+        cores.append(product.reshape(trains, left_rank * b.shape[1], size, -1))
     return cores
 
 
@@ -53,10 +53,10 @@ def concatenate(cores: Sequence[Tensor]) -> list[Tensor]:
     leading = torch.eye(trains, dtype=cores[0].dtype, device=cores[0].device)
     joined = [leading.view(1, 1, trains, trains)]
     for core in cores[:-1]:
-        k, l, size, r = core.shape
+        _, left, size, right = core.shape
         # The block diagonal matrix of a batch is the diagonal of an outer product with it.
-        block = core.permute(2, 1, 3, 0)[..., None, :] * leading  # size, l, r, to, from
-        joined.append(block.permute(4, 1, 0, 3, 2).reshape(1, k * l, size, k * r))
+        block = core.permute(2, 1, 3, 0)[..., None, :] * leading  # size, l, r, train, train
+        joined.append(block.permute(4, 1, 0, 3, 2).reshape(1, trains * left, size, trains * right))
     return [*joined, cores[-1].reshape(1, -1, *cores[-1].shape[2:])]
 
 

@@ -26,28 +26,28 @@ def entries(cores: Sequence[Tensor], indices: Tensor) -> Tensor:
 
 
 def _held(core: Tensor) -> int:
-    _, l, size, r = core.shape
-    return size * r if size <= _SMALL else l * r
+    _, left, size, right = core.shape
+    return right * (size if size <= _SMALL else left)
 
 
 def _entries(cores: Sequence[Tensor], indices: Tensor) -> Tensor:
     trains, n, _ = indices.shape
     state = cores[0].new_ones(trains, n, 1)
     for core, index in zip(cores, indices.unbind(-1), strict=True):
-        state = _advance(state, core, index)
+        state = advance(state, core, index)
     return state.squeeze(-1)
 
 
-def _advance(state: Tensor, core: Tensor, index: Tensor) -> Tensor:
+def advance(state: Tensor, core: Tensor, index: Tensor) -> Tensor:
     """One more site: from `(K, n, l)` to `(K, n, r)`."""
-    trains, l, size, r = core.shape
+    trains, left, size, right = core.shape
     n = index.shape[1]
     if size <= _SMALL:
-        every = (state @ core.reshape(trains, l, size * r)).view(trains, n, size, r)
-        return every.gather(2, index[..., None, None].expand(trains, n, 1, r)).squeeze(2)
-    rows = core.permute(0, 2, 1, 3).reshape(trains * size, l * r)
+        every = (state @ core.reshape(trains, left, -1)).view(trains, n, size, right)
+        return every.gather(2, index[..., None, None].expand(trains, n, 1, right)).squeeze(2)
+    rows = core.permute(0, 2, 1, 3).reshape(trains * size, left * right)
     offset = torch.arange(trains, device=index.device).unsqueeze(1) * size
-    slices = rows.index_select(0, (index + offset).flatten()).view(trains, n, l, r)
+    slices = rows.index_select(0, (index + offset).flatten()).view(trains, n, left, right)
     return (state.unsqueeze(-2) @ slices).squeeze(-2)
 
 
@@ -57,9 +57,9 @@ def full(cores: Sequence[Tensor]) -> Tensor:
     state = cores[0].new_ones(trains, 1, 1)
     count = 1
     for core in cores:
-        _, l, size, r = core.shape
+        _, left, size, right = core.shape
         count *= size
-        state = (state @ core.reshape(trains, l, size * r)).view(trains, count, r)
+        state = (state @ core.reshape(trains, left, -1)).view(trains, count, right)
     return state.view(trains, *(core.shape[2] for core in cores))
 
 

@@ -12,7 +12,8 @@ References: {cite}`oseledets2011tensor`.
 """
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -266,7 +267,7 @@ def _check(cores: tuple[Tensor, ...]) -> None:
                 "site 0; stack and move the cores first."
             )
     shapes = [tuple(core.shape[1:]) for core in cores]
-    inside = all(a[2] == b[0] for a, b in zip(shapes, shapes[1:], strict=False))
+    inside = all(a[2] == b[0] for a, b in pairwise(shapes))
     if not inside or shapes[0][0] != 1 or shapes[-1][2] != 1:
         raise ValueError(
             "TensorTrain needs ranks that agree between neighbours and are 1 at both ends, got "

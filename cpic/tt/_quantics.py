@@ -1,0 +1,245 @@
+r"""Write voxel coordinates as bits, so that a long axis becomes many short sites.
+
+A coordinate of an axis of size 2^b is b bits, i = sum_t q_t 2^t, the least significant first.
+The sites of a quantics train are these bits in one of two orders, here for two axes a and b:
+
+    sequential     a0 a1 a2 ... b0 b1 b2 ...        axis after axis
+    interleaved    a0 b0 a1 b1 a2 b2 ...            scale after scale
+
+Bits of the channels come last in both. An axis of another size is padded to the next power of
+two; the true shape is remembered, and what lies outside it is zero.
+
+Shapes: `D` axes, `K` tensors, `n` points, `s` sites.
+References: {cite}`khoromskij2011qtt`, {cite}`oseledets2010approximation`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cpic.tt import _patches
+from cpic.tt._entries import Entries
+from cpic.tt._train import TensorTrain
+
+
+class Quantics:
+    """The map between coordinates of an array and the sites of its quantics train.
+
+    Args:
+        shape: True sizes of the axes, any integers of at least 1.
+        channels: Size of a channel mode behind the axes; at 1 coordinates have none.
+        order: `"sequential"` or `"interleaved"`. Where axes have unequal numbers of bits, the
+            longer go on alone in the interleaved order.
+        base: Size of a site, 2, 4 or 8: it holds 1, 2 or 3 consecutive bits. A site does not
+            reach across axes in the sequential order, nor from the axes to the channels in
+            either; where the bits do not fill the last site of such a run, that one is smaller.
+
+    Raises:
+        ValueError: If a size is below 1 or above 2^62, or `order` or `base` is unknown.
+
+    Example:
+        >>> grid = Quantics((8, 8, 4))
+        >>> grid.coords(torch.tensor([1, 0, 1, 0, 1, 1, 1, 1]))
+        tensor([5, 6, 3])
+        >>> Quantics((200, 180), order="interleaved", base=4).sizes
+        (4, 4, 4, 4, 4, 4, 4, 4)
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        channels: int = 1,
+        order: Literal["sequential", "interleaved"] = "sequential",
+        base: int = 2,
+    ):
+        self.shape = tuple(int(size) for size in shape)
+        self.channels, self.order, self.base = channels, order, base
+        self._check()
+        modes = self._modes
+        widths = [(size - 1).bit_length() for size in modes]
+        self.padded = tuple(1 << width for width in widths[: len(self.shape)])
+        self._padded_modes = tuple(1 << width for width in widths)
+        self._groups = _group(widths, len(self.shape), order, base.bit_length() - 1)
+        self.sizes = tuple(1 << len(group) for group in self._groups)
+
+    @property
+    def n_sites(self) -> int:
+        """Number of sites of a quantics train."""
+        return len(self.sizes)
+
+    @property
+    def _modes(self) -> tuple[int, ...]:
+        return self.shape if self.channels == 1 else (*self.shape, self.channels)
+
+    def __repr__(self) -> str:
+        return (
+            f"Quantics({self.shape}, channels={self.channels}, order={self.order!r}, "
+            f"base={self.base}): {self.n_sites} sites {self.sizes}"
+        )
+
+    def sites(self, coords: Tensor) -> Tensor:
+        """Sites `(..., s)` of coordinates `(..., D)`, with a channel behind if there are any.
+
+        Inverse of `coords`. Coordinates may lie in the padding; an `IndexError` beyond it.
+        """
+        self._inside(coords, self._padded_modes, "coordinates")
+        return _patches.digits(coords, self._groups)
+
+    def coords(self, sites: Tensor) -> Tensor:
+        """Coordinates `(..., D)`, with a channel behind if there are any, of sites `(..., s)`.
+
+        Inverse of `sites`; an `IndexError` where a site is not below its size.
+        """
+        self._inside(sites, self.sizes, "sites")
+        columns = [torch.zeros_like(sites[..., 0]) for _ in self._modes]
+        for site, group in enumerate(self._groups):
+            for place, (mode, bit) in enumerate(group):
+                columns[mode] |= ((sites[..., site] >> place) & 1) << bit
+        return torch.stack(columns, dim=-1)
+
+    def split(self, tensor: Tensor) -> Tensor:
+        """Dense tensors `(K, *shape)`, channels behind, as `(K, *sizes)`, zero in the padding."""
+        if tensor.shape[1:] != self._modes or tensor.ndim < 2:
+            raise ValueError(
+                f"split needs tensors of shape (K, {str(self._modes)[1:-1].rstrip(',')}), got "
+                f"{tuple(tensor.shape)}; put the channels last and the batch first."
+            )
+        trains, index = len(tensor), self._positions(tensor.device).expand(len(tensor), -1)
+        whole = tensor.new_zeros(trains, self._volume())
+        return whole.scatter(1, index, tensor.reshape(trains, -1)).view(trains, *self.sizes)
+
+    def join(self, tensor: Tensor) -> Tensor:
+        """Dense tensors `(K, *sizes)` as `(K, *shape)`, channels behind; undoes `split`."""
+        if tensor.shape[1:] != self.sizes or tensor.ndim < 2:
+            raise ValueError(
+                f"join needs tensors of shape (K, {str(self.sizes)[1:-1].rstrip(',')}), got "
+                f"{tuple(tensor.shape)}; see `sizes`."
+            )
+        flat = tensor.reshape(len(tensor), self._volume())
+        return flat.index_select(1, self._positions(tensor.device)).view(-1, *self._modes)
+
+    def entries(self, function: Callable[[Tensor], Tensor]) -> Entries:
+        """Entries of the quantics tensors of a function of the coordinates.
+
+        `function` gets int64 coordinates `(K, n, D)`, with a channel behind if there are any,
+        always inside the true shape, and returns `(K, n)`. In the padding the entries are zero.
+        """
+
+        def ask(indices: Tensor) -> Tensor:
+            coords = self.coords(indices)
+            if self._modes == self._padded_modes:
+                return function(coords)
+            last = torch.tensor(self._modes, device=coords.device) - 1
+            values = function(torch.minimum(coords, last))
+            return torch.where((coords <= last).all(-1), values, torch.zeros_like(values))
+
+        return ask
+
+    def patches(self, train: TensorTrain, centres: Tensor, *, width: int) -> Tensor:
+        """Patches of the arrays behind quantics trains, read without decompressing them.
+
+        Differentiable in the cores. Equal to cutting the full arrays, with zeros outside the
+        true shape.
+
+        Args:
+            train: K trains whose sizes are those of this map.
+            centres: Coordinates of the centres, int64 `(K, n, D)`, without a channel. They may
+                lie anywhere, also outside the array.
+            width: Voxels along each axis of a patch; it begins `width // 2` before its centre.
+
+        Returns:
+            The patches, `(K, n, width, ..., width)`, with all channels behind if there are any.
+
+        Raises:
+            ValueError: If the sizes, the shape or type of the centres, or the width do not fit.
+        """
+        if train.sizes != self.sizes:
+            raise ValueError(
+                f"patches needs a train with sizes {self.sizes}, got {train.sizes}; build it "
+                "from `quantics.split` or `quantics.entries` of the same map."
+            )
+        wanted = (train.n_trains, centres.shape[1] if centres.ndim > 1 else "n", len(self.shape))
+        if tuple(centres.shape) != wanted or centres.dtype != torch.int64:
+            raise ValueError(
+                f"patches needs int64 centres of shape ({wanted[0]}, n, {wanted[2]}), got "
+                f"{centres.dtype} of shape {tuple(centres.shape)}; pass one row of coordinates "
+                "a centre, for each train."
+            )
+        if width < 1:
+            raise ValueError(f"patches needs `width >= 1`, got {width}; 1 reads the centres.")
+        steps = torch.arange(width, device=centres.device) - width // 2
+        windows = [centre.unsqueeze(-1) + steps for centre in centres.unbind(-1)]
+        if self.channels > 1:
+            channel = torch.arange(self.channels, device=centres.device)
+            windows.append(channel.expand(*centres.shape[:2], self.channels))
+        modes = _patches.Modes(self._modes, self._padded_modes, self._groups)
+        return _patches.read(train, modes, windows, by_axis=self.order == "sequential")
+
+    def _volume(self) -> int:
+        volume = 1
+        for size in self.sizes:
+            volume *= size
+        return volume
+
+    def _positions(self, device: torch.device) -> Tensor:
+        """Where each number of an array lies among the flattened sites, `(prod(shape),)`."""
+        # Every bit of every axis has a place of its own, so that the places of the axes add.
+        strides = [1]
+        for size in reversed(self.sizes[1:]):
+            strides.append(strides[-1] * size)
+        total = torch.zeros((), dtype=torch.int64, device=device)
+        for mode, size in enumerate(self._modes):
+            along = torch.arange(size, device=device)
+            place = torch.zeros_like(along)
+            for group, stride in zip(self._groups, reversed(strides), strict=True):
+                for weight, (owner, bit) in enumerate(group):
+                    if owner == mode:
+                        place += ((along >> bit) & 1) * (stride << weight)
+            total = total.unsqueeze(-1) + place
+        return total.flatten()
+
+    def _inside(self, values: Tensor, sizes: Sequence[int], name: str) -> None:
+        if values.dtype != torch.int64 or values.shape[-1:] != (len(sizes),):
+            raise ValueError(
+                f"{self!r} needs int64 {name} of shape (..., {len(sizes)}), got {values.dtype} "
+                f"of shape {tuple(values.shape)}; a channel index belongs behind the axes."
+            )
+        limit = torch.tensor(sizes, device=values.device)
+        if ((values < 0) | (values >= limit)).any():
+            raise IndexError(
+                f"{self!r} needs {name} from 0 to below {tuple(sizes)}, got "
+                f"{int(values.amin())} to {int(values.amax())}; clamp or mask them first."
+            )
+
+    def _check(self) -> None:
+        if not self.shape or not all(1 <= size <= 2**62 for size in (*self.shape, self.channels)):
+            raise ValueError(
+                f"Quantics needs axes and channels of sizes 1 to 2^62, got shape {self.shape} "
+                f"with {self.channels} channels; leave out axes that do not exist."
+            )
+        if self.order not in ("sequential", "interleaved"):
+            raise ValueError(
+                f'Quantics needs order="sequential" or "interleaved", got {self.order!r}; '
+                '"interleaved" puts bits of one scale side by side.'
+            )
+        if self.base not in (2, 4, 8):
+            raise ValueError(
+                f"Quantics needs `base` 2, 4 or 8, got {self.base}; it is the size of a site."
+            )
+
+
+def _group(widths: list[int], n_axes: int, order: str, bits: int) -> list[list[_patches.Bit]]:
+    """The bits that each site holds, least significant first."""
+    if order == "sequential":
+        runs = [[(mode, bit) for bit in range(width)] for mode, width in enumerate(widths)]
+    else:
+        axes = [(bit, mode) for mode in range(n_axes) for bit in range(widths[mode])]
+        channel = [
+            (mode, bit) for mode in range(n_axes, len(widths)) for bit in range(widths[mode])
+        ]
+        runs = [[(mode, bit) for bit, mode in sorted(axes)], channel]
+    groups = [run[at : at + bits] for run in runs for at in range(0, len(run), bits)]
+    return groups or [[]]  # a single voxel still has one site, of size 1
