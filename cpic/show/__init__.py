@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cpic.show._anatomy import positions, slices, triplet
-    from cpic.show._charts import budget, error_curve, spectra, train_to_scale
+    from cpic.show._charts import error_curve, spectra
+    from cpic.show._cost import budget, train_to_scale
     from cpic.show._explore import explore
 
 __all__ = [
@@ -20,13 +21,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "budget": "_charts",
+    "budget": "_cost",
     "error_curve": "_charts",
     "explore": "_explore",
     "positions": "_anatomy",
     "slices": "_anatomy",
     "spectra": "_charts",
-    "train_to_scale": "_charts",
+    "train_to_scale": "_cost",
     "triplet": "_anatomy",
 }
 

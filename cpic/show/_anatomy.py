@@ -10,12 +10,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 from cpic.show._figure import ACCENT, check_window, panels, to_numpy
 
 NAMES = "xyz"
+# So few colours that a lossless picture of three panels has a palette: half the bytes.
+GREYS = colormaps["gray"].resampled(96)
+DIVERGING = colormaps["PuOr_r"].resampled(33)
 
 
 class _Plane(NamedTuple):
@@ -24,13 +29,13 @@ class _Plane(NamedTuple):
     right: int
     up: int
     cut: int | None
-    index: int
+    voxel: int
 
     def take(self, array: np.ndarray) -> np.ndarray:
         """Rows and columns of the picture."""
         if self.cut is None:
             return array
-        return np.take(array, self.index, axis=self.cut).T
+        return np.take(array, self.voxel, axis=self.cut).T
 
     def extent(self, shape: Sequence[int], spacing: Sequence[float]) -> tuple[float, float]:
         return shape[self.right] * spacing[self.right], shape[self.up] * spacing[self.up]
@@ -71,7 +76,7 @@ def slices(
     planes = _planes(array.shape, at, "slices", dims=(3,))
     low, high = check_window(window, array, "slices")
     spacing = _check_spacing(spacing, "slices")
-    titles = [f"{NAMES[p.cut or 0]} = {p.index}" for p in planes] if titles is None else titles
+    titles = [f"{NAMES[p.cut or 0]} = {p.voxel}" for p in planes] if titles is None else titles
     if len(titles) != 3:
         raise ValueError(f"slices needs three titles, got {len(titles)}.")
     where = ", ".join(titles)
@@ -145,7 +150,7 @@ def triplet(
     _show(axes[0], plane, first, low, high, "original")
     _show(axes[1], plane, second, low, high, "rebuilt")
     title = f"error ({relative:.3g} of norm)" if norm else "error"
-    image = _show(axes[2], plane, difference, -scale, scale, title, cmap="PuOr_r")
+    image = _show(axes[2], plane, difference, -scale, scale, title, cmap=DIVERGING)
     figure.colorbar(image, cax=bar, extend="both", ticks=[-scale, 0, scale], format="%.3g")
     return figure
 
@@ -157,7 +162,7 @@ def positions(
     at: Sequence[int] | None = None,
     thickness: int | None = None,
     window: tuple[float, float] | None = None,
-    size: float = 2.5,
+    size: float = 2.0,
     spacing: Sequence[float] | None = None,
 ) -> Figure:
     """Draw sampled positions over anatomy.
@@ -198,10 +203,10 @@ def positions(
     for ax, plane in zip(axes, planes, strict=True):
         near = points
         if thickness is not None and plane.cut is not None:
-            near = points[np.abs(points[:, plane.cut] - plane.index) < thickness]
+            near = points[np.abs(points[:, plane.cut] - plane.voxel) < thickness]
         marks = np.unique(near[:, [plane.right, plane.up]], axis=0)
         count = f"{len(marks):,} position{'' if len(marks) == 1 else 's'}"
-        title = count if plane.cut is None else f"{NAMES[plane.cut]} = {plane.index}: {count}"
+        title = count if plane.cut is None else f"{NAMES[plane.cut]} = {plane.voxel}: {count}"
         _show(ax, plane, array, low, high, title)
         ax.scatter(
             marks[:, 0], marks[:, 1], s=size**2, c=ACCENT, marker="s", linewidths=0, alpha=0.85
@@ -216,11 +221,18 @@ def _show(
     low: float,
     high: float,
     title: str,
-    cmap: str = "gray",
+    cmap: Colormap = GREYS,
 ):
     origin = "upper" if plane.cut is None else "lower"
+    # Resampling colours instead of values would invent colours that the scale has not.
     image = ax.imshow(
-        plane.take(array), vmin=low, vmax=high, cmap=cmap, origin=origin, aspect="auto"
+        plane.take(array),
+        vmin=low,
+        vmax=high,
+        cmap=cmap,
+        origin=origin,
+        aspect="auto",
+        interpolation_stage="data",
     )
     ax.set_title(title, fontsize=9.5, pad=4)
     return image
