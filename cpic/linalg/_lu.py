@@ -1,0 +1,200 @@
+r"""Approximate matrices by the rows and columns through a few large pivots.
+
+Gaussian elimination with a pivot (i, j) of the residual E subtracts a matrix of rank one and
+leaves zeros in row i and column j:
+
+    E <- E - E[:, j] E[i, :] / E[i, j].
+
+After k steps A ~ left @ right, exactly so in the chosen rows and columns. The full search takes
+the largest entry of E; the rook search an entry that is the largest of its row and its column,
+for which it looks at a few rows and columns only.
+
+Shapes: `m` rows, `n` columns, `k` pivots, `*b` independent problems.
+References: {cite}`dolgov2020parallel`, {cite}`nunez2024learning`.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+_ROOK_STARTS, _ROOK_ROUNDS = 4, 10
+
+
+class RankRevealingLU(NamedTuple):
+    """What `rank_revealing_lu` found, with k the largest rank of the batch.
+
+    `rows`, `cols` int64 `(*b, k)` and `pivots` `(*b, k)`, in the order of their choice, padded
+    with -1 and 0 beyond `rank` int64 `(*b)`; `left` `(*b, m, k)`, `right` `(*b, k, n)`;
+    `residual` `(*b)`, the largest absolute entry of `matrix - left @ right`.
+    """
+
+    rows: Tensor
+    cols: Tensor
+    pivots: Tensor
+    rank: Tensor
+    left: Tensor
+    right: Tensor
+    residual: Tensor
+
+
+def rank_revealing_lu(
+    matrix: Tensor,
+    *,
+    max_rank: int | None = None,
+    tol: float = 0.0,
+    search: Literal["full", "rook"] = "full",
+    generator: torch.Generator | None = None,
+) -> RankRevealingLU:
+    r"""Factor each matrix through its largest pivots, until they are small.
+
+    A matrix is done when its next pivot is at most `tol` times its first, or at rounding level.
+    Nothing here carries a gradient: the choice of pivots is piecewise constant, and the factors
+    follow from `matrix[rows]` and `matrix[:, cols]` where one is wanted.
+
+    Args:
+        matrix: The matrices, `(*b, m, n)`, float32 or float64.
+        max_rank: Bound on the number of pivots; none beyond `min(m, n)`.
+        tol: Pivots below this part of the first are not taken; at least 0.
+        search: `"full"` looks at every entry for each pivot; `"rook"` alternates between the
+            largest entry of a column and of a row until both agree.
+        generator: Where the rook search draws the rows it begins with; needed only there.
+
+    Returns:
+        Pivots, factors, the numerical rank of each matrix and the largest error of an entry.
+
+    Raises:
+        ValueError: If an argument is out of range, numbers are not finite, or the rook search
+            has no generator.
+
+    Example:
+        >>> x = torch.arange(1.0, 5.0)
+        >>> found = rank_revealing_lu(x[:, None] * x + x[:, None])
+        >>> found.rank, found.rows, found.cols
+        (tensor(1), tensor([3]), tensor([3]))
+    """
+    *batch, m, n = _check(matrix, max_rank, tol, search, generator)
+    flat = matrix.detach().reshape(math.prod(batch), m, n)
+    most = min(m, n) if max_rank is None else min(m, n, max_rank)
+    finder = _Full(flat) if search == "full" else _Rook(flat, generator)
+    state = _eliminate(flat, most, max(tol, max(m, n) * torch.finfo(flat.dtype).eps), finder)
+    return RankRevealingLU(*(part.reshape((*batch, *part.shape[1:])) for part in state))
+
+
+def _check(matrix, max_rank, tol, search, generator) -> torch.Size:
+    if max_rank is not None and max_rank < 1:
+        raise ValueError(
+            f"rank_revealing_lu needs `max_rank >= 1`, got {max_rank}; pass None for no bound."
+        )
+    if not tol >= 0:
+        raise ValueError(
+            f"rank_revealing_lu needs `tol >= 0`, got {tol}; 0 stops at rounding level."
+        )
+    if search not in ("full", "rook"):
+        raise ValueError(
+            f'rank_revealing_lu needs search="full" or "rook", got {search!r}; "full" finds the '
+            "largest pivots."
+        )
+    if search == "rook" and generator is None:
+        raise ValueError(
+            'rank_revealing_lu needs a generator for search="rook", got None; pass '
+            "`generator=torch.Generator().manual_seed(0)`."
+        )
+    if not torch.isfinite(matrix).all():
+        raise ValueError(
+            "rank_revealing_lu needs finite numbers, got NaN or infinity; replace them with "
+            "`torch.nan_to_num` first."
+        )
+    return matrix.shape
+
+
+class _Full:
+    """Keeps the whole residual and takes its largest entry."""
+
+    def __init__(self, matrix: Tensor):
+        self.residual = matrix.clone()
+
+    def __call__(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+        b, _, n = self.residual.shape
+        if left.shape[-1]:
+            self.residual.baddbmm_(left[..., -1:], right[:, -1:], alpha=-1)
+        where = self.residual.abs().flatten(1).argmax(-1)
+        row, col = where // n, where % n
+        each = torch.arange(b, device=where.device)
+        return row, col, self.residual[each, :, col], self.residual[each, row]
+
+
+class _Rook:
+    """Looks at the residual of a row or a column at a time."""
+
+    def __init__(self, matrix: Tensor, generator: torch.Generator | None):
+        self.matrix, self.generator = matrix, generator
+        self.each = torch.arange(len(matrix), device=matrix.device)
+        self.fresh = torch.ones(matrix.shape[:2], dtype=torch.bool, device=matrix.device)
+
+    def __call__(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
+        b, m, n = self.matrix.shape
+        # Rows that hold a pivot are zero by now, and would end the search too early.
+        draw = torch.rand(b, m, generator=self.generator).to(left.device) + self.fresh
+        start = draw.topk(min(_ROOK_STARTS, m)).indices
+        each = self.each.unsqueeze(1)
+        rows = self.matrix[each, start] - left[each, start] @ right
+        col = rows.abs().flatten(1).argmax(-1) % n
+        row = along_row = along_col = col
+        for _ in range(_ROOK_ROUNDS):
+            along_col = self._col(col, left, right)
+            row = along_col.abs().argmax(-1)
+            along_row = self._row(row, left, right)
+            size, next_col = along_row.abs().max(-1)
+            # Only a strictly larger entry moves on, so that ties cannot go round in a circle.
+            better = size > along_col[self.each, row].abs()
+            if not better.any():
+                break
+            col = torch.where(better, next_col, col)
+        else:
+            along_col = self._col(col, left, right)
+        self.fresh[self.each, row] = False
+        return row, col, along_col, along_row
+
+    def _row(self, row: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        known = (left[self.each, row].unsqueeze(1) @ right).squeeze(1)
+        return self.matrix[self.each, row] - known
+
+    def _col(self, col: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        known = (left @ right[self.each, :, col].unsqueeze(-1)).squeeze(-1)
+        return self.matrix[self.each, :, col] - known
+
+
+def _eliminate(matrix: Tensor, most: int, tol: float, finder) -> tuple[Tensor, ...]:
+    b, m, n = matrix.shape
+    rows, cols, pivots = [], [], []
+    left, right = matrix.new_zeros(b, m, 0), matrix.new_zeros(b, 0, n)
+    floor = active = None
+    for _ in range(most if matrix.numel() else 0):
+        row, col, along_col, along_row = finder(left, right)
+        pivot = along_row.gather(1, col.unsqueeze(1)).squeeze(1)
+        if floor is None or active is None:
+            floor, active = tol * pivot.abs(), torch.ones_like(pivot, dtype=torch.bool)
+        active = active & (pivot.abs() > floor)
+        if not active.any():
+            break
+        scaled = along_col * torch.where(active, 1 / pivot, 0.0).unsqueeze(1)
+        left = torch.cat([left, scaled.unsqueeze(-1)], dim=-1)
+        right = torch.cat([right, (along_row * active.unsqueeze(1)).unsqueeze(1)], dim=1)
+        rows.append(torch.where(active, row, -1))
+        cols.append(torch.where(active, col, -1))
+        pivots.append(torch.where(active, pivot, 0.0))
+    k = len(rows)
+    index = torch.zeros(b, 0, dtype=torch.int64, device=matrix.device)
+    rows, cols = (torch.stack(x, -1) if k else index for x in (rows, cols))
+    error = (matrix - left @ right).abs().flatten(1)
+    return (
+        rows,
+        cols,
+        torch.stack(pivots, -1) if k else matrix.new_zeros(b, 0),
+        (rows >= 0).sum(-1),
+        left,
+        right,
+        error.amax(-1) if error.shape[1] else matrix.new_zeros(b),
+    )
