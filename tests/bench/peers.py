@@ -1,7 +1,8 @@
 """The libraries we compare with, behind one call.
 
-A peer takes `function`, from int64 `(n, d)` to float64 `(n,)` in numpy, the sizes, a rank or a tolerance, and a seed; it
-returns its cores as arrays `(l, size, r)`. All peers see the same numpy function, so its cost is the same for all.
+A peer takes `function`, from int64 `(n, d)` to float64 `(n,)` in numpy, the sizes, a rank or a
+tolerance, and a seed; it returns its cores as arrays `(l, size, r)`. All peers see the same numpy
+function, so its cost is the same for all.
 """
 
 import contextlib
@@ -20,7 +21,11 @@ def tntorch(function, sizes, *, rank=None, tol=None, seed=0, sweeps=4):
 
     torch.manual_seed(seed)
     domain = [torch.arange(n) for n in sizes]
-    ranks = {"ranks_tt": rank, "eps": 0.0, "max_iter": sweeps} if tol is None else {"eps": tol, "rmax": RANK_CAP}
+    ranks = (
+        {"ranks_tt": rank, "eps": 0.0, "max_iter": sweeps}
+        if tol is None
+        else {"eps": tol, "rmax": RANK_CAP}
+    )
     train = peer.cross(
         lambda index: torch.from_numpy(function(index.long().numpy())),
         domain,
@@ -47,7 +52,12 @@ def torchtt(function, sizes, *, rank=None, tol=None, seed=0, sweeps=4):
 
     torch.manual_seed(seed)
     cap = {"rmax": rank, "nswp": sweeps} if tol is None else {"rmax": RANK_CAP}
-    train = dmrg_cross(lambda index: torch.from_numpy(function(index.numpy())), list(sizes), eps=tol or 1e-12, **cap)
+    train = dmrg_cross(
+        lambda index: torch.from_numpy(function(index.numpy())),
+        list(sizes),
+        eps=tol or 1e-12,
+        **cap,
+    )
     if rank is not None:
         train = train.round(1e-14, rank)
     return [core.numpy() for core in train.cores]
@@ -66,7 +76,10 @@ def seemps(function, sizes, *, rank=None, tol=None, seed=0, sweeps=4, strategy="
     draw = np.random.default_rng(seed)
     start = draw.integers(0, sizes, size=(1000, len(sizes)))
     start = start[np.flatnonzero(function(start))[:1]]
-    bounds = {"range_max_bonds": (1, rank or RANK_CAP), "range_iters": (1, 2 * (sweeps if tol is None else 25))}
+    bounds = {
+        "range_max_bonds": (1, rank or RANK_CAP),
+        "range_iters": (1, 2 * (sweeps if tol is None else 25)),
+    }
     options = {"tol": tol or 1e-14, "error_relative": True, "rng": draw, **bounds}
     if strategy == "dmrg":
         # The bond range only stops the sweeps; the cap of the truncation is what holds the rank.
@@ -83,7 +96,9 @@ def seemps_dmrg(function, sizes, **options):
     return seemps(function, sizes, strategy="dmrg", **options)
 
 
-PEERS = {run.__name__.replace("_", "-"): run for run in (tntorch, teneva, torchtt, seemps, seemps_dmrg)}
+PEERS = {
+    run.__name__.replace("_", "-"): run for run in (tntorch, teneva, torchtt, seemps, seemps_dmrg)
+}
 
 
 def run_peer(name, function, sizes, **options):

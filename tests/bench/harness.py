@@ -1,0 +1,178 @@
+"""Rows of the benchmark: measured side by side, shown as a table, kept as JSON.
+
+Times are processor seconds of one thread (`time.process_time`), which other load on the machine
+disturbs least. Ours and the peers' runs alternate, and a row holds medians. Memory is the growth
+of the peak resident set over the imports and the problem, each in a fresh process. A row that
+misses its goal says so; nothing here fails.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+REPEATS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measured figure, lower being better, beside the same figure of a peer."""
+
+    name: str
+    value: float
+    unit: str
+    peer: str | None = None
+    peer_value: float | None = None
+    ratio: float | None = None
+    goal: float | None = None
+    met: bool | None = None
+    machine: str = ""
+    commit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A problem with our call, the peers' calls and the goals.
+
+    `ours(seed)` and each of `peers[name](seed)` map units (`error`, `entries`, ...) to numbers; the
+    processor seconds of the call join them as `seconds`, unless they bring their own. With
+    `check=False` they skip what only measures the result, as the memory rows need it.
+    """
+
+    name: str
+    ours: Callable[..., Mapping[str, float]]
+    peers: Mapping[str, Callable[..., Mapping[str, float]]]
+    goals: Mapping[str, float]
+
+
+def timed(run: Callable[..., Mapping[str, float]], seed: int) -> dict[str, float]:
+    start = time.process_time()
+    figures = run(seed)
+    return {"seconds": time.process_time() - start, **figures}
+
+
+def measure(case: Case, repeats: int = REPEATS) -> list[Row]:
+    """Alternate ours and the peers over seeds, and return a row a figure and peer."""
+    runs = {"": case.ours, **case.peers}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    for seed in range(repeats):
+        for name, run in runs.items():
+            found[name].append(timed(run, seed))
+    middle = {
+        name: {unit: statistics.median(f[unit] for f in figures) for unit in figures[0]}
+        for name, figures in found.items()
+    }
+    return [row for unit in middle[""] for row in _rows_of(case, unit, middle)]
+
+
+def _rows_of(case: Case, unit: str, middle: dict[str, dict[str, float]]) -> list[Row]:
+    value, goal = middle[""][unit], case.goals.get(unit)
+    common = {
+        "name": case.name,
+        "value": value,
+        "unit": unit,
+        "goal": goal,
+        "met": None if goal is None else value <= goal,
+        "machine": machine(),
+        "commit": commit(),
+    }
+    beside = {peer: figures[unit] for peer, figures in middle.items() if peer and unit in figures}
+    if not beside:
+        return [Row(**common)]
+    return [
+        Row(**common, peer=peer, peer_value=v, ratio=value / v if v else None)
+        for peer, v in beside.items()
+    ]
+
+
+def peak_growth(run: Callable[..., object]) -> float:
+    """Megabytes by which one run raises the peak resident set of this process (Linux)."""
+    # The high-water mark survives exec, so a fresh process starts with its parent's: reset it.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _high_water()
+    run(0, check=False)
+    return (_high_water() - before) / 1024
+
+
+def _high_water() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+def peak_in_fresh_process(case: str, who: str) -> float:
+    """Run one side of a case in a new interpreter and return its peak growth in megabytes."""
+    command = [sys.executable, "-m", "tests.bench", "--peak", case, who]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def memory(case: Case) -> list[Row]:
+    """Peak memory of our side and of each peer."""
+    middle = {name: {"MB": peak_in_fresh_process(case.name, name)} for name in ("", *case.peers)}
+    return _rows_of(case, "MB", middle)
+
+
+def machine() -> str:
+    """Processor, cores and the version of torch."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":")[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    return f"{model}, {os.cpu_count()} cores, torch {torch.__version__}"
+
+
+def commit() -> str:
+    """The commit that was measured, with a plus sign when the tree differs from it."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run(
+        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True
+    ).stdout.strip()
+    return head + ("+" if changed else "")
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text, one line each."""
+    head = ("what", "ours", "unit", "goal", "", "peer", "its value", "ratio")
+    lines = [
+        (
+            row.name,
+            f"{row.value:.3g}",
+            row.unit,
+            "" if row.goal is None else f"{row.goal:.3g}",
+            {None: "", True: "met", False: "MISSED"}[row.met],
+            row.peer or "",
+            "" if row.peer_value is None else f"{row.peer_value:.3g}",
+            "" if row.ratio is None else f"{row.ratio:.2g}",
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[k]) for line in [head, *lines]) for k in range(len(head))]
+    return "\n".join(
+        "  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip()
+        for line in [head, *lines]
+    )
+
+
+def write(rows: list[Row], path: Path) -> None:
+    """Keep the rows as JSON; the file is complete or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    part.replace(path)

@@ -1,0 +1,154 @@
+"""The problems of the benchmark: `(entries, sizes, reference)` each.
+
+`entries` maps int64 multi-indices `(K, n, d)` to `(K, n)`; `reference` is the full tensor
+`(1, *sizes)` where it fits in memory and `None` elsewhere (compare on random entries there).
+"""
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from cpic.tt import Entries
+
+SIDE = 256
+
+
+def _site_weights(bits: int, order: str, axes: int = 3) -> Tensor:
+    """Value of every bit in every coordinate `(axes * bits, axes)`, least significant bit first."""
+    weights = torch.zeros(axes * bits, axes, dtype=torch.float64)
+    for axis in range(axes):
+        for bit in range(bits):
+            site = axis * bits + bit if order == "sequential" else bit * axes + axis
+            weights[site, axis] = 2.0**bit
+    return weights
+
+
+def on_bits(volume: Entries, bits: int, order: str) -> Entries:
+    """Entries of a volume seen as binary modes; the volume takes coordinates `(K, n, 3)`."""
+    weights = _site_weights(bits, order)
+    # A product of floats is quicker than one of integers, and exact here.
+    return lambda indices: volume((indices.to(torch.float64) @ weights).long())
+
+
+def bits_of(dense: Tensor, order: str) -> Tensor:
+    """A cube `(1, n, n, n)` with its axes split to bits, least significant first."""
+    bits = int(math.log2(dense.shape[1]))
+    split = dense.reshape(1, *(2,) * (3 * bits))
+    # Reshaping puts the most significant bit of an axis first.
+    site = {(a, b): 1 + a * bits + (bits - 1 - b) for a in range(3) for b in range(bits)}
+    if order == "sequential":
+        axes = [site[a, b] for a in range(3) for b in range(bits)]
+    else:
+        axes = [site[a, b] for b in range(bits) for a in range(3)]
+    return split.permute(0, *axes)
+
+
+def looked_up(dense: Tensor) -> Entries:
+    """Entries of a dense cube `(1, n, n, n)` at coordinates `(K, n, 3)`."""
+    flat, n = dense.reshape(-1), dense.shape[1]
+    weights = torch.tensor([n * n, n, 1.0], dtype=torch.float64)
+    return lambda indices: flat[(indices.to(torch.float64) @ weights).long()]
+
+
+def _laid_out(volume: Entries, dense: Tensor | None, layout: str, side: int):
+    if layout == "tt":
+        return volume, (side,) * 3, dense
+    bits = int(math.log2(side))
+    reference = None if dense is None else bits_of(dense, layout)
+    return on_bits(volume, bits, layout), (2,) * (3 * bits), reference
+
+
+@cache
+def _brain() -> Tensor:
+    import nibabel
+    from nilearn.datasets import struct
+
+    name = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+    image = nibabel.load(f"{struct.PACKAGE_DIRECTORY}/data/{name}")
+    values = torch.from_numpy(image.get_fdata())
+    padded = torch.zeros(1, SIDE, SIDE, SIDE, dtype=torch.float64)
+    padded[0, : values.shape[0], : values.shape[1], : values.shape[2]] = values / values.max()
+    return padded
+
+
+def brain(layout: str = "tt"):
+    """MNI152 T1 padded with zeros to 256^3; layout "tt", "sequential" or "interleaved"."""
+    dense = _brain()
+    if layout == "tt":
+        return looked_up(dense), (SIDE,) * 3, dense
+    return _laid_out(looked_up(dense), dense, layout, SIDE)
+
+
+def gaussians(layout: str = "tt", *, side: int = SIDE, seed: int = 2):
+    """Eight axis-aligned Gaussians of random place, width and height on the unit cube."""
+    draw = torch.Generator().manual_seed(seed)
+    shape = {"generator": draw, "dtype": torch.float64}
+    centre = 0.1 + 0.8 * torch.rand(8, 3, **shape)
+    width = 0.03 + 0.12 * torch.rand(8, 3, **shape)
+    height = 0.5 + torch.rand(8, **shape)
+
+    def volume(coords: Tensor) -> Tensor:
+        where = (coords.to(torch.float64) + 0.5) / side
+        total = torch.zeros(coords.shape[:-1], dtype=torch.float64)
+        for c, w, h in zip(centre, width, height, strict=True):
+            total += h * torch.exp(-0.5 * (((where - c) / w) ** 2).sum(-1))
+        return total
+
+    dense = _dense_gaussians(centre, width, height, side) if side <= SIDE else None
+    return _laid_out(volume, dense, layout, side)
+
+
+def _dense_gaussians(centre: Tensor, width: Tensor, height: Tensor, side: int) -> Tensor:
+    where = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    bumps = torch.exp(-0.5 * ((where[:, None, None] - centre) / width) ** 2)  # (side, 8, 3)
+    return torch.einsum("g,ag,bg,cg->abc", height, *bumps.unbind(-1))[None]
+
+
+def reciprocal():
+    """1 / (1 + i1 + ... + i10) with 20 values of every index."""
+    return (lambda indices: 1.0 / (1.0 + indices.sum(-1).to(torch.float64))), (20,) * 10, None
+
+
+def spike(layout: str = "tt"):
+    """A wide bump and, far from it, a spike of about five voxels that holds a sixth of the norm."""
+    centre = torch.tensor([[100.0, 120.0, 110.0], [200.3, 60.7, 190.2]], dtype=torch.float64)
+    width, height = torch.tensor([40.0, 3.0], dtype=torch.float64), (1.0, 8.8)
+
+    def volume(coords: Tensor) -> Tensor:
+        where = coords.to(torch.float64)
+        return sum(
+            h * torch.exp(-0.5 * (((where - c) / w) ** 2).sum(-1))
+            for c, w, h in zip(centre, width, height, strict=True)
+        )
+
+    where = torch.arange(SIDE, dtype=torch.float64)
+    lines = torch.exp(-0.5 * ((where[:, None, None] - centre) / width[:, None]) ** 2)
+    dense = torch.einsum("g,ag,bg,cg->abc", torch.tensor(height).double(), *lines.unbind(-1))[None]
+    return _laid_out(volume, dense, layout, SIDE)
+
+
+def many_functions(n: int = 20, bits: int = 8):
+    """`n` different sets of smooth bumps on 2^(3 bits) points, as binary modes in sequence."""
+    draw = torch.Generator().manual_seed(0)
+    centre = torch.rand(n, 1, 3, generator=draw, dtype=torch.float64) * 2**bits
+    weights = _site_weights(bits, "sequential")
+
+    def entries(indices: Tensor) -> Tensor:
+        gap = (indices.to(torch.float64) @ weights - centre) / (0.3 * 2**bits)
+        return 1.0 / (1.0 + (gap**2).sum(-1))
+
+    return entries, (2,) * (3 * bits), None
+
+
+def error_of(train, entries: Entries, reference: Tensor | None, *, seed: int = 7) -> float:
+    """Relative Frobenius error on the full tensor, or on 10 000 random entries without one."""
+    if reference is not None:
+        return float((train.full() - reference).norm() / reference.norm())
+    draw = torch.Generator().manual_seed(seed)
+    bounds = torch.tensor(train.sizes, dtype=torch.float64)
+    shape = (1, 10_000, len(train.sizes))
+    points = (torch.rand(shape, generator=draw, dtype=torch.float64) * bounds).long()
+    truth = entries(points)
+    return float((train.entries(points) - truth).norm() / truth.norm())

@@ -1,0 +1,36 @@
+"""The benchmark runs, so that it cannot rot; what it measures is shown, not asserted."""
+
+import json
+
+import pytest
+
+from tests.bench import harness
+from tests.bench.cases import all_cases
+
+SMALL = ["1/(1+i1+...+i10) rank 10", "20 functions, QTT rank 10, 4 sweeps"]
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("name", SMALL)
+def test_our_side_of_a_case_runs(name):
+    figures = all_cases()[name].ours(0)
+    assert {"error", "entries", "seconds"} <= set(figures)
+    assert figures["error"] < 0.1
+
+
+def test_rows_say_whether_the_goal_is_met(tmp_path):
+    case = harness.Case(
+        name="two",
+        ours=lambda seed, check=True: {"error": 2.0 + seed, "seconds": 1.0},
+        peers={"other": lambda seed, check=True: {"error": 8.0, "seconds": 1.0}},
+        goals={"error": 3.0, "seconds": 0.5},
+    )
+    error, seconds = (row for row in harness.measure(case, 3) if row.peer == "other")
+    error, seconds = sorted((error, seconds), key=lambda row: row.unit)
+    assert (error.value, error.peer_value, error.ratio, error.met) == (3.0, 8.0, 0.375, True)
+    assert seconds.met is False
+    assert "MISSED" in harness.table([error, seconds])
+    harness.write([error, seconds], tmp_path / "new" / "bench.json")
+    kept = json.loads((tmp_path / "new" / "bench.json").read_text())
+    assert [set(row) for row in kept] == [set(harness.Row.__dataclass_fields__)] * 2
+    assert not list(tmp_path.rglob("*.part"))
