@@ -75,7 +75,7 @@ def slices(
     array = to_numpy(volume, "slices", "a volume")
     planes = _planes(array.shape, at, "slices", dims=(3,))
     low, high = check_window(window, array, "slices")
-    spacing = _check_spacing(spacing, "slices")
+    spacing = _check_spacing(spacing, 3, "slices")
     titles = [f"{NAMES[p.cut or 0]} = {p.voxel}" for p in planes] if titles is None else titles
     if len(titles) != 3:
         raise ValueError(f"slices needs three titles, got {len(titles)}.")
@@ -136,9 +136,7 @@ def triplet(
     scale = (high - low) / 4 if error is None else float(error)
     if not scale > 0:
         raise ValueError(f"triplet needs a positive error scale, got {error}.")
-    spacing = _check_spacing((1.0,) * first.ndim if spacing is None else spacing, "triplet")
-    if len(spacing) != first.ndim:
-        raise ValueError(f"triplet needs {first.ndim} spacings, got {len(spacing)}.")
+    spacing = _check_spacing(spacing, first.ndim, "triplet")
     difference = second - first
     norm = float(np.linalg.norm(first))
     relative = float(np.linalg.norm(difference)) / norm if norm else float("nan")
@@ -195,7 +193,7 @@ def positions(
     planes = _planes(array.shape, at, "positions", dims=(2, 3))
     points = _check_coords(coords, array.shape)
     low, high = check_window(window, array, "positions")
-    spacing = _check_spacing((1.0,) * array.ndim if spacing is None else spacing, "positions")
+    spacing = _check_spacing(spacing, array.ndim, "positions")
     figure, axes, _ = panels(
         [p.extent(array.shape, spacing) for p in planes],
         f"{len(points)} sampled positions drawn over the picture that they sample",
@@ -263,10 +261,10 @@ def _cut(shape: tuple[int, ...], axis: int, at: int | None) -> _Plane:
     return _planes(shape, voxel, "triplet", dims=(3,))[axis]
 
 
-def _check_spacing(spacing: Sequence[float], who: str) -> tuple[float, ...]:
-    found = tuple(float(s) for s in spacing)
-    if len(found) not in (2, 3) or any(not s > 0 for s in found):
-        raise ValueError(f"{who} needs one positive spacing per axis, got {found}.")
+def _check_spacing(spacing: Sequence[float] | None, dims: int, who: str) -> tuple[float, ...]:
+    found = (1.0,) * dims if spacing is None else tuple(float(s) for s in spacing)
+    if len(found) != dims or any(not s > 0 for s in found):
+        raise ValueError(f"{who} needs one positive spacing for each of {dims} axes, got {found}.")
     return found
 
 
