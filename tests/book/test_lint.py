@@ -85,10 +85,30 @@ BREAKS = [
     ("goals", replace("|---|---|\n| The words", "The words")),
     ("exercises", replace(":label: ex-template-code\n", "")),
     ("exercises", replace("{solution} ex-template-explore", "{note}")),
-    ("exercises", replace("```{solution-start} ex-template-code\n:class: dropdown", "```{solution-start} ex-template-code")),
-    ("exercises", both(replace("{exercise}\n:label: ex-template-explore", "{note}"), replace("{solution} ex-template-explore", "{note}"))),
-    ("asserts", both(replace("assert 0 < error", "ok = 0 < error"), replace("assert noise", "ok = noise"), replace("assert rank", "ok = rank"), replace("torch.testing.assert_close", "print"))),
-]  # fmt: skip
+    (
+        "exercises",
+        replace(
+            "```{solution-start} ex-template-code\n:class: dropdown",
+            "```{solution-start} ex-template-code",
+        ),
+    ),
+    (
+        "exercises",
+        both(
+            replace("{exercise}\n:label: ex-template-explore", "{note}"),
+            replace("{solution} ex-template-explore", "{note}"),
+        ),
+    ),
+    (
+        "asserts",
+        both(
+            replace("assert 0 < error", "ok = 0 < error"),
+            replace("assert noise", "ok = noise"),
+            replace("assert rank", "ok = rank"),
+            replace("torch.testing.assert_close", "print"),
+        ),
+    ),
+]
 
 
 @pytest.fixture
@@ -125,10 +145,13 @@ def test_hook_may_be_a_folded_drawing_cell(template):
     draw = {
         "cell_type": "code",
         "source": "plt.plot([1, 2])",
-        "metadata": {"tags": ["hide-input"], "mystnb": {"image": {"alt": "A line that rises from one to two"}}},
+        "metadata": {
+            "tags": ["hide-input"],
+            "mystnb": {"image": {"alt": "A line that rises from one to two"}},
+        },
         "outputs": [],
         "execution_count": None,
-    }  # fmt: skip
+    }
     template["cells"].insert(4, draw)
     assert check(Notebook(template)) == []
 
