@@ -43,6 +43,7 @@
       matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
     }
     figure.querySelector(".cpic-controls").hidden = false;
+    figure.querySelector(".cpic-shown").hidden = true;
     show();
   };
 

@@ -81,7 +81,7 @@ def test_static_page_has_labels_values_alt_and_live_region():
     assert soup.figcaption.get_text() == "A <b>caption</b> & more"
     assert soup.find(attrs={"aria-live": "polite", "role": "status"})
     assert "hidden" in soup.find(class_="cpic-controls").attrs
-    assert "grey level 20" in soup.noscript.get_text()
+    assert "grey level 20" in soup.find(class_="cpic-shown").get_text()
 
 
 def test_equal_frames_are_stored_once():
