@@ -1,0 +1,239 @@
+r"""Fit a train to sampled entries by least squares, for tensors that are not exactly low rank.
+
+Interpolation through exactly r pivots amplifies what lies outside rank r, and on anatomy that is
+much. Here consecutive sites are first merged into few groups, so that few bonds have to be guessed
+from samples. Then, with R > r columns,
+
+1. from the left end, and mirrored from the right one: the fibers of a group through random
+   multi-indices of the other groups give, by SVD, an orthonormal basis U of R columns; p > R of its
+   rows are kept, chosen by rectangular maxvol, and carry the search to the next group;
+2. the core of the middle group solves  min | B_l C B_r^T - V |,  where V holds the entries on the
+   kept rows of both sides and B_l, B_r the values of the bases there;
+3. the group cores are split into their sites, and the train is rounded to rank r.
+
+The oversampling p / R keeps the noise of step 2 low, and the rounding of step 3 is near-optimal.
+
+Shapes: `K` tensors, `d` sites, `n` positions of a group, `R` columns, `p` rows, `m` fibers.
+References: {cite}`mikhalev2018rectangular`, {cite}`halko2011finding`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cpic.linalg import rect_maxvol
+from cpic.tt._train import TensorTrain
+
+Read = Callable[[Tensor], Tensor]
+WIDE, NARROW = 256, 64  # positions of a group: wide where three groups are enough
+
+
+class Plan(NamedTuple):
+    """How much is sampled: groups of sites, columns R, rows p, fibers at the ends and inside."""
+
+    groups: tuple[range, ...]
+    columns: int
+    rows: int
+    end_fibers: int
+    inner_fibers: int
+    n_entries: int
+
+
+def make_plan(sizes: Sequence[int], *, rank: int, max_entries: int | None = None) -> Plan:
+    """Choose what to sample: as much as `max_entries` allows, or what the rank needs.
+
+    Raises:
+        ValueError: If `max_entries` is too small for a basis of one column.
+    """
+    groups = merge_sites(sizes)
+    if max_entries is None:
+        return _plan_of(groups, sizes, math.ceil(1.7 * rank))
+    least = _plan_of(groups, sizes, 1)
+    if least.n_entries > max_entries:
+        raise ValueError(
+            f"least squares on sizes {tuple(sizes)} needs at least {least.n_entries} entries, got "
+            f"max_entries={max_entries}; raise it or use method='square'."
+        )
+    low, high = 1, 4 * max(rank, 4)  # the cost grows with the columns: bisect
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = _plan_of(groups, sizes, middle).n_entries <= max_entries
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return _plan_of(groups, sizes, low)
+
+
+def merge_sites(sizes: Sequence[int]) -> tuple[range, ...]:
+    """Consecutive sites in as few groups as the width allows, as even as they come."""
+    groups = _merge(sizes, WIDE)
+    if len(groups) > 3 and max(sizes) < WIDE:
+        groups = _merge(sizes, max(NARROW, *sizes))
+    width = max(math.prod(sizes[k] for k in group) for group in groups)
+    for narrower in range(1, width):
+        even = _merge(sizes, max(narrower, *sizes)) if max(sizes) <= narrower else ()
+        if len(even) == len(groups):
+            return even
+    return groups
+
+
+def _merge(sizes: Sequence[int], width: int) -> tuple[range, ...]:
+    edges, count = [0], 1
+    for k, size in enumerate(sizes):
+        if count * size > width and k > edges[-1]:
+            edges.append(k)
+            count = 1
+        count *= size
+    return tuple(range(a, b) for a, b in zip(edges, [*edges[1:], len(sizes)], strict=True))
+
+
+def _plan_of(groups: tuple[range, ...], sizes: Sequence[int], columns: int) -> Plan:
+    rows, ends, inner = math.ceil(1.4 * columns), 6 * columns, 2 * columns
+    wide = [math.prod(sizes[k] for k in group) for group in groups]
+    centre = len(groups) // 2
+    cost = 0
+    for sides in (wide[:centre], wide[:centre:-1]):
+        reach = 1
+        for k, n in enumerate(sides):
+            cost += reach * n * (inner if k else ends)
+            reach = min(rows, reach * n)
+        cost = cost if sides else cost
+    left = min(rows, math.prod(wide[:centre]))
+    right = min(rows, math.prod(wide[centre + 1 :]))
+    return Plan(groups, columns, rows, ends, inner, cost + left * wide[centre] * right)
+
+
+def fit_sampled(
+    read: Read,
+    sizes: Sequence[int],
+    plan: Plan,
+    *,
+    n_trains: int,
+    generator: torch.Generator,
+    through: Tensor | None = None,
+    device: torch.device | str = "cpu",
+) -> TensorTrain:
+    """Sample by `plan` and return the fitted train, not yet rounded.
+
+    Args:
+        read: Values `(K, n)` at multi-indices `(K, n, d)`.
+        sizes: Size of each of the `d` sites.
+        plan: From `make_plan`.
+        n_trains: K.
+        generator: Draws the fibers, on the CPU.
+        through: Multi-indices `(K, q, d)` that the fibers must pass, such as features found.
+        device: Where the indices lie.
+    """
+    sampler = _Sampler(read, sizes, plan, n_trains, generator, through, torch.device(device))
+    centre = len(plan.groups) // 2
+    left = sampler.side(range(centre), mirrored=False)
+    right = sampler.side(range(len(plan.groups) - 1, centre, -1), mirrored=True)
+    values = sampler.block(left.rows, centre, right.rows)
+    k, _, n, q = values.shape
+    core = _fit(left.values, values.flatten(2)).view(k, -1, n, q)
+    core = _fit(right.values, core.flatten(1, 2).mT).mT.reshape(k, -1, n, right.values.shape[-1])
+    cores = [*left.cores, core, *right.cores[::-1]]
+    sites = [
+        site
+        for core, group in zip(cores, plan.groups, strict=True)
+        for site in _split(core, [sizes[k] for k in group])
+    ]
+    return TensorTrain(sites)
+
+
+class _Side(NamedTuple):
+    """Cores of one side, the rows kept last `(K, p, sites)` and the basis there `(K, p, R)`."""
+
+    cores: list[Tensor]
+    rows: Tensor
+    values: Tensor
+
+
+class _Sampler:
+    def __init__(self, read, sizes, plan, n_trains, generator, through, device):
+        self.read, self.sizes, self.plan, self.k = read, list(sizes), plan, n_trains
+        self.generator, self.through, self.device = generator, through, device
+        self.places = [self._positions(group) for group in plan.groups]
+
+    def _positions(self, group: range) -> Tensor:
+        """All multi-indices `(n, sites)` of a group, the last site fastest."""
+        axes = [torch.arange(self.sizes[k], device=self.device) for k in group]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, len(group))
+
+    def _random(self, sites: range, count: int) -> Tensor:
+        """Multi-indices `(K, count, sites)`: random ones and those that must be passed."""
+        bounds = torch.tensor([self.sizes[k] for k in sites], dtype=torch.float64)
+        shape = (self.k, count, len(sites))
+        draw = torch.rand(shape, generator=self.generator, dtype=torch.float64)
+        picks = (draw * bounds).long().to(self.device)
+        if self.through is None:
+            return picks
+        return torch.cat([self.through[..., sites.start : sites.stop], picks], dim=1)
+
+    def block(self, left: Tensor, group: int, right: Tensor) -> Tensor:
+        """Values `(K, l, n, r)` on left x positions of the group x right."""
+        places = self.places[group]
+        shape = (self.k, left.shape[1], len(places), right.shape[1])
+        parts = (left[:, :, None, None], places[:, None], right[:, None, None])
+        index = torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], dim=-1)
+        return self.read(index.flatten(1, 3)).view(shape)
+
+    def side(self, order: range, *, mirrored: bool) -> _Side:
+        """Bases of the groups in `order`, walking inwards from one end."""
+        plan, d = self.plan, len(self.sizes)
+        rows = torch.zeros(self.k, 1, 0, dtype=torch.int64, device=self.device)
+        values, cores = None, []
+        for step, g in enumerate(order):
+            group, places = plan.groups[g], self.places[g]
+            rest = range(group.start) if mirrored else range(group.stop, d)
+            others = self._random(rest, plan.inner_fibers if step else plan.end_fibers)
+            if mirrored:
+                block = self.block(others, g, rows).permute(0, 3, 2, 1)
+            else:
+                block = self.block(rows, g, others)
+            if values is None:
+                values = block.new_ones(self.k, 1, 1)
+            fitted = _fit(values, block.flatten(2))
+            core = _basis(fitted.unflatten(2, block.shape[2:]).flatten(1, 2), plan.columns)
+            core = core.unflatten(1, (-1, len(places)))
+            values = torch.einsum("kpr,krnc->kpnc", values, core).flatten(1, 2)
+            pairs = self._pairs(rows, places, mirrored)
+            count = min(plan.rows, values.shape[1])
+            kept = rect_maxvol(values, n_rows=count, on_deficient="report").rows.unsqueeze(-1)
+            values = values.take_along_dim(kept, 1)
+            rows = pairs.take_along_dim(kept, 1)
+            cores.append(core.permute(0, 3, 2, 1) if mirrored else core)
+        if values is None:
+            values = self.read(rows.new_zeros(self.k, 1, d)).new_ones(self.k, 1, 1)
+        return _Side(cores, rows, values)
+
+    def _pairs(self, rows: Tensor, places: Tensor, mirrored: bool) -> Tensor:
+        """Every kept row with every position `(K, p * n, sites)`, the position fastest."""
+        shape = (self.k, rows.shape[1], len(places))
+        parts = [rows[:, :, None], places]
+        parts = [part.expand(*shape, part.shape[-1]) for part in parts]
+        return torch.cat(parts[::-1] if mirrored else parts, dim=-1).flatten(1, 2)
+
+
+def _basis(matrix: Tensor, columns: int) -> Tensor:
+    """Orthonormal columns `(K, m, R)` that hold most of the matrices; of the QR's R, so quickly."""
+    left, _, _ = torch.linalg.svd(matrix, full_matrices=False)
+    return left[..., :columns]
+
+
+def _fit(rows: Tensor, values: Tensor) -> Tensor:
+    """Least-squares solution X of rows X = values, by QR."""
+    q, r = torch.linalg.qr(rows)
+    return torch.linalg.solve_triangular(r, q.mT @ values, upper=True)
+
+
+def _split(core: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """The sites of a group core `(K, l, n, r)`, exactly."""
+    k, left, _, right = core.shape
+    sites, rest = [], core
+    for size in sizes[:-1]:
+        q, rest = torch.linalg.qr(rest.reshape(k, left * size, -1))
+        sites.append(q.view(k, left, size, -1))
+        left = q.shape[-1]
+    return [*sites, rest.reshape(k, left, sizes[-1], right)]
