@@ -38,7 +38,7 @@ def page(explorer: Any) -> str:
         f"<style>{_asset('slider.css')}</style>\n"
         f'<div class="cpic-controls" hidden>{controls}</div>\n'
         f"{picture(explorer, explorer.start)}\n"
-        f"<p class="cpic-shown">Shown: {html.escape(explorer.state(explorer.start))}.</p>\n"
+        f'<p class="cpic-shown">Shown: {html.escape(explorer.state(explorer.start))}.</p>\n'
         f'<p class="cpic-status" role="status" aria-live="polite"></p>\n'
         f"{caption(explorer)}"
         f'<script type="application/json">{packed}</script>\n'
@@ -51,7 +51,7 @@ def still(explorer: Any) -> str:
     """Write the first picture alone, for where neither kernel nor script runs."""
     return (
         f'<figure class="cpic-explore">\n{picture(explorer, explorer.start)}\n'
-        f"<p class="cpic-shown">Shown: {html.escape(explorer.state(explorer.start))}.</p>\n"
+        f'<p class="cpic-shown">Shown: {html.escape(explorer.state(explorer.start))}.</p>\n'
         f"{caption(explorer)}</figure>"
     )
 
