@@ -149,6 +149,7 @@ def _run_one(
                 str(output),
                 parameters=dict(parameters),
                 kernel_name="python3",
+                language="python",
                 cwd=str(path.resolve().parent),
                 progress_bar=progress,
                 execution_timeout=timeout,
