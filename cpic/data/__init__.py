@@ -1,21 +1,33 @@
-"""Read volumes without holding them: arrays, memory maps, NIfTI, Zarr, formulas, and samples of each.
+"""Read volumes without holding them: arrays, memory maps, NIfTI, Zarr, formulas, and samples.
 
-Importing this loads torch and NumPy only; each file format's library is imported when a file is opened.
+Importing this loads torch and NumPy only; the library of a file format is imported when a file
+is opened.
 """
 
 from cpic.data._array import ArrayVolume
 from cpic.data._formula import FormulaVolume
+from cpic.data._head import brain_like
 from cpic.data._ledger import Ledger
-from cpic.data._phantoms import gaussians
+from cpic.data._nifti import NiftiVolume
+from cpic.data._open import open_volume
+from cpic.data._phantoms import exact_rank, gaussians, spike
 from cpic.data._samples import mni152, photograph
 from cpic.data._volume import Volume
+from cpic.data._zarr import ZarrVolume, save_zarr
 
 __all__ = [
     "ArrayVolume",
     "FormulaVolume",
     "Ledger",
+    "NiftiVolume",
     "Volume",
+    "ZarrVolume",
+    "brain_like",
+    "exact_rank",
     "gaussians",
     "mni152",
+    "open_volume",
     "photograph",
+    "save_zarr",
+    "spike",
 ]

@@ -1,6 +1,7 @@
 """Synthetic volumes whose structure is known: sums of Gaussians, a spike."""
 
 import functools
+import math
 
 import torch
 from torch import Tensor
@@ -84,4 +85,79 @@ def gaussians(
         points = (torch.arange(length, dtype=torch.float64) + 0.5) / length
         tables.append((-0.5 * ((points[:, None] - centres[axis]) / widths[axis]).square()).exp())
     tables[0] = tables[0] * heights
+    return FormulaVolume(_Separable(tables), shape)
+
+
+def exact_rank(
+    sizes: tuple[int, ...], rank: int, *, generator: torch.Generator, n_trains: int = 1
+) -> list[Tensor]:
+    """Cores of random tensors whose TT ranks are known exactly.
+
+    Every rank is `rank`, or what the sizes allow where that is less. Entries have mean 0 and
+    variance 1 over the draws.
+
+    Args:
+        sizes: of the sites, any number of them.
+        rank: at least 1.
+        generator: of the cores.
+        n_trains: K, how many tensors.
+
+    Returns:
+        A core (K, l, size, r) a site, float64, l = 1 at the first and r = 1 at the last.
+
+    Example:
+        >>> cores = exact_rank((4, 5, 6), 3, generator=torch.Generator().manual_seed(0))
+        >>> [tuple(core.shape) for core in cores]
+        [(1, 1, 4, 3), (1, 3, 5, 3), (1, 3, 6, 1)]
+    """
+    if rank < 1 or not sizes or min(sizes) < 1:
+        raise VolumeError(f"exact_rank needs sizes and rank of at least 1, got {sizes} and {rank}.")
+    n_sites = len(sizes)
+    ranks = [
+        min(rank, math.prod(sizes[:site]), math.prod(sizes[site:])) for site in range(n_sites + 1)
+    ]
+    return [
+        torch.randn(
+            n_trains, ranks[k], sizes[k], ranks[k + 1], generator=generator, dtype=torch.float64
+        )
+        / ranks[k] ** 0.5
+        for k in range(n_sites)
+    ]
+
+
+def spike(
+    shape: tuple[int, ...], *, at: tuple[int, ...] | None = None, share: float = 0.18
+) -> FormulaVolume:
+    """A smooth bump of rank 1 and one voxel that stands out of it: rank 2, hard to find.
+
+    Args:
+        shape: two or three sizes.
+        at: the voxel; by default at 7/10 of each axis.
+        share: norm of the spike divided by the norm of the whole, below 1: the relative error of
+            an approximation that misses it.
+
+    Returns:
+        float64 volume.
+
+    Example:
+        >>> spike((64, 64, 64)).voxels(torch.tensor([[44, 44, 44], [43, 44, 44]])) > 10
+        tensor([ True, False])
+    """
+    at = at or tuple(int(0.7 * length) for length in shape)
+    if len(at) != len(shape) or any(not 0 <= a < n for a, n in zip(at, shape, strict=True)):
+        raise VolumeError(f"spike needs at inside the shape {tuple(shape)}, got {at}.")
+    if not 0 < share < 1:
+        raise VolumeError(f"spike needs a share between 0 and 1, got {share}.")
+    tables = []
+    for position, length in zip(at, shape, strict=True):
+        points = (torch.arange(length, dtype=torch.float64) + 0.5) / length
+        bump = (-0.5 * ((points - 0.5) / 0.25).square()).exp()
+        tables.append(torch.stack([bump, torch.arange(length) == position], 1))
+    bumps = math.prod(table[:, 0].norm().item() for table in tables)
+    below = math.prod(table[p, 0].item() for p, table in zip(at, tables, strict=True))
+    # |bump + h e|^2 = |bump|^2 + 2 h below + h^2, and h = share times that norm.
+    keep = 1 - share**2
+    linear = share**2 * below / keep
+    height = linear + (linear**2 + share**2 * bumps**2 / keep) ** 0.5
+    tables[0] = tables[0] * tables[0].new_tensor([1.0, height])
     return FormulaVolume(_Separable(tables), shape)

@@ -4,9 +4,9 @@ A volume is anything that keeps these clauses; `tests/data/test_conformance.py` 
 implementations, against a dense twin.
 
 1. `shape` (2 or 3 sizes, spatial), `channels` and `dtype` are known without reading a voxel.
-2. `cubes(centres, size=s)` with int64 centres (n, D) and s odd gives (n, c, s, ..., s); the voxel at
-   a centre lies in the middle, what lies outside the shape is 0.
-3. `voxels(coords)` with int64 coords (..., D) gives (...), or (..., c) for c > 1; 0 outside the shape.
+2. `cubes(centres, size=s)` with int64 centres (n, D) and s odd gives (n, c, s, ..., s); the voxel
+   at a centre lies in the middle, what lies outside the shape is 0.
+3. `voxels(coords)` with int64 coords (..., D) gives (...), or (..., c) for c > 1; 0 outside.
 4. A centre may lie outside the shape, however far: its cube holds what overlaps and 0 elsewhere.
 5. The answer for a position depends on neither its place in the call nor on its neighbours; equal
    positions are read once.
@@ -16,7 +16,8 @@ implementations, against a dense twin.
 9. Nothing is written to the place a volume is read from.
 10. A voxel that is NaN raises `VolumeError` when it is read, unless `nan=` gave its replacement.
 
-Answers lie on the device of the stored tensor (files: the CPU), a formula's on that of the positions.
+Answers lie on the device of the stored tensor (files: the CPU); a formula's on that of the
+positions.
 
 Shapes: `n` positions, `D` spatial axes, `c` channels, `s` size of a cube.
 """

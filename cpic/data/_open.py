@@ -1,0 +1,47 @@
+"""Choose the reader by the ending of the name."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cpic._errors import VolumeError
+from cpic.data._array import MemmapVolume
+from cpic.data._nifti import NiftiVolume
+from cpic.data._volume import Volume
+from cpic.data._zarr import ZarrVolume
+
+_READERS: dict[str, Callable[..., Volume]] = {
+    ".nii": NiftiVolume,
+    ".nii.gz": NiftiVolume,
+    ".npy": MemmapVolume,
+    ".raw": MemmapVolume,
+    ".zarr": ZarrVolume,
+}
+
+
+def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
+    """Open a volume; nothing but its header is read.
+
+    Args:
+        path: ends in `.nii` or `.nii.gz` (`NiftiVolume`), `.npy` (mapped), `.raw` (mapped; needs
+            `shape=` and `dtype=`, takes `offset=` and `order="C"|"F"`), or `.zarr`, which may be
+            an address (`ZarrVolume`).
+        **options: of that reader; all take `nan=`, all but NIfTI take `channels=`.
+
+    Raises:
+        VolumeError: if the path does not exist or its ending is unknown.
+
+    Example:
+        >>> open_volume("scan.nii.gz", cache="unpacked")  # doctest: +SKIP
+    """
+    name = str(path).rstrip("/")
+    reader = next((_READERS[end] for end in _READERS if name.lower().endswith(end)), None)
+    if reader is None:
+        raise VolumeError(
+            f"open_volume knows the endings {', '.join(_READERS)}, got {name}; convert the file, "
+            "or load it and pass the array to ArrayVolume."
+        )
+    if "://" not in name and not Path(path).exists():
+        raise VolumeError(f"there is no file or folder {path}; check the path.")
+    return reader(path, **options)
