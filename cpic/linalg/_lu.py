@@ -10,7 +10,7 @@ the largest entry of E; the rook search an entry that is the largest of its row 
 for which it looks at a few rows and columns only.
 
 Shapes: `m` rows, `n` columns, `k` pivots, `*b` independent problems.
-References: {cite}`dolgov2020parallel`, {cite}`nunez2024learning`.
+References: {cite}`dolgov2020parallel`, {cite}`nunez2025learning`.
 """
 
 import math

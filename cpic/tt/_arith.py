@@ -1,7 +1,7 @@
 r"""Arithmetic on the cores of trains; ranks add or multiply, nothing is rounded.
 
 Shapes: `K` trains, cores `(K, l, size, r)`.
-References: {cite}`oseledets2011tensor`.
+References: {cite}`oseledets2011tt`.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ def _diagonal(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([pad(a, (0, b.shape[-1])), pad(b, (a.shape[-1], 0))], dim=1)
 
 
-def multiply(left: Sequence[Tensor], right: Sequence[Tensor]) -> list[Tensor]:
+def multiply(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
     """Cores of an entrywise product: Kronecker products of the slices."""
     cores = []
-    for a, b in zip(left, right, strict=True):
-        trains, left_rank, size, right_rank = a.shape
+    for a, b in zip(first, second, strict=True):
+        trains, left, size, right = a.shape
         product = a[:, :, None, :, :, None] * b[:, None, :, :, None, :]
-        cores.append(product.reshape(trains, left_rank * b.shape[1], size, -1))
+        cores.append(product.reshape(trains, left * b.shape[1], size, right * b.shape[-1]))
     return cores
 
 
@@ -57,7 +57,7 @@ def concatenate(cores: Sequence[Tensor]) -> list[Tensor]:
         # The block diagonal matrix of a batch is the diagonal of an outer product with it.
         block = core.permute(2, 1, 3, 0)[..., None, :] * leading  # size, l, r, train, train
         joined.append(block.permute(4, 1, 0, 3, 2).reshape(1, trains * left, size, trains * right))
-    return [*joined, cores[-1].reshape(1, -1, *cores[-1].shape[2:])]
+    return [*joined, cores[-1].flatten(0, 1).unsqueeze(0)]
 
 
 def fix(cores: Sequence[Tensor], site: int, index: Tensor) -> list[Tensor]:
@@ -67,7 +67,10 @@ def fix(cores: Sequence[Tensor], site: int, index: Tensor) -> list[Tensor]:
     matrix = core.gather(2, where).squeeze(2)
     before, after = list(cores[:site]), list(cores[site + 1 :])
     if after:
-        after[0] = (matrix @ after[0].flatten(2)).view(len(core), -1, *after[0].shape[2:])
+        after[0] = (matrix @ after[0].flatten(2)).view(
+            len(core), matrix.shape[1], *after[0].shape[2:]
+        )
     else:
-        before[-1] = (before[-1].flatten(1, 2) @ matrix).view(*before[-1].shape[:3], -1)
+        shape = (*before[-1].shape[:3], matrix.shape[2])
+        before[-1] = (before[-1].flatten(1, 2) @ matrix).view(shape)
     return before + after

@@ -43,7 +43,7 @@ def advance(state: Tensor, core: Tensor, index: Tensor) -> Tensor:
     trains, left, size, right = core.shape
     n = index.shape[1]
     if size <= _SMALL:
-        every = (state @ core.reshape(trains, left, -1)).view(trains, n, size, right)
+        every = (state @ core.flatten(2)).view(trains, n, size, right)
         return every.gather(2, index[..., None, None].expand(trains, n, 1, right)).squeeze(2)
     rows = core.permute(0, 2, 1, 3).reshape(trains * size, left * right)
     offset = torch.arange(trains, device=index.device).unsqueeze(1) * size
@@ -57,9 +57,9 @@ def full(cores: Sequence[Tensor]) -> Tensor:
     state = cores[0].new_ones(trains, 1, 1)
     count = 1
     for core in cores:
-        _, left, size, right = core.shape
+        _, _, size, right = core.shape
         count *= size
-        state = (state @ core.reshape(trains, left, -1)).view(trains, count, right)
+        state = (state @ core.flatten(2)).view(trains, count, right)
     return state.view(trains, *(core.shape[2] for core in cores))
 
 
@@ -68,8 +68,8 @@ def inner(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     trains = len(left[0])
     state = left[0].new_ones(trains, 1, 1)
     for a, b in zip(left, right, strict=True):
-        carried = state.mT @ a.flatten(2)
-        state = carried.reshape(trains, -1, a.shape[-1]).mT @ b.flatten(1, 2)
+        carried = (state.mT @ a.flatten(2)).view(trains, b.shape[1] * a.shape[2], a.shape[3])
+        state = carried.mT @ b.flatten(1, 2)
     return state.reshape(trains)
 
 
@@ -79,7 +79,8 @@ def norm(cores: Sequence[Tensor]) -> Tensor:
     with torch.no_grad():
         carry = cores[0].new_ones(trains, 1, 1)
         for core in cores:
-            matrix = (carry @ core.flatten(2)).view(trains, -1, core.shape[-1])
+            shape = (trains, carry.shape[1] * core.shape[2], core.shape[3])
+            matrix = (carry @ core.flatten(2)).view(shape)
             carry = torch.linalg.qr(matrix, mode="r").R
         value = carry.reshape(trains).abs()
     if not (torch.is_grad_enabled() and any(core.requires_grad for core in cores)):

@@ -36,7 +36,7 @@ def dense_entries(tensor: Tensor) -> Entries:
             " put a batch axis of size 1 in front with `tensor.unsqueeze(0)`."
         )
     trains, sizes = len(tensor), tuple(tensor.shape[1:])
-    flat = tensor.reshape(trains, -1)
+    flat = tensor.flatten(1)
     strides = [1]
     for size in reversed(sizes[1:]):
         strides.append(strides[-1] * size)

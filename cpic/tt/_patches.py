@@ -7,7 +7,7 @@ w. In the interleaved order voxels are evaluated one by one, each distinct one o
 
 Shapes: `K` trains, `n` centres, `w` width of a window, `p` voxels of a patch so far, `u` distinct
 coordinates, `l` and `r` ranks around an axis.
-References: {cite}`nunez2024learning`.
+References: {cite}`khoromskij2011quantics`.
 """
 
 from collections.abc import Sequence
@@ -87,10 +87,12 @@ def _by_axis(train: TensorTrain, modes: Modes, windows: Sequence[Tensor]) -> Ten
         offset = torch.arange(trains, device=window.device).view(-1, 1, 1) * u
         slices = table.view(trains * u, left * right).index_select(0, (where + offset).flatten())
         slices = (
-            slices.view(trains * n, w, left, right).transpose(1, 2).reshape(trains * n, left, -1)
+            slices.view(trains * n, w, left, right)
+            .transpose(1, 2)
+            .reshape(trains * n, left, w * right)
         )
         state = (state @ slices).view(trains * n, p * w, right)
-    return state.view(trains, n, -1)
+    return state.view(trains, n, state.shape[1])
 
 
 def _axis_slices(cores: Sequence[Tensor], sites: Tensor) -> Tensor:
@@ -101,7 +103,7 @@ def _axis_slices(cores: Sequence[Tensor], sites: Tensor) -> Tensor:
     state = eye.expand(trains, u, left, left).reshape(trains, u * left, left)
     for core, index in zip(cores, sites.unbind(-1), strict=True):
         state = advance(state, core, index.repeat_interleave(left).expand(trains, -1))
-    return state.view(trains, u, left, -1)
+    return state.view(trains, u, left, state.shape[-1])
 
 
 def _by_voxel(train: TensorTrain, modes: Modes, windows: Sequence[Tensor]) -> Tensor:
@@ -128,5 +130,5 @@ def _by_voxel(train: TensorTrain, modes: Modes, windows: Sequence[Tensor]) -> Te
             sites = digits(torch.stack(columns[::-1], dim=-1), modes.groups)
             values = train.entries(sites.expand(trains, -1, -1))
             return values.gather(1, where.view(trains, n * p)).view(trains, n, p)
-    sites = digits(coords.view(trains, n * p, -1), modes.groups)
+    sites = digits(coords.flatten(1, 2), modes.groups)
     return train.entries(sites).view(trains, n, p)

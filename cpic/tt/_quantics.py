@@ -10,7 +10,7 @@ Bits of the channels come last in both. An axis of another size is padded to the
 two; the true shape is remembered, and what lies outside it is zero.
 
 Shapes: `D` axes, `K` tensors, `n` points, `s` sites.
-References: {cite}`khoromskij2011qtt`, {cite}`oseledets2010approximation`.
+References: {cite}`khoromskij2011quantics`, {cite}`oseledets2010approximation`.
 """
 
 from collections.abc import Callable, Sequence
@@ -109,7 +109,7 @@ class Quantics:
             )
         trains, index = len(tensor), self._positions(tensor.device).expand(len(tensor), -1)
         whole = tensor.new_zeros(trains, self._volume())
-        return whole.scatter(1, index, tensor.reshape(trains, -1)).view(trains, *self.sizes)
+        return whole.scatter(1, index, tensor.flatten(1)).view(trains, *self.sizes)
 
     def join(self, tensor: Tensor) -> Tensor:
         """Dense tensors `(K, *sizes)` as `(K, *shape)`, channels behind; undoes `split`."""
@@ -119,7 +119,7 @@ class Quantics:
                 f"{tuple(tensor.shape)}; see `sizes`."
             )
         flat = tensor.reshape(len(tensor), self._volume())
-        return flat.index_select(1, self._positions(tensor.device)).view(-1, *self._modes)
+        return flat.index_select(1, self._positions(tensor.device)).view(len(tensor), *self._modes)
 
     def entries(self, function: Callable[[Tensor], Tensor]) -> Entries:
         """Entries of the quantics tensors of a function of the coordinates.

@@ -1,11 +1,11 @@
 r"""Lower the ranks of trains.
 
 `qr`: a sweep of QR factorisations makes all cores but the last orthogonal, then a sweep of SVDs
-in the other direction truncates each bond {cite}`oseledets2011tensor`.
+in the other direction truncates each bond {cite}`oseledets2011tt`.
 
 `gram`: with G the Gram matrix of everything right of a bond and M the left unfolding of a core
 whose left neighbours are orthogonal, the singular values at the bond are those of M G^(1/2),
-whose own Gram matrix is r x r {cite}`aldaas2023randomized`. Squaring costs half the digits.
+whose own Gram matrix is r x r {cite}`aldaas2022gram`. Squaring costs half the digits.
 
 Shapes: cores `(K, l, size, r)`, singular values `(K, n)`, squared errors `(K,)`.
 """
@@ -79,9 +79,9 @@ def _round_qr(cores: list[Tensor], tol: float, max_rank: int | None) -> list[Ten
         left = left - spent
         carry = masked(vectors * values.unsqueeze(-2), keep)
         frame = masked(frame.mT, keep).mT
-        cores[site] = frame.reshape(len(frame), -1, *cores[site].shape[2:])
+        cores[site] = frame.reshape(*frame.shape[:2], *cores[site].shape[2:])
         before = cores[site - 1]
-        cores[site - 1] = (before.flatten(1, 2) @ carry).view(*before.shape[:3], -1)
+        cores[site - 1] = (before.flatten(1, 2) @ carry).view(*before.shape[:3], carry.shape[2])
     return cores
 
 
@@ -101,7 +101,7 @@ def _round_gram(cores: list[Tensor], tol: float, max_rank: int | None) -> list[T
         left = left - spent
         inverse = torch.where(values > 0, 1 / values, 0.0).unsqueeze(-2)
         frame = masked((weighted @ vectors.flip(-1)) * inverse, keep)
-        cores[site] = frame.reshape(*cores[site].shape[:3], -1)
+        cores[site] = frame.reshape(*cores[site].shape[:3], frame.shape[2])
         cores[site + 1] = _from_left(frame.mT @ matrix, cores[site + 1])
     return cores
 
@@ -112,7 +112,7 @@ def _right_grams(cores: list[Tensor]) -> list[Tensor]:
     grams = []
     for core in reversed(cores):
         weighted = core.flatten(1, 2) @ gram
-        gram = weighted.reshape(len(core), core.shape[1], -1) @ core.flatten(2).mT
+        gram = weighted.view(core.shape).flatten(2) @ core.flatten(2).mT
         grams.append(gram)
     return grams[::-1]
 
@@ -124,4 +124,4 @@ def _half(gram: Tensor) -> Tensor:
 
 
 def _from_left(matrix: Tensor, core: Tensor) -> Tensor:
-    return (matrix @ core.flatten(2)).view(len(core), -1, *core.shape[2:])
+    return (matrix @ core.flatten(2)).view(len(core), matrix.shape[1], *core.shape[2:])

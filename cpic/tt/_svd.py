@@ -5,7 +5,7 @@ U U^T M on its leading left singular vectors. The projections are orthogonal, so
 errors add; what a bond leaves of its share of the allowed error goes to the bonds that follow.
 
 Shapes: `K` tensors, `d` sites, matrices `(K, m, n)`.
-References: {cite}`oseledets2011tensor`.
+References: {cite}`oseledets2011tt`.
 """
 
 import torch
@@ -20,7 +20,7 @@ def tt_svd(tensor: Tensor, *, tol: float | None = None, max_rank: int | None = N
 
     With only `tol`, each train has a relative Frobenius error of at most `tol`. With only
     `max_rank`, the error is within a factor sqrt(d - 1) of the best possible at these ranks
-    {cite}`oseledets2011tensor`. With neither, only what is below rounding is dropped. Carries
+    {cite}`oseledets2011tt`. With neither, only what is below rounding is dropped. Carries
     no gradient.
 
     Args:
@@ -69,19 +69,19 @@ def _check(tensor: Tensor) -> None:
 
 def _decompose(tensor: Tensor, tol: float, max_rank: int | None) -> list[Tensor]:
     trains, *sizes = tensor.shape
-    norm = torch.linalg.vector_norm(tensor.reshape(trains, -1), dim=-1)
+    norm = torch.linalg.vector_norm(tensor.flatten(1), dim=-1)
     left = (tol * norm) ** 2
     cores, rank = [], 1
-    rest = tensor.reshape(trains, 1, -1)
+    rest = tensor.flatten(1).unsqueeze(1)
     for site, size in enumerate(sizes[:-1]):
-        rest = rest.reshape(trains, rank * size, -1)
+        rest = rest.reshape(trains, rank * size, rest.shape[-1] // size)
         vectors, values = _left_vectors(rest)
         budget = left.clamp_min(0) / (len(sizes) - 1 - site)
         floor = floor_of(rest) * norm
         keep, spent = choose_ranks(values, torch.maximum(budget, floor**2), max_rank)
         left = left - spent
         vectors = masked(vectors, keep)
-        cores.append(vectors.reshape(trains, rank, size, -1))
+        cores.append(vectors.reshape(trains, rank, size, vectors.shape[-1]))
         rank = vectors.shape[-1]
         rest = vectors.mT @ rest
     return [*cores, rest.reshape(trains, rank, sizes[-1], 1)]

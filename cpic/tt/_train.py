@@ -8,7 +8,7 @@ with first and last rank one. A batch of K trains shares sizes and ranks; a trai
 is padded with zeros.
 
 Shapes: `K` trains, `d` sites, `size` of a site, `l` and `r` the ranks to its left and right.
-References: {cite}`oseledets2011tensor`.
+References: {cite}`oseledets2011tt`.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _FULL_LIMIT = 2**28
 
 
 class TensorTrain:
-    """K tensors of the same sizes in the tensor-train format {cite}`oseledets2011tensor`.
+    """K tensors of the same sizes in the tensor-train format {cite}`oseledets2011tt`.
 
     `full`, `entries`, `inner`, `norm`, `slice`, `concatenate` and the arithmetic are
     differentiable in the cores; `norm` once, the others to any order. `round` carries no

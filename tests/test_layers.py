@@ -1,0 +1,57 @@
+"""Imports between the sub-packages point one way, and every sub-package declares itself."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import cpic
+
+ROOT = Path(cpic.__file__).parent
+# What each part may import besides itself; None: anything.
+MAY_IMPORT = {
+    "__init__": None,
+    "_errors": set(),
+    "linalg": {"_errors"},
+    "tt": {"_errors", "linalg"},
+    "data": {"_errors"},
+    "show": {"_errors", "linalg", "tt", "data"},
+    "run": None,
+    "cli": None,
+}
+
+
+def part_of(path):
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def imported_parts(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names = [node.module]
+            if node.module == "cpic":
+                names = [f"cpic.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        yield from (name.split(".")[1] for name in names if name.startswith("cpic."))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.name))
+def test_imports_point_one_way(path):
+    allowed = MAY_IMPORT[part_of(path)]
+    if allowed is not None:
+        assert set(imported_parts(path)) <= allowed | {part_of(path)}
+
+
+def test_every_part_is_declared():
+    parts = {part_of(path) for path in ROOT.rglob("*.py")}
+    assert parts <= set(MAY_IMPORT)
+    assert {"linalg", "tt", "data", "show"} <= parts
+
+
+def test_a_backward_import_is_seen(tmp_path):
+    bad = tmp_path / "bad.py"
+    bad.write_text("from cpic import tt\nimport cpic.show._train\nfrom cpic.data import x\n")
+    assert set(imported_parts(bad)) == {"tt", "show", "data"}
