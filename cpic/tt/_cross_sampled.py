@@ -98,7 +98,6 @@ def _plan_of(groups: tuple[range, ...], sizes: Sequence[int], columns: int) -> P
         for k, n in enumerate(sides):
             cost += reach * n * (inner if k else ends)
             reach = min(rows, reach * n)
-        cost = cost if sides else cost
     left = min(rows, math.prod(wide[:centre]))
     right = min(rows, math.prod(wide[centre + 1 :]))
     return Plan(groups, columns, rows, ends, inner, cost + left * wide[centre] * right)
