@@ -7,6 +7,7 @@ The whole book goes to _build/html, one page to _build/only/NAME/_build/html.
 """
 
 import argparse
+import hashlib
 import os
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
+STAMP = ROOT / "_build" / "built"
+SOURCES = (".ipynb", ".md", ".py", ".yml", ".bib", ".css", ".js", ".svg", ".png", ".webp")
 
 
 def toc_pages(toc: dict) -> list[str]:
@@ -42,6 +45,24 @@ def read_toc(path: Path = ROOT / "_toc.yml") -> dict:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
+def source_state() -> str:
+    """A name for the state of all that the site is made of."""
+    names = ("_config.yml", "_toc.yml", "CHANGELOG.md", "constraints.txt")
+    paths = [ROOT / name for name in names]
+    for folder in ("book", "cpic"):
+        paths += [p for p in (ROOT / folder).rglob("*") if p.suffix in SOURCES and p.is_file()]
+    digest = hashlib.sha256()
+    for path in sorted(set(paths)):
+        if not {"vendor", ".ipynb_checkpoints", "__pycache__"} & set(path.parts):
+            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def is_fresh() -> bool:
+    """Whether the last full build succeeded with the sources as they are now."""
+    return STAMP.is_file() and STAMP.read_text(encoding="utf-8") == source_state()
+
+
 def build(*, toc: Path | None = None, output: Path | None = None, strict: bool = True) -> int:
     """Call jupyter-book and return an exit code that tells the truth."""
     command = [str(Path(sys.executable).parent / "jupyter-book"), "build", str(ROOT)]
@@ -53,7 +74,9 @@ def build(*, toc: Path | None = None, output: Path | None = None, strict: bool =
     if output is not None:
         command += ["--path-output", str(output)]
     subprocess.run(["bash", str(ROOT / "book" / "vendor_js.sh")], check=True)
-    begin = time.perf_counter()
+    if strict:
+        STAMP.unlink(missing_ok=True)
+    state, begin = source_state(), time.perf_counter()
     code = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONUTF8": "1"}).returncode
     site = (output or ROOT) / "_build" / "html"
     missing = missing_pages(read_toc(toc or ROOT / "_toc.yml"), site)
@@ -63,6 +86,8 @@ def build(*, toc: Path | None = None, output: Path | None = None, strict: bool =
     if code or missing:
         print(f"The build failed after {seconds:.0f} s; the reports are above.", file=sys.stderr)
         return code or 1
+    if strict:
+        STAMP.write_text(state, encoding="utf-8")
     print(f"Built in {seconds:.0f} s: {site / 'index.html'}")
     return 0
 

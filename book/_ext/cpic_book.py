@@ -67,6 +67,12 @@ def launch_in_colab(app, pagename, templatename, context, doctree):
             group["buttons"] = [b for b in group["buttons"] if "colab" not in str(b.get("url", ""))]
 
 
+def list_citations(app, pagename, templatename, context, doctree):
+    """Give sources the role that a list needs; `doc-biblioentry` is deprecated."""
+    if "body" in context:
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+
+
 def to_rst(line: str) -> str:
     """Translate one line of a docstring, written as Markdown reads best, for Sphinx.
 
@@ -110,6 +116,7 @@ def setup(app):
     app.connect("config-inited", prepare, priority=400)
     app.connect("html-page-context", dedupe_scripts, priority=900)
     app.connect("html-page-context", launch_in_colab, priority=910)
+    app.connect("html-page-context", list_citations, priority=920)
     # Before napoleon (500), which turns sections into fields.
     app.connect("autodoc-process-docstring", translate_docstring, priority=400)
     app.connect("autodoc-process-docstring", restore_attribute, priority=600)

@@ -1,0 +1,120 @@
+"""The built pages in a real browser, with the network off."""
+
+import base64
+import re
+
+import pytest
+
+from tests.book import site_checks
+from tests.book.conftest import load_build
+
+pytestmark = [pytest.mark.book, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+BUILD = load_build()
+PAGES = BUILD.toc_pages(BUILD.read_toc())
+INTERACTIVE = [p for p in PAGES if p == "book/intro" or re.match(r"book/\d\d_", p)]
+
+
+@pytest.fixture
+def visit(site, browser):
+    """Open a page of the site; closed after the test."""
+    visits = []
+
+    def open_page(name: str, scheme: str = "light") -> site_checks.Visit:
+        visits.append(site_checks.Visit(browser, site / f"{name}.html", scheme))
+        return visits[-1]
+
+    yield open_page
+    for each in visits:
+        each.context.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_whole_without_a_network(visit, name):
+    page = visit(name)
+    assert page.requests == []
+    assert page.errors == []
+    assert site_checks.formula_faults(page) == []
+    assert site_checks.image_faults(page) == []
+    assert site_checks.size_faults(page.path) == []
+
+
+@pytest.mark.parametrize("name", INTERACTIVE)
+def test_sliders_answer_the_keyboard(visit, name):
+    page = visit(name)
+    assert site_checks.slider_faults(page) == []
+    assert page.errors == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_accessible(visit, name, scheme):
+    assert site_checks.axe_faults(visit(name, scheme)) == []
+
+
+def test_chapters_have_formulas(visit):
+    for name in INTERACTIVE[1:]:
+        assert visit(name).page.locator("mjx-container").count() > 3
+
+
+def test_links_and_anchors_resolve(site):
+    assert site_checks.link_faults(site) == []
+
+
+def test_every_page_of_the_contents_is_there(site):
+    assert BUILD.missing_pages(BUILD.read_toc(), site) == []
+    assert "book/nowhere" in BUILD.missing_pages({"root": "book/nowhere"}, site)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_has_its_card_and_buttons(site, name):
+    html = (site / f"{name}.html").read_text(encoding="utf-8")
+    assert 'property="og:title"' in html
+    assert 'property="og:description"' in html
+    is_notebook = name in INTERACTIVE
+    assert ("colab.research.google.com" in html) == is_notebook
+    assert ("mybinder.org" in html) == is_notebook
+
+
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+BROKEN = f"""<!doctype html><html lang="en"><head><title>A broken page</title></head><body><main>
+<h1 id="top">Broken</h1>
+<img src="data:image/png;base64,{PIXEL}" alt="image">
+<img src="gone.png" alt="A picture that is not in the folder">
+<span class="math">\\(x\\)</span>
+<figure class="cpic-explore"><input type="range" min="0" max="2" value="0" aria-valuetext="0">
+<img src="data:image/png;base64,{PIXEL}" alt="A picture that never changes"></figure>
+<a href="#nowhere">a</a> <a href="gone.html">b</a> <a href="#top">c</a>
+<script src="https://example.org/x.js"></script>
+<script>undefined_name</script>
+</main></body></html>"""
+
+
+def test_checks_find_what_is_broken(browser, tmp_path):
+    assert len(base64.b64decode(PIXEL)) > 50
+    path = tmp_path / "broken.html"
+    path.write_text(BROKEN, encoding="utf-8")
+    with site_checks.Visit(browser, path) as page:
+        assert page.requests == ["https://example.org/x.js"]
+        assert any("undefined_name" in error for error in page.errors)
+        assert site_checks.formula_faults(page) == ["\\(x\\)"]
+        images = " ".join(site_checks.image_faults(page))
+        assert "alt 'image'" in images
+        assert "gone.png: not shown" in images
+        sliders = " ".join(site_checks.slider_faults(page))
+        assert "picture stays" in sliders
+        assert "text stays" in sliders
+        assert "value stays" in sliders
+        assert any(fault.startswith("label: ") for fault in site_checks.axe_faults(page))
+    links = " ".join(site_checks.link_faults(tmp_path))
+    assert "no anchor #nowhere" in links
+    assert "no file gone.html" in links
+    assert "no file gone.png" in links
+    assert "loads https://example.org/x.js" in links
+    assert "#top" not in links
+    assert site_checks.size_faults(path) == []
+    path.write_text(BROKEN + " " * site_checks.MAX_PAGE, encoding="utf-8")
+    assert len(site_checks.size_faults(path)) == 1
