@@ -45,9 +45,9 @@ def test_full_search_takes_the_largest_entries(generator):
 
 
 def test_rook_pivots_are_largest_in_row_and_column(generator):
-    matrix = torch.randn(6, 40, 30, generator=generator)
+    matrix = torch.randn(60, 40, 30, generator=generator)  # a few would pass by luck
     found = rank_revealing_lu(matrix, max_rank=1, search="rook", generator=generator)
-    each = torch.arange(6)
+    each = torch.arange(60)
     size = found.pivots[:, 0].abs()
     assert_close(matrix[each, found.rows[:, 0]].abs().amax(-1), size)
     assert_close(matrix[each, :, found.cols[:, 0]].abs().amax(-1), size)
