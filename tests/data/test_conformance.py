@@ -250,3 +250,10 @@ def test_the_smallest_volume(generator):
     cube = volume.cubes(torch.zeros(1, 3, dtype=torch.int64), size=3)
     assert cube.sum() == 7
     assert cube[0, 0, 1, 1, 1] == 7
+
+
+def test_bfloat16_has_no_numpy_and_still_reads():
+    values = torch.arange(64.0).reshape(4, 4, 4).bfloat16()
+    cubes = data.ArrayVolume(values).cubes(torch.tensor([[1, 1, 1], [0, 3, 3]]), size=3)
+    assert torch.equal(cubes[0, 0], values[:3, :3, :3])
+    assert cubes[1, 0].float().sum() == values[:2, 2:, 2:].float().sum()

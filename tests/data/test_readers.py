@@ -246,6 +246,18 @@ def test_two_processes_may_convert_at_once(tmp_path):
     assert torch.equal(data.open_volume(path, cache=cache).read(), torch.from_numpy(stored()))
 
 
+def test_the_unpacked_file_appears_by_one_rename(tmp_path, monkeypatch):
+    path, cache = nifti(tmp_path, stored(), ".nii.gz"), tmp_path / "cache"
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(PermissionError):
+        data.open_volume(path, cache=cache)
+    assert not list(cache.iterdir())
+
+
 def test_a_changed_gz_is_converted_again(tmp_path):
     cache = tmp_path / "cache"
     data.open_volume(nifti(tmp_path, stored(), ".nii.gz"), cache=cache)
