@@ -209,6 +209,14 @@ def alt_text(nb: Notebook) -> Iterator[Finding]:
             yield Finding(i, "alt", f"{fix} (cell metadata mystnb.image.alt)")
 
 
+def tables(nb: Notebook) -> Iterator[Finding]:
+    """A screen reader reads the head of a column before each cell below it."""
+    for i, text, _ in nb.of("markdown"):
+        for head in re.findall(r"^(\|.*\|)[ \t]*\n\|[-:| ]+\|[ \t]*$", text, re.MULTILINE):
+            if not all(name.strip() for name in head.strip("|").split("|")):
+                yield Finding(i, "tables", f"a column of {head!r} has no name; name each column")
+
+
 def hook(nb: Notebook) -> Iterator[Finding]:
     """A reader sees what it is about before the first line of code that matters."""
     before = []
@@ -300,6 +308,7 @@ EVERYWHERE: tuple[Rule, ...] = (
     cell_length,
     headings,
     alt_text,
+    tables,
     slider,
     provenance,
 )

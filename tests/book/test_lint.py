@@ -74,6 +74,7 @@ BREAKS = [
     ("alt", append("code", "show.slices(volume)")),
     ("alt", append("code", "figure, ax = plt.subplots()")),
     ("alt", edit("ax.semilogy", metadata={"mystnb": {"image": {"alt": "image"}}})),
+    ("tables", append("markdown", "| | error |\n|---|---|\n| TT | 0.1 |")),
     ("slider", replace("show.explore(", "print(")),
     ("provenance", edit("run.provenance(", metadata={})),
     ("provenance", lambda c: c["cells"].append(copy.deepcopy(cell_with(c, "my_guess = 1")))),
