@@ -109,3 +109,14 @@ def test_a_changed_source_makes_the_site_stale(tmp_path, monkeypatch):
     assert build.is_fresh()
     (tmp_path / "cpic" / "a.py").write_text("2")
     assert not build.is_fresh()
+
+
+def test_cards_state_the_minutes_of_their_chapters():
+    intro = (ROOT / "book" / "intro.ipynb").read_text(encoding="utf-8")
+    cards = re.findall(r":link: (\d\d_\w+).*?(\d+) minutes", intro, re.DOTALL)
+    stated = {}
+    for name, _ in cards:
+        chapter = (ROOT / "book" / f"{name}.ipynb").read_text(encoding="utf-8")
+        stated[name] = re.search(r"\*\*(\d+) minutes", chapter)[1]
+    assert len(cards) >= 4
+    assert dict(cards) == stated
