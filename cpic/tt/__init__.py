@@ -1,6 +1,7 @@
 """Tensor trains: hold, round, search and rebuild tensors through few of their entries."""
 
-from cpic.tt._cross import CrossResult, CrossState, cross
+from cpic.tt._cross import cross
+from cpic.tt._cross_run import CrossResult, CrossState
 from cpic.tt._entries import Entries, dense_entries
 from cpic.tt._interpolate import interpolate
 from cpic.tt._ledger import CrossLedger

@@ -9,15 +9,12 @@ Shapes: `K` tensors, `d` sites.
 References: {cite}`oseledets2010ttcross`, {cite}`savostyanov2014quasioptimality`.
 """
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor
 
-from cpic.tt._cross_square import SquareSearch
+from cpic.tt._cross_run import CrossResult, CrossState, Run
 from cpic.tt._entries import Entries
 from cpic.tt._fibers import with_dtype
 from cpic.tt._ledger import CrossLedger, Reader
@@ -26,46 +23,6 @@ from cpic.tt._threads import one_thread
 from cpic.tt._train import TensorTrain
 
 Method = Literal["auto", "square", "least_squares"]
-
-
-@dataclass(frozen=True, eq=False)
-class CrossState:
-    """What a callback sees after each half-sweep.
-
-    Args:
-        half_sweep: Number of half-sweeps made.
-        sets: Index sets now.
-        train: Interpolation of this half-sweep.
-        error: Held-out relative error `(K,)`.
-        asked: Entries asked for so far, of each tensor.
-    """
-
-    half_sweep: int
-    sets: IndexSets
-    train: TensorTrain
-    error: Tensor
-    asked: int
-
-
-@dataclass(frozen=True, eq=False)
-class CrossResult:
-    """What `cross` found.
-
-    Args:
-        train: The K trains.
-        sets: Consistent index sets, for `interpolate` and as a warm start.
-        errors: Held-out errors after each half-sweep `(half_sweeps, K)`.
-        error: The last of them `(K,)`.
-        converged: Whether each search may stop `(K,)`.
-        ledger: What the search cost.
-    """
-
-    train: TensorTrain
-    sets: IndexSets
-    errors: Tensor
-    error: Tensor
-    converged: Tensor
-    ledger: CrossLedger
 
 
 def cross(
@@ -82,63 +39,101 @@ def cross(
     generator: torch.Generator,
     callback: Callable[[CrossState], object] | None = None,
     n_probes: int = 1000,
+    budget: int | None = None,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> CrossResult:
     r"""Approximate K tensors by trains that read a small part of their entries.
 
-    Carries no gradient; call `interpolate` on the returned sets for that.
+    The square search alternates half-sweeps of maxvol {cite}`oseledets2010ttcross`. With `rank` it
+    makes `sweeps` of them, each to the left and back; with `tol` alone it adds the pivots that its
+    probes miss, round after round, until the held-out error is at most `tol`, the ranks reach
+    `max_rank`, or `3 * sweeps` rounds are over. The oversampled search fits by least squares: use
+    it on measured data, which is of full rank. `"auto"` searches square, and where the error stays
+    above one per cent (and above `tol`) also oversampled; the better train of each tensor wins.
+
+    Every error is measured on `n_probes` random entries that no train is fitted to; of tensors
+    with at most 4096 entries, on all. The search looks for what it missed among another `n_probes`;
+    raise the number where features are small. Carries no gradient: pass the sets to `interpolate`.
+
+    Args:
+        entries: Maps int64 multi-indices `(K, n, d)` to real values `(K, n)`.
+        sizes: Size of each of the `d` modes.
+        n_trains: Number of tensors K, searched together; 0 gives empty trains.
+        rank: Rank of the trains, as in `cap_ranks`; lowered to what `sizes` allow.
+        tol: Relative error to reach. Needed where `rank` is not given.
+        max_rank: Bound on the rank where `rank` is not given.
+        sweeps: Bound on the sweeps.
+        method: `"square"`, `"least_squares"` or `"auto"`.
+        sets: Where to begin, for instance `result.sets` of an earlier search.
+        generator: The only source of randomness.
+        callback: Called with a `CrossState` after each half-sweep.
+        n_probes: Random entries to measure the error on, and as many to look for missed parts.
+        budget: Entries that the oversampled search may ask for, about.
+        dtype: Type of the values and trains.
+        device: Where the multi-indices and trains live.
+
+    Returns:
+        Trains, sets, held-out errors `(half_sweeps, K)`, `converged` `(K,)` and the ledger. Sets of
+        a least squares train have more right than left multi-indices. A tensor has converged where
+        its error is at most `tol`; without `tol`, at most 1e-6.
+
+    Raises:
+        ValueError: If neither `rank` nor `tol` is given, an argument does not fit, or `entries`
+            returns a wrong shape, complex, NaN or infinite values.
+
+    Example:
+        >>> seed = torch.Generator().manual_seed(0)
+        >>> found = cross(lambda i: 1.0 / (1.0 + i.sum(-1)), (20,) * 5, rank=6, generator=seed)
+        >>> bool(found.error < 1e-3), found.train.ranks
+        (True, (1, 6, 6, 6, 6, 1))
     """
+    sizes = check_sizes(sizes)
+    _check(rank, tol, max_rank, sweeps, method, n_trains, n_probes, dtype)
+    if sets is not None and (sets.sizes != sizes or sets.n_trains != n_trains):
+        raise ValueError(
+            f"cross needs starting sets for {n_trains} tensors of sizes {sizes}, got "
+            f"{sets.n_trains} of sizes {sets.sizes}."
+        )
+    device = torch.device(device)
+    ranks = cap_ranks(sizes, max_rank if rank is None else rank)
+    if n_trains == 0:
+        return _nothing(sizes, ranks, generator, dtype, device)
+    reader = Reader(with_dtype(entries, dtype), sizes, device)
     with one_thread(), torch.no_grad():
-        return _cross(
-            entries,
-            check_sizes(sizes),
-            n_trains,
-            rank,
-            tol,
-            max_rank,
-            sweeps,
-            method,
-            sets,
-            generator,
-            callback,
-            n_probes,
-            dtype,
-            torch.device(device),
+        run = Run(reader, ranks, n_trains, tol, sweeps, generator, n_probes, callback)
+        if method != "least_squares":
+            run.square(sets, adaptive=rank is None, hasty=method == "auto")
+        if method == "least_squares" or (method == "auto" and run.unlike_low_rank()):
+            run.oversampled(budget)
+        return run.result()
+
+
+def _check(rank, tol, max_rank, sweeps, method, n_trains, n_probes, dtype) -> None:
+    if rank is None and tol is None:
+        raise ValueError("cross needs a rank or a tol, got neither; pass rank=10 or tol=1e-6.")
+    if method not in get_args(Method):
+        raise ValueError(f"cross needs a method of {get_args(Method)}, got {method!r}.")
+    if tol is not None and not tol > 0:
+        raise ValueError(f"cross needs tol > 0, got {tol}; for a fixed rank pass none.")
+    numbers = {"max_rank": max_rank, "sweeps": sweeps, "n_probes": n_probes, "n_trains": n_trains}
+    for name, number in numbers.items():
+        if number < (0 if name == "n_trains" else 1):
+            raise ValueError(f"cross needs {name} >= 1, got {number}.")
+    if not dtype.is_floating_point:
+        raise ValueError(
+            f"cross needs float32 or float64, got {dtype}; search real and imaginary part apart."
         )
 
 
-def _cross(
-    entries,
-    sizes,
-    n_trains,
-    rank,
-    tol,
-    max_rank,
-    sweeps,
-    method,
-    sets,
-    generator,
-    callback,
-    n_probes,
-    dtype,
-    device,
-):
-    start = time.perf_counter()
-    reader = Reader(with_dtype(entries, dtype), sizes, device)
-    ranks = cap_ranks(sizes, max_rank if rank is None else rank)
-    search = SquareSearch(reader, n_trains, generator, n_probes)
-    search.start(sets, ranks)
-    errors = []
-    for half in range(2 * sweeps):
-        cores = search.left() if half % 2 == 0 else search.right()
-        train = TensorTrain(cores)
-        errors.append(search.error(train))
-        if callback is not None:
-            callback(CrossState(half + 1, search.sets(), train, errors[-1], reader.asked))
-        if half % 2 and tol is not None and bool((errors[-1] <= tol).all()):
-            break
-    errors = torch.stack(errors)
-    converged = errors[-1] <= (1e-6 if tol is None else tol)
-    ledger = reader.ledger(len(errors) / 2, time.perf_counter() - start)
-    return CrossResult(train, search.sets(), errors, errors[-1], converged, ledger)
+def _nothing(sizes, ranks, generator, dtype, device) -> CrossResult:
+    """The answer for no tensors at all; `entries` is not called."""
+    cores = [
+        torch.zeros(0, ranks[k], n, ranks[k + 1], dtype=dtype, device=device)
+        for k, n in enumerate(sizes)
+    ]
+    sets = IndexSets.random(sizes, ranks, generator=generator, n_trains=0).to(device)
+    none = torch.zeros(0, dtype=torch.float64, device=device)
+    return CrossResult(
+        TensorTrain(cores), sets, none[None], none, none.bool(), CrossLedger(0, 0, 0.0)
+    )

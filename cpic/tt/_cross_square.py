@@ -8,12 +8,14 @@ Shapes: `K` tensors, `l` left and `r` right multi-indices at a site of size `n`.
 References: {cite}`oseledets2010ttcross`.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from cpic.tt._ledger import Reader
-from cpic.tt._pivots import extend_left, extend_right, pick_rows
-from cpic.tt._sets import IndexSets, random_points
+from cpic.tt._pivots import draw_points, extend_left, extend_right, pick_rows
+from cpic.tt._sets import IndexSets, all_points
 from cpic.tt._train import TensorTrain
 
 
@@ -70,45 +72,69 @@ def sweep_left(
 
 
 class SquareSearch:
-    """The state of a square search: sets, ranks, and probes it does not fit."""
+    """The state of a square search: sets, ranks and probes.
 
-    def __init__(self, reader: Reader, n_trains: int, generator: torch.Generator, n_probes: int):
+    Args:
+        reader: Where the values come from.
+        probes: Multi-indices `(K, n, d)` that show what the train misses.
+        truth: Their values `(K, n)`.
+        ranks: Largest ranks of the `d + 1` bonds.
+        generator: Draws pivots.
+        sets: Sets to begin with; by default probes drawn by the square of their value.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        probes: Tensor,
+        truth: Tensor,
+        ranks: tuple[int, ...],
+        generator: torch.Generator,
+        sets: IndexSets | None = None,
+        start_rank: int | None = None,
+    ):
         self.reader, self.generator = reader, generator
-        device = reader.weights.device
-        self.probes = random_points(
-            reader.sizes, n_probes, n_trains=n_trains, generator=generator
-        ).to(device)
-        self.truth = reader.points(self.probes)
-
-    def start(self, sets: IndexSets | None, ranks: tuple[int, ...]) -> None:
-        """Begin at given sets, or at probes drawn by the square of their value."""
-        self.ranks = list(ranks)
+        self.probes, self.truth, self.ranks = probes, truth, ranks
         if sets is None:
-            points = draw_points(self.probes, self.truth, max(ranks), self.generator)
+            first = ranks if start_rank is None else [min(r, start_rank) for r in ranks]
+            points = draw_points(probes, truth**2, max(first), generator)
             sets = IndexSets.random(
-                self.reader.sizes,
-                ranks,
-                generator=self.generator,
-                n_trains=len(points),
-                points=points,
+                reader.sizes, first, generator=generator, n_trains=len(points), points=points
             )
-        self.left_sets, self.right_sets = list(sets.left), list(sets.right)
+        self.left, self.right = list(sets.left), list(sets.right)
 
-    def left(self) -> list[Tensor]:
+    def to_left(self, floor: Tensor | None = None) -> TensorTrain:
         """A half-sweep to the left."""
-        return sweep_left(self.reader, self.left_sets, self.right_sets, self.ranks)
+        ranks = list(self.ranks)
+        return TensorTrain(sweep_left(self.reader, self.left, self.right, ranks, floor))
 
-    def right(self) -> list[Tensor]:
+    def to_right(self, floor: Tensor | None = None) -> TensorTrain:
         """A half-sweep to the right."""
-        return sweep_right(self.reader, self.left_sets, self.right_sets, self.ranks)
+        ranks = list(self.ranks)
+        return TensorTrain(sweep_right(self.reader, self.left, self.right, ranks, floor))
 
     def sets(self) -> IndexSets:
         """The index sets now."""
-        return IndexSets(self.reader.sizes, tuple(self.left_sets), tuple(self.right_sets))
+        return IndexSets(self.reader.sizes, tuple(self.left), tuple(self.right))
 
-    def error(self, train: TensorTrain) -> Tensor:
-        """Relative error on the probes `(K,)`."""
-        return relative_error(self.truth, train.entries(self.probes))
+    def sets_are_square(self) -> bool:
+        """Whether every bond has as many left as right multi-indices."""
+        pairs = zip(self.left[1:], self.right, strict=False)
+        return all(before.shape[1] == after.shape[1] for before, after in pairs)
+
+    def add_missed(self, train: TensorTrain, n: int) -> None:
+        """Add the right parts of `n` probes, drawn by the square of their residual."""
+        missed = (self.truth - train.entries(self.probes)) ** 2
+        worst = missed.argmax(-1)[:, None, None].expand(-1, 1, self.probes.shape[-1])
+        points = draw_points(self.probes, missed, n - 1, self.generator)
+        points = torch.cat([self.probes.gather(1, worst), points], 1)
+        for k in range(len(self.reader.sizes) - 1):
+            whole = math.prod(self.reader.sizes[k + 1 :])
+            if self.right[k].shape[1] + n < whole:
+                self.right[k] = torch.cat([self.right[k], points[..., k + 1 :]], 1)
+            elif self.right[k].shape[1] != whole:
+                every = all_points(self.reader.sizes[k + 1 :], device=points.device)
+                self.right[k] = every.expand(len(points), -1, -1)
 
 
 def relative_error(truth: Tensor, values: Tensor) -> Tensor:
@@ -118,17 +144,3 @@ def relative_error(truth: Tensor, values: Tensor) -> Tensor:
     gap = ((truth - values) / peak).norm(dim=-1)
     size = (truth / peak).norm(dim=-1)
     return torch.where(gap > 0, gap / size, 0.0)
-
-
-def draw_points(points: Tensor, values: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Draw `n` of `points` `(K, m, d)` without repetition, the more often the larger `values`."""
-    n = min(n, points.shape[1])
-    peak = values.abs().amax(-1, keepdim=True)
-    weights = (values / torch.where(peak > 0, peak, 1.0)) ** 2
-    noise = torch.rand(
-        weights.shape, generator=generator, dtype=torch.float64, device=generator.device
-    ).to(values.device)
-    # Exponential clocks: the n that ring first are a draw without replacement.
-    clock = -noise.log() / weights.clamp_min(1e-12)
-    order = clock.argsort(-1)[:, :n]
-    return points.gather(1, order[..., None].expand(-1, -1, points.shape[-1]))

@@ -43,6 +43,7 @@ class Reader:
     def __init__(self, entries: Entries, sizes: tuple[int, ...], device: torch.device):
         self.entries, self.sizes, self.asked = entries, sizes, 0
         self.keys: list[Tensor] = []
+        self.scale: Tensor | None = None  # (K, 1), divides every value
         if math.prod(sizes) < 2**62:
             weights = [math.prod(sizes[k + 1 :]) for k in range(len(sizes))]
         else:  # odd multipliers of a linear congruential generator; products wrap around
@@ -53,7 +54,8 @@ class Reader:
         """Values `(K, n)` at `indices` `(K, n, d)`."""
         self.asked += indices.shape[1]
         self.keys.append((indices * self.weights).sum(-1))
-        return ask(self.entries, indices)
+        values = ask(self.entries, indices)
+        return values if self.scale is None else values / self.scale
 
     def fibers(self, left: Tensor, right: Tensor) -> Tensor:
         """Values `(K, l, n, r)` on left x [n] x right, at the site between the two."""
@@ -66,6 +68,7 @@ class Reader:
         indices = fiber_indices(left, n, right)
         self.asked += indices.shape[1]
         values = ask(self.entries, indices)
+        values = values if self.scale is None else values / self.scale
         return values.unflatten(1, (left.shape[1], n, right.shape[1]))
 
     def ledger(self, sweeps: float, seconds: float) -> CrossLedger:

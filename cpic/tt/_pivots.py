@@ -63,3 +63,22 @@ def extend_right(after: Tensor, rows: Tensor) -> Tensor:
     parent = rows - step * n_after
     kept = after.gather(1, parent[..., None].expand(-1, -1, after.shape[-1]))
     return torch.cat([step[..., None], kept], -1)
+
+
+def take_blocks(matrix: Tensor, rows: Tensor) -> Tensor:
+    """Rows `(K, r)` of matrices `(K, m, c)`."""
+    return matrix.gather(1, rows[..., None].expand(-1, -1, matrix.shape[2]))
+
+
+def draw_points(points: Tensor, weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Draw `n` of `points` `(K, m, d)` without repetition, with odds `weights` `(K, m)`."""
+    n = min(n, points.shape[1])
+    peak = weights.amax(-1, keepdim=True)
+    weights = weights / torch.where(peak > 0, peak, 1.0)
+    noise = torch.rand(
+        tuple(weights.shape), generator=generator, dtype=torch.float64, device=generator.device
+    ).to(weights.device)
+    # Exponential clocks: the n that ring first are a draw without replacement.
+    clock = -noise.log() / weights.clamp_min(1e-12)
+    order = clock.argsort(-1)[:, :n]
+    return points.gather(1, order[..., None].expand(-1, -1, points.shape[-1]))

@@ -1,0 +1,190 @@
+r"""One search from its first probe to its result.
+
+The values are divided by a power of two near their largest probe, so that tensors of any scale give
+the same search; the last core gets the factor back.
+
+Shapes: `K` tensors, `d` sites.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cpic.tt._cross_oversampled import Oversampled, sets_of
+from cpic.tt._cross_square import SquareSearch, relative_error
+from cpic.tt._ledger import CrossLedger, Reader
+from cpic.tt._sets import IndexSets, all_points, random_points
+from cpic.tt._train import TensorTrain
+
+_SMALL = 4096  # tensors of at most so many entries are checked on all of them
+
+
+@dataclass(frozen=True, eq=False)
+class CrossState:
+    """What a callback sees after each half-sweep.
+
+    Args:
+        half_sweep: Number of half-sweeps made.
+        sets: Index sets now.
+        train: Interpolation of this half-sweep.
+        error: Held-out relative error `(K,)`.
+        asked: Entries asked for so far, of each tensor.
+    """
+
+    half_sweep: int
+    sets: IndexSets
+    train: TensorTrain
+    error: Tensor
+    asked: int
+
+
+@dataclass(frozen=True, eq=False)
+class CrossResult:
+    """What `cross` found.
+
+    Args:
+        train: The K trains.
+        sets: Consistent index sets, for `interpolate` and as a warm start.
+        errors: Held-out errors after each half-sweep `(half_sweeps, K)`.
+        error: The last of them `(K,)`.
+        converged: Whether each search may stop `(K,)`.
+        ledger: What the search cost.
+    """
+
+    train: TensorTrain
+    sets: IndexSets
+    errors: Tensor
+    error: Tensor
+    converged: Tensor
+    ledger: CrossLedger
+
+
+class Run:
+    """The state of one call of `cross`."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        ranks: tuple[int, ...],
+        n_trains: int,
+        tol: float | None,
+        sweeps: int,
+        generator: torch.Generator,
+        n_probes: int,
+        callback: Callable[[CrossState], object] | None,
+    ):
+        self.start = time.perf_counter()
+        self.reader, self.ranks, self.tol, self.sweeps = reader, ranks, tol, sweeps
+        self.generator, self.callback, self.halves = generator, callback, 0
+        sizes, device = reader.sizes, reader.weights.device
+        if math.prod(sizes) <= _SMALL:
+            both = all_points(sizes, device=device).expand(n_trains, -1, -1)
+            self.probes = self.held_out = both
+            raw = reader.points(both)
+            seen, truth = raw, raw
+        else:
+            both = random_points(sizes, 2 * n_probes, n_trains=n_trains, generator=generator)
+            both = both.to(device)
+            raw = reader.points(both)
+            self.probes, self.held_out = both[:, :n_probes], both[:, n_probes:]
+            seen, truth = raw[:, :n_probes], raw[:, n_probes:]
+        peak = raw.abs().amax(-1, keepdim=True)
+        exponent = torch.where(peak > 0, torch.frexp(peak).exponent, 0)
+        self.factor = torch.ldexp(torch.ones_like(peak), exponent)
+        reader.scale = self.factor
+        self.seen, self.truth = seen / self.factor, truth / self.factor
+        self.errors: list[Tensor] = []
+
+    def _note(self, train: TensorTrain, sets: IndexSets) -> None:
+        self.train, self.sets = train, sets
+        self.errors.append(relative_error(self.truth, train.entries(self.held_out)))
+        self.halves += 1
+        if self.callback is not None:
+            state = CrossState(
+                self.halves, sets, self._rescaled(train), self.errors[-1], self.reader.asked
+            )
+            self.callback(state)
+
+    def _rescaled(self, train: TensorTrain) -> TensorTrain:
+        *first, last = train.cores
+        return TensorTrain([*first, last * self.factor[:, :, None, None]])
+
+    def square(self, sets: IndexSets | None, *, adaptive: bool, hasty: bool) -> None:
+        """Search square; `hasty` gives up after a sweep that is far from any low rank."""
+        start_rank = 4 if adaptive else None
+        search = SquareSearch(
+            self.reader, self.probes, self.seen, self.ranks, self.generator, sets, start_rank
+        )
+        if adaptive:
+            self._grow(search)
+            return
+        extra = max(1, max(self.ranks) // 5)
+        for sweep in range(self.sweeps):
+            self._note(search.to_left(), search.sets())
+            last = sweep == self.sweeps - 1
+            if not last and sweep % 2 == 0:  # what the probes miss competes with the old pivots
+                search.add_missed(self.train, extra)
+            self._note(search.to_right(), search.sets())
+            fine = self.tol is not None and bool((self.errors[-1] <= self.tol).all())
+            lost = hasty and sweep == 1 and bool((self.errors[-1] > 0.05).all())
+            if search.sets_are_square() and (fine or lost):
+                break
+
+    def _grow(self, search: SquareSearch) -> None:
+        assert self.tol is not None
+        floor = self.tol / 3 * self.seen.square().mean(-1).sqrt()
+        for round_ in range(3 * self.sweeps):
+            train = search.to_right(floor)
+            self._note(train, search.sets())
+            residual = relative_error(self.seen, train.entries(self.probes))
+            fine = bool(((residual <= self.tol) & (self.errors[-1] <= self.tol)).all())
+            rank = max(train.ranks)
+            full = all(r >= cap for r, cap in zip(train.ranks, self.ranks, strict=True))
+            if fine or (full and round_ > 1):
+                break
+            search.add_missed(train, max(4, rank // 2))
+        self._note(search.to_left(floor), search.sets())
+        self._note(search.to_right(), search.sets())
+
+    def unlike_low_rank(self) -> bool:
+        """Whether the square search ended far above what exact interpolation reaches."""
+        bound = 0.01 if self.tol is None else max(0.01, self.tol)
+        return bool((self.errors[-1] > bound).any())
+
+    def oversampled(self, budget: int | None) -> None:
+        """Fit by least squares; keep an earlier square train where that one is better."""
+        before = (self.train, self.errors[-1]) if self.errors else None
+        points = torch.cat([self.probes, self.held_out], 1)
+        values = torch.cat([self.seen, self.truth], 1)
+        search = Oversampled(self.reader, points, values, self.ranks, self.generator, budget=budget)
+        train = search.run()
+        if before is not None:
+            error = relative_error(self.truth, train.entries(self.held_out))
+            if bool((before[1] < error).all()):
+                return
+            train = _better(before[0], train, before[1] < error)
+        self._note(train, sets_of(train, n_columns=4 * max(train.ranks)))
+
+    def result(self) -> CrossResult:
+        """The last train and the books."""
+        errors = torch.stack(self.errors)
+        converged = errors[-1] <= (1e-6 if self.tol is None else self.tol)
+        ledger = self.reader.ledger(self.halves / 2, time.perf_counter() - self.start)
+        train = self._rescaled(self.train)
+        return CrossResult(train, self.sets, errors, errors[-1], converged, ledger)
+
+
+def _better(first: TensorTrain, second: TensorTrain, use_first: Tensor) -> TensorTrain:
+    """Of each tensor the first train or the second, with ranks padded to the larger ones."""
+    cores = []
+    for a, b in zip(first.cores, second.cores, strict=True):
+        shape = [max(m, n) for m, n in zip(a.shape, b.shape, strict=True)]
+        pair = a.new_zeros(2, *shape)
+        pair[0, :, : a.shape[1], :, : a.shape[3]] = a
+        pair[1, :, : b.shape[1], :, : b.shape[3]] = b
+        cores.append(torch.where(use_first[:, None, None, None], pair[0], pair[1]))
+    return TensorTrain(cores)
