@@ -92,15 +92,15 @@ def _plan_of(groups: tuple[range, ...], sizes: Sequence[int], columns: int) -> P
     rows, ends, inner = math.ceil(1.4 * columns), 6 * columns, 2 * columns
     wide = [math.prod(sizes[k] for k in group) for group in groups]
     centre = len(groups) // 2
-    cost = 0
-    for sides in (wide[:centre], wide[:centre:-1]):
-        reach = 1
-        for k, n in enumerate(sides):
-            cost += reach * n * (inner if k else ends)
+    cost, reached = 0, []
+    for inwards in (wide[:centre], wide[:centre:-1]):
+        reach, rest = 1, math.prod(wide)
+        for step, n in enumerate(inwards):
+            rest //= n
+            cost += reach * n * min(inner if step else ends, rest)
             reach = min(rows, reach * n)
-    left = min(rows, math.prod(wide[:centre]))
-    right = min(rows, math.prod(wide[centre + 1 :]))
-    return Plan(groups, columns, rows, ends, inner, cost + left * wide[centre] * right)
+        reached.append(reach)
+    return Plan(groups, columns, rows, ends, inner, cost + reached[0] * wide[centre] * reached[1])
 
 
 def fit_sampled(
@@ -129,9 +129,11 @@ def fit_sampled(
     left = sampler.side(range(centre), mirrored=False)
     right = sampler.side(range(len(plan.groups) - 1, centre, -1), mirrored=True)
     values = sampler.block(left.rows, centre, right.rows)
-    k, _, n, q = values.shape
-    core = _fit(left.values, values.flatten(2)).view(k, -1, n, q)
-    core = _fit(right.values, core.flatten(1, 2).mT).mT.reshape(k, -1, n, right.values.shape[-1])
+    k, _, n, _ = values.shape
+    core = values if left.values is None else _fit(left.values, values.flatten(2))
+    core = core.reshape(k, -1, n, right.rows.shape[1])
+    if right.values is not None:
+        core = _fit(right.values, core.flatten(1, 2).mT).mT.unflatten(1, (-1, n))
     cores = [*left.cores, core, *right.cores[::-1]]
     sites = [
         site
@@ -142,11 +144,14 @@ def fit_sampled(
 
 
 class _Side(NamedTuple):
-    """Cores of one side, the rows kept last `(K, p, sites)` and the basis there `(K, p, R)`."""
+    """Cores of one side, the rows kept last `(K, p, sites)` and the basis there `(K, p, R)`.
+
+    A side without groups has one empty row and no basis.
+    """
 
     cores: list[Tensor]
     rows: Tensor
-    values: Tensor
+    values: Tensor | None
 
 
 class _Sampler:
@@ -161,7 +166,12 @@ class _Sampler:
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, len(group))
 
     def _random(self, sites: range, count: int) -> Tensor:
-        """Multi-indices `(K, count, sites)`: random ones and those that must be passed."""
+        """Multi-indices `(K, count, sites)`: those that must be passed, then random ones.
+
+        Where there are no more than `count`, all of them.
+        """
+        if math.prod(self.sizes[k] for k in sites) <= count:
+            return self._positions(sites).expand(self.k, -1, -1)
         bounds = torch.tensor([self.sizes[k] for k in sites], dtype=torch.float64)
         shape = (self.k, count, len(sites))
         draw = torch.rand(shape, generator=self.generator, dtype=torch.float64)
@@ -203,8 +213,6 @@ class _Sampler:
             values = values.take_along_dim(kept, 1)
             rows = pairs.take_along_dim(kept, 1)
             cores.append(core.permute(0, 3, 2, 1) if mirrored else core)
-        if values is None:
-            values = self.read(rows.new_zeros(self.k, 1, d)).new_ones(self.k, 1, 1)
         return _Side(cores, rows, values)
 
     def _pairs(self, rows: Tensor, places: Tensor, mirrored: bool) -> Tensor:
