@@ -66,9 +66,7 @@ def test_failures_are_kept_and_the_rest_runs(tmp_path):
 
 
 def test_peak_memory_is_that_of_the_kernel(tmp_path):
-    path = notebook(
-        tmp_path / "a.ipynb", "x = bytes(b'x') * 300_000_000; del x"
-    )
+    path = notebook(tmp_path / "a.ipynb", "x = bytes(b'x') * 300_000_000; del x")
     (result,) = run_chapters([path], out=tmp_path / "out", progress=False)
     assert 300 < result.peak_mib < 600
 
@@ -99,9 +97,7 @@ def test_chapters_are_found_by_name_and_number(tmp_path):
     assert stems("2", "01", "intro", "01_low_rank.ipynb") == [
         "02_trains", "01_low_rank", "intro", "01_low_rank",
     ]  # fmt: skip
-    with pytest.raises(
-        FileNotFoundError, match="choose of 01_low_rank, 02_trains"
-    ):
+    with pytest.raises(FileNotFoundError, match="choose of 01_low_rank, 02_trains"):
         stems("9")
     with pytest.raises(FileNotFoundError, match="needs its notebooks"):
         find_chapters(book=tmp_path / "nowhere")

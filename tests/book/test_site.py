@@ -1,6 +1,7 @@
 """The built pages in a real browser, with the network off."""
 
 import base64
+import importlib
 import re
 
 import pytest
@@ -74,6 +75,13 @@ def test_page_has_its_card_and_buttons(site, name):
     is_notebook = name in INTERACTIVE
     assert ("colab.research.google.com" in html) == is_notebook
     assert ("mybinder.org" in html) == is_notebook
+
+
+@pytest.mark.parametrize("name", ["linalg", "tt", "data", "show"])
+def test_reference_has_every_public_name(site, name):
+    package = importlib.import_module(f"cpic.{name}")
+    html = (site / "book" / "api.html").read_text(encoding="utf-8")
+    assert [n for n in package.__all__ if f'id="cpic.{name}.{n}"' not in html] == []
 
 
 PIXEL = (
