@@ -3,6 +3,7 @@
 from cpic.tt._cross import cross
 from cpic.tt._cross_run import CrossResult, CrossState
 from cpic.tt._entries import Entries, dense_entries
+from cpic.tt._extrema import Extrema, find_extrema
 from cpic.tt._interpolate import interpolate
 from cpic.tt._ledger import CrossLedger
 from cpic.tt._quantics import Quantics
@@ -15,12 +16,14 @@ __all__ = [
     "CrossResult",
     "CrossState",
     "Entries",
+    "Extrema",
     "IndexSets",
     "Quantics",
     "TensorTrain",
     "cap_ranks",
     "cross",
     "dense_entries",
+    "find_extrema",
     "interpolate",
     "tt_svd",
 ]

@@ -137,18 +137,25 @@ class Run:
     def _grow(self, search: SquareSearch) -> None:
         assert self.tol is not None
         floor = self.tol / 3 * self.seen.square().mean(-1).sqrt()
-        for round_ in range(3 * self.sweeps):
+        self.reader.remember = True
+        for _ in range(3 * self.sweeps):
             train = search.to_right(floor)
             self._note(train, search.sets())
-            residual = relative_error(self.seen, train.entries(self.probes))
-            fine = bool(((residual <= self.tol) & (self.errors[-1] <= self.tol)).all())
-            rank = max(train.ranks)
-            full = all(r >= cap for r, cap in zip(train.ranks, self.ranks, strict=True))
-            if fine or (full and round_ > 1):
-                break
-            search.add_missed(train, max(4, rank // 2))
+            if self._fine(train):
+                # Sets that fit each other: right ones for these left ones, left ones for those.
+                self._note(search.to_left(floor), search.sets())
+                train = search.to_right()
+                self._note(train, search.sets())
+                if self._fine(train):
+                    return
+                floor = floor / 3
+            search.add_missed(train, max(4, max(train.ranks) // 2))
         self._note(search.to_left(floor), search.sets())
         self._note(search.to_right(), search.sets())
+
+    def _fine(self, train: TensorTrain) -> bool:
+        missed = relative_error(self.seen, train.entries(self.probes))
+        return bool((torch.maximum(missed, self.errors[-1]) <= self.tol).all())
 
     def unlike_low_rank(self) -> bool:
         """Whether the square search ended far above what exact interpolation reaches."""

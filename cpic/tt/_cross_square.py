@@ -24,6 +24,7 @@ def sweep_right(
     left: list[Tensor],
     right: list[Tensor],
     ranks: list[int],
+    generator: torch.Generator,
     floor: Tensor | None = None,
 ) -> list[Tensor]:
     """Choose the left sets anew, in place; return the cores of the interpolation.
@@ -33,6 +34,7 @@ def sweep_right(
         left: Left sets; `left[0]` is kept.
         right: Right sets, kept.
         ranks: Largest ranks of the `d + 1` bonds; lowered in place where `floor` says so.
+        generator: As in `pick_rows`.
         floor: As in `pick_rows`.
     """
     cores = []
@@ -42,7 +44,9 @@ def sweep_right(
         if k == last:
             cores.append(fibers)
             break
-        rows, coeffs = pick_rows(fibers.flatten(1, 2), max_rank=ranks[k + 1], floor=floor)
+        rows, coeffs = pick_rows(
+            fibers.flatten(1, 2), max_rank=ranks[k + 1], generator=generator, floor=floor
+        )
         ranks[k + 1] = rows.shape[1]
         left[k + 1] = extend_left(left[k], rows, n)
         cores.append(coeffs.unflatten(1, (left[k].shape[1], n)))
@@ -54,6 +58,7 @@ def sweep_left(
     left: list[Tensor],
     right: list[Tensor],
     ranks: list[int],
+    generator: torch.Generator,
     floor: Tensor | None = None,
 ) -> list[Tensor]:
     """Choose the right sets anew, in place: the mirror of `sweep_right`."""
@@ -63,7 +68,9 @@ def sweep_left(
         if k == 0:
             cores.append(fibers)
             break
-        rows, coeffs = pick_rows(fibers.flatten(2).mT.contiguous(), max_rank=ranks[k], floor=floor)
+        rows, coeffs = pick_rows(
+            fibers.flatten(2).mT.contiguous(), max_rank=ranks[k], generator=generator, floor=floor
+        )
         ranks[k] = rows.shape[1]
         right[k - 1] = extend_right(right[k], rows)
         n_right = right[k].shape[1]
@@ -106,12 +113,16 @@ class SquareSearch:
     def to_left(self, floor: Tensor | None = None) -> TensorTrain:
         """A half-sweep to the left."""
         ranks = list(self.ranks)
-        return TensorTrain(sweep_left(self.reader, self.left, self.right, ranks, floor))
+        return TensorTrain(
+            sweep_left(self.reader, self.left, self.right, ranks, self.generator, floor)
+        )
 
     def to_right(self, floor: Tensor | None = None) -> TensorTrain:
         """A half-sweep to the right."""
         ranks = list(self.ranks)
-        return TensorTrain(sweep_right(self.reader, self.left, self.right, ranks, floor))
+        return TensorTrain(
+            sweep_right(self.reader, self.left, self.right, ranks, self.generator, floor)
+        )
 
     def sets(self) -> IndexSets:
         """The index sets now."""

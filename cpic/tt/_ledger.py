@@ -44,6 +44,10 @@ class Reader:
         self.entries, self.sizes, self.asked = entries, sizes, 0
         self.keys: list[Tensor] = []
         self.scale: Tensor | None = None  # (K, 1), divides every value
+        self.remember = False  # pays where half-sweeps repeat most of their entries
+        self.marks = torch.zeros(0, dtype=torch.int64, device=device)
+        self.memory = torch.zeros(0, device=device)
+        self.news: list[tuple[Tensor, Tensor]] = []
         if math.prod(sizes) < 2**62:
             weights = [math.prod(sizes[k + 1 :]) for k in range(len(sizes))]
         else:  # odd multipliers of a linear congruential generator; products wrap around
@@ -52,10 +56,7 @@ class Reader:
 
     def points(self, indices: Tensor) -> Tensor:
         """Values `(K, n)` at `indices` `(K, n, d)`."""
-        self.asked += indices.shape[1]
-        self.keys.append((indices * self.weights).sum(-1))
-        values = ask(self.entries, indices)
-        return values if self.scale is None else values / self.scale
+        return self._ask(indices, (indices * self.weights).sum(-1))
 
     def fibers(self, left: Tensor, right: Tensor) -> Tensor:
         """Values `(K, l, n, r)` on left x [n] x right, at the site between the two."""
@@ -64,12 +65,49 @@ class Reader:
         before = (left * self.weights[:site]).sum(-1)[:, :, None, None]
         after = (right * self.weights[site + 1 :]).sum(-1)[:, None, None]
         steps = torch.arange(n, device=left.device)[:, None] * self.weights[site]
-        self.keys.append((before + steps + after).flatten(1))
+        keys = (before + steps + after).flatten(1)
         indices = fiber_indices(left, n, right)
-        self.asked += indices.shape[1]
-        values = ask(self.entries, indices)
-        values = values if self.scale is None else values / self.scale
+        values = self._read(indices, keys) if self.remember else self._ask(indices, keys)
         return values.unflatten(1, (left.shape[1], n, right.shape[1]))
+
+    def _ask(self, indices: Tensor, keys: Tensor) -> Tensor:
+        self.keys.append(keys)
+        self.asked += keys.shape[1]
+        values = ask(self.entries, indices)
+        return values if self.scale is None else values / self.scale
+
+    def _read(self, indices: Tensor, keys: Tensor) -> Tensor:
+        """Take from memory what is there and ask for the rest, for as many in every tensor."""
+        marks = keys + self._shift(keys)
+        place = torch.searchsorted(self.marks, marks).clamp_max(max(len(self.marks) - 1, 0))
+        if len(self.marks):
+            known = self.marks[place] == marks
+            values = self.memory[place]
+        else:
+            known = torch.zeros_like(keys, dtype=torch.bool)
+            values = self.memory.new_zeros(keys.shape)
+        count = int((~known).sum(1).max())
+        if count:
+            missing = known.long().argsort(dim=1, stable=True)[:, :count]
+            rows = missing[..., None].expand(-1, -1, indices.shape[-1])
+            fresh = self._ask(indices.gather(1, rows), keys.gather(1, missing))
+            values = values.to(fresh.dtype).scatter(1, missing, fresh)
+            self.news.append((marks.gather(1, missing).flatten(), fresh.flatten()))
+        return values
+
+    def _shift(self, keys: Tensor) -> Tensor:
+        """Keeps the keys of different tensors apart."""
+        return torch.arange(len(keys), device=keys.device)[:, None] * 0x2545F4914F6CDD1D
+
+    def settle(self) -> None:
+        """Sort what was asked lately into the memory; once a half-sweep is often enough."""
+        if not self.news:
+            return
+        marks = torch.cat([self.marks, *(mark for mark, _ in self.news)])
+        values = [value for _, value in self.news]
+        memory = torch.cat([self.memory.to(values[0].dtype), *values])
+        self.marks, order = marks.sort()
+        self.memory, self.news = memory[order], []
 
     def ledger(self, sweeps: float, seconds: float) -> CrossLedger:
         """The books so far."""

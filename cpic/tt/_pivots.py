@@ -11,12 +11,24 @@ from torch import Tensor
 from cpic.linalg import maxvol
 
 
-def pick_rows(matrix: Tensor, *, max_rank: int, floor: Tensor | None = None, swaps: int = 10):
+def pick_rows(
+    matrix: Tensor,
+    *,
+    max_rank: int,
+    generator: torch.Generator,
+    floor: Tensor | None = None,
+    swaps: int = 30,
+) -> tuple[Tensor, Tensor]:
     """Rows that carry each matrix, and the coefficients that rebuild it from them.
+
+    Where fewer rows than columns are wanted, the columns are mixed at random first: then the
+    leading ones span the dominant part, and the pivots of an elimination fall with the rank. An
+    elimination of unmixed columns would let a negligible one hide a later one.
 
     Args:
         matrix: `(K, m, c)`.
         max_rank: Largest number of rows to keep.
+        generator: Mixes the columns.
         floor: `(K,)` size below which a pivot of the elimination does not count. The number of
             rows is then the largest count in the batch.
         swaps: Bound on the maxvol swaps.
@@ -25,28 +37,20 @@ def pick_rows(matrix: Tensor, *, max_rank: int, floor: Tensor | None = None, swa
         `rows` int64 `(K, r)`, `coeffs` `(K, m, r)` with `coeffs @ matrix[rows]` close to
         `matrix`, equal where the rank allows.
     """
-    k, m, c = matrix.shape
+    m, c = matrix.shape[1:]
     rank = min(max_rank, m, c)
     if floor is not None or rank < c:
-        sizes = column_pivots(matrix)
-        order = sizes.argsort(1, descending=True)
+        mixer = torch.randn(
+            c, min(m, c), generator=generator, dtype=matrix.dtype, device=generator.device
+        ).to(matrix.device)
+        matrix = matrix @ (mixer / c**0.5)
         if floor is not None:
+            sizes = torch.linalg.lu_factor_ex(matrix).LU.diagonal(dim1=-2, dim2=-1).abs()
             count = (sizes > floor[:, None]).sum(1)
-            rank = max(1, min(rank, int(count.max()) if len(count) else 1))
-        columns = order[:, :rank]
-        matrix = matrix.gather(2, columns[:, None].expand(k, m, rank))
+            rank = max(1, min(rank, int(count.max())))
+        matrix = matrix[..., :rank]
     found = maxvol(matrix, max_iters=swaps, on_deficient="report")
     return found.rows, found.coeffs
-
-
-def column_pivots(matrix: Tensor) -> Tensor:
-    """Size of the pivot that an elimination finds in each column `(K, c)`."""
-    k, m, c = matrix.shape
-    factors = torch.linalg.lu_factor_ex(matrix).LU
-    diagonal = factors.diagonal(dim1=-2, dim2=-1).abs()
-    if m < c:
-        diagonal = torch.cat([diagonal, diagonal.new_zeros(k, c - m)], 1)
-    return diagonal
 
 
 def extend_left(before: Tensor, rows: Tensor, size: int) -> Tensor:

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cpic.tt._pivots import extend_left, extend_right
+
 
 def cap_ranks(sizes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ...]:
     """Largest ranks that `sizes` allow, not above `rank`.
@@ -41,7 +43,7 @@ def cap_ranks(sizes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ...
     sizes = check_sizes(sizes)
     d = len(sizes)
     ranks = [int(rank)] * (d - 1) if isinstance(rank, int) else [int(r) for r in rank]
-    if len(ranks) == d + 1:
+    if len(ranks) == d + 1 and ranks[0] == ranks[-1] == 1:
         ranks = ranks[1:-1]
     if len(ranks) != d - 1 or any(r < 1 for r in ranks):
         raise ValueError(
@@ -146,7 +148,7 @@ class IndexSets:
         sizes, ranks = check_sizes(sizes), cap_ranks(sizes, rank)
         d, n = len(sizes), max(ranks)
         if points is None:
-            points = random_points(sizes, n, n_trains=n_trains, generator=generator)
+            return cls(sizes, *_random_sides(sizes, ranks, n_trains, generator))
         if points.shape[1] < n:
             more = random_points(sizes, n - points.shape[1], n_trains=n_trains, generator=generator)
             points = torch.cat([points, more.to(points.device)], 1)
@@ -237,6 +239,27 @@ class IndexSets:
                 f"IndexSets.load needs a file written by IndexSets.save, got {path}."
             ) from error
         return cls(sizes, *sides)
+
+
+def _random_sides(
+    sizes: tuple[int, ...], ranks: tuple[int, ...], n_trains: int, generator: torch.Generator
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Nested sets of different multi-indices: extensions drawn without repetition."""
+    d, device = len(sizes), generator.device
+
+    def draw(count: int, total: int) -> Tensor:
+        noise = torch.rand(n_trains, total, generator=generator, device=device)
+        return noise.argsort(-1)[:, :count].sort(-1).values
+
+    empty = torch.zeros(n_trains, 1, 0, dtype=torch.int64, device=device)
+    left, right = [empty], [empty]
+    for k in range(d - 1):
+        rows = draw(ranks[k + 1], ranks[k] * sizes[k])
+        left.append(extend_left(left[-1], rows, sizes[k]))
+    for k in range(d - 1, 0, -1):
+        rows = draw(ranks[k], ranks[k + 1] * sizes[k])
+        right.insert(0, extend_right(right[0], rows))
+    return left, right
 
 
 def random_points(
