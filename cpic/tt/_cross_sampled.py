@@ -4,7 +4,7 @@ Interpolation through exactly r pivots amplifies what lies outside rank r, and o
 much. Here consecutive sites are first merged into few groups, so that few bonds have to be guessed
 from samples. Then, with R > r columns,
 
-1. from the left end, and mirrored from the right one: the fibers of a group through random
+1. from the left end, and mirrored from the right one: the fibers of a group through drawn
    multi-indices of the other groups give, by SVD, an orthonormal basis U of R columns; p > R of its
    rows are kept, chosen by rectangular maxvol, and carry the search to the next group;
 2. the core of the middle group solves  min | B_l C B_r^T - V |,  where V holds the entries on the
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from cpic.linalg import rect_maxvol
+from cpic.tt._pivots import draw_points
 from cpic.tt._train import TensorTrain
 
 Read = Callable[[Tensor], Tensor]
@@ -108,10 +109,9 @@ def fit_sampled(
     sizes: Sequence[int],
     plan: Plan,
     *,
-    n_trains: int,
+    points: Tensor,
+    weights: Tensor,
     generator: torch.Generator,
-    through: Tensor | None = None,
-    device: torch.device | str = "cpu",
 ) -> TensorTrain:
     """Sample by `plan` and return the fitted train, not yet rounded.
 
@@ -119,12 +119,11 @@ def fit_sampled(
         read: Values `(K, n)` at multi-indices `(K, n, d)`.
         sizes: Size of each of the `d` sites.
         plan: From `make_plan`.
-        n_trains: K.
-        generator: Draws the fibers, on the CPU.
-        through: Multi-indices `(K, q, d)` that the fibers must pass, such as features found.
-        device: Where the indices lie.
+        points: Multi-indices `(K, q, d)` to draw fibers through.
+        weights: Their odds `(K, q)`; magnitudes of the entries there keep fibers out of the void.
+        generator: Draws the fibers.
     """
-    sampler = _Sampler(read, sizes, plan, n_trains, generator, through, torch.device(device))
+    sampler = _Sampler(read, list(sizes), plan, points, weights, generator)
     centre = len(plan.groups) // 2
     left = sampler.side(range(centre), mirrored=False)
     right = sampler.side(range(len(plan.groups) - 1, centre, -1), mirrored=True)
@@ -155,30 +154,22 @@ class _Side(NamedTuple):
 
 
 class _Sampler:
-    def __init__(self, read, sizes, plan, n_trains, generator, through, device):
-        self.read, self.sizes, self.plan, self.k = read, list(sizes), plan, n_trains
-        self.generator, self.through, self.device = generator, through, device
+    def __init__(self, read, sizes, plan, points, weights, generator):
+        self.read, self.sizes, self.plan, self.k = read, sizes, plan, len(points)
+        self.points, self.weights, self.generator = points, weights, generator
         self.places = [self._positions(group) for group in plan.groups]
 
     def _positions(self, group: range) -> Tensor:
         """All multi-indices `(n, sites)` of a group, the last site fastest."""
-        axes = [torch.arange(self.sizes[k], device=self.device) for k in group]
+        axes = [torch.arange(self.sizes[k], device=self.points.device) for k in group]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, len(group))
 
-    def _random(self, sites: range, count: int) -> Tensor:
-        """Multi-indices `(K, count, sites)`: those that must be passed, then random ones.
-
-        Where there are no more than `count`, all of them.
-        """
+    def _others(self, sites: range, count: int) -> Tensor:
+        """Multi-indices `(K, count, sites)`: all where they are few, drawn ones elsewhere."""
         if math.prod(self.sizes[k] for k in sites) <= count:
             return self._positions(sites).expand(self.k, -1, -1)
-        bounds = torch.tensor([self.sizes[k] for k in sites], dtype=torch.float64)
-        shape = (self.k, count, len(sites))
-        draw = torch.rand(shape, generator=self.generator, dtype=torch.float64)
-        picks = (draw * bounds).long().to(self.device)
-        if self.through is None:
-            return picks
-        return torch.cat([self.through[..., sites.start : sites.stop], picks], dim=1)
+        drawn = draw_points(self.points, self.weights, count, self.generator)
+        return drawn[..., sites.start : sites.stop]
 
     def block(self, left: Tensor, group: int, right: Tensor) -> Tensor:
         """Values `(K, l, n, r)` on left x positions of the group x right."""
@@ -191,12 +182,12 @@ class _Sampler:
     def side(self, order: range, *, mirrored: bool) -> _Side:
         """Bases of the groups in `order`, walking inwards from one end."""
         plan, d = self.plan, len(self.sizes)
-        rows = torch.zeros(self.k, 1, 0, dtype=torch.int64, device=self.device)
+        rows = torch.zeros(self.k, 1, 0, dtype=torch.int64, device=self.points.device)
         values, cores = None, []
         for step, g in enumerate(order):
             group, places = plan.groups[g], self.places[g]
             rest = range(group.start) if mirrored else range(group.stop, d)
-            others = self._random(rest, plan.inner_fibers if step else plan.end_fibers)
+            others = self._others(rest, plan.inner_fibers if step else plan.end_fibers)
             if mirrored:
                 block = self.block(others, g, rows).permute(0, 3, 2, 1)
             else:
@@ -224,7 +215,7 @@ class _Sampler:
 
 
 def _basis(matrix: Tensor, columns: int) -> Tensor:
-    """Orthonormal columns `(K, m, R)` that hold most of the matrices; of the QR's R, so quickly."""
+    """The leading left singular vectors `(K, m, R)`."""
     left, _, _ = torch.linalg.svd(matrix, full_matrices=False)
     return left[..., :columns]
 

@@ -6,6 +6,7 @@ import torch
 from cpic.data import exact_rank
 from cpic.tt import TensorTrain, dense_entries, tt_svd
 from cpic.tt._cross_sampled import fit_sampled, make_plan, merge_sites
+from cpic.tt._sets import random_points
 
 SIZES = [(6, 7, 5), (2,) * 9, (3, 1, 4, 5), (40, 30), (11,), (2,) * 22]
 
@@ -23,8 +24,10 @@ def fit(dense, generator, **options):
     sizes = tuple(dense.shape[1:])
     plan = make_plan(sizes, **options)
     read = counted(dense_entries(dense))
-    train = fit_sampled(read, sizes, plan, n_trains=len(dense), generator=generator)
-    return train, plan, read.asked
+    points = random_points(sizes, 500, n_trains=len(dense), generator=generator)
+    weights = dense_entries(dense)(points).abs()
+    drawn = {"points": points, "weights": weights, "generator": generator}
+    return fit_sampled(read, sizes, plan, **drawn), plan, read.asked
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -68,16 +71,18 @@ def test_tensors_of_a_batch_do_not_mix(generator):
     assert (gap <= 1e-10 * dense.flatten(1).norm(dim=1)).all()
 
 
-def test_fibers_pass_the_points_that_were_found(generator):
+def test_fibers_pass_the_points_of_large_weight(generator):
     dense = torch.zeros(1, 60, 60, 60, dtype=torch.float64)
     dense[0, 41, 7, 33] = 1.0  # no random fiber is likely to meet it
     plan = make_plan(dense.shape[1:], rank=2)
-    options = {"n_trains": 1, "generator": generator}
-    found = torch.tensor([[[41, 7, 33]]])
-    with_it = fit_sampled(dense_entries(dense), (60,) * 3, plan, through=found, **options)
-    without = fit_sampled(dense_entries(dense), (60,) * 3, plan, **options)
-    torch.testing.assert_close(with_it.full(), dense)
-    assert (without.full() - dense).norm() > 0.9
+    points = random_points((60,) * 3, 500, n_trains=1, generator=generator)
+    points[0, 17] = torch.tensor([41, 7, 33])
+    for weight, found in ((1.0, True), (0.0, False)):
+        weights = torch.zeros(1, 500).double()
+        weights[0, 17] = weight
+        drawn = {"points": points, "weights": weights, "generator": generator}
+        train = fit_sampled(dense_entries(dense), (60,) * 3, plan, **drawn)
+        assert bool((train.full() - dense).norm() < 1e-10) == found
 
 
 @pytest.mark.parametrize("sizes", [(256,) * 3, (2,) * 24, (2,) * 39, (20,) * 10], ids=str)
