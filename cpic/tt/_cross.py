@@ -47,8 +47,8 @@ def cross(
 
     The square search alternates half-sweeps of maxvol {cite}`oseledets2010ttcross`. With `rank` it
     makes `sweeps` of them, each to the left and back; with `tol` alone it adds the pivots that its
-    probes miss, round after round, until the held-out error is at most `tol`, the ranks reach
-    `max_rank`, or `3 * sweeps` rounds are over. The oversampled search fits by least squares: use
+    probes miss, round after round, until fresh probes agree to well within `tol`, or `6 * sweeps`
+    rounds are over; it then keeps all values it read and asks for nothing twice. The oversampled search fits by least squares: use
     it on measured data, which is of full rank. `"auto"` searches square, and where the error stays
     above one per cent (and above `tol`) also oversampled; the better train of each tensor wins.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cpic.tt._cross_adaptive import AdaptiveSearch
 from cpic.tt._cross_oversampled import Oversampled, sets_of
 from cpic.tt._cross_square import SquareSearch, relative_error
 from cpic.tt._ledger import CrossLedger, Reader
@@ -115,13 +116,10 @@ class Run:
 
     def square(self, sets: IndexSets | None, *, adaptive: bool, hasty: bool) -> None:
         """Search square; `hasty` gives up after a sweep that is far from any low rank."""
-        start_rank = 4 if adaptive else None
-        search = SquareSearch(
-            self.reader, self.probes, self.seen, self.ranks, self.generator, sets, start_rank
-        )
         if adaptive:
-            self._grow(search)
+            self._grow(sets)
             return
+        search = SquareSearch(self.reader, self.probes, self.seen, self.ranks, self.generator, sets)
         extra = max(1, max(self.ranks) // 5)
         for sweep in range(self.sweeps):
             self._note(search.to_left(), search.sets())
@@ -134,28 +132,40 @@ class Run:
             if search.sets_are_square() and (fine or lost):
                 break
 
-    def _grow(self, search: SquareSearch) -> None:
+    def _grow(self, sets: IndexSets | None) -> None:
         assert self.tol is not None
-        floor = self.tol / 3 * self.seen.square().mean(-1).sqrt()
+        search = AdaptiveSearch(
+            self.reader, self.probes, self.seen, self.ranks, self.generator, sets
+        )
         self.reader.remember = True
-        for _ in range(3 * self.sweeps):
-            train = search.to_right(floor)
+        floor = self.tol / 3 * self.seen.square().mean(-1).sqrt()
+        goal = self.tol / 3  # errors on a thousand probes are a lower estimate of heavy tails
+        for round_ in range(6 * self.sweeps):
+            train = search.round(floor)
             self._note(train, search.sets())
-            if self._fine(train):
-                # Sets that fit each other: right ones for these left ones, left ones for those.
-                self._note(search.to_left(floor), search.sets())
-                train = search.to_right()
-                self._note(train, search.sets())
-                if self._fine(train):
-                    return
-                floor = floor / 3
-            search.add_missed(train, max(4, max(train.ranks) // 2))
-        self._note(search.to_left(floor), search.sets())
-        self._note(search.to_right(), search.sets())
+            missed = relative_error(search.truth, train.entries(search.probes))
+            fine = bool((torch.maximum(missed, self.errors[-1]) <= goal).all())
+            if fine and self._confirmed(train, search):
+                return
+            search.add_missed(train)
+            if round_ % 3 == 2:
+                floor = floor / 2  # the errors of the sites add up
 
-    def _fine(self, train: TensorTrain) -> bool:
-        missed = relative_error(self.seen, train.entries(self.probes))
-        return bool((torch.maximum(missed, self.errors[-1]) <= self.tol).all())
+    def _confirmed(self, train: TensorTrain, search: AdaptiveSearch) -> bool:
+        """Whether fresh probes agree; those that do not guide the next round."""
+        k, n, d = self.held_out.shape
+        if n == math.prod(self.reader.sizes):
+            return True
+        fresh = random_points(self.reader.sizes, 2 * n, n_trains=k, generator=self.generator)
+        fresh = fresh.to(self.held_out.device)
+        truth = self.reader.points(fresh)
+        error = relative_error(truth, train.entries(fresh))
+        self.errors[-1] = torch.maximum(self.errors[-1], error)
+        if bool((error <= self.tol / 2).all()):
+            return True
+        search.probes = torch.cat([search.probes, fresh], 1)
+        search.truth = torch.cat([search.truth, truth], 1)
+        return False
 
     def unlike_low_rank(self) -> bool:
         """Whether the square search ended far above what exact interpolation reaches."""
@@ -165,6 +175,8 @@ class Run:
     def oversampled(self, budget: int | None) -> None:
         """Fit by least squares; keep an earlier square train where that one is better."""
         before = (self.train, self.errors[-1]) if self.errors else None
+        if before is not None:  # an adaptive search has found which ranks are within reach
+            self.ranks = before[0].ranks
         points = torch.cat([self.probes, self.held_out], 1)
         values = torch.cat([self.seen, self.truth], 1)
         search = Oversampled(self.reader, points, values, self.ranks, self.generator, budget=budget)

@@ -98,15 +98,13 @@ class SquareSearch:
         ranks: tuple[int, ...],
         generator: torch.Generator,
         sets: IndexSets | None = None,
-        start_rank: int | None = None,
     ):
         self.reader, self.generator = reader, generator
         self.probes, self.truth, self.ranks = probes, truth, ranks
         if sets is None:
-            first = ranks if start_rank is None else [min(r, start_rank) for r in ranks]
-            points = draw_points(probes, truth**2, max(first), generator)
+            points = draw_points(probes, truth**2, max(ranks), generator)
             sets = IndexSets.random(
-                reader.sizes, first, generator=generator, n_trains=len(points), points=points
+                reader.sizes, ranks, generator=generator, n_trains=len(points), points=points
             )
         self.left, self.right = list(sets.left), list(sets.right)
 

@@ -97,7 +97,7 @@ def _solve_all(matrices: list[Tensor], pivots: list[Tensor], rtol: float | None)
     for bonds in groups.values():
         stacked = torch.stack([pivots[k] for k in bonds])
         if stacked.shape[-1] > stacked.shape[-2]:
-            solved = [_least_squares(matrices[k], pivots[k]) for k in bonds]
+            solved = [least_squares(matrices[k], pivots[k]) for k in bonds]
         elif not (bad := _singular(stacked, rtol)).any():
             solved = [torch.linalg.solve(pivots[k], matrices[k], left=False) for k in bonds]
         else:
@@ -113,10 +113,12 @@ def _solve_all(matrices: list[Tensor], pivots: list[Tensor], rtol: float | None)
     return cores
 
 
-def _least_squares(matrix: Tensor, pivot: Tensor) -> Tensor:
+def least_squares(matrix: Tensor, pivot: Tensor) -> Tensor:
     """Minimise |X pivot - matrix| for a wide pivot, through the QR factors of its transpose."""
     frame, corner = torch.linalg.qr(pivot.mT)
-    return solve_deficient(matrix @ frame, corner.mT, None)
+    if _singular(corner, None).any():
+        return solve_deficient(matrix @ frame, corner.mT, None)
+    return torch.linalg.solve_triangular(corner.mT, matrix @ frame, upper=False, left=False)
 
 
 def _singular(pivots: Tensor, rtol: float | None) -> Tensor:
