@@ -2,8 +2,8 @@ r"""Build trains from chosen entries: the search for index sets.
 
 The square search alternates half-sweeps that choose the multi-indices of one side by maxvol, given
 those of the other side. It is exact where the ranks are. On data of full rank interpolation
-amplifies what lies outside the rank; there the oversampled search fits every core to more rows and
-columns than its rank by least squares.
+amplifies what lies outside the rank; there the cores are fitted by least squares to more rows and
+columns than their rank (`_cross_sampled`).
 
 Shapes: `K` tensors, `d` sites.
 References: {cite}`oseledets2010ttcross`, {cite}`savostyanov2014quasioptimality`.
@@ -39,7 +39,7 @@ def cross(
     generator: torch.Generator,
     callback: Callable[[CrossState], object] | None = None,
     n_probes: int = 1000,
-    budget: int | None = None,
+    max_entries: int | None = None,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> CrossResult:
@@ -48,9 +48,11 @@ def cross(
     The square search alternates half-sweeps of maxvol {cite}`oseledets2010ttcross`. With `rank` it
     makes `sweeps` of them, each to the left and back; with `tol` alone it adds the pivots that its
     probes miss, round after round, until fresh probes agree to well within `tol`, or `6 * sweeps`
-    rounds are over; it then keeps all values it read and asks for nothing twice. The oversampled search fits by least squares: use
-    it on measured data, which is of full rank. `"auto"` searches square, and where the error stays
-    above one per cent (and above `tol`) also oversampled; the better train of each tensor wins.
+    rounds are over; it then keeps all values it read and asks for nothing twice. Least squares
+    suits measured data, which is of full rank: it fits more rows and columns than the rank, and
+    with `tol` alone doubles the rank from 8 until the held-out error is at most `tol`. `"auto"`
+    searches square, and where the error stays above one per cent (and above `tol`) also by least
+    squares; the better train of each tensor wins.
 
     Every error is measured on `n_probes` random entries that no train is fitted to; of tensors
     with at most 4096 entries, on all. The search looks for what it missed among another `n_probes`;
@@ -69,7 +71,8 @@ def cross(
         generator: The only source of randomness.
         callback: Called with a `CrossState` after each half-sweep.
         n_probes: Random entries to measure the error on, and as many to look for missed parts.
-        budget: Entries that the oversampled search may ask for, about.
+        max_entries: Bound on the entries that a least-squares fit reads; by default what the rank
+            needs, about 200 000 for rank 10 on 256^3.
         dtype: Type of the values and trains.
         device: Where the multi-indices and trains live.
 
@@ -105,7 +108,7 @@ def cross(
         if method != "least_squares":
             run.square(sets, adaptive=rank is None, hasty=method == "auto")
         if method == "least_squares" or (method == "auto" and run.unlike_low_rank()):
-            run.oversampled(budget)
+            run.sampled(max_entries, adaptive=rank is None)
         return run.result()
 
 

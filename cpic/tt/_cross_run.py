@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from cpic.tt._cross_adaptive import AdaptiveSearch
-from cpic.tt._cross_oversampled import Oversampled, sets_of
+from cpic.tt._cross_sampled import fit_sampled, make_plan
+from cpic.tt._cross_sets import sets_of
 from cpic.tt._cross_square import SquareSearch, relative_error
 from cpic.tt._ledger import CrossLedger, Reader
 from cpic.tt._sets import IndexSets, all_points, random_points
@@ -153,7 +154,8 @@ class Run:
 
     def _confirmed(self, train: TensorTrain, search: AdaptiveSearch) -> bool:
         """Whether fresh probes agree; those that do not guide the next round."""
-        k, n, d = self.held_out.shape
+        assert self.tol is not None
+        k, n = self.held_out.shape[:2]
         if n == math.prod(self.reader.sizes):
             return True
         fresh = random_points(self.reader.sizes, 2 * n, n_trains=k, generator=self.generator)
@@ -172,21 +174,34 @@ class Run:
         bound = 0.01 if self.tol is None else max(0.01, self.tol)
         return bool((self.errors[-1] > bound).any())
 
-    def oversampled(self, budget: int | None) -> None:
+    def sampled(self, max_entries: int | None, *, adaptive: bool) -> None:
         """Fit by least squares; keep an earlier square train where that one is better."""
         before = (self.train, self.errors[-1]) if self.errors else None
-        if before is not None:  # an adaptive search has found which ranks are within reach
-            self.ranks = before[0].ranks
-        points = torch.cat([self.probes, self.held_out], 1)
-        values = torch.cat([self.seen, self.truth], 1)
-        search = Oversampled(self.reader, points, values, self.ranks, self.generator, budget=budget)
-        train = search.run()
-        if before is not None:
+        most = max(self.ranks)
+        rank = min(8, most) if adaptive else most
+        while True:
+            train = self._fit(rank, max_entries)
             error = relative_error(self.truth, train.entries(self.held_out))
+            if rank == most or self.tol is None or bool((error <= self.tol).all()):
+                break
+            rank = min(2 * rank, most)
+        if before is not None:
             if bool((before[1] < error).all()):
                 return
             train = _better(before[0], train, before[1] < error)
         self._note(train, sets_of(train, n_columns=4 * max(train.ranks)))
+
+    def _fit(self, rank: int, max_entries: int | None) -> TensorTrain:
+        sizes = self.reader.sizes
+        train = fit_sampled(
+            self.reader.points,
+            sizes,
+            make_plan(sizes, rank=rank, max_entries=max_entries),
+            points=self.probes,
+            weights=self.seen.abs(),
+            generator=self.generator,
+        )
+        return train.round(max_rank=rank)
 
     def result(self) -> CrossResult:
         """The last train and the books."""
