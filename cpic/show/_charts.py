@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import LogFormatter, NullLocator, MaxNLocator
 
 from cpic.show._figure import DASHES, LINES, MARKS, WIDTH, picture, place, to_numpy
 
@@ -140,6 +140,9 @@ def error_curve(
     ax.yaxis.set_minor_formatter(_ShortFormatter(minor_thresholds=(2, 0.5)))
     ax.grid(which="major", color="0.85", linewidth=0.6)
     ax.set_axisbelow(True)
+    if points.max() < 100 * points.min() and len(points) <= 8:  # few decades: mark the samples
+        ax.set_xticks(points, [f"{x:g}" for x in points])
+        ax.xaxis.set_minor_locator(NullLocator())
     if any(curves) or goal is not None:
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
     return figure
