@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, NullLocator, MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator, NullLocator
 
 from cpic.show._figure import DASHES, LINES, MARKS, WIDTH, picture, place, to_numpy
 

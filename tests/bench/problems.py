@@ -10,6 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from cpic import data
 from cpic.tt import Entries
 
 SIDE = 256
@@ -62,15 +63,9 @@ def _laid_out(volume: Entries, dense: Tensor | None, layout: str, side: int):
 
 @cache
 def _brain() -> Tensor:
-    import nibabel
-    from nilearn.datasets import struct
-
-    name = "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-    image = nibabel.load(f"{struct.PACKAGE_DIRECTORY}/data/{name}")
-    values = torch.from_numpy(image.get_fdata())
-    padded = torch.zeros(1, SIDE, SIDE, SIDE, dtype=torch.float64)
-    padded[0, : values.shape[0], : values.shape[1], : values.shape[2]] = values / values.max()
-    return padded
+    values = data.mni152("t1").read().double()
+    room = [SIDE - n for n in reversed(values.shape)]
+    return torch.nn.functional.pad(values, [part for n in room for part in (0, n)])[None]
 
 
 def brain(layout: str = "tt"):
@@ -81,29 +76,11 @@ def brain(layout: str = "tt"):
     return _laid_out(looked_up(dense), dense, layout, SIDE)
 
 
-def gaussians(layout: str = "tt", *, side: int = SIDE, seed: int = 2):
-    """Eight axis-aligned Gaussians of random place, width and height on the unit cube."""
-    draw = torch.Generator().manual_seed(seed)
-    shape = {"generator": draw, "dtype": torch.float64}
-    centre = 0.1 + 0.8 * torch.rand(8, 3, **shape)
-    width = 0.03 + 0.12 * torch.rand(8, 3, **shape)
-    height = 0.5 + torch.rand(8, **shape)
-
-    def volume(coords: Tensor) -> Tensor:
-        where = (coords.to(torch.float64) + 0.5) / side
-        total = torch.zeros(coords.shape[:-1], dtype=torch.float64)
-        for c, w, h in zip(centre, width, height, strict=True):
-            total += h * torch.exp(-0.5 * (((where - c) / w) ** 2).sum(-1))
-        return total
-
-    dense = _dense_gaussians(centre, width, height, side) if side <= SIDE else None
-    return _laid_out(volume, dense, layout, side)
-
-
-def _dense_gaussians(centre: Tensor, width: Tensor, height: Tensor, side: int) -> Tensor:
-    where = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    bumps = torch.exp(-0.5 * ((where[:, None, None] - centre) / width) ** 2)  # (side, 8, 3)
-    return torch.einsum("g,ag,bg,cg->abc", height, *bumps.unbind(-1))[None]
+def gaussians(layout: str = "tt", *, side: int = SIDE):
+    """Eight axis-aligned Gaussians of random place, width and height: TT rank 8."""
+    volume = data.gaussians((side,) * 3)
+    dense = volume.read()[None] if side <= SIDE else None
+    return _laid_out(volume.voxels, dense, layout, side)
 
 
 def reciprocal():
