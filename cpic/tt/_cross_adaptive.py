@@ -115,7 +115,7 @@ class AdaptiveSearch:
                 continue
             # Spare columns may all look past what is missed, so a few new ones are always added.
             few = self.right[k].shape[1] >= rank + _START
-            tails = points[:, : max(2, rank // 4) if few else max(_START, rank // 2), k + 1 :]
+            tails = points[:, : max(2, rank // 6) if few else max(_START, rank // 2), k + 1 :]
             self._add(k, tails, math.prod(self.reader.sizes[k + 1 :]))
 
     def sets(self) -> IndexSets:

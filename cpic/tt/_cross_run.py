@@ -139,8 +139,8 @@ class Run:
             self.reader, self.probes, self.seen, self.ranks, self.generator, sets
         )
         self.reader.remember = True
-        floor = self.tol / 3 * self.seen.square().mean(-1).sqrt()
-        goal = self.tol / 3  # errors on a thousand probes are a lower estimate of heavy tails
+        floor = self.tol * self.seen.square().mean(-1).sqrt()
+        goal = self.tol / 2  # errors on a thousand probes are a lower estimate of heavy tails
         for round_ in range(6 * self.sweeps):
             train = search.round(floor)
             self._note(train, search.sets())
@@ -149,7 +149,7 @@ class Run:
             if fine and self._confirmed(train, search):
                 return
             search.add_missed(train)
-            if round_ % 3 == 2:
+            if round_ % 4 == 3:
                 floor = floor / 2  # the errors of the sites add up
 
     def _confirmed(self, train: TensorTrain, search: AdaptiveSearch) -> bool:

@@ -17,7 +17,7 @@ def pick_rows(
     max_rank: int,
     generator: torch.Generator,
     floor: Tensor | None = None,
-    swaps: int = 30,
+    swaps: int = 10,
 ) -> tuple[Tensor, Tensor]:
     """Rows that carry each matrix, and the coefficients that rebuild it from them.
 

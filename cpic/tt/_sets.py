@@ -211,7 +211,7 @@ class IndexSets:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, **arrays)
+                np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
             os.replace(name, path)
         except BaseException:
             os.unlink(name)
@@ -243,7 +243,7 @@ class IndexSets:
 
 def _random_sides(
     sizes: tuple[int, ...], ranks: tuple[int, ...], n_trains: int, generator: torch.Generator
-) -> tuple[list[Tensor], list[Tensor]]:
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Nested sets of different multi-indices: extensions drawn without repetition."""
     d, device = len(sizes), generator.device
 
@@ -259,7 +259,7 @@ def _random_sides(
     for k in range(d - 1, 0, -1):
         rows = draw(ranks[k], ranks[k + 1] * sizes[k])
         right.insert(0, extend_right(right[0], rows))
-    return left, right
+    return tuple(left), tuple(right)
 
 
 def random_points(
