@@ -139,7 +139,7 @@ class Run:
             self.reader, self.probes, self.seen, self.ranks, self.generator, sets
         )
         self.reader.remember = True
-        floor = self.tol * self.seen.square().mean(-1).sqrt()
+        floor = self.tol / 2 * self.seen.square().mean(-1).sqrt()
         goal = self.tol / 2  # errors on a thousand probes are a lower estimate of heavy tails
         for round_ in range(6 * self.sweeps):
             train = search.round(floor)
