@@ -1,11 +1,16 @@
 """Learn from huge volumes by touching a small, well-chosen part of them.
 
-`cpic.linalg` chooses rows of matrices, `cpic.tt` builds tensor trains from chosen entries, `cpic.data` reads
-volumes without holding them, `cpic.show` draws. Import the sub-packages: `from cpic import linalg, tt`.
+`cpic.linalg` chooses rows of matrices, `cpic.tt` builds tensor trains from chosen entries,
+`cpic.data` reads volumes without holding them, `cpic.show` draws. Import the sub-packages:
+`from cpic import linalg, tt`.
 """
 
 import importlib
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cpic import data, linalg, show, tt
 
 __version__ = version("cpic")
 __all__ = ["__version__", "data", "linalg", "show", "tt"]
