@@ -23,6 +23,7 @@ Shapes: `n` positions, `D` spatial axes, `c` channels, `s` size of a cube.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -76,7 +77,7 @@ class Volume(Protocol):
         ...
 
 
-class Reader:
+class Reader(ABC):
     """What all implementations share: checks, duplicates, padding, the ledger, NaN."""
 
     def __init__(
@@ -148,13 +149,13 @@ class Reader:
         lead = tuple(coords.shape[:-1])
         return values.reshape(lead if self.channels == 1 else (*lead, self.channels))
 
+    @abstractmethod
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
         """Cubes (n, c, size, ..., size) from their distinct lowest `corners` (n, D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
         """Values (n, c) at `coords` (n, D)."""
-        raise NotImplementedError
 
     def _check(self, positions: Tensor, who: str) -> None:
         if not isinstance(positions, Tensor):

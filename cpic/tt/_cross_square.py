@@ -23,9 +23,8 @@ def sweep_right(
     reader: Reader,
     left: list[Tensor],
     right: list[Tensor],
-    ranks: list[int],
+    ranks: tuple[int, ...],
     generator: torch.Generator,
-    floor: Tensor | None = None,
 ) -> list[Tensor]:
     """Choose the left sets anew, in place; return the cores of the interpolation.
 
@@ -33,9 +32,8 @@ def sweep_right(
         reader: Where the values come from.
         left: Left sets; `left[0]` is kept.
         right: Right sets, kept.
-        ranks: Largest ranks of the `d + 1` bonds; lowered in place where `floor` says so.
+        ranks: Largest ranks of the `d + 1` bonds.
         generator: As in `pick_rows`.
-        floor: As in `pick_rows`.
     """
     cores = []
     last = len(reader.sizes) - 1
@@ -44,10 +42,7 @@ def sweep_right(
         if k == last:
             cores.append(fibers)
             break
-        rows, coeffs = pick_rows(
-            fibers.flatten(1, 2), max_rank=ranks[k + 1], generator=generator, floor=floor
-        )
-        ranks[k + 1] = rows.shape[1]
+        rows, coeffs = pick_rows(fibers.flatten(1, 2), max_rank=ranks[k + 1], generator=generator)
         left[k + 1] = extend_left(left[k], rows, n)
         cores.append(coeffs.unflatten(1, (left[k].shape[1], n)))
     return cores
@@ -57,9 +52,8 @@ def sweep_left(
     reader: Reader,
     left: list[Tensor],
     right: list[Tensor],
-    ranks: list[int],
+    ranks: tuple[int, ...],
     generator: torch.Generator,
-    floor: Tensor | None = None,
 ) -> list[Tensor]:
     """Choose the right sets anew, in place: the mirror of `sweep_right`."""
     cores = []
@@ -69,9 +63,8 @@ def sweep_left(
             cores.append(fibers)
             break
         rows, coeffs = pick_rows(
-            fibers.flatten(2).mT.contiguous(), max_rank=ranks[k], generator=generator, floor=floor
+            fibers.flatten(2).mT.contiguous(), max_rank=ranks[k], generator=generator
         )
-        ranks[k] = rows.shape[1]
         right[k - 1] = extend_right(right[k], rows)
         n_right = right[k].shape[1]
         cores.append(coeffs.mT.unflatten(2, (reader.sizes[k], n_right)))
@@ -108,18 +101,16 @@ class SquareSearch:
             )
         self.left, self.right = list(sets.left), list(sets.right)
 
-    def to_left(self, floor: Tensor | None = None) -> TensorTrain:
+    def to_left(self) -> TensorTrain:
         """A half-sweep to the left."""
-        ranks = list(self.ranks)
         return TensorTrain(
-            sweep_left(self.reader, self.left, self.right, ranks, self.generator, floor)
+            sweep_left(self.reader, self.left, self.right, self.ranks, self.generator)
         )
 
-    def to_right(self, floor: Tensor | None = None) -> TensorTrain:
+    def to_right(self) -> TensorTrain:
         """A half-sweep to the right."""
-        ranks = list(self.ranks)
         return TensorTrain(
-            sweep_right(self.reader, self.left, self.right, ranks, self.generator, floor)
+            sweep_right(self.reader, self.left, self.right, self.ranks, self.generator)
         )
 
     def sets(self) -> IndexSets:
