@@ -1,8 +1,6 @@
-"""The built site and a real browser, once a session."""
+"""The built site, once a session."""
 
 import importlib.util
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,26 +27,3 @@ def site() -> Path:
         done = subprocess.run([sys.executable, BUILD], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return build.SITE
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    path = os.environ.get("CPIC_CHROMIUM") or shutil.which("chromium")
-    path = path or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not path:
-        pytest.skip("needs Chromium: apt-get install chromium, or set CPIC_CHROMIUM to its path")
-    return path
-
-
-@pytest.fixture(scope="session")
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        # Name resolution is off as well: what is not in the folder cannot come from anywhere.
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-        )
-        yield browser
-        browser.close()

@@ -2,7 +2,6 @@
 
 import pytest
 from matplotlib.figure import Figure
-from playwright.sync_api import sync_playwright
 
 from cpic import show
 
@@ -13,16 +12,6 @@ def draw(rank, sites=1):
     figure = Figure(figsize=(2, 1), dpi=50)
     figure.text(0.2, 0.4, f"{rank}/{sites}")
     return figure
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
-        )
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
