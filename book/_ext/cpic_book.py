@@ -111,12 +111,18 @@ def restore_attribute(app, what, name, obj, options, lines):
         lines[:] = plain
 
 
+def skip_fields(app, what, name, obj, skip, options):
+    """Leave out the fields of named tuples, whose own docstring says only their number."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field") else None
+
+
 def setup(app):
     """Connect everything above to Sphinx."""
     app.connect("config-inited", prepare, priority=400)
     app.connect("html-page-context", dedupe_scripts, priority=900)
     app.connect("html-page-context", launch_in_colab, priority=910)
     app.connect("html-page-context", list_citations, priority=920)
+    app.connect("autodoc-skip-member", skip_fields)
     # Before napoleon (500), which turns sections into fields.
     app.connect("autodoc-process-docstring", translate_docstring, priority=400)
     app.connect("autodoc-process-docstring", restore_attribute, priority=600)
