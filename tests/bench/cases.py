@@ -141,6 +141,14 @@ def spike_theirs(peer: str, seed: int, *, check: bool = True) -> dict[str, float
     return theirs(partial(problem, "spike"), peer, {"tol": 1e-3}, seed, check=check)
 
 
+def one_pass(seed: int, *, check: bool = True) -> dict[str, float]:
+    """Interpolate once on random nested sets of the size that a scan with 16 channels needs."""
+    sets = tt.IndexSets.random((2,) * 28, 10, generator=torch.Generator().manual_seed(seed))
+    counted = Counted(lambda index: torch.cos(index.double().sum(-1)))
+    tt.interpolate(lambda index: torch.from_numpy(counted(index[0].numpy()))[None], sets)
+    return {"entries": counted.asked}
+
+
 def all_cases() -> dict[str, Case]:
     """Every case by its name."""
     brain = partial(problem, "brain")
@@ -203,6 +211,12 @@ def all_cases() -> dict[str, Case]:
             rank=10,
             sweeps=2,
             method="square",
+        ),
+        Case(
+            name="one interpolation pass, 256^3 x 16 channels, rank 10",
+            ours=one_pass,
+            peers={},
+            goals={"entries": 4488},
         ),
         Case(
             name="20 functions, QTT rank 10, 4 sweeps",
