@@ -50,8 +50,8 @@ class Reader:
         self.news: list[tuple[Tensor, Tensor]] = []
         if math.prod(sizes) < 2**62:
             weights = [math.prod(sizes[k + 1 :]) for k in range(len(sizes))]
-        else:  # odd multipliers of a linear congruential generator; products wrap around
-            weights = [((k + 1) * 0x9E3779B97F4A7C15 | 1) % 2**63 for k in range(len(sizes))]
+        else:  # too many for exact keys: hashes, whose products wrap around
+            weights = [_mixed(k) for k in range(len(sizes))]
         self.weights = torch.tensor(weights, dtype=torch.int64, device=device)
 
     def points(self, indices: Tensor) -> Tensor:
@@ -121,3 +121,15 @@ class Reader:
     def ledger(self, sweeps: float, seconds: float) -> CrossLedger:
         """The books so far."""
         return CrossLedger(self.asked, sweeps, seconds, tuple(self.keys))
+
+
+def _mixed(k: int) -> int:
+    """The k-th odd number of a splitmix64 sequence, as int64.
+
+    Multiples of one number would not do: their sums agree for many pairs of multi-indices.
+    """
+    mask = 2**64 - 1
+    z = (k + 1) * 0x9E3779B97F4A7C15 & mask
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
+    z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
+    return ((z ^ z >> 31) | 1) - 2**63

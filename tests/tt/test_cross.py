@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cpic.tt import IndexSets, cross, dense_entries, interpolate
+from cpic.tt._ledger import Reader
 from tests.bench import problems
 
 
@@ -135,6 +136,28 @@ def test_ledger_counts_what_the_function_saw(generator):
     asked = torch.cat(seen)
     assert ledger.asked == len(asked)
     assert int(ledger.distinct) == len(asked.unique(dim=0))
+
+
+def test_more_entries_than_int64_holds_are_kept_apart(generator):
+    # Every sum of two bits: keys that are multiples of one number agree for many of them.
+    d = 90
+    pairs = torch.combinations(torch.arange(d), 2)
+    indices = torch.zeros(1, len(pairs), d, dtype=torch.int64).scatter_(2, pairs[None], 1)
+    reader = Reader(lambda i: i.double().sum(-1), (2,) * d, torch.device("cpu"))
+    reader.points(indices)
+    assert int(reader.ledger(0, 0.0).distinct) == len(pairs)
+
+
+def test_a_search_in_a_tensor_of_1e30_entries_remembers_the_right_ones(generator):
+    weights = torch.linspace(0.2, 1.0, 15, dtype=torch.float64)
+
+    def entries(indices):
+        return torch.cos((indices * weights).sum(-1)) + 2.0
+
+    found = cross(entries, (100,) * 15, tol=1e-8, generator=generator)
+    places = torch.randint(0, 100, (1, 2000, 15), generator=generator)
+    assert found.converged
+    torch.testing.assert_close(found.train.entries(places), entries(places), rtol=1e-6, atol=1e-6)
 
 
 def test_threads_are_restored_after_an_error(generator):
