@@ -200,9 +200,21 @@ def all_cases() -> dict[str, Case]:
             max_entries=195_000,
         ),
         compared(
-            "8 Gaussians QTT sequential to 1e-6", hills_s, few, ("tntorch", "seemps"), tol=1e-6
+            "8 Gaussians QTT sequential to 1e-6",
+            hills_s,
+            few,
+            ("tntorch", "seemps"),
+            tol=1e-6,
+            n_probes=500,
         ),
-        compared("8 Gaussians QTT sequential to 1e-6, 8192^3", huge, few, ("seemps",), tol=1e-6),
+        compared(
+            "8 Gaussians QTT sequential to 1e-6, 8192^3",
+            huge,
+            few,
+            ("seemps",),
+            tol=1e-6,
+            n_probes=500,
+        ),
         compared(
             "1/(1+i1+...+i10) rank 10",
             partial(problem, "reciprocal"),
