@@ -43,8 +43,9 @@ def advance(state: Tensor, core: Tensor, index: Tensor) -> Tensor:
     trains, left, size, right = core.shape
     n = index.shape[1]
     if size <= _SMALL:
-        every = (state @ core.flatten(2)).view(trains, n, size, right)
-        return every.gather(2, index[..., None, None].expand(trains, n, 1, right)).squeeze(2)
+        every = (state @ core.flatten(2)).view(trains * n * size, right)
+        place = torch.arange(trains * n, device=index.device) * size + index.flatten()
+        return every.index_select(0, place).view(trains, n, right)  # far quicker than a gather
     rows = core.permute(0, 2, 1, 3).reshape(trains * size, left * right)
     offset = torch.arange(trains, device=index.device).unsqueeze(1) * size
     slices = rows.index_select(0, (index + offset).flatten()).view(trains, n, left, right)
