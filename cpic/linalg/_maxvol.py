@@ -120,7 +120,7 @@ def _eliminate(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     diagonal = factors.diagonal(dim1=-2, dim2=-1).abs()
     floor = m * torch.finfo(matrix.dtype).eps * diagonal.amax(-1, keepdim=True) if r else 0
     rank = r - (diagonal <= floor).sum(-1)  # counted this way a NaN is no deficiency
-    order = _order(swaps, m)
+    order = row_order(swaps, m)
     top = factors[:, :r]
     below = torch.linalg.solve_triangular(
         top, factors[:, r:], upper=False, left=False, unitriangular=True
@@ -131,7 +131,7 @@ def _eliminate(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return order[:, :r].contiguous(), coeffs, rank
 
 
-def _order(swaps: Tensor, m: int) -> Tensor:
+def row_order(swaps: Tensor, m: int) -> Tensor:
     """The order of the rows `(b, m)` after a sequence of swaps `(b, r)`, counted from one."""
     order = torch.arange(m, device=swaps.device).repeat(len(swaps), 1)
     swaps = swaps.long() - 1

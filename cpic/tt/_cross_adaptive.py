@@ -8,15 +8,20 @@ Shapes: `K` tensors, `l` left and `r` right multi-indices at a site of size `n`.
 References: {cite}`ritter2024quantics`, {cite}`savostyanov2014quasioptimality`.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
+from cpic.linalg._maxvol import take_rows
+from cpic.tt._cross_sets import grow_right
 from cpic.tt._interpolate import least_squares
 from cpic.tt._ledger import Reader
-from cpic.tt._pivots import draw_points, extend_left, pick_rows, take_blocks
-from cpic.tt._sets import IndexSets, all_points
+from cpic.tt._pivots import (
+    draw_missed,
+    draw_points,
+    extend_left,
+    pick_rows,
+)
+from cpic.tt._sets import IndexSets
 from cpic.tt._train import TensorTrain
 
 _START = 8
@@ -55,19 +60,8 @@ class AdaptiveSearch:
             return
         points = draw_points(probes, truth**2, 2 * _START, generator)
         for k in range(d - 1):
-            self._add(k, points[..., k + 1 :], math.prod(sizes[k + 1 :]))
-
-    def _add(self, site: int, tails: Tensor, whole: int) -> None:
-        sizes, now = self.reader.sizes[site + 1 :], self.right[site]
-        if now.shape[-1] != len(sizes):  # the first ones
-            now = tails[:, :0]
-        if now.shape[1] == whole:
-            return
-        if now.shape[1] + tails.shape[1] < whole:
-            self.right[site] = torch.cat([now, tails], 1)
-        else:
-            every = all_points(sizes, device=tails.device)
-            self.right[site] = every.expand(len(tails), -1, -1)
+            tails = points[..., k + 1 :]
+            self.right[k] = grow_right(tails[:, :0], tails, sizes[k + 1 :])
 
     def round(self, floor: Tensor) -> TensorTrain:
         """A half-sweep to the right that keeps the old rows and adds those above `floor`."""
@@ -82,7 +76,7 @@ class AdaptiveSearch:
             rows = self._more_rows(k, matrix, floor)
             self.rows[k] = rows
             self.left[k + 1] = extend_left(self.left[k], rows, n)
-            core = least_squares(matrix, take_blocks(matrix, rows))
+            core = least_squares(matrix, take_rows(matrix, rows))
             cores.append(core.unflatten(1, (-1, n)))
         return TensorTrain(cores)
 
@@ -95,7 +89,7 @@ class AdaptiveSearch:
         room = min(self.ranks[site + 1], *matrix.shape[1:]) - old.shape[1]
         if room <= 0:
             return old
-        frame = torch.linalg.qr(take_blocks(matrix, old).mT).Q
+        frame = torch.linalg.qr(take_rows(matrix, old).mT).Q
         rest = matrix - (matrix @ frame) @ frame.mT
         if not bool((rest.abs().amax((1, 2)) > floor).any()):
             return old
@@ -106,9 +100,7 @@ class AdaptiveSearch:
         """Add the right parts of probes, drawn by the square of their residual, where needed."""
         missed = (self.truth - train.entries(self.probes)) ** 2
         count = max(_START, max(train.ranks) // 2)
-        worst = missed.argmax(-1)[:, None, None].expand(-1, 1, self.probes.shape[-1])
-        points = draw_points(self.probes, missed, count - 1, self.generator)
-        points = torch.cat([self.probes.gather(1, worst), points], 1)
+        points = draw_missed(self.probes, missed, count, self.generator)
         for k in range(len(self.reader.sizes) - 1):
             rank = train.ranks[k + 1]
             if rank >= self.ranks[k + 1]:
@@ -116,7 +108,7 @@ class AdaptiveSearch:
             # Spare columns may all look past what is missed, so a few new ones are always added.
             few = self.right[k].shape[1] >= rank + _START
             tails = points[:, : max(2, rank // 6) if few else max(_START, rank // 2), k + 1 :]
-            self._add(k, tails, math.prod(self.reader.sizes[k + 1 :]))
+            self.right[k] = grow_right(self.right[k], tails, self.reader.sizes[k + 1 :])
 
     def sets(self) -> IndexSets:
         """The index sets now; bonds have at least as many right as left multi-indices."""

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from cpic.linalg import rect_maxvol
 from cpic.tt._pivots import draw_points
+from cpic.tt._sets import all_points
 from cpic.tt._train import TensorTrain
 
 Read = Callable[[Tensor], Tensor]
@@ -157,17 +158,16 @@ class _Sampler:
     def __init__(self, read, sizes, plan, points, weights, generator):
         self.read, self.sizes, self.plan, self.k = read, sizes, plan, len(points)
         self.points, self.weights, self.generator = points, weights, generator
-        self.places = [self._positions(group) for group in plan.groups]
-
-    def _positions(self, group: range) -> Tensor:
-        """All multi-indices `(n, sites)` of a group, the last site fastest."""
-        axes = [torch.arange(self.sizes[k], device=self.points.device) for k in group]
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).view(-1, len(group))
+        self.places = [
+            all_points([self.sizes[k] for k in group], device=points.device)
+            for group in plan.groups
+        ]
 
     def _others(self, sites: range, count: int) -> Tensor:
         """Multi-indices `(K, count, sites)`: all where they are few, drawn ones elsewhere."""
-        if math.prod(self.sizes[k] for k in sites) <= count:
-            return self._positions(sites).expand(self.k, -1, -1)
+        sizes = self.sizes[sites.start : sites.stop]
+        if math.prod(sizes) <= count:
+            return all_points(sizes, device=self.points.device).expand(self.k, -1, -1)
         drawn = draw_points(self.points, self.weights, count, self.generator)
         return drawn[..., sites.start : sites.stop]
 

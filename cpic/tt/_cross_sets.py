@@ -1,14 +1,18 @@
-r"""Read index sets off a train that was not found by interpolation.
+r"""Grow index sets, or read them off a train that was not found by interpolation.
 
 Shapes: `K` tensors, `m` rows of a matrix, `r` columns.
 References: {cite}`goreinov2010how`.
 """
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from cpic.tt._pivots import extend_left, extend_right, take_blocks
-from cpic.tt._sets import IndexSets
+from cpic.linalg._maxvol import row_order, take_rows
+from cpic.tt._pivots import extend_left, extend_right
+from cpic.tt._sets import IndexSets, all_points
 from cpic.tt._train import TensorTrain
 
 
@@ -27,13 +31,13 @@ def sets_of(train: TensorTrain, *, n_columns: int) -> IndexSets:
     for k in range(d - 1, 0, -1):
         values = torch.einsum("zlnr,zcr->zncl", cores[k], values).flatten(1, 2)
         rows = repeated_rows(values, max(n_columns, values.shape[2]))
-        right[k - 1], values = extend_right(right[k], rows), take_blocks(values, rows)
+        right[k - 1], values = extend_right(right[k], rows), take_rows(values, rows)
     values = cores[0].new_ones(len(empty), 1, 1)
     for k in range(d - 1):
         values = torch.einsum("zml,zlnr->zmnr", values, cores[k]).flatten(1, 2)
         rows = repeated_rows(values, min(values.shape[1:]))
         left[k + 1] = extend_left(left[k], rows, sizes[k])
-        values = take_blocks(values, rows)
+        values = take_rows(values, rows)
     return IndexSets(sizes, tuple(left), tuple(right))
 
 
@@ -45,18 +49,18 @@ def repeated_rows(matrix: Tensor, n_rows: int) -> Tensor:
     rest, chosen, missing = matrix.clone(), [], n_rows
     while missing:
         swaps = torch.linalg.lu_factor_ex(rest).pivots
-        rows = _top_rows(swaps, m)[:, : min(r, missing)]
+        rows = row_order(swaps, m)[:, : min(r, m, missing)]
         rest.scatter_(1, rows[..., None].expand(-1, -1, r), 0.0)
         chosen.append(rows)
         missing -= rows.shape[1]
     return torch.cat(chosen, 1)
 
 
-def _top_rows(swaps: Tensor, m: int) -> Tensor:
-    """The rows that row exchanges (counted from one) move to the top, `(K, r)`."""
-    order = torch.arange(m, device=swaps.device).repeat(len(swaps), 1)
-    for step, there in enumerate((swaps.long() - 1).split(1, 1)):
-        here = order[:, step : step + 1].clone()
-        order[:, step : step + 1] = order.gather(1, there)
-        order.scatter_(1, there, here)
-    return order[:, : swaps.shape[1]]
+def grow_right(right: Tensor, tails: Tensor, sizes: Sequence[int]) -> Tensor:
+    """A right set with `tails` behind, or all multi-indices of `sizes` where they are few."""
+    whole = math.prod(sizes)
+    if right.shape[1] == whole:
+        return right
+    if right.shape[1] + tails.shape[1] < whole:
+        return torch.cat([right, tails], 1)
+    return all_points(sizes, device=tails.device).expand(len(tails), -1, -1)

@@ -8,67 +8,20 @@ Shapes: `K` tensors, `l` left and `r` right multi-indices at a site of size `n`.
 References: {cite}`oseledets2010ttcross`.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
+from cpic.tt._cross_sets import grow_right
 from cpic.tt._ledger import Reader
-from cpic.tt._pivots import draw_points, extend_left, extend_right, pick_rows
-from cpic.tt._sets import IndexSets, all_points
+from cpic.tt._pivots import (
+    draw_missed,
+    draw_points,
+    extend_left,
+    extend_right,
+    pick_rows,
+)
+from cpic.tt._sets import IndexSets
 from cpic.tt._train import TensorTrain
-
-
-def sweep_right(
-    reader: Reader,
-    left: list[Tensor],
-    right: list[Tensor],
-    ranks: tuple[int, ...],
-    generator: torch.Generator,
-) -> list[Tensor]:
-    """Choose the left sets anew, in place; return the cores of the interpolation.
-
-    Args:
-        reader: Where the values come from.
-        left: Left sets; `left[0]` is kept.
-        right: Right sets, kept.
-        ranks: Largest ranks of the `d + 1` bonds.
-        generator: As in `pick_rows`.
-    """
-    cores = []
-    last = len(reader.sizes) - 1
-    for k, n in enumerate(reader.sizes):
-        fibers = reader.fibers(left[k], right[k])
-        if k == last:
-            cores.append(fibers)
-            break
-        rows, coeffs = pick_rows(fibers.flatten(1, 2), max_rank=ranks[k + 1], generator=generator)
-        left[k + 1] = extend_left(left[k], rows, n)
-        cores.append(coeffs.unflatten(1, (left[k].shape[1], n)))
-    return cores
-
-
-def sweep_left(
-    reader: Reader,
-    left: list[Tensor],
-    right: list[Tensor],
-    ranks: tuple[int, ...],
-    generator: torch.Generator,
-) -> list[Tensor]:
-    """Choose the right sets anew, in place: the mirror of `sweep_right`."""
-    cores = []
-    for k in reversed(range(len(reader.sizes))):
-        fibers = reader.fibers(left[k], right[k])
-        if k == 0:
-            cores.append(fibers)
-            break
-        rows, coeffs = pick_rows(
-            fibers.flatten(2).mT.contiguous(), max_rank=ranks[k], generator=generator
-        )
-        right[k - 1] = extend_right(right[k], rows)
-        n_right = right[k].shape[1]
-        cores.append(coeffs.mT.unflatten(2, (reader.sizes[k], n_right)))
-    return cores[::-1]
 
 
 class SquareSearch:
@@ -102,16 +55,33 @@ class SquareSearch:
         self.left, self.right = list(sets.left), list(sets.right)
 
     def to_left(self) -> TensorTrain:
-        """A half-sweep to the left."""
-        return TensorTrain(
-            sweep_left(self.reader, self.left, self.right, self.ranks, self.generator)
-        )
+        """A half-sweep that chooses the right sets anew: the mirror of `to_right`."""
+        cores = []
+        for k in reversed(range(len(self.reader.sizes))):
+            fibers = self.reader.fibers(self.left[k], self.right[k])
+            if k == 0:
+                cores.append(fibers)
+                break
+            rows, coeffs = self._pick(fibers.flatten(2).mT.contiguous(), k)
+            self.right[k - 1] = extend_right(self.right[k], rows)
+            cores.append(coeffs.mT.unflatten(2, fibers.shape[2:]))
+        return TensorTrain(cores[::-1])
 
     def to_right(self) -> TensorTrain:
-        """A half-sweep to the right."""
-        return TensorTrain(
-            sweep_right(self.reader, self.left, self.right, self.ranks, self.generator)
-        )
+        """A half-sweep that chooses the left sets anew; the train interpolates on the new sets."""
+        cores, last = [], len(self.reader.sizes) - 1
+        for k, n in enumerate(self.reader.sizes):
+            fibers = self.reader.fibers(self.left[k], self.right[k])
+            if k == last:
+                cores.append(fibers)
+                break
+            rows, coeffs = self._pick(fibers.flatten(1, 2), k + 1)
+            self.left[k + 1] = extend_left(self.left[k], rows, n)
+            cores.append(coeffs.unflatten(1, fibers.shape[1:3]))
+        return TensorTrain(cores)
+
+    def _pick(self, matrix: Tensor, bond: int) -> tuple[Tensor, Tensor]:
+        return pick_rows(matrix, max_rank=self.ranks[bond], generator=self.generator)
 
     def sets(self) -> IndexSets:
         """The index sets now."""
@@ -125,16 +95,10 @@ class SquareSearch:
     def add_missed(self, train: TensorTrain, n: int) -> None:
         """Add the right parts of `n` probes, drawn by the square of their residual."""
         missed = (self.truth - train.entries(self.probes)) ** 2
-        worst = missed.argmax(-1)[:, None, None].expand(-1, 1, self.probes.shape[-1])
-        points = draw_points(self.probes, missed, n - 1, self.generator)
-        points = torch.cat([self.probes.gather(1, worst), points], 1)
+        points = draw_missed(self.probes, missed, n, self.generator)
         for k in range(len(self.reader.sizes) - 1):
-            whole = math.prod(self.reader.sizes[k + 1 :])
-            if self.right[k].shape[1] + n < whole:
-                self.right[k] = torch.cat([self.right[k], points[..., k + 1 :]], 1)
-            elif self.right[k].shape[1] != whole:
-                every = all_points(self.reader.sizes[k + 1 :], device=points.device)
-                self.right[k] = every.expand(len(points), -1, -1)
+            tails = points[..., k + 1 :]
+            self.right[k] = grow_right(self.right[k], tails, self.reader.sizes[k + 1 :])
 
 
 def relative_error(truth: Tensor, values: Tensor) -> Tensor:

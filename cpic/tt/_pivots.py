@@ -69,11 +69,6 @@ def extend_right(after: Tensor, rows: Tensor) -> Tensor:
     return torch.cat([step[..., None], kept], -1)
 
 
-def take_blocks(matrix: Tensor, rows: Tensor) -> Tensor:
-    """Rows `(K, r)` of matrices `(K, m, c)`."""
-    return matrix.gather(1, rows[..., None].expand(-1, -1, matrix.shape[2]))
-
-
 def draw_points(points: Tensor, weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Draw `n` of `points` `(K, m, d)` without repetition, with odds `weights` `(K, m)`."""
     n = min(n, points.shape[1])
@@ -86,3 +81,10 @@ def draw_points(points: Tensor, weights: Tensor, n: int, generator: torch.Genera
     clock = -noise.log() / weights.clamp_min(1e-12)
     order = clock.argsort(-1)[:, :n]
     return points.gather(1, order[..., None].expand(-1, -1, points.shape[-1]))
+
+
+def draw_missed(points: Tensor, missed: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """The worst of `points` and `n - 1` more, drawn with odds `missed` `(K, m)`."""
+    worst = missed.argmax(-1)[:, None, None].expand(-1, 1, points.shape[-1])
+    drawn = draw_points(points, missed, n - 1, generator)
+    return torch.cat([points.gather(1, worst), drawn], 1)
