@@ -16,6 +16,8 @@ KNOWN_AXE: dict[str, tuple[str, ...]] = {
     # The logo stands in the sidebar outside of every landmark.
     "region": (".sidebar-primary-item",),
 }
+# Buttons fade to the colours of the mode: a picture taken half-way has neither contrast.
+STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
 # A line of the theme for readers who have never chosen a colour mode.
 KNOWN_CONSOLE = ("Got invalid theme mode",)
 
@@ -80,6 +82,7 @@ def image_faults(visit: Visit) -> list[str]:
 def axe_faults(visit: Visit) -> list[str]:
     """What axe-core finds, but for what the theme is known for."""
     visit.page.add_script_tag(path=str(AXE))
+    visit.page.add_style_tag(content=STILL)
     found = visit.page.evaluate("async () => (await axe.run(document)).violations")
     return [
         f"{rule['id']}: {' '.join(map(str, node['target']))}: {node['html'][:100]}"
