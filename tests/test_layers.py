@@ -14,8 +14,10 @@ MAY_IMPORT = {
     "_errors": set(),
     "linalg": {"_errors"},
     "tt": {"_errors", "linalg"},
+    "bottleneck": {"_errors", "linalg", "tt"},
+    "project": {"_errors", "linalg", "tt"},
     "data": {"_errors"},
-    "show": {"_errors", "linalg", "tt", "data"},
+    "show": {"_errors", "linalg", "tt", "bottleneck", "project", "data"},
     "run": None,
     "cli": None,
 }

@@ -1,0 +1,1 @@
+"""One feature vector for every one of many trains."""
