@@ -13,7 +13,6 @@ from torch import Tensor
 
 from cpic.linalg._maxvol import take_rows
 from cpic.tt._cross_sets import grow_right
-from cpic.tt._interpolate import least_squares
 from cpic.tt._ledger import Reader
 from cpic.tt._pivots import (
     draw_missed,
@@ -22,6 +21,7 @@ from cpic.tt._pivots import (
     pick_rows,
 )
 from cpic.tt._sets import IndexSets
+from cpic.tt._solvers import solve_core
 from cpic.tt._train import TensorTrain
 
 _START = 8
@@ -76,7 +76,7 @@ class AdaptiveSearch:
             rows = self._more_rows(k, matrix, floor)
             self.rows[k] = rows
             self.left[k + 1] = extend_left(self.left[k], rows, n)
-            core = least_squares(matrix, take_rows(matrix, rows))
+            core = solve_core(matrix, take_rows(matrix, rows), solver="qr")
             cores.append(core.unflatten(1, (-1, n)))
         return TensorTrain(cores)
 

@@ -3,15 +3,14 @@ r"""Turn index sets and the entries they name into the cores of a train.
 With the fibers V_k of site k as a matrix M_k of (l_k n_k) rows and r_{k+1} columns, and the pivots
 P_k = f(left[k+1], right[k]), the cores are G_k = M_k P_k^{-1} and the last one is V_{d-1} itself.
 With nested sets the train equals f on every fiber. Where a bond has more right than left
-multi-indices, G_k solves G_k P_k = M_k in the sense of least squares.
-
-P_k may be singular (a constant tensor, a zero background). Then the rank of that bond is lowered
-for that tensor alone: complete pivoting finds rows I and columns J with a regular P[I, J], the
-core is M[:, J] P[I, J]^{-1} in the columns I and zero in the others.
+multi-indices, G_k solves G_k P_k = M_k in the sense of least squares. Singular pivots (a constant
+tensor, a zero background) lower the rank of that bond for that tensor alone, see `_solvers`.
 
 Shapes: `K` tensors, `l`, `r` ranks left and right of a site of size `n`.
 References: {cite}`oseledets2010ttcross`.
 """
+
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -19,28 +18,74 @@ from torch import Tensor
 from cpic.tt._entries import Entries
 from cpic.tt._fibers import ask, fiber_indices
 from cpic.tt._sets import IndexSets
+from cpic.tt._solvers import check_options, pivot_condition, solve_core
 from cpic.tt._train import TensorTrain
 
+Solver = Literal["solve", "qr", "ridge", "cvxpylayers"]
 
-def interpolate(entries: Entries, sets: IndexSets, *, rtol: float | None = None) -> TensorTrain:
+
+@overload
+def interpolate(
+    entries: Entries,
+    sets: IndexSets,
+    *,
+    solver: Solver = "solve",
+    ridge: float = 1e-6,
+    rtol: float | None = None,
+    with_condition: Literal[False] = False,
+) -> TensorTrain: ...
+@overload
+def interpolate(
+    entries: Entries,
+    sets: IndexSets,
+    *,
+    solver: Solver = "solve",
+    ridge: float = 1e-6,
+    rtol: float | None = None,
+    with_condition: Literal[True],
+) -> tuple[TensorTrain, Tensor]: ...
+def interpolate(
+    entries: Entries,
+    sets: IndexSets,
+    *,
+    solver: Solver = "solve",
+    ridge: float = 1e-6,
+    rtol: float | None = None,
+    with_condition: bool = False,
+) -> TensorTrain | tuple[TensorTrain, Tensor]:
     r"""The train that agrees with a tensor on the fibers of nested index sets.
 
     All fibers of all sites are asked for in one call of `entries`. Differentiable in what
-    `entries` returns, also twice; the sets carry no gradient {cite}`oseledets2010ttcross`.
+    `entries` returns, also twice (once with `"cvxpylayers"`); the sets carry no gradient
+    {cite}`oseledets2010ttcross`.
 
     Args:
-        entries: Maps int64 multi-indices `(K, n, d)` to values `(K, n)`.
+        entries: Maps int64 multi-indices `(K, n, d)` to values `(K, n)`, float32 or float64.
         sets: Where to read, for the same K; `result.sets` of `cross` fits.
-        rtol: Pivots below `rtol` times the largest of their bond count as zero, which lowers the
-            rank there. By default 100 times the rounding unit of the values.
+        solver: How the core G with G P = M is found for fibers M and pivots P. `"solve"` factors
+            a square P as LU and a wide one as QR; `"qr"` always by QR. `"ridge"` minimises
+            `|G P - M|^2 + ridge s^2 |G|^2` with s^2 the mean square of the singular values of P,
+            which is smooth where a rank changes, but agrees with the fibers only up to the ridge.
+            `"cvxpylayers"` finds the same minimum by a convex solver, slowly.
+        ridge: Weight of the last two, above zero; a multiple of the entries needs the same one.
+        rtol: The first two count pivots below `rtol` times the largest of their bond as zero,
+            which lowers the rank there. By default 100 times the rounding unit of the values.
+            Values with noise of relative size x, as of a network in float32 that is cast to
+            float64, want an `rtol` above x, or gradients grow as the inverse of the noise.
+        with_condition: Also return how far the gradients can be trusted.
 
     Returns:
-        K trains with ranks `sets.ranks`. Never NaN for finite values: deficient bonds are
-        padded with zeros.
+        K trains with ranks `sets.ranks`, never NaN for finite values: bonds with a lowered rank are
+        padded with zeros. With `with_condition` also the condition numbers of the pivots
+        `(K, d-1)` in the 1-norm, infinite where they are singular and a lower rank was used.
+        Gradients are off by at most about `condition * eps` of their largest part. Above
+        `eps ** (-2/3)`, 2.7e10 in float64 and 4.1e4 in float32, take them for unreliable: lower
+        the rank, raise `rtol` or use `"ridge"`.
 
     Raises:
-        ValueError: If `entries` returns another shape, complex, NaN or infinite values, or a
-            bond has fewer right than left multi-indices.
+        ValueError: If `entries` returns another shape, complex, float16, NaN or infinite values, a
+            bond has fewer right than left multi-indices, or an option is out of range.
+        ImportError: If `"cvxpylayers"` is asked for and not installed.
 
     Example:
         >>> from cpic.tt import IndexSets
@@ -49,13 +94,27 @@ def interpolate(entries: Entries, sets: IndexSets, *, rtol: float | None = None)
         >>> round(float(train.full()[0, 3, 4]), 6)
         13.0
     """
-    sizes, d = sets.sizes, sets.n_sites
+    check_options(solver, ridge, rtol)
+    sizes, ranks, d = sets.sizes, sets.ranks, sets.n_sites
     for k in range(d - 1):
-        if sets.right[k].shape[1] < sets.left[k + 1].shape[1]:
+        if sets.right[k].shape[1] < ranks[k + 1]:
             raise ValueError(
                 f"interpolate needs at least as many right as left multi-indices at bond {k + 1}, "
-                f"got {sets.right[k].shape[1]} and {sets.left[k + 1].shape[1]}; drop left ones."
+                f"got {sets.right[k].shape[1]} and {ranks[k + 1]}; drop left ones."
             )
+    matrices, pivots, last = _read(entries, sets)
+    cores = _solve_all(matrices, pivots, solver=solver, ridge=ridge, rtol=rtol)
+    shaped = [core.unflatten(1, (ranks[k], sizes[k])) for k, core in enumerate(cores)]
+    train = TensorTrain([*shaped, last.unflatten(1, (ranks[-2], sizes[-1])).unsqueeze(-1)])
+    if not with_condition:
+        return train
+    found = [pivot_condition(pivot) for pivot in pivots]
+    return train, torch.stack(found, 1) if found else last.new_zeros(len(last), 0)
+
+
+def _read(entries: Entries, sets: IndexSets) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Fibers as matrices and pivots of all bonds, and the fibers of the last site."""
+    sizes, d = sets.sizes, sets.n_sites
     blocks = [fiber_indices(sets.left[k], n, sets.right[k]) for k, n in enumerate(sizes)]
     positions = [_positions(sets.left[k], sets.left[k + 1]) for k in range(d - 1)]
     for k, where in enumerate(positions):
@@ -75,10 +134,7 @@ def interpolate(entries: Entries, sets: IndexSets, *, rtol: float | None = None)
             rows = where * sizes[k] + sets.left[k + 1][..., -1]
             pivots.append(matrix.gather(1, rows[..., None].expand(-1, -1, n_right)))
         matrices.append(matrix)
-    cores = _solve_all(matrices, pivots, rtol)
-    ranks = sets.ranks
-    shaped = [core.unflatten(1, (ranks[k], sizes[k])) for k, core in enumerate(cores)]
-    return TensorTrain([*shaped, fibers[-1].unflatten(1, (ranks[-2], sizes[-1])).unsqueeze(-1)])
+    return matrices, pivots, fibers[-1]
 
 
 def _positions(before: Tensor, rows: Tensor) -> Tensor | None:
@@ -88,96 +144,14 @@ def _positions(before: Tensor, rows: Tensor) -> Tensor | None:
     return where if bool(found.all()) else None
 
 
-def _solve_all(matrices: list[Tensor], pivots: list[Tensor], rtol: float | None) -> list[Tensor]:
-    """Cores as matrices; the rank check looks at all bonds of one shape at once."""
+def _solve_all(matrices: list[Tensor], pivots: list[Tensor], **options: Any) -> list[Tensor]:
+    """Cores as matrices; bonds of one shape are solved as one batch."""
+    groups: dict[tuple[torch.Size, torch.Size], list[int]] = {}
+    for k, (matrix, pivot) in enumerate(zip(matrices, pivots, strict=True)):
+        groups.setdefault((matrix.shape, pivot.shape), []).append(k)
     cores: list[Tensor] = [torch.empty(0)] * len(pivots)
-    groups: dict[torch.Size, list[int]] = {}
-    for k, pivot in enumerate(pivots):
-        groups.setdefault(pivot.shape, []).append(k)
     for bonds in groups.values():
-        stacked = torch.stack([pivots[k] for k in bonds])
-        if stacked.shape[-1] > stacked.shape[-2]:
-            solved = [least_squares(matrices[k], pivots[k]) for k in bonds]
-        elif not (bad := _singular(stacked, rtol)).any():
-            solved = [torch.linalg.solve(pivots[k], matrices[k], left=False) for k in bonds]
-        else:
-            keep = bad.flatten(1).any(1).tolist()
-            solved = [
-                solve_deficient(matrices[k], pivots[k], rtol)
-                if deficient
-                else torch.linalg.solve(pivots[k], matrices[k], left=False)
-                for k, deficient in zip(bonds, keep, strict=True)
-            ]
-        for k, core in zip(bonds, solved, strict=True):
+        some = [torch.cat([parts[k] for k in bonds]) for parts in (matrices, pivots)]
+        for k, core in zip(bonds, solve_core(*some, **options).chunk(len(bonds)), strict=True):
             cores[k] = core
     return cores
-
-
-def least_squares(matrix: Tensor, pivot: Tensor) -> Tensor:
-    """Minimise |X pivot - matrix| for a wide pivot, through the QR factors of its transpose."""
-    frame, corner = torch.linalg.qr(pivot.mT)
-    if _singular(corner, None).any():
-        return solve_deficient(matrix @ frame, corner.mT, None)
-    return torch.linalg.solve_triangular(corner.mT, matrix @ frame, upper=False, left=False)
-
-
-def _singular(pivots: Tensor, rtol: float | None) -> Tensor:
-    """Which square matrices are singular to rounding, by the norm of their inverse."""
-    with torch.no_grad():
-        rtol = 100 * torch.finfo(pivots.dtype).eps if rtol is None else rtol
-        peak = pivots.abs().amax((-2, -1), keepdim=True)
-        scaled = pivots / torch.where(peak > 0, peak, 1.0)
-        inverse, info = torch.linalg.inv_ex(scaled)
-        return (info != 0) | ~(inverse.abs().amax((-2, -1)) * rtol < 1)
-
-
-def solve_deficient(matrix: Tensor, pivot: Tensor, rtol: float | None) -> Tensor:
-    """Solve `X pivot = matrix` with the rank of each pivot lowered to what it has.
-
-    Args:
-        matrix: `(K, m, r)`, in the row space of `pivot`.
-        pivot: `(K, r, r)`, possibly singular.
-        rtol: Relative size below which a pivot is zero.
-
-    Returns:
-        `X` of shape `(K, m, r)`, zero in the columns that were dropped.
-    """
-    with torch.no_grad():
-        rtol = 100 * torch.finfo(pivot.dtype).eps if rtol is None else rtol
-        rows, columns, keep = _complete_pivots(pivot, rtol)
-    k, m, r = matrix.shape
-    ordered = pivot.gather(1, rows[..., None].expand(k, r, r))
-    ordered = ordered.gather(2, columns[:, None].expand(k, r, r))
-    both = keep[:, :, None] & keep[:, None]
-    regular = torch.where(both, ordered, torch.eye(r, dtype=pivot.dtype, device=pivot.device))
-    target = matrix.gather(2, columns[:, None].expand(k, m, r)) * keep[:, None]
-    solution = torch.linalg.solve(regular, target, left=False)
-    return torch.empty_like(solution).scatter(2, rows[:, None].expand(k, m, r), solution)
-
-
-def _complete_pivots(pivot: Tensor, rtol: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Order of rows and columns by complete pivoting, and which pivots are not zero."""
-    k, r, _ = pivot.shape
-    rest = pivot.clone()
-    order = torch.arange(r, device=pivot.device).expand(k, r)
-    rows, columns = order.clone(), order.clone()
-    sizes = []
-    free_rows = torch.ones(k, r, dtype=torch.bool, device=pivot.device)
-    free_columns = free_rows.clone()
-    for step in range(r):
-        free = free_rows[:, :, None] & free_columns[:, None]
-        size, where = torch.where(free, rest.abs(), -1.0).flatten(1).max(1)
-        row, column = (where // r)[:, None], (where % r)[:, None]
-        rows[:, step : step + 1], columns[:, step : step + 1] = row, column
-        free_rows.scatter_(1, row, False)
-        free_columns.scatter_(1, column, False)
-        across = rest.gather(1, row[..., None].expand(k, 1, r))
-        down = rest.gather(2, column[:, None].expand(k, r, 1))
-        corner = across.gather(2, column[:, None])
-        rest = (
-            rest
-            - torch.where(corner != 0, down / torch.where(corner != 0, corner, 1.0), 0.0) * across
-        )
-        sizes.append(size)
-    sizes = torch.stack(sizes, 1)
-    return rows, columns, (sizes > rtol * sizes[:, :1]).cummin(1).values
