@@ -1,0 +1,211 @@
+r"""Hold orthonormal tensors that share one set of cores.
+
+Tensor a of a basis is B_a[i_1 .. i_d] = C_1[a, i_1] C_2[:, i_2] ... C_d[:, i_d], with cores whose
+rows are orthonormal; then <B_a, B_b> is one where a = b and zero elsewhere. A `factor` F says
+how much was seen along them: F^T F is the matrix of second moments of all samples so far, and
+its eigenvalues are the energies.
+
+Shapes: `r` tensors, `d` sites, cores `(p, size, q)` with `p = r` at the first site and `q = 1` at
+the last, `K` trains.
+References: {cite}`oseledets2011tt`, {cite}`usvyatsov2021cherry`.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cpic.project import _pairs
+from cpic.tt import TensorTrain
+
+
+class Basis:
+    """Orthonormal tensors in one train, to take features of other trains.
+
+    `project` and `update` make it. A basis of fewer directions than `rank` ends with zero tensors:
+    the features along them are zero. It carries no gradient.
+
+    Args:
+        cores: One tensor `(p, size, q)` a site, `q` of one site equal to `p` of the next, the
+            last `q` one, the rows of each orthonormal (rows of the first may be zero).
+        factor: Weights `(rank, rank)`; row k holds the k-th principal direction of what was
+            seen, times its singular value. Identity by default.
+
+    Raises:
+        TypeError: If the cores are not of one dtype, float32 or float64.
+        ValueError: If shapes do not fit together.
+
+    Example:
+        >>> basis = Basis([torch.eye(2).view(2, 2, 1), torch.ones(1, 1, 1)])
+        >>> basis.rank, basis.sizes, basis.ranks
+        (2, (2, 1), (2, 1, 1))
+        >>> train = TensorTrain([torch.tensor([3.0, 4.0]).view(1, 1, 2, 1), torch.ones(1, 1, 1, 1)])
+        >>> basis.features(train)
+        tensor([[3., 4.]])
+    """
+
+    def __init__(self, cores: Sequence[Tensor], factor: Tensor | None = None):
+        self.cores = tuple(cores)
+        _check(self.cores)
+        self.factor = torch.eye(self.rank).to(self.cores[0]) if factor is None else factor
+        if self.factor.shape != (self.rank, self.rank) or self.factor.dtype != self.dtype:
+            raise ValueError(
+                f"Basis needs a factor of shape {(self.rank, self.rank)} and {self.dtype}, got "
+                f"{tuple(self.factor.shape)} and {self.factor.dtype}; leave it out."
+            )
+
+    @property
+    def rank(self) -> int:
+        """Number of tensors, and length of a feature vector."""
+        return len(self.cores[0])
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of the sites."""
+        return tuple(core.shape[1] for core in self.cores)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Ranks around and between the sites; the first is `rank`, the last 1."""
+        return (*(len(core) for core in self.cores), 1)
+
+    @property
+    def n_filled(self) -> int:
+        """How many of the tensors are not zero."""
+        return int(self.cores[0].flatten(1).any(-1).sum())
+
+    @property
+    def energies(self) -> Tensor:
+        """Sums of squared features `(rank,)` along the principal directions, descending."""
+        return torch.linalg.svdvals(self.factor).square()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the cores."""
+        return self.cores[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the cores."""
+        return self.cores[0].device
+
+    def features(self, trains: TensorTrain) -> Tensor:
+        """Inner products `(K, rank)` of K trains with the tensors; differentiable in the trains.
+
+        Args:
+            trains: Trains of the sizes, dtype and device of the basis, of any ranks.
+
+        Raises:
+            TypeError: If the dtype is another one.
+            ValueError: If sizes or device differ.
+        """
+        self._match(trains, "features")
+        return _pairs.features(self.cores, trains.cores)
+
+    def gram(self) -> Tensor:
+        """Inner products `(rank, rank)` of the tensors: the identity, up to zero tensors."""
+        return _pairs.between(self.cores, self.cores)
+
+    def full(self) -> Tensor:
+        """The dense tensors `(rank, *sizes)`; a `ValueError` above the limit of a train."""
+        leading = torch.eye(self.rank, dtype=self.dtype, device=self.device)
+        return TensorTrain([leading[None, None], *(c.unsqueeze(0) for c in self.cores)]).full()[0]
+
+    def rotated(self, rotation: Tensor) -> "Basis":
+        """The basis whose tensor a is the sum of `rotation[a, b]` times tensor b.
+
+        Args:
+            rotation: Orthogonal `(rank, rank)`. Features `F` become `F @ rotation.mT`.
+        """
+        first = (rotation @ self.cores[0].flatten(1)).view_as(self.cores[0])
+        return Basis([first, *self.cores[1:]], self.factor @ rotation.mT)
+
+    def to(self, *args, **kwargs) -> "Basis":
+        """Moved or cast, with the arguments of `torch.Tensor.to`."""
+        cores = [core.to(*args, **kwargs) for core in self.cores]
+        return Basis(cores, self.factor.to(*args, **kwargs))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the basis as plain arrays, all or nothing.
+
+        Args:
+            path: File to write; an existing one is replaced when the new one is complete.
+        """
+        path = Path(path)
+        arrays = {f"core{k}": core.cpu().numpy() for k, core in enumerate(self.cores)}
+        arrays["factor"] = self.factor.cpu().numpy()
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Basis":
+        """Read what `save` wrote, onto the CPU; nothing in the file is executed.
+
+        Args:
+            path: File written by `save`.
+
+        Raises:
+            ValueError: If the file is no saved basis.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                cores = [torch.from_numpy(arrays[f"core{k}"]) for k in range(len(arrays.files) - 1)]
+                return cls(cores, torch.from_numpy(arrays["factor"]))
+        except (KeyError, ValueError, TypeError, EOFError, AttributeError) as error:
+            raise ValueError(
+                f"Basis.load needs a file written by Basis.save, got {path}."
+            ) from error
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return (
+            f"Basis: {self.rank} tensors ({self.n_filled} filled), {len(self.cores)} sites, "
+            f"largest rank {max(self.ranks)}, {dtype} on {self.device}"
+        )
+
+    def _match(self, trains: TensorTrain, operation: str) -> None:
+        if trains.sizes != self.sizes:
+            raise ValueError(
+                f"{operation} needs trains of the sizes {self.sizes} of the basis, got "
+                f"{trains.sizes}; a basis serves only tensors of its own sizes."
+            )
+        if trains.dtype != self.dtype:
+            raise TypeError(
+                f"{operation} needs trains of the dtype {self.dtype} of the basis, got "
+                f"{trains.dtype}; cast one of them with `.to(dtype)`."
+            )
+        if trains.device != self.device:
+            raise ValueError(
+                f"{operation} needs trains on the device {self.device} of the basis, got "
+                f"{trains.device}; move one of them with `.to(device)`."
+            )
+
+
+def _check(cores: tuple[Tensor, ...]) -> None:
+    if not cores or any(core.ndim != 3 or 0 in core.shape for core in cores):
+        raise ValueError(
+            "Basis needs at least one core and cores of shape (p, size, q) without empty axes, got "
+            f"{[tuple(core.shape) for core in cores]}; `project` makes a basis from trains."
+        )
+    dtypes = {core.dtype for core in cores}
+    if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
+        raise TypeError(
+            f"Basis needs cores of one dtype, float32 or float64, got {sorted(map(str, dtypes))}; "
+            "cast them with `core.to(dtype)`."
+        )
+    if any(a.shape[2] != len(b) for a, b in pairwise(cores)) or cores[-1].shape[2] != 1:
+        raise ValueError(
+            "Basis needs ranks that agree between neighbours and end with 1, got cores "
+            f"{[tuple(core.shape) for core in cores]}; `project` makes a basis from trains."
+        )

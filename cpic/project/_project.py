@@ -1,0 +1,141 @@
+r"""Turn K trains into K feature vectors of one length.
+
+The cores of a train are not unique, so they are no features. The tensor they stand for is: with
+the K tensors as rows of X, the uncentred principal components X = U S V^T give the features
+U_r S_r = X V_r, and the rows of V_r^T are an orthonormal basis that is a train as well.
+
+Shapes: `K` trains, `r` features.
+References: {cite}`usvyatsov2021cherry`, {cite}`oseledets2011tt`.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cpic.project._basis import Basis
+from cpic.project._routes import by_gram, by_qr, by_tree
+from cpic.project._stack import Reduced
+from cpic.tt import TensorTrain
+from cpic.tt._round import check_limits
+from cpic.tt._threads import one_thread
+
+ROUTES = {"qr": by_qr, "gram": by_gram, "tree": by_tree}
+
+
+class Projection(NamedTuple):
+    """Features `(K, r)`, energies `(r,)` and the basis, as `project` and `update` return them."""
+
+    features: Tensor
+    energies: Tensor
+    basis: Basis
+
+
+def project(
+    trains: TensorTrain,
+    rank: int,
+    *,
+    route: Literal["qr", "gram", "tree"] = "qr",
+    gradient: str = "detached",
+    max_rank: int | None = None,
+    tol: float | None = None,
+    pad: bool = True,
+) -> Projection:
+    """Features of K trains: the uncentred principal components of their tensors.
+
+    With the tensors as rows of X = U S V^T, the features are X V = U S for the `rank` largest
+    singular values {cite}`usvyatsov2021cherry`. The mean is not subtracted. In every column of
+    the features the entry of largest magnitude is positive. The features are the inner products
+    of the trains with the basis, so that the same tensor has the same features later.
+
+    Where the trains span fewer than `rank` directions (fewer trains than `rank`, equal samples),
+    the remaining features, energies and basis tensors are zero: features have one length always.
+
+    Args:
+        trains: The K trains; a `(K, rank)` matrix of features is made of them.
+        rank: Number of features.
+        route: `"qr"` is accurate to rounding. `"gram"` is quicker and loses components below the
+            square root of K times epsilon, relative to the largest. `"tree"` merges stacks in
+            pairs and cuts in between: quick and lossy with a `max_rank`, slow without.
+        gradient: `"detached"` lets the gradient flow through the inner products only and takes
+            the basis for a constant.
+        max_rank: Bound on the ranks between the sites of the basis, which reach K times the rank
+            of the trains without it. With a bound, the basis is that of a nearby batch.
+        tol: Allowed change of the batch by such rounding, relative to its norm. None keeps all.
+        pad: False raises where zeros would be appended.
+
+    Returns:
+        The features `(K, rank)`; energies `(rank,)`, the sums of the squares of each column,
+        descending; and the basis, without gradient.
+
+    Raises:
+        TypeError: If the trains are not float32 or float64.
+        ValueError: If there is no train, a core is not finite, an option is out of range, or
+            features are missing and `pad` is False.
+
+    Example:
+        >>> trains = TensorTrain([torch.tensor([[3.0, 0], [4, 0]]).view(2, 1, 2, 1)])
+        >>> project(trains, 2).features
+        tensor([[3., 0.],
+                [4., 0.]])
+    """
+    check_batch(trains, "project")
+    check_options("project", rank, tol, max_rank)
+    if route not in ROUTES:
+        raise ValueError(
+            f'project needs a route of {sorted(ROUTES)}, got {route!r}; "qr" is the accurate one.'
+        )
+    with torch.no_grad(), one_thread():
+        found = ROUTES[route]([core.detach() for core in trains.cores], rank, tol, max_rank)
+        basis = basis_of(found, rank, trains.n_sites)
+        basis = basis.rotated(torch.diag(signs(basis.features(trains))))
+    if not pad and basis.n_filled < rank:
+        raise ValueError(
+            f"project needs trains that span {rank} directions, got {trains.n_trains} trains that "
+            f"span {basis.n_filled}; pass more trains, a smaller `rank`, or `pad=True` for zeros."
+        )
+    return Projection(basis.features(trains), basis.energies, basis)
+
+
+def basis_of(found: Reduced, rank: int, n_sites: int) -> Basis:
+    """Without what rounding alone produces, and with zeros up to `rank`."""
+    values = found.values[0]
+    floor = 8 * max(found.left.shape[1], n_sites) * torch.finfo(values.dtype).eps * values[0]
+    values = values[values > floor]
+    first = found.cores[0][0][: len(values)]
+    missing = rank - len(values)
+    first = F.pad(first, (0, 0, 0, 0, 0, missing))
+    factor = torch.diag(F.pad(values, (0, missing)))
+    return Basis([first, *(core[0] for core in found.cores[1:])], factor)
+
+
+def signs(features: Tensor) -> Tensor:
+    """One `(r,)` a column, so that its entry of largest magnitude becomes positive."""
+    largest = features.gather(0, features.abs().argmax(0, keepdim=True)).squeeze(0)
+    return torch.where(largest < 0, -1.0, 1.0).to(features)
+
+
+def check_batch(trains: TensorTrain, operation: str) -> None:
+    """Raise unless trains can be projected."""
+    if trains.n_trains == 0:
+        raise ValueError(f"{operation} needs at least one train, got 0; skip empty batches.")
+    if trains.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"{operation} needs trains of float32 or float64, got {trains.dtype}; inner products "
+            "over many sites need the digits, cast with `trains.to(torch.float32)`."
+        )
+    if not all(torch.isfinite(core).all() for core in trains.cores):
+        raise ValueError(
+            f"{operation} needs finite cores, got NaN or infinity; find the cause where the "
+            "trains were made."
+        )
+
+
+def check_options(operation: str, rank: int, tol: float | None, max_rank: int | None) -> None:
+    """Raise unless ranks and tolerance make sense."""
+    if rank < 1:
+        raise ValueError(
+            f"{operation} needs `rank >= 1`, got {rank}; it is the number of features."
+        )
+    check_limits(operation, tol or 0.0, max_rank)
