@@ -1,0 +1,238 @@
+r"""Square roots of positive semi-definite matrices, with a choice of gradient.
+
+With A = V diag(l) V^T and Q = A^{1/2}, differentiating Q Q = A gives the Lyapunov equation
+dQ Q + Q dQ = dA. It is self-adjoint, so a symmetric gradient G at Q arrives at A as
+
+    V [ (V^T G V)_ij / (l_i^{1/2} + l_j^{1/2}) ] V^T,
+
+in which nothing is singular in a tie. The coupled Newton-Schulz iteration needs products only:
+from Y = A / tr A and Z = 1 repeat T = (3 - Z Y) / 2, Y <- Y T, Z <- T Z; then Y tends to the root.
+
+Shapes: `n` rows, `*b` independent problems.
+References: {cite}`higham2008functions`, {cite}`li2018towards`, {cite}`song2021approximate`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cpic.linalg._eigh import descending, eigh_with, pull_back
+from cpic.linalg._gaps import Gap, gap_function
+from cpic.linalg._inputs import rounding_level, symmetrized
+
+
+def sqrtm(
+    matrix: Tensor,
+    *,
+    method: str = "eigh",
+    gradient: str | None = None,
+    steps: int = 10,
+    **options: Any,
+) -> Tensor:
+    r"""The symmetric square root, with a choice of forward and backward pass.
+
+    Gradients, with G the symmetric part of the gradient at the root, s the largest eigenvalue and
+    eps the relative precision:
+
+    - `"lyapunov"`: the closed form above, the default of `method="eigh"`. Eigenvalues below eps s
+      count as eps s there, which bounds the gradient by |G| / (2 sqrt(eps s)); for all others it
+      is exact, ties included.
+    - A method of `inverse_gap`: the gradient through `eigh` with that method. With b its bound,
+      the result is at most |G| (b sqrt(s) + 1 / (2 sqrt(eps s))). Wrong where the method
+      bounds a gap, though the root itself is smooth there.
+    - `"newton"`: the derivative of `steps` = N Newton-Schulz iterations {cite}`li2018towards`,
+      also around an exact root. With t the trace it is at most
+      |G| (1.5^N (1 + sqrt(n)) + sqrt(n) / 2) / sqrt(t).
+
+    The Newton-Schulz iteration converges from the large eigenvalues down: those below about
+    (4/9)^N t, 3e-4 t for N = 10, are damped in the root and in this gradient.
+
+    At the zero matrix the root has no derivative, and the first two gradients are zero. Negative
+    eigenvalues down to -100 n eps s (for `"newton_schulz"` -100 n eps t) pass as rounding, and
+    `"eigh"` counts them as zero. Second derivatives are promised for "lyapunov" at positive
+    definite matrices.
+
+    Args:
+        matrix: The matrices, `(*b, n, n)`, float32 or float64, positive semi-definite, symmetric
+            to 100 n eps of their largest entry; the symmetric part is used.
+        method: `"eigh"`, or `"newton_schulz"` for the iteration forward and backward.
+        gradient: One of the above; None takes the one of the method: `"lyapunov"` or `"newton"`.
+        steps: Number of Newton-Schulz iterations, at least 1.
+        **options: Options of a method of `inverse_gap`.
+
+    Returns:
+        The roots `(*b, n, n)`. The gradient that reaches `matrix` is symmetric.
+
+    Raises:
+        ValueError: If `matrix` is not square, symmetric and finite, or has a negative eigenvalue;
+            if a name is unknown or an option out of range.
+        TypeError: If `matrix` is not float32 or float64, or an option is not of this gradient.
+
+    Example:
+        >>> matrix = torch.tensor([[2.0, 2.0], [2.0, 5.0]], requires_grad=True)
+        >>> root = sqrtm(matrix)
+        >>> root.trace().backward()  # the derivative of the trace is half the inverse root
+        >>> bool(torch.allclose(matrix.grad @ root, torch.eye(2) / 2, atol=1e-6))
+        True
+    """
+    gradient = gradient or ("newton" if method == "newton_schulz" else "lyapunov")
+    gap = _check(method, gradient, steps, options)
+    matrix = symmetrized("sqrtm", matrix)
+    if method == "newton_schulz":
+        _check_positive(matrix.detach())
+    return _Sqrtm.apply(matrix, method, gradient, steps, gap)[0]  # pyright: ignore
+
+
+def _check(method: str, gradient: str, steps: int, options: dict[str, Any]) -> Gap | None:
+    if method not in ("eigh", "newton_schulz"):
+        raise ValueError(
+            f'sqrtm needs method="eigh" or "newton_schulz", got {method!r}; "eigh" is exact.'
+        )
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"sqrtm needs `steps` 1 or more, got {steps}; 10 is a good choice.")
+    if method == "newton_schulz" and gradient != "newton":
+        raise ValueError(
+            f'sqrtm needs gradient="newton" with method="newton_schulz", got {gradient!r}; pass '
+            'method="eigh" for the others.'
+        )
+    if gradient in ("lyapunov", "newton"):
+        if options:
+            raise TypeError(
+                f'sqrtm takes no options with gradient "{gradient}", got {sorted(options)}; '
+                "they belong to the methods of `inverse_gap`."
+            )
+        return None
+    return gap_function("sqrtm", gradient, options)
+
+
+def _check_positive(matrix: Tensor) -> None:
+    """Without eigenvalues: a Cholesky factor exists once the allowed rounding is added."""
+    shift = rounding_level(matrix) * _trace(matrix).abs() + torch.finfo(matrix.dtype).tiny
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    if (torch.linalg.cholesky_ex(matrix + shift * identity).info > 0).any():
+        raise ValueError(_NEGATIVE.format("no Cholesky factor"))
+
+
+def _nonnegative(values: Tensor, level: float) -> Tensor:
+    """Eigenvalues with those at rounding level below zero set to zero."""
+    if values.numel() and (values < -level * values.abs().amax(-1, keepdim=True)).any():
+        raise ValueError(_NEGATIVE.format(f"{float(values.min()):.1e}"))
+    return values.clamp(min=0)
+
+
+_NEGATIVE = (
+    "sqrtm needs positive semi-definite matrices, got a negative eigenvalue ({}); clamp the "
+    "eigenvalues of `eigh`, or add a multiple of the identity."
+)
+
+
+class _Sqrtm(torch.autograd.Function):
+    """Square roots; eigenvalues and eigenvectors come along for the backward pass."""
+
+    @staticmethod
+    def forward(matrix: Tensor, method: str, gradient: str, steps: int, gap: Gap | None):
+        if method == "newton_schulz":
+            y = _iterate(matrix, steps)[-1][0]
+            return y * _scale(matrix).sqrt(), matrix.new_empty(0), matrix.new_empty(0)
+        values, vectors = descending(matrix)
+        values = _nonnegative(values, rounding_level(matrix))
+        return vectors * values.sqrt().unsqueeze(-2) @ vectors.mT, values, vectors
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        matrix, _, ctx.gradient, ctx.steps, ctx.gap = inputs
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(matrix, *output)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        matrix, root, values, vectors = ctx.saved_tensors
+        given = (grads[0] + grads[0].mT) / 2
+        if ctx.gradient == "lyapunov":
+            found = _Lyapunov.apply(root, given, values.sqrt(), vectors)
+        elif ctx.gradient == "newton":
+            found = _newton_gradient(matrix, given, ctx.steps)
+        else:
+            if torch.is_grad_enabled():  # someone will differentiate this gradient
+                values, vectors = eigh_with(matrix, ctx.gap)
+                values = values.clamp(min=0)
+            found = _gap_gradient(values, vectors, ctx.gap(values), given)
+        return found, None, None, None, None
+
+
+class _Lyapunov(torch.autograd.Function):
+    """X with Q X + X Q = G, for symmetric Q, given its eigenvalues and eigenvectors, and G."""
+
+    @staticmethod
+    def forward(root: Tensor, given: Tensor, roots: Tensor, vectors: Tensor) -> Tensor:
+        safe, positive = _away_from_zero(roots)
+        inner = (vectors.mT @ given @ vectors) / (safe.unsqueeze(-1) + safe.unsqueeze(-2))
+        return vectors @ (inner * positive.unsqueeze(-1)) @ vectors.mT
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        root, _, roots, vectors = inputs
+        ctx.save_for_backward(root, output, roots, vectors)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        root, found, roots, vectors = ctx.saved_tensors
+        given = (grads[0] + grads[0].mT) / 2
+        back = _Lyapunov.apply(root, given, roots, vectors)
+        return -(back @ found + found @ back), back, None, None
+
+
+def _away_from_zero(roots: Tensor) -> tuple[Tensor, Tensor]:
+    """Roots raised to those of eps times the largest, and whether there is a positive one."""
+    largest = roots.detach()[..., :1]
+    positive = largest > 0
+    floor = torch.where(positive, torch.finfo(roots.dtype).eps ** 0.5 * largest, 1.0)
+    return torch.maximum(roots, floor), positive
+
+
+def _gap_gradient(values: Tensor, vectors: Tensor, gaps: Tensor, given: Tensor) -> Tensor:
+    roots = values.sqrt()
+    safe, positive = _away_from_zero(roots)
+    at_vectors = 2 * given @ vectors * roots.unsqueeze(-2)
+    at_values = (vectors * (given @ vectors)).sum(-2) / (2 * safe)
+    return pull_back(vectors, gaps, at_values * positive, at_vectors)
+
+
+def _trace(matrix: Tensor) -> Tensor:
+    """Traces `(*b, 1, 1)`."""
+    return matrix.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+
+
+def _scale(matrix: Tensor) -> Tensor:
+    """What the iteration divides by, `(*b, 1, 1)`."""
+    trace = _trace(matrix)
+    return torch.where(trace > 0, trace, 1.0)
+
+
+def _iterate(matrix: Tensor, steps: int) -> list[tuple[Tensor, Tensor]]:
+    """All Y and Z of the Newton-Schulz iteration, from the first to the last."""
+    y = matrix / _scale(matrix)
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    pairs = [(y, identity.expand_as(y))]
+    for _ in range(steps):
+        y, z = pairs[-1]
+        turn = (3 * identity - z @ y) / 2
+        pairs.append((y @ turn, turn @ z))
+    return pairs
+
+
+def _newton_gradient(matrix: Tensor, given: Tensor, steps: int) -> Tensor:
+    """The reverse of the iteration; Y and Z are symmetric, the gradients at them are not."""
+    scale = _scale(matrix)
+    *pairs, (last, _) = _iterate(matrix, steps)
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    g_y, g_z = scale.sqrt() * given, torch.zeros_like(matrix)
+    for y, z in reversed(pairs):
+        turn = (3 * identity - z @ y) / 2
+        g_turn = y @ g_y + g_z @ z
+        g_y, g_z = g_y @ turn - z @ g_turn / 2, turn @ g_z - g_turn @ y / 2
+    at_scale = (given * last).sum((-2, -1), keepdim=True) / (2 * scale.sqrt())
+    at_scale = at_scale - (g_y * matrix).sum((-2, -1), keepdim=True) / scale.square()
+    at_scale = torch.where(_trace(matrix) > 0, at_scale, 0.0)
+    return (g_y + g_y.mT) / (2 * scale) + at_scale * identity
