@@ -109,15 +109,15 @@ def half_sweep(
             TensorTrain(cores), IndexSets(sets.sizes, tuple(left), sets.right), condition
         )
     bounds = _bounds(sets, sets.left[1:], ranks, max_rank)[::-1]
-    turned = _mirrored(sets.left)
+    turned = mirrored(sets.left)
     cores, right, condition = _sweep(
         lambda indices: entries(indices.flip(-1)), sets.sizes[::-1], turned, bounds, tol, options
     )
     train = TensorTrain([core.permute(0, 3, 2, 1) for core in reversed(cores)])
-    return HalfSweep(train, IndexSets(sets.sizes, sets.left, _mirrored(right)), condition.flip(-1))
+    return HalfSweep(train, IndexSets(sets.sizes, sets.left, mirrored(right)), condition.flip(-1))
 
 
-def _mirrored(side: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def mirrored(side: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The sets of one side as those of the other side of the tensor with reversed modes."""
     return tuple(rows.flip(-1) for rows in reversed(side))
 
