@@ -8,13 +8,15 @@ Shapes: `K` trains, `r` features.
 References: {cite}`usvyatsov2021cherry`, {cite}`oseledets2011tt`.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cpic.project._basis import Basis
+from cpic.project._gradient import components, gap_of
+from cpic.project._pairs import inner_pairs
 from cpic.project._routes import by_gram, by_qr, by_tree
 from cpic.project._stack import Reduced
 from cpic.tt import TensorTrain
@@ -41,6 +43,7 @@ def project(
     max_rank: int | None = None,
     tol: float | None = None,
     pad: bool = True,
+    **options: Any,
 ) -> Projection:
     """Features of K trains: the uncentred principal components of their tensors.
 
@@ -58,12 +61,15 @@ def project(
         route: `"qr"` is accurate to rounding. `"gram"` is quicker and loses components below the
             square root of K times epsilon, relative to the largest. `"tree"` merges stacks in
             pairs and cuts in between: quick and lossy with a `max_rank`, slow without.
-        gradient: `"detached"` lets the gradient flow through the inner products only and takes
-            the basis for a constant.
+        gradient: `"detached"` takes the basis for a constant, and the gradient flows through the
+            inner products with it. `"exact"` is the derivative of the components, through the
+            matrix of inner products of the trains; unbounded where energies meet. Any method of
+            `cpic.linalg.eigh` bounds it. None sees what `max_rank` or `tol` cut, nor the sign.
         max_rank: Bound on the ranks between the sites of the basis, which reach K times the rank
             of the trains without it. With a bound, the basis is that of a nearby batch.
         tol: Allowed change of the batch by such rounding, relative to its norm. None keeps all.
         pad: False raises where zeros would be appended.
+        **options: Options of the method in `gradient`.
 
     Returns:
         The features `(K, rank)`; energies `(rank,)`, the sums of the squares of each column,
@@ -86,16 +92,37 @@ def project(
         raise ValueError(
             f'project needs a route of {sorted(ROUTES)}, got {route!r}; "qr" is the accurate one.'
         )
+    gap = gap_of("project", gradient, options)
     with torch.no_grad(), one_thread():
         found = ROUTES[route]([core.detach() for core in trains.cores], rank, tol, max_rank)
-        basis = basis_of(found, rank, trains.n_sites)
-        basis = basis.rotated(torch.diag(signs(basis.features(trains))))
+        plain = basis_of(found, rank, trains.n_sites)
+        basis = plain.rotated(torch.diag(signs(plain.features(trains))))
     if not pad and basis.n_filled < rank:
         raise ValueError(
             f"project needs trains that span {rank} directions, got {trains.n_trains} trains that "
             f"span {basis.n_filled}; pass more trains, a smaller `rank`, or `pad=True` for zeros."
         )
-    return Projection(basis.features(trains), basis.energies, basis)
+    if gap is None or not carries_gradient(trains):
+        return Projection(basis.features(trains), basis.energies, basis)
+    gram = inner_pairs(trains.cores, trains.cores)
+    left, values = components(gram, *filled(found, basis), gap)
+    moving = F.pad(left * values, (0, rank - len(values))) * signs(plain.features(trains))
+    return Projection(with_value(moving, basis, trains), basis.energies, basis)
+
+
+def carries_gradient(trains: TensorTrain) -> bool:
+    """Whether there is anything to differentiate."""
+    return torch.is_grad_enabled() and any(core.requires_grad for core in trains.cores)
+
+
+def with_value(moving: Tensor, basis: Basis, trains: TensorTrain) -> Tensor:
+    """Features as the basis gives them, with the gradient of `moving`."""
+    return basis.features(trains.detach()) + (moving - moving.detach())
+
+
+def filled(found: Reduced, basis: Basis) -> tuple[Tensor, Tensor]:
+    """Left vectors `(n, p)` and values `(p,)` of the tensors that are not zero."""
+    return found.left[0][:, : basis.n_filled], found.values[0][: basis.n_filled]
 
 
 def basis_of(found: Reduced, rank: int, n_sites: int) -> Basis:
