@@ -7,3 +7,7 @@ class RankDeficientError(ValueError):
 
 class VolumeError(ValueError):
     """A volume cannot be opened or read as asked."""
+
+
+class CohortError(ValueError):
+    """A cohort (its folder tree, tables or options) is not what is needed."""

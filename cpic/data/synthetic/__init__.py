@@ -1,0 +1,6 @@
+"""Cohorts with the trees of BraTS 2020 and OSIC whose best possible error is known."""
+
+from cpic.data.synthetic._best import best_error
+from cpic.data.synthetic._brats import Lesion, make_brats_like, measure_lesion
+
+__all__ = ["Lesion", "best_error", "make_brats_like", "measure_lesion"]

@@ -1,0 +1,66 @@
+"""Smooth random fields on regular grids; every draw is separate from the grid it is shown on."""
+
+import numpy as np
+
+
+def child(seed: int, *key: int) -> np.random.Generator:
+    """Generator of one patient: it depends on the seed and the key, on no other patient."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def centred(length: int, extent: float) -> np.ndarray:
+    """Positions of voxel centres in mm from the middle of the field of view."""
+    return ((np.arange(length) + 0.5) / length - 0.5) * extent
+
+
+def draw_smooth(rng: np.random.Generator, fields: int, *, waves: int = 5) -> np.ndarray:
+    """Coefficients (fields, waves, waves, waves) of cosines; slow waves are the strong ones."""
+    squares = np.square(np.arange(waves))
+    total = squares[:, None, None] + squares[:, None] + squares
+    weights = np.where(total > 0, 1 / (1 + total / 2), 0)
+    # Unit standard deviation on average: a cosine has a mean square of 1/2.
+    halves = np.where(np.arange(waves) > 0, 0.5, 1)
+    power = np.square(weights) * halves[:, None, None] * halves[:, None] * halves
+    return rng.standard_normal((fields, *weights.shape)) * weights / np.sqrt(power.sum())
+
+
+def smooth(coefficients: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The fields of `draw_smooth` on a grid over the whole field of view, (fields, *shape)."""
+    waves = np.arange(coefficients.shape[-1])
+    x, y, z = (
+        np.cos(np.pi * waves * ((np.arange(n) + 0.5) / n)[:, None]).astype(np.float32)
+        for n in shape
+    )
+    rows = np.einsum("fabc,xa->fxbc", coefficients.astype(np.float32), x)
+    planes = np.einsum("fxbc,yb->fxyc", rows, y)
+    return planes @ z.T
+
+
+def draw_waves(rng: np.random.Generator, count: int = 64) -> np.ndarray:
+    """Wave vectors and phases (count, 4) of plane waves, isotropic, of lengths around 1."""
+    vectors = rng.standard_normal((count, 3))
+    # One single wavelength would look like a labyrinth.
+    vectors *= rng.lognormal(0, 0.3, (count, 1)) / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.concatenate([vectors, rng.uniform(0, 2 * np.pi, (count, 1))], 1)
+
+
+def ripple(
+    waves: np.ndarray, axes: list[np.ndarray], lengths: tuple[float, float, float]
+) -> np.ndarray:
+    """A field of unit variance whose wavelength along each axis is given, on the grid of `axes`.
+
+    Args:
+        waves: (count, 4) of `draw_waves`.
+        axes: three position vectors, in the unit of `lengths`.
+        lengths: wavelength along each axis.
+
+    Returns:
+        (len(axes[0]), len(axes[1]), len(axes[2])), float32. The wave is a product over the axes,
+        so the whole field is one complex matrix product.
+    """
+    x, y, z = (
+        np.exp(2j * np.pi * np.outer(axis, waves[:, k]) / lengths[k]) for k, axis in enumerate(axes)
+    )
+    plane = (x * np.exp(1j * waves[:, 3]))[:, None] * y * np.sqrt(2 / len(waves))
+    plane, last = plane.astype(np.complex64), z.T.astype(np.complex64)
+    return plane.real @ last.real - plane.imag @ last.imag
