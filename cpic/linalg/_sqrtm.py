@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpic.linalg._eigh import descending, eigh_with, pull_back
+from cpic.linalg._eigh import descending, eigh_with
 from cpic.linalg._gaps import Gap, gap_function
 from cpic.linalg._inputs import rounding_level, symmetrized
 
@@ -38,15 +38,16 @@ def sqrtm(
     - `"lyapunov"`: the closed form above, the default of `method="eigh"`. Eigenvalues below eps s
       count as eps s there, which bounds the gradient by |G| / (2 sqrt(eps s)); for all others it
       is exact, ties included.
-    - A method of `inverse_gap`: the gradient through `eigh` with that method. With b its bound,
-      the result is at most |G| (b sqrt(s) + 1 / (2 sqrt(eps s))). Wrong where the method
-      bounds a gap, though the root itself is smooth there.
+    - A method of `inverse_gap`: the gradient through `eigh` with that method, of eigenvalues
+      raised to eps s. With b its bound, it is at most |G| (b sqrt(s) + 1 / (2 sqrt(eps s))); the
+      part between two equal eigenvalues is lost, though the root itself is smooth there.
     - `"newton"`: the derivative of `steps` = N Newton-Schulz iterations {cite}`li2018towards`,
       also around an exact root. With t the trace it is at most
       |G| (1.5^N (1 + sqrt(n)) + sqrt(n) / 2) / sqrt(t).
 
     The Newton-Schulz iteration converges from the large eigenvalues down: those below about
-    (4/9)^N t, 3e-4 t for N = 10, are damped in the root and in this gradient.
+    (4/9)^N t, 3e-4 t for N = 10, are damped in the root and in this gradient. Z never exceeds
+    1.5^N unless an eigenvalue is negative by rounding and diverges, which raises an error.
 
     At the zero matrix the root has no derivative, and the first two gradients are zero. Negative
     eigenvalues down to -100 n eps s (for `"newton_schulz"` -100 n eps t) pass as rounding, and
@@ -66,7 +67,7 @@ def sqrtm(
 
     Raises:
         ValueError: If `matrix` is not square, symmetric and finite, or has a negative eigenvalue;
-            if a name is unknown or an option out of range.
+            if a name is unknown or an option out of range; if the iteration diverges.
         TypeError: If `matrix` is not float32 or float64, or an option is not of this gradient.
 
     Example:
@@ -150,53 +151,56 @@ class _Sqrtm(torch.autograd.Function):
         matrix, root, values, vectors = ctx.saved_tensors
         given = (grads[0] + grads[0].mT) / 2
         if ctx.gradient == "lyapunov":
-            found = _Lyapunov.apply(root, given, values.sqrt(), vectors)
+            found = _Lyapunov.apply(root, given, values, vectors)
         elif ctx.gradient == "newton":
             found = _newton_gradient(matrix, given, ctx.steps)
         else:
             if torch.is_grad_enabled():  # someone will differentiate this gradient
                 values, vectors = eigh_with(matrix, ctx.gap)
                 values = values.clamp(min=0)
-            found = _gap_gradient(values, vectors, ctx.gap(values), given)
+            found = _gap_gradient(values, vectors, ctx.gap, given)
         return found, None, None, None, None
 
 
 class _Lyapunov(torch.autograd.Function):
-    """X with Q X + X Q = G, for symmetric Q, given its eigenvalues and eigenvectors, and G."""
+    """X with Q X + X Q = G, for the root Q of a matrix given by eigenvalues and eigenvectors."""
 
     @staticmethod
-    def forward(root: Tensor, given: Tensor, roots: Tensor, vectors: Tensor) -> Tensor:
-        safe, positive = _away_from_zero(roots)
-        inner = (vectors.mT @ given @ vectors) / (safe.unsqueeze(-1) + safe.unsqueeze(-2))
-        return vectors @ (inner * positive.unsqueeze(-1)) @ vectors.mT
+    def forward(root: Tensor, given: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
+        values, positive = _raised(values)
+        roots = values.sqrt()
+        inner = (vectors.mT @ given @ vectors) / (roots.unsqueeze(-1) + roots.unsqueeze(-2))
+        return vectors @ (inner * positive) @ vectors.mT
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        root, _, roots, vectors = inputs
-        ctx.save_for_backward(root, output, roots, vectors)
+        root, _, values, vectors = inputs
+        ctx.save_for_backward(root, output, values, vectors)
 
     @staticmethod
     def backward(ctx, *grads: Tensor):
-        root, found, roots, vectors = ctx.saved_tensors
+        root, found, values, vectors = ctx.saved_tensors
         given = (grads[0] + grads[0].mT) / 2
-        back = _Lyapunov.apply(root, given, roots, vectors)
+        back = _Lyapunov.apply(root, given, values, vectors)
         return -(back @ found + found @ back), back, None, None
 
 
-def _away_from_zero(roots: Tensor) -> tuple[Tensor, Tensor]:
-    """Roots raised to those of eps times the largest, and whether there is a positive one."""
-    largest = roots.detach()[..., :1]
+def _raised(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues raised to eps times the largest, and whether there is a positive one."""
+    limits = torch.finfo(values.dtype)
+    largest = values.detach()[..., :1]
     positive = largest > 0
-    floor = torch.where(positive, torch.finfo(roots.dtype).eps ** 0.5 * largest, 1.0)
-    return torch.maximum(roots, floor), positive
+    floor = torch.where(positive, (limits.eps * largest).clamp(min=limits.tiny), 1.0)
+    return torch.maximum(values, floor), positive.unsqueeze(-1)
 
 
-def _gap_gradient(values: Tensor, vectors: Tensor, gaps: Tensor, given: Tensor) -> Tensor:
+def _gap_gradient(values: Tensor, vectors: Tensor, gap: Gap, given: Tensor) -> Tensor:
+    """Through `eigh`; the products K (r_i - r_j) are formed first, so that ties give zero."""
+    values, positive = _raised(values)
     roots = values.sqrt()
-    safe, positive = _away_from_zero(roots)
-    at_vectors = 2 * given @ vectors * roots.unsqueeze(-2)
-    at_values = (vectors * (given @ vectors)).sum(-2) / (2 * safe)
-    return pull_back(vectors, gaps, at_values * positive, at_vectors)
+    quotient = gap(values) * (roots.unsqueeze(-1) - roots.unsqueeze(-2))
+    quotient = (quotient + torch.diag_embed(1 / (2 * roots))) * positive
+    return vectors @ ((vectors.mT @ given @ vectors) * quotient) @ vectors.mT
 
 
 def _trace(matrix: Tensor) -> Tensor:
@@ -219,6 +223,12 @@ def _iterate(matrix: Tensor, steps: int) -> list[tuple[Tensor, Tensor]]:
         y, z = pairs[-1]
         turn = (3 * identity - z @ y) / 2
         pairs.append((y @ turn, turn @ z))
+    size = torch.linalg.matrix_norm(pairs[-1][1].detach()) if matrix.numel() else matrix
+    if not (size <= 1.001 * matrix.shape[-1] ** 0.5 * 1.5**steps).all():
+        raise ValueError(
+            f"sqrtm needs fewer Newton-Schulz steps, got {steps}, which amplify the rounding "
+            "below zero of a singular matrix; or add a small multiple of the identity."
+        )
     return pairs
 
 
@@ -233,6 +243,6 @@ def _newton_gradient(matrix: Tensor, given: Tensor, steps: int) -> Tensor:
         g_turn = y @ g_y + g_z @ z
         g_y, g_z = g_y @ turn - z @ g_turn / 2, turn @ g_z - g_turn @ y / 2
     at_scale = (given * last).sum((-2, -1), keepdim=True) / (2 * scale.sqrt())
-    at_scale = at_scale - (g_y * matrix).sum((-2, -1), keepdim=True) / scale.square()
+    at_scale = at_scale - (g_y * (matrix / scale)).sum((-2, -1), keepdim=True) / scale
     at_scale = torch.where(_trace(matrix) > 0, at_scale, 0.0)
     return (g_y + g_y.mT) / (2 * scale) + at_scale * identity

@@ -109,7 +109,7 @@ def sweep(gap, **methods):
 @pytest.mark.parametrize("power", range(1, 17))
 def test_gap_sweep_against_high_precision(power):
     gap = 10.0**-power
-    found = sweep(gap, **dict.fromkeys(METHODS, {}))
+    found = sweep(gap, **{name: {} for name in METHODS})
     rounding = 1e-15
     assert found["original"][0] <= rounding
     assert found["topn"][1] <= 4.6e15

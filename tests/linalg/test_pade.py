@@ -73,7 +73,11 @@ def test_coefficients_of_the_table(script, m):
     assert p == [1 - Fraction(k, m) for k in range(m + 1)]
     factor = script.cofactor(q)
     assert product(factor, [Fraction(1), Fraction(-1)]) == q
-    for stored, exact in ((table.NUMERATORS, p), (table.DENOMINATORS, q), (table.COFACTORS, factor)):
+    for stored, exact in (
+        (table.NUMERATORS, p),
+        (table.DENOMINATORS, q),
+        (table.COFACTORS, factor),
+    ):
         assert list(stored[m]) == [float(x) for x in exact]
 
 
