@@ -102,7 +102,7 @@ def interpolate(
                 f"interpolate needs at least as many right as left multi-indices at bond {k + 1}, "
                 f"got {sets.right[k].shape[1]} and {ranks[k + 1]}; drop left ones."
             )
-    matrices, pivots, last = _read(entries, sets)
+    matrices, pivots, last = read_fibers(entries, sets)
     cores = _solve_all(matrices, pivots, solver=solver, ridge=ridge, rtol=rtol)
     shaped = [core.unflatten(1, (ranks[k], sizes[k])) for k, core in enumerate(cores)]
     train = TensorTrain([*shaped, last.unflatten(1, (ranks[-2], sizes[-1])).unsqueeze(-1)])
@@ -112,7 +112,7 @@ def interpolate(
     return train, torch.stack(found, 1) if found else last.new_zeros(len(last), 0)
 
 
-def _read(entries: Entries, sets: IndexSets) -> tuple[list[Tensor], list[Tensor], Tensor]:
+def read_fibers(entries: Entries, sets: IndexSets) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """Fibers as matrices and pivots of all bonds, and the fibers of the last site."""
     sizes, d = sets.sizes, sets.n_sites
     blocks = [fiber_indices(sets.left[k], n, sets.right[k]) for k, n in enumerate(sizes)]

@@ -4,7 +4,6 @@ Goals are upper bounds. `entries` counts what was asked, repeats included, as th
 `distinct entries` counts each once.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 
@@ -13,8 +12,10 @@ import torch
 
 from cpic import tt
 from tests.bench import problems
+from tests.bench.cases_gradient import gradient_cases
 from tests.bench.harness import Case
 from tests.bench.peers import run_peer
+from tests.bench.timing import processor_clock
 
 MAXVOL = ("tntorch", "seemps")
 ALL = ("tntorch", "teneva", "torchtt", "seemps", "seemps-dmrg")
@@ -68,12 +69,6 @@ def theirs(
         "entries": counted.asked,
         "seconds": seconds,
     }
-
-
-def processor_clock() -> Callable[[], float]:
-    """A clock of processor seconds that starts now."""
-    start = time.process_time()
-    return lambda: time.process_time() - start
 
 
 def compared(
@@ -243,4 +238,4 @@ def all_cases() -> dict[str, Case]:
             goals={"error": 0.05, "entries": 300_000, "missed in silence": 0},
         ),
     ]
-    return {case.name: case for case in cases}
+    return {case.name: case for case in [*cases, *gradient_cases()]}

@@ -8,9 +8,13 @@ function, so its cost is the same for all.
 import contextlib
 import io
 import warnings
+from functools import cache
 
 import numpy as np
 import torch
+
+from cpic import tt
+from cpic.tt._interpolate import read_fibers
 
 RANK_CAP = 64
 
@@ -106,3 +110,46 @@ def run_peer(name, function, sizes, **options):
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         return PEERS[name](function, sizes, **options)
+
+
+def tntorch_forward(entries, sets):
+    """`tntorch.cross_forward` on nested square sets of one tensor, as a train with its gradient."""
+    import tntorch as peer
+
+    found = peer.cross_forward(
+        tntorch_places(sets),
+        lambda index: entries(index.long()[None])[0],
+        domain=[torch.arange(n) for n in sets.sizes],
+        function_arg="matrix",
+    )
+    return tt.TensorTrain([core[None] for core in found.cores])
+
+
+@cache
+def tntorch_places(sets):
+    """Our index sets as tntorch keeps them: rows of unfoldings on the left, zeros at the ends."""
+    d = sets.n_sites
+    locals_ = []
+    for k in range(d - 1):
+        before, rows = sets.left[k][0], sets.left[k + 1][0]
+        where = (rows[:, None, :-1] == before).all(-1).long().argmax(-1)
+        locals_.append((where * sets.sizes[k] + rows[:, -1]).numpy())
+    return {
+        "lsets": [np.array([[0]])] + [None] * (d - 1),
+        "rsets": [sets.right[k][0].numpy() for k in range(d - 1)] + [np.array([[0]])],
+        "left_locals": locals_,
+        "Rs": np.array(sets.ranks),
+    }
+
+
+def plain_forward(entries, sets, how):
+    """The same interpolation with `torch.linalg.lstsq` or `pinv`, whose gradients we compare."""
+    matrices, pivots, last = read_fibers(entries, sets)
+    ranks, cores = sets.ranks, []
+    for k, (matrix, pivot) in enumerate(zip(matrices, pivots, strict=True)):
+        if how == "lstsq":
+            core = torch.linalg.lstsq(pivot.mT, matrix.mT).solution.mT
+        else:
+            core = matrix @ torch.linalg.pinv(pivot)
+        cores.append(core.unflatten(1, (ranks[k], sets.sizes[k])))
+    return tt.TensorTrain([*cores, last.unflatten(1, (ranks[-2], -1)).unsqueeze(-1)])

@@ -119,6 +119,64 @@ def many_functions(n: int = 20, bits: int = 8):
     return entries, (2,) * (3 * bits), None
 
 
+def tunable_gaussians(layout: str = "interleaved", *, side: int = 64, rotated: bool = True):
+    """Eight Gaussians of which heights, centres and widths are parameters.
+
+    Axis-aligned in layout "tt" they have rank 8 whatever the parameters are.
+
+    Returns:
+        `make` from parameters `(56,)` to entries that carry their gradient, the sizes, and the
+        parameters to begin with.
+    """
+    draw = torch.Generator().manual_seed(0)
+
+    def uniform(*shape):
+        return torch.rand(*shape, generator=draw, dtype=torch.float64)
+
+    turns = torch.linalg.qr(uniform(8, 3, 3) - 0.5).Q if rotated else torch.eye(3).double()
+    heights, centres, widths = 0.5 + 0.5 * uniform(8), 0.2 + 0.6 * uniform(8, 3), uniform(8, 3)
+    start = torch.cat([heights, centres.flatten(), (0.05 + 0.07 * widths).log().flatten()])
+
+    def make(theta: Tensor) -> Entries:
+        height, centre, width = theta.split((8, 24, 24))
+        roots = turns * (-width.view(8, 1, 3)).exp()
+        shift = torch.einsum("gi,gij->gj", centre.view(8, 3), roots)
+
+        def volume(coords: Tensor) -> Tensor:
+            where = (coords.to(torch.float64) + 0.5) / side
+            flat = where @ roots.permute(1, 0, 2).flatten(1) - shift.flatten()
+            size = flat.unflatten(-1, (8, 3)).square().sum(-1)
+            return (-0.5 * size).exp() @ height
+
+        entries, _, _ = _laid_out(volume, None, layout, side)
+        return entries
+
+    return make, _laid_out(None, None, layout, side)[1], start
+
+
+def tunable_bumps(n: int = 20, bits: int = 28):
+    """`n` smooth functions on 2^bits points with their four centres as parameters `(n, 4)`.
+
+    The bits are digits of four coordinates in turn.
+    """
+    draw = torch.Generator().manual_seed(0)
+    start = torch.rand(n, 4, generator=draw, dtype=torch.float64)
+    weights = torch.zeros(bits, 4, dtype=torch.float64)
+    for site in range(bits):
+        weights[site, site % 4] = 0.5 ** (site // 4 + 1)
+
+    def make(theta: Tensor) -> Entries:
+        centres = theta.unsqueeze(1)
+
+        def entries(indices: Tensor) -> Tensor:
+            gap = (indices.to(torch.float64) @ weights - centres) / 0.05
+            return 1.0 / (1.0 + gap.square().sum(-1))
+
+        return entries
+
+    return make, (2,) * bits, start
+
+
 def error_of(train, entries: Entries, reference: Tensor | None, *, seed: int = 7) -> float:
     """Relative Frobenius error on the full tensor, or on 10 000 random entries without one."""
     if reference is not None:
