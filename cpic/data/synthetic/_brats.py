@@ -215,8 +215,6 @@ def make_brats_like(
             "Brats20ID": truth["Brats20ID"],
             "Age": truth["age"],
             "Survival_days": days,
-            .astype(str)
-            .mask(alive, "ALIVE (361 days later)"),
             "Extent_of_Resection": truth["resection"],
         }
     )
