@@ -1,7 +1,26 @@
 """Turn a tensor that is given by its entries into a train, with gradients."""
 
+from cpic.bottleneck._base import Bottleneck
+from cpic.bottleneck._by_name import BOTTLENECKS, bottleneck
 from cpic.bottleneck._chunked import chunked
+from cpic.bottleneck._cp import CP
+from cpic.bottleneck._cross import Cross
+from cpic.bottleneck._dense import TTSVD, BlockTT, Identity, MatrixSVD
 from cpic.bottleneck._grow import grow
 from cpic.bottleneck._half_sweep import HalfSweep, half_sweep
 
-__all__ = ["HalfSweep", "chunked", "grow", "half_sweep"]
+__all__ = [
+    "BOTTLENECKS",
+    "CP",
+    "TTSVD",
+    "BlockTT",
+    "Bottleneck",
+    "Cross",
+    "HalfSweep",
+    "Identity",
+    "MatrixSVD",
+    "bottleneck",
+    "chunked",
+    "grow",
+    "half_sweep",
+]

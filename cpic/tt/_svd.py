@@ -8,11 +8,18 @@ Shapes: `K` tensors, `d` sites, matrices `(K, m, n)`.
 References: {cite}`oseledets2011tt`.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
 from cpic.tt._round import check_limits, choose_ranks, floor_of, masked
 from cpic.tt._train import TensorTrain
+
+Chosen: TypeAlias = tuple[Tensor, Tensor]
+Choose: TypeAlias = Callable[[Tensor], Chosen]
 
 
 def tt_svd(tensor: Tensor, *, tol: float | None = None, max_rank: int | None = None) -> TensorTrain:
@@ -46,7 +53,7 @@ def tt_svd(tensor: Tensor, *, tol: float | None = None, max_rank: int | None = N
     _check(tensor)
     check_limits("tt_svd", tol or 0.0, max_rank)
     with torch.no_grad():
-        cores = _decompose(tensor, tol or 0.0, max_rank)
+        cores = decompose(tensor, tol or 0.0, max_rank, truncated_basis)
     return TensorTrain(cores)
 
 
@@ -67,24 +74,41 @@ def _check(tensor: Tensor) -> None:
         )
 
 
-def _decompose(tensor: Tensor, tol: float, max_rank: int | None) -> list[Tensor]:
+def decompose(
+    tensor: Tensor, tol: float, max_rank: int | None, basis: Callable[[Tensor, Choose], Chosen]
+) -> list[Tensor]:
+    """Cores of the successive projections on `basis` of each unfolding.
+
+    Args:
+        tensor: `(K, *sizes)`.
+        tol: Allowed relative error.
+        max_rank: Bound on all ranks.
+        basis: From matrices `(K, m, n)`, and a function that gives ranks `(K,)` and squared
+            tails for their singular values, to orthonormal columns `(K, m, r)`, zero beyond
+            these ranks, and the tails. Gradients pass where they pass through `basis`.
+    """
     trains, *sizes = tensor.shape
-    norm = torch.linalg.vector_norm(tensor.flatten(1), dim=-1)
+    norm = torch.linalg.vector_norm(tensor.detach().flatten(1), dim=-1)
     left = (tol * norm) ** 2
     cores, rank = [], 1
     rest = tensor.flatten(1).unsqueeze(1)
     for site, size in enumerate(sizes[:-1]):
         rest = rest.reshape(trains, rank * size, rest.shape[-1] // size)
-        vectors, values = _left_vectors(rest)
         budget = left.clamp_min(0) / (len(sizes) - 1 - site)
-        floor = floor_of(rest) * norm
-        keep, spent = choose_ranks(values, torch.maximum(budget, floor**2), max_rank)
+        budget = torch.maximum(budget, (floor_of(rest) * norm) ** 2)
+        vectors, spent = basis(rest, partial(choose_ranks, budget=budget, max_rank=max_rank))
         left = left - spent
-        vectors = masked(vectors, keep)
         cores.append(vectors.reshape(trains, rank, size, vectors.shape[-1]))
         rank = vectors.shape[-1]
         rest = vectors.mT @ rest
     return [*cores, rest.reshape(trains, rank, sizes[-1], 1)]
+
+
+def truncated_basis(matrix: Tensor, choose: Choose) -> Chosen:
+    """The leading left singular vectors."""
+    vectors, values = _left_vectors(matrix)
+    keep, spent = choose(values)
+    return masked(vectors, keep), spent
 
 
 def _left_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ class Encoder(torch.nn.Module):
 
     def __init__(self, generator, n_trains=2, p=0.0):
         super().__init__()
+        torch.manual_seed(0)
         self.volumes = torch.randn(n_trains, 18, 18, 10, generator=generator, dtype=torch.float64)
         self.conv = torch.nn.Conv3d(1, 4, 3, dtype=torch.float64)
         self.dropout, self.linear = torch.nn.Dropout(p), torch.nn.Linear(4, 1).double()

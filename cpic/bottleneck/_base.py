@@ -1,0 +1,76 @@
+"""What all bottlenecks share: entries in, K trains out."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cpic.tt import Entries, TensorTrain
+from cpic.tt._fibers import ask
+from cpic.tt._sets import all_points, check_sizes
+
+
+class Bottleneck(torch.nn.Module):
+    """Turns K tensors, given by their entries, into K trains: `train = bottleneck(entries)`.
+
+    Differentiable in what `entries` returns. A module, so that its state, if it has one, is saved
+    with a model's and follows it to a device. Anything callable like this can take its place.
+
+    Args:
+        sizes: Sizes of the modes of the entries.
+        rank: Bound on the ranks.
+        n_trains: Number of tensors K.
+        generator: Source of randomness for those that need one.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        rank: int = 10,
+        n_trains: int = 1,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.sizes = check_sizes(sizes)
+        for name, number in (("rank", rank), ("n_trains", n_trains)):
+            if number < 1:
+                raise ValueError(f"{type(self).__name__} needs `{name} >= 1`, got {number}.")
+        self.rank, self.n_trains, self.generator = rank, n_trains, generator
+        self.register_buffer("_place", torch.empty(0), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where multi-indices are made."""
+        return self.get_buffer("_place").device
+
+    def forward(self, entries: Entries) -> TensorTrain:
+        """Trains of the tensors behind `entries`."""
+        raise NotImplementedError(f"{type(self).__name__} needs a `forward(entries)`.")
+
+    def extra_repr(self) -> str:
+        """Sizes and rank."""
+        return f"{self.sizes}, rank={self.rank}, n_trains={self.n_trains}"
+
+    def read_all(self, entries: Entries, max_entries: int) -> Tensor:
+        """All entries `(K, prod(sizes))` in one call."""
+        count = self.n_trains
+        for size in self.sizes:
+            count *= size
+        if count > max_entries:
+            raise ValueError(
+                f"{type(self).__name__} reads every entry, at most {max_entries}, got {count}; "
+                "use Cross, or raise `max_entries`."
+            )
+        every = all_points(self.sizes, device=self.device)
+        return ask(entries, every.expand(self.n_trains, -1, -1))
+
+
+def need_generator(owner: Bottleneck) -> torch.Generator:
+    """The generator, or one clear error."""
+    if owner.generator is None:
+        raise ValueError(
+            f"{type(owner).__name__} needs a generator, got None; pass "
+            "`generator=torch.Generator().manual_seed(0)`."
+        )
+    return owner.generator

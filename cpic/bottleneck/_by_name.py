@@ -1,0 +1,56 @@
+"""Bottlenecks by name, so that a configuration can swap them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from cpic.bottleneck._base import Bottleneck
+from cpic.bottleneck._cp import CP
+from cpic.bottleneck._cross import Cross
+from cpic.bottleneck._dense import TTSVD, BlockTT, Identity, MatrixSVD
+
+BOTTLENECKS: dict[str, type[Bottleneck]] = {
+    "cross": Cross,
+    "tt_svd": TTSVD,
+    "block_tt": BlockTT,
+    "matrix_svd": MatrixSVD,
+    "cp": CP,
+    "identity": Identity,
+}
+"""The bottlenecks that `bottleneck` knows."""
+
+
+def bottleneck(
+    name: str,
+    sizes: Sequence[int],
+    *,
+    rank: int = 10,
+    n_trains: int = 1,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> Bottleneck:
+    """A bottleneck by its name in `BOTTLENECKS`.
+
+    Args:
+        name: `"cross"`, `"tt_svd"`, `"block_tt"`, `"matrix_svd"`, `"cp"` or `"identity"`.
+        sizes: Sizes of the modes of the entries; they also tell bits from whole axes.
+        rank: Bound on the ranks, or the number of terms.
+        n_trains: Number of tensors K.
+        generator: Source of randomness of `"cross"` and `"cp"`.
+        **options: Further arguments of that class.
+
+    Returns:
+        The bottleneck; call it with entries.
+
+    Raises:
+        ValueError: If there is no such bottleneck, or an argument does not fit.
+
+    Example:
+        >>> train = bottleneck("tt_svd", (8, 8), rank=2)(lambda i: i.sum(-1).double())
+        >>> train.ranks
+        (1, 2, 1)
+    """
+    if name not in BOTTLENECKS:
+        raise ValueError(f"bottleneck needs one of {', '.join(BOTTLENECKS)}, got {name!r}.")
+    return BOTTLENECKS[name](sizes, rank=rank, n_trains=n_trains, generator=generator, **options)

@@ -1,0 +1,137 @@
+r"""Cross-interpolation that remembers where it read.
+
+Each call in training mode is one half-sweep from the sets of the call before, in the other
+direction. The sets are choices without gradient, so they are state, not parameters.
+
+References: {cite}`oseledets2010ttcross`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cpic.bottleneck._base import Bottleneck, need_generator
+from cpic.bottleneck._grow import grow
+from cpic.bottleneck._half_sweep import half_sweep, mirrored
+from cpic.tt import Entries, IndexSets, TensorTrain, interpolate
+
+
+class Cross(Bottleneck):
+    """Half-sweeps of cross-interpolation, one a call {cite}`oseledets2010ttcross`.
+
+    In training mode a call chooses the sets of one side anew, keeps them and turns round. In
+    evaluation mode it interpolates on the sets as they are and changes nothing. Sets of tensors
+    never seen are random at first: a few calls without gradient, or `sets` from `cross`, find
+    good ones. `state_dict` holds the sets, the direction and the state of the generator, as plain
+    tensors: a run that is resumed takes the same steps.
+
+    Args:
+        sizes: Sizes of the modes of the entries.
+        rank: Bound on the ranks.
+        n_trains: Number of tensors K; each has its own sets.
+        generator: Draws the first sets and those that are added.
+        sets: Sets to begin with instead.
+        tol: How accurate `adapt` keeps the ranks; see `half_sweep`.
+        **options: `solver`, `ridge` and `rtol` of `interpolate`.
+
+    Attributes:
+        sets: Index sets now.
+        towards: Direction of the next half-sweep, `"right"` or `"left"`.
+        condition: Condition numbers of the pivots of the last half-sweep `(K, d - 1)`, or None.
+
+    Example:
+        >>> cross = Cross((4, 4, 4), rank=2, generator=torch.Generator().manual_seed(0))
+        >>> train = cross(lambda i: i.double().sum(-1))
+        >>> round(float(train.full()[0, 1, 2, 3]), 6)
+        6.0
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        rank: int = 10,
+        n_trains: int = 1,
+        generator: torch.Generator | None = None,
+        sets: IndexSets | None = None,
+        tol: float | None = None,
+        **options: Any,
+    ):
+        super().__init__(sizes, rank=rank, n_trains=n_trains, generator=generator)
+        if sets is None:
+            generator = need_generator(self)
+            sets = IndexSets.random(self.sizes, rank, n_trains=n_trains, generator=generator)
+        self.tol, self.options = tol, options
+        self.towards: Literal["right", "left"] = "right"
+        self.condition: Tensor | None = None
+        self._more = 0
+        self.sets = self._checked(sets)
+
+    def forward(self, entries: Entries) -> TensorTrain:
+        """Trains of the tensors behind `entries`."""
+        if not self.training:
+            return on_sets(entries, self.sets, **self.options)
+        sets, tol = self.sets, None
+        if self._more:
+            generator = need_generator(self)
+            sets = grow(sets, towards=self.towards, by=self._more, generator=generator)
+            tol, self._more = self.tol, 0
+        found = half_sweep(
+            entries, sets, towards=self.towards, tol=tol, max_rank=self.rank, **self.options
+        )
+        self.sets, self.condition = found.sets, found.condition
+        self.towards = "left" if self.towards == "right" else "right"
+        return found.train
+
+    def adapt(self, by: int = 2) -> None:
+        """Let the next call try `by` ranks more at every bond, and keep those `tol` needs.
+
+        Meant between epochs: ranks rise by at most `by`, up to `rank`, and fall by any number.
+        """
+        if self.tol is None or by < 1:
+            raise ValueError(
+                f"adapt needs a Cross with a `tol` and `by >= 1`, got {self.tol}, {by}."
+            )
+        need_generator(self)
+        self._more = by
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What `state_dict` holds of the search."""
+        state = {"towards": self.towards, "more": self._more}
+        state["left"], state["right"] = list(self.sets.left), list(self.sets.right)
+        if self.generator is not None:
+            state["generator"] = self.generator.get_state()
+        return state
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on where `get_extra_state` was."""
+        move = [tuple(rows.to(self.device) for rows in state[side]) for side in ("left", "right")]
+        self.sets = self._checked(IndexSets(self.sizes, *move))
+        self.towards, self._more = state["towards"], state["more"]
+        if self.generator is not None and "generator" in state:
+            self.generator.set_state(state["generator"].cpu())
+
+    def _checked(self, sets: IndexSets) -> IndexSets:
+        if sets.sizes != self.sizes or sets.n_trains != self.n_trains:
+            raise ValueError(
+                f"Cross needs index sets of {self.n_trains} tensors of sizes {self.sizes}, got "
+                f"{sets.n_trains} of {sets.sizes}; make a Cross for those."
+            )
+        return sets
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Cross":
+        super()._apply(fn, recurse)
+        self.sets = self.sets.to(self.device)
+        return self
+
+
+def on_sets(entries: Entries, sets: IndexSets, **options: Any) -> TensorTrain:
+    """`interpolate`, also where there are more left than right multi-indices."""
+    pairs = list(zip(sets.left[1:], sets.right, strict=False))
+    if all(after.shape[1] >= before.shape[1] for before, after in pairs):
+        return interpolate(entries, sets, **options)
+    turned = IndexSets(sets.sizes[::-1], mirrored(sets.right), mirrored(sets.left))
+    train = interpolate(lambda indices: entries(indices.flip(-1)), turned, **options)
+    return TensorTrain([core.permute(0, 3, 2, 1) for core in reversed(train.cores)])
