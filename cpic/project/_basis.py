@@ -104,7 +104,7 @@ class Basis:
             TypeError: If the dtype is another one.
             ValueError: If sizes or device differ.
         """
-        self._match(trains, "features")
+        self.check_match(trains, "features")
         return _pairs.features(self.cores, trains.cores)
 
     def gram(self) -> Tensor:
@@ -167,14 +167,13 @@ class Basis:
                 f"Basis.load needs a file written by Basis.save, got {path}."
             ) from error
 
-    def __repr__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        return (
-            f"Basis: {self.rank} tensors ({self.n_filled} filled), {len(self.cores)} sites, "
-            f"largest rank {max(self.ranks)}, {dtype} on {self.device}"
-        )
+    def check_match(self, trains: TensorTrain, operation: str) -> None:
+        """Raise unless trains have the sizes, dtype and device of the basis.
 
-    def _match(self, trains: TensorTrain, operation: str) -> None:
+        Args:
+            trains: Any trains.
+            operation: What needs them, for the message.
+        """
         if trains.sizes != self.sizes:
             raise ValueError(
                 f"{operation} needs trains of the sizes {self.sizes} of the basis, got "
@@ -190,6 +189,13 @@ class Basis:
                 f"{operation} needs trains on the device {self.device} of the basis, got "
                 f"{trains.device}; move one of them with `.to(device)`."
             )
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return (
+            f"Basis: {self.rank} tensors ({self.n_filled} filled), {len(self.cores)} sites, "
+            f"largest rank {max(self.ranks)}, {dtype} on {self.device}"
+        )
 
 
 def _check(cores: tuple[Tensor, ...]) -> None:

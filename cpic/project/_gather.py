@@ -1,0 +1,126 @@
+r"""Bring the trains of all processes together, with gradients.
+
+Every process holds some samples; the components are those of all. So each process gathers all
+trains, and then computes the same basis. In the backward pass the gradients that the processes
+found for one sample are summed where that sample lives: the gradient of the sum of all losses.
+
+Shapes: `K` trains of this process, cores `(K, l, size, r)`; `P` processes.
+References: {cite}`usvyatsov2021cherry`.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cpic.tt import TensorTrain
+
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def gather(trains: TensorTrain, *, group: Any = None) -> TensorTrain:
+    """The trains of all processes, in the order of the processes; differentiable in one's own.
+
+    A collective: all processes of the group call it, and all or none of them run the backward
+    pass, with gradients enabled in all or none. With a loss of one's own samples in each process
+    the gradients are those of the sum of the losses; with the same loss of all samples in each
+    they are P times its gradient, which averaging over processes, as `DistributedDataParallel`
+    does, undoes.
+
+    Processes may hold different numbers of trains, also none, and other ranks: those are padded
+    with zeros.
+
+    Args:
+        trains: The trains of this process.
+        group: A process group, by default all processes.
+
+    Returns:
+        All trains, on the device of one's own; `trains` itself where `torch.distributed` is not
+        initialised.
+
+    Raises:
+        TypeError: If the dtypes differ between processes.
+        ValueError: If the sizes differ between processes; in all processes alike.
+
+    Example:
+        >>> train = TensorTrain([torch.ones(3, 1, 4, 1)])
+        >>> gather(train) is train  # one process
+        True
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return trains
+    counts, ranks = _agreed(trains, group)
+    most = max(counts)
+    shapes = [(most, a, n, b) for a, n, b in zip(ranks, trains.sizes, ranks[1:], strict=False)]
+    padded = [_padded(core, shape) for core, shape in zip(trains.cores, shapes, strict=True)]
+    everything = _Gather.apply(torch.cat([core.flatten() for core in padded]), group)
+    parts = everything.split([core.numel() for core in padded], 1)
+    cores = []
+    for part, shape in zip(parts, shapes, strict=True):
+        whole = part.reshape(len(counts), *shape)
+        cores.append(torch.cat([whole[p, :count] for p, count in enumerate(counts)]))
+    return TensorTrain(cores)
+
+
+def _agreed(trains: TensorTrain, group: Any) -> tuple[list[int], list[int]]:
+    """Numbers of trains of all processes and ranks that hold all of them, or one clear error."""
+    dtype = _DTYPES.index(trains.dtype) if trains.dtype in _DTYPES else -1
+    mine = [trains.n_sites, dtype, trains.n_trains]
+    heads = _exchange(mine, trains, group)
+    sites = [head[0] for head in heads]
+    if len(set(sites)) > 1:
+        raise ValueError(
+            f"gather needs trains of the same sizes in all processes, got {sites} sites; bring "
+            "the volumes to one grid first."
+        )
+    if len({head[1] for head in heads}) > 1:
+        raise TypeError(
+            "gather needs trains of one dtype in all processes, got "
+            f"{[str(_DTYPES[head[1]]) for head in heads]}; cast them with `trains.to(dtype)`."
+        )
+    shapes = _exchange([*trains.sizes, *trains.ranks], trains, group)
+    sizes = [tuple(shape[: sites[0]]) for shape in shapes]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"gather needs trains of the same sizes in all processes, got {sizes}; bring the "
+            "volumes to one grid first."
+        )
+    ranks = [max(bond) for bond in zip(*(shape[sites[0] :] for shape in shapes), strict=True)]
+    return [head[2] for head in heads], ranks
+
+
+def _exchange(numbers: list[int], trains: TensorTrain, group: Any) -> list[list[int]]:
+    """The same number of integers from every process."""
+    own = torch.tensor(numbers, device=trains.device)
+    found = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(found, own, group=group)
+    return [one.tolist() for one in found]
+
+
+def _padded(core: Tensor, shape: tuple[int, ...]) -> Tensor:
+    missing = [wanted - got for got, wanted in zip(core.shape, shape, strict=True)]
+    return F.pad(core, [side for amount in reversed(missing) for side in (0, amount)])
+
+
+class _Gather(torch.autograd.Function):
+    """Vectors of all processes as rows; backward sums the gradients of all for one's own."""
+
+    @staticmethod
+    def forward(own: Tensor, group: Any) -> Tensor:
+        rows = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(rows, own.contiguous(), group=group)
+        return torch.stack(rows)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.group = inputs[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total[dist.get_rank(ctx.group)], None
