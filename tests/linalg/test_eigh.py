@@ -1,3 +1,4 @@
+import mpmath
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -86,6 +87,47 @@ def test_separated_spectra_have_the_exact_gradient(generator, method):
         loss = (values.exp() + (vectors.square() * weights).sum(-2)).sum()
         grads += torch.autograd.grad(loss, matrix)
     assert_close(grads[0], symmetric(grads[1]), rtol=1e-8, atol=1e-8)
+
+
+def truth(matrix, form, weights, digits=50):
+    """Gradient of the sum of w_k v_k^T B v_k in high precision, of the matrix as it is stored."""
+    n = len(matrix)
+    with mpmath.workdps(digits):
+        values, vectors = mpmath.eigsy(mpmath.matrix(matrix.tolist()))
+        weights = [mpmath.mpf(w) for w in reversed(weights.tolist())]  # eigsy ascends
+        inner = vectors.T * mpmath.matrix(form.tolist()) * vectors
+        for i in range(n):
+            for j in range(n):
+                step = weights[i] - weights[j]
+                inner[i, j] *= step / (values[i] - values[j]) if i != j else 0
+        return torch.tensor((vectors * inner * vectors.T).tolist(), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("power", range(1, 17))
+def test_gap_sweep_against_high_precision(generator, power):
+    gap = 10.0**-power
+    matrix = with_spectrum(generator, [1.0, 1.0 - gap, 0.4, 0.1])
+    form = symmetric(torch.randn(4, 4, generator=generator, dtype=torch.float64))
+    weights = torch.tensor([1.0, -2.0, 3.0, 5.0], dtype=torch.float64)
+    exact = truth(matrix, form, weights)
+    rounding = 1e-14 + 2e-15 / gap
+    # The largest inverse gap and the relative error: here the near tie is all that counts.
+    allowed = {
+        "original": (1.4e154, rounding),
+        "trunc": (1.1e10, rounding + (gap < 1.1e-10)),
+        "topn": (4.6e15, rounding),
+        "taylor": (102, rounding + (1 - gap) ** 101),
+        "pade": (5.7e11, rounding + (gap < 2e-12)),
+        "power": (20.1, rounding + (1 - gap) ** 20),
+    }
+    for method, (bound, error) in allowed.items():
+        leaf = matrix.clone().requires_grad_()
+        vectors = eigh(leaf, gradient=method)[1]
+        loss = (weights * (vectors * (form @ vectors)).sum(-2)).sum()
+        (grad,) = torch.autograd.grad(loss, leaf)
+        assert grad.norm() <= bound * 2 * (form @ vectors * weights).norm()
+        if gap > 1e-14:  # below, the rounding of the matrix decides
+            assert (grad - exact).norm() <= error * exact.norm(), method
 
 
 def losses(matrix, **options):
