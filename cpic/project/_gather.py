@@ -120,7 +120,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+    def backward(ctx, *grads: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         total = grads[0].contiguous().clone()
         dist.all_reduce(total, group=ctx.group)
         return total[dist.get_rank(ctx.group)], None
