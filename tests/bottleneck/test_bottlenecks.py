@@ -220,7 +220,7 @@ def test_a_model_learns_through_each(name, generator):
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    assert sorted(losses[-10:])[5] < 0.8 * losses[0]  # their median: the path may be rough
 
 
 @pytest.mark.parametrize("name", DENSE)
