@@ -10,7 +10,7 @@ Shapes: `K` tensors, `l`, `r` ranks left and right of a site of size `n`.
 References: {cite}`oseledets2010ttcross`.
 """
 
-from typing import Any, Literal, overload
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ def interpolate(
 
     All fibers of all sites are asked for in one call of `entries`. Differentiable in what
     `entries` returns, also twice (once with `"cvxpylayers"`); the sets carry no gradient
-    {cite}`oseledets2010ttcross`.
+    {cite}`oseledets2010ttcross`, and neither do the cores if the values carry none.
 
     Args:
         entries: Maps int64 multi-indices `(K, n, d)` to values `(K, n)`, float32 or float64.
@@ -71,13 +71,13 @@ def interpolate(
         rtol: The first two count pivots below `rtol` times the largest of their bond as zero,
             which lowers the rank there. By default 100 times the rounding unit of the values.
             Values with noise of relative size x, as of a network in float32 that is cast to
-            float64, want an `rtol` above x, or gradients grow as the inverse of the noise.
+            float64, want an `rtol` above x, or the noise is interpolated.
         with_condition: Also return how far the gradients can be trusted.
 
     Returns:
         K trains with ranks `sets.ranks`, never NaN for finite values: bonds with a lowered rank are
         padded with zeros. With `with_condition` also the condition numbers of the pivots
-        `(K, d-1)` in the 1-norm, infinite where they are singular and a lower rank was used.
+        `(K, d-1)` in the 1-norm, infinite where they are singular to rounding.
         Gradients are off by at most about `condition * eps` of their largest part. Above
         `eps ** (-2/3)`, 2.7e10 in float64 and 4.1e4 in float32, take them for unreliable: lower
         the rank, raise `rtol` or use `"ridge"`.
@@ -102,56 +102,76 @@ def interpolate(
                 f"interpolate needs at least as many right as left multi-indices at bond {k + 1}, "
                 f"got {sets.right[k].shape[1]} and {ranks[k + 1]}; drop left ones."
             )
-    matrices, pivots, last = read_fibers(entries, sets)
-    cores = _solve_all(matrices, pivots, solver=solver, ridge=ridge, rtol=rtol)
-    shaped = [core.unflatten(1, (ranks[k], sizes[k])) for k, core in enumerate(cores)]
-    train = TensorTrain([*shaped, last.unflatten(1, (ranks[-2], sizes[-1])).unsqueeze(-1)])
-    if not with_condition:
-        return train
-    found = [pivot_condition(pivot) for pivot in pivots]
-    return train, torch.stack(found, 1) if found else last.new_zeros(len(last), 0)
+    runs, last = read_fibers(entries, sets)
+    cores, conditions = [], [last.new_zeros(len(last), 0)]
+    for run in runs:
+        batch = run.matrix.shape[:2]
+        matrix, pivot = run.matrix.flatten(0, 1), run.pivot.flatten(0, 1)
+        solved = solve_core(matrix, pivot, solver=solver, ridge=ridge, rtol=rtol)
+        shape = (*batch, ranks[run.bond], sizes[run.bond], solved.shape[-1])
+        cores += solved.view(shape).unbind(1)
+        if with_condition:
+            conditions.append(pivot_condition(pivot).view(batch))
+    train = TensorTrain([*cores, last.unflatten(1, (ranks[-2], sizes[-1])).unsqueeze(-1)])
+    return (train, torch.cat(conditions, 1)) if with_condition else train
 
 
-def read_fibers(entries: Entries, sets: IndexSets) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """Fibers as matrices and pivots of all bonds, and the fibers of the last site."""
+class Run(NamedTuple):
+    """Consecutive bonds of equal shapes, to be solved as one batch.
+
+    From bond `bond` on, `n` of them: fibers `(K, n, m, c)` as matrices, pivots `(K, n, r, c)`.
+    """
+
+    bond: int
+    matrix: Tensor
+    pivot: Tensor
+
+
+def read_fibers(entries: Entries, sets: IndexSets) -> tuple[list[Run], Tensor]:
+    """Fibers and pivots of all bonds in one call, and the fibers of the last site."""
     sizes, d = sets.sizes, sets.n_sites
     blocks = [fiber_indices(sets.left[k], n, sets.right[k]) for k, n in enumerate(sizes)]
-    positions = [_positions(sets.left[k], sets.left[k + 1]) for k in range(d - 1)]
-    for k, where in enumerate(positions):
-        if where is None:  # not nested: these pivots are on no fiber
-            rows = sets.left[k + 1]
-            blocks.append(fiber_indices(rows[..., :k], 0, sets.right[k], pairs=rows))
+    rows = [_positions(sets.left[k], sets.left[k + 1], sizes[k]) for k in range(d - 1)]
+    for k, found in enumerate(rows):
+        if found is None:  # not nested: these pivots are on no fiber
+            pairs = sets.left[k + 1]
+            blocks.append(fiber_indices(pairs[..., :k], 0, sets.right[k], pairs=pairs))
     values = ask(entries, torch.cat(blocks, 1))
-    parts = list(values.split([block.shape[1] for block in blocks], 1))
-    fibers, extra = parts[:d], iter(parts[d:])
-    matrices, pivots = [], []
-    for k, where in enumerate(positions):
-        n_right = sets.right[k].shape[1]
-        matrix = fibers[k].unflatten(1, (-1, n_right))
-        if where is None:
-            pivots.append(next(extra).unflatten(1, (-1, n_right)))
+    if values.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"interpolate needs float32 or float64 values, got {values.dtype}: the solves need the "
+            "digits; cast what `entries` returns."
+        )
+    shapes = [(blocks[k].shape[1], sizes[k], sets.right[k].shape[1]) for k in range(d - 1)]
+    groups: list[list[int]] = []
+    for k in range(d - 1):
+        same = k > 0 and shapes[k] == shapes[k - 1]
+        if same and _length(rows[k]) == _length(rows[k - 1]) is not None:
+            groups[-1].append(k)
         else:
-            rows = where * sizes[k] + sets.left[k + 1][..., -1]
-            pivots.append(matrix.gather(1, rows[..., None].expand(-1, -1, n_right)))
-        matrices.append(matrix)
-    return matrices, pivots, fibers[-1]
+            groups.append([k])
+    counts = [len(group) * shapes[group[0]][0] for group in groups]
+    parts = values.split([*counts, *(block.shape[1] for block in blocks[d - 1 :])], 1)
+    extra = iter(parts[len(groups) + 1 :])
+    runs = []
+    for group, part in zip(groups, parts, strict=False):
+        count, _, columns = shapes[group[0]]
+        matrix = part.unflatten(1, (len(group), count // columns, columns))
+        chosen = [found for k in group if (found := rows[k]) is not None]
+        if chosen:
+            where = torch.stack(chosen, 1)[..., None].expand(-1, -1, -1, columns)
+            runs.append(Run(group[0], matrix, matrix.gather(2, where)))
+        else:
+            runs.append(Run(group[0], matrix, next(extra).unflatten(1, (1, -1, columns))))
+    return runs, parts[len(groups)]
 
 
-def _positions(before: Tensor, rows: Tensor) -> Tensor | None:
-    """Which of `before` (K, l, k) each of `rows` (K, r, k+1) extends, None if one extends none."""
+def _positions(before: Tensor, rows: Tensor, size: int) -> Tensor | None:
+    """Which rows of `before` (K, l, k) x [size] the `rows` (K, r, k+1) are, None if one is none."""
     equal = (rows[:, :, None, :-1] == before[:, None]).all(-1)
-    found, where = equal.max(-1) if equal.shape[-1] else (equal.any(-1), None)
-    return where if bool(found.all()) else None
+    found, where = equal.max(-1)
+    return where * size + rows[..., -1] if bool(found.all()) else None
 
 
-def _solve_all(matrices: list[Tensor], pivots: list[Tensor], **options: Any) -> list[Tensor]:
-    """Cores as matrices; bonds of one shape are solved as one batch."""
-    groups: dict[tuple[torch.Size, torch.Size], list[int]] = {}
-    for k, (matrix, pivot) in enumerate(zip(matrices, pivots, strict=True)):
-        groups.setdefault((matrix.shape, pivot.shape), []).append(k)
-    cores: list[Tensor] = [torch.empty(0)] * len(pivots)
-    for bonds in groups.values():
-        some = [torch.cat([parts[k] for k in bonds]) for parts in (matrices, pivots)]
-        for k, core in zip(bonds, solve_core(*some, **options).chunk(len(bonds)), strict=True):
-            cores[k] = core
-    return cores
+def _length(rows: Tensor | None) -> int | None:
+    return None if rows is None else rows.shape[1]

@@ -106,12 +106,14 @@ def pivot_condition(pivot: Tensor) -> Tensor:
         pivot: `(K, r, c)` with `r <= c`; a wide one is measured by its triangular factor.
 
     Returns:
-        `(K,)`, infinite where the pivots are singular, which means that a lower rank was used.
+        `(K,)`, infinite where the pivots are singular by the default `rtol`: there the direct
+        solvers use a lower rank.
     """
     with torch.no_grad():
         scaled = _scaled(_corner(pivot))
-        size, inverse = _norm(scaled), _inverse(scaled)
-        return torch.nan_to_num(size * _norm(inverse), nan=torch.inf, posinf=torch.inf)
+        inverse = _inverse(scaled)
+        size = scaled.abs().sum(-2).amax(-1) * inverse.abs().sum(-2).amax(-1)
+        return torch.where(_too_large(inverse, None), torch.inf, size)
 
 
 def unreliable_above(dtype: torch.dtype) -> float:
@@ -208,8 +210,12 @@ def _complete_pivots(pivot: Tensor, bad: Tensor, rtol: float) -> tuple[Tensor, T
 def _singular(pivot: Tensor, rtol: float | None) -> Tensor:
     """Which pivots are singular to rounding, by the norm of their inverse."""
     with torch.no_grad():
-        inverse = _inverse(_scaled(_corner(pivot)))
-        return ~(inverse.abs().amax((-2, -1)) * _rtol(pivot, rtol) < 1)
+        return _too_large(_inverse(_scaled(_corner(pivot))), rtol)
+
+
+def _too_large(inverse: Tensor, rtol: float | None) -> Tensor:
+    """Whether a matrix with entries up to one and this inverse counts as singular."""
+    return ~(inverse.abs().amax((-2, -1)) * _rtol(inverse, rtol) < 1)
 
 
 def _corner(pivot: Tensor) -> Tensor:
@@ -233,10 +239,6 @@ def _scaled(pivot: Tensor) -> Tensor:
     """Pivots whose largest entry is one, or zero where it was below the smallest normal number."""
     peak = pivot.abs().amax((-2, -1), keepdim=True)
     return torch.where(peak >= torch.finfo(pivot.dtype).tiny, pivot / _peak(pivot), 0.0)
-
-
-def _norm(square: Tensor) -> Tensor:
-    return square.abs().sum(-2).amax(-1)
 
 
 def _rtol(pivot: Tensor, rtol: float | None) -> float:

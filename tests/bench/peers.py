@@ -144,12 +144,13 @@ def tntorch_places(sets):
 
 def plain_forward(entries, sets, how):
     """The same interpolation with `torch.linalg.lstsq` or `pinv`, whose gradients we compare."""
-    matrices, pivots, last = read_fibers(entries, sets)
+    runs, last = read_fibers(entries, sets)
     ranks, cores = sets.ranks, []
-    for k, (matrix, pivot) in enumerate(zip(matrices, pivots, strict=True)):
+    for run in runs:
         if how == "lstsq":
-            core = torch.linalg.lstsq(pivot.mT, matrix.mT).solution.mT
+            solved = torch.linalg.lstsq(run.pivot.mT, run.matrix.mT).solution.mT
         else:
-            core = matrix @ torch.linalg.pinv(pivot)
-        cores.append(core.unflatten(1, (ranks[k], sets.sizes[k])))
+            solved = run.matrix @ torch.linalg.pinv(run.pivot)
+        shape = (1, -1, ranks[run.bond], sets.sizes[run.bond], solved.shape[-1])
+        cores += solved.reshape(shape).unbind(1)
     return tt.TensorTrain([*cores, last.unflatten(1, (ranks[-2], -1)).unsqueeze(-1)])

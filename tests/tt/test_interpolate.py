@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from cpic.tt import IndexSets, cross, dense_entries, interpolate
+from cpic.tt._cross_sets import grow_right
+from cpic.tt._sets import random_points
+from tests.bench.problems import tunable_gaussians
 
 SIZES = (4, 3, 5, 2)
 
@@ -71,38 +74,109 @@ def test_first_and_second_derivatives(generator):
     assert torch.autograd.gradgradcheck(rebuilt, tensor)
 
 
-@pytest.mark.parametrize("rank", [10, 40])
-def test_gradient_agrees_with_finite_differences_when_pivots_are_ill_conditioned(rank, generator):
-    side, bits = 16, 4
-    axis = torch.arange(side, dtype=torch.float64) / side
-    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
-    site = 2.0 ** torch.arange(bits, dtype=torch.float64)
+def widened(sets, n, generator):
+    """The same left sets with up to `n` more right multi-indices at every bond."""
+    points = random_points(sets.sizes, n, n_trains=sets.n_trains, generator=generator)
+    right = list(sets.right)
+    for k in range(sets.n_sites - 1):
+        right[k] = grow_right(right[k], points[..., k + 1 :], sets.sizes[k + 1 :])
+    return IndexSets(sets.sizes, sets.left, tuple(right))
 
-    def entries_of(theta):
-        def entries(indices):
-            where = (indices.double().unflatten(-1, (3, bits)) * site).sum(-1) / side
-            return torch.exp(-theta[0] * ((where - 0.4) ** 2).sum(-1)) / (
-                1 + theta[1] * where.prod(-1)
+
+def assert_slopes_agree(loss, theta, generator, rtol, step=3e-5):
+    """The gradient against differences of fourth order along three directions."""
+    start = theta.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(start), start)
+    for _ in range(3):
+        along = torch.randn(theta.shape, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            near, far = (
+                loss(theta + s * along) - loss(theta - s * along) for s in (step, 2 * step)
             )
+        measured = (8 * near - far) / (12 * step)
+        assert abs((slope * along).sum() - measured) <= rtol * slope.norm() * along.norm()
 
-        return entries
 
-    theta = torch.tensor([3.0, 2.0], dtype=torch.float64)
-    sets = cross(entries_of(theta), (2,) * 12, rank=rank, method="square", generator=generator).sets
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("rank", [5, 10, 20, 30, 40, 50])
+def test_gradients_are_right_however_ill_conditioned_the_pivots(rank, wide, generator):
+    make, sizes, theta = tunable_gaussians()
+    sets = cross(make(theta), sizes, rank=rank, method="square", generator=generator).sets
+    if wide:
+        sets = widened(sets, rank // 2, generator)
+    for solver in ("solve", "qr", "ridge"):
+
+        def loss(values, solver=solver):
+            return interpolate(make(values), sets, solver=solver).norm().square().sum()
+
+        assert_slopes_agree(loss, theta, generator, rtol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("wide", [False, True])
+def test_gradients_through_the_program(wide, generator):
+    make, sizes, theta = tunable_gaussians(side=8)
+    sets = cross(make(theta), sizes, rank=4, method="square", generator=generator).sets
+    if wide:
+        sets = widened(sets, 2, generator)
 
     def loss(values):
-        return interpolate(entries_of(values), sets).norm().square().sum()
+        return interpolate(make(values), sets, solver="cvxpylayers").norm().square().sum()
 
-    theta.requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(theta), theta)
-    step = 1e-5
-    with torch.no_grad():
-        for i in range(2):
-            change = torch.zeros(2, dtype=torch.float64)
-            change[i] = step
-            slope = (loss(theta + change) - loss(theta - change)) / (2 * step)
-            assert abs(slope - gradient[i]) <= 1e-6 * abs(slope)
-    assert grid.shape == (side, side, side, 3)
+    assert_slopes_agree(loss, theta, generator, rtol=1e-7)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("solver", ["solve", "qr"])
+def test_where_the_rank_allows_gradients_are_those_of_the_dense_tensor(solver, wide, generator):
+    """Rank 2 interpolated with up to five multi-indices: every pivot is singular."""
+    factors = [torch.rand(2, n, 2, generator=generator, dtype=torch.float64) for n in SIZES]
+    factors = [factor.requires_grad_() for factor in factors]
+    tensor = torch.einsum("kar,kbr,kcr,kdr->kabcd", *factors)
+    sets = IndexSets.random(SIZES, (4, 5, 2), n_trains=2, generator=generator)
+    if wide:
+        sets = widened(sets, 3, generator)
+    train, condition = interpolate(dense_entries(tensor), sets, solver=solver, with_condition=True)
+    assert (condition[:, :2] == torch.inf).all()
+    probe = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+    found = torch.autograd.grad((train.full().sin() * probe).sum(), factors, retain_graph=True)
+    exact = torch.autograd.grad((tensor.sin() * probe).sum(), factors)
+    torch.testing.assert_close(found, exact, rtol=1e-8, atol=1e-8)
+
+
+def test_condition_warns_of_the_bond_and_the_train(generator):
+    tensor = low_rank(3, generator)
+    tensor[1] = low_rank(2, generator)[1] + 1e-13 * tensor[1]
+    sets = IndexSets.random(SIZES, (3, 3, 2), n_trains=2, generator=generator)
+    train, condition = interpolate(dense_entries(tensor), sets, with_condition=True)
+    assert train.ranks == sets.ranks
+    assert condition.shape == (2, 3)
+    unreliable = condition > torch.finfo(torch.float64).eps ** (-2 / 3)
+    assert unreliable.tolist() == [[False] * 3, [True, True, False]]
+    one = IndexSets.random((4,), 1, generator=generator)
+    _, none = interpolate(lambda i: i[..., 0].double(), one, with_condition=True)
+    assert none.shape == (1, 0)
+
+
+def test_ridge_is_close_and_smooth_where_the_rank_changes(generator):
+    """Between rank 2 and rank 1 the direct solvers jump from one lowered rank to another."""
+    two, one = low_rank(2, generator), low_rank(1, generator)
+    sets = IndexSets.random(SIZES, 2, n_trains=2, generator=generator)
+
+    def loss(share):
+        mixed = one + share * (two - one)
+        return interpolate(dense_entries(mixed), sets, solver="ridge").full().square().sum()
+
+    zero = torch.zeros((), dtype=torch.float64)
+    assert_slopes_agree(loss, zero, generator, rtol=1e-5, step=1e-5)
+    full = interpolate(dense_entries(two), sets, solver="ridge", ridge=1e-9).full()
+    torch.testing.assert_close(full, two, rtol=0.05, atol=0.05)
+
+
+def test_entries_without_gradient_give_cores_without(generator):
+    sets = IndexSets.random(SIZES, 2, n_trains=2, generator=generator)
+    train = interpolate(dense_entries(low_rank(2, generator)), sets)
+    assert not any(core.requires_grad for core in train.cores)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 1e-200, 1e200])
@@ -129,9 +203,22 @@ def test_no_tensors_give_an_empty_train(generator):
         (lambda i: i[..., 0] * 1j, "complex"),
         (lambda i: torch.where(i[..., 0] == 1, torch.nan, 1.0), r"index \(1,"),
         (lambda i: torch.where(i[..., 0] == 1, torch.inf, 1.0), "finite"),
+        (lambda i: i[..., 0].half(), "float32 or float64 values, got torch.float16"),
     ],
 )
 def test_bad_entries_give_one_clear_error(bad, message, generator):
     sets = IndexSets.random(SIZES, 2, generator=generator)
     with pytest.raises(ValueError, match=message):
         interpolate(bad, sets)
+
+
+def test_bad_options_are_named_before_anything_is_read(generator):
+    sets = IndexSets.random(SIZES, 2, generator=generator)
+
+    def entries(indices):
+        raise AssertionError("read")
+
+    with pytest.raises(ValueError, match="solver needs to be one of"):
+        interpolate(entries, sets, solver="lstsq")
+    with pytest.raises(ValueError, match="ridge needs"):
+        interpolate(entries, sets, solver="ridge", ridge=0.0)
