@@ -204,7 +204,7 @@ def test_a_model_learns_through_each(name, generator):
     ).double()
     made, losses = make(name, **({"sweeps": 5} if name == "cp" else {})), []
     model = torch.nn.ModuleDict({"net": net, "bottleneck": made})
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.03)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
 
     def entries(indices):
         return (
@@ -220,7 +220,7 @@ def test_a_model_learns_through_each(name, generator):
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    assert sorted(losses[-10:])[5] < 0.8 * losses[0]  # their median: the path may be rough
+    assert losses[-1] < 0.6 * losses[0]
 
 
 @pytest.mark.parametrize("name", DENSE)
