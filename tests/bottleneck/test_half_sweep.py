@@ -149,6 +149,35 @@ def test_deficient_tensors_beside_a_full_one_are_finite(towards, options, genera
         assert torch.allclose(dense[1], full[1], rtol=1e-12)
 
 
+def degenerate(n_trains, generator):
+    """Tensors of rank at most 3: zero, constant, repeated slices, zero background, any scale."""
+    full = random_train(SIZES, 3, generator, n_trains).full()
+    low = random_train(SIZES, 1, generator, n_trains).full()
+    kind = torch.randint(0, 6, (n_trains, 1, 1, 1, 1, 1), generator=generator)
+    full = torch.where(kind == 0, 0.0, full)
+    full = torch.where(kind == 1, full[:, :1, :1, :1, :1, :1], full)
+    full = torch.where(kind == 2, full[:, :, :1], full)  # duplicate slices
+    full = torch.where(kind == 3, low, full)
+    mask = torch.rand(n_trains, *SIZES, generator=generator) < 0.5
+    holes = torch.where((kind == 4) & mask, 0.0, full)  # of any rank
+    power = torch.randint(-150, 150, kind.shape, generator=generator).double()
+    return torch.where(kind == 5, full * 10.0**power, holes), (kind != 4).flatten()
+
+
+def test_a_thousand_degenerate_tensors_in_one_batch(generator):
+    full, low_rank = degenerate(1000, generator)
+    full.requires_grad_()
+    sets = IndexSets.random(SIZES, 3, n_trains=1000, generator=generator)
+    for towards in ("right", "left", "right", "left"):
+        found = half_sweep(dense_entries(full), sets, towards=towards)
+        sets = found.sets
+    dense, scale = found.train.full(), full.detach().flatten(1).abs().amax(1).clamp_min(1e-300)
+    (slope,) = torch.autograd.grad((dense.flatten(1) / scale[:, None]).square().sum(), full)
+    assert torch.isfinite(slope).all()
+    gap = (dense - full).detach().flatten(1).abs().amax(1) / scale
+    assert (gap[low_rank] <= 1e-8).all()
+
+
 def test_drifting_entries_stay_bounded_over_many_steps(generator):
     """Columns that depend on each other to rounding, in a tensor that changes a little a step."""
     sizes = (2,) * 10
