@@ -67,7 +67,8 @@ def project(
             `cpic.linalg.eigh` bounds it. None sees what `max_rank` or `tol` cut, nor the sign.
         max_rank: Bound on the ranks between the sites of the basis, which reach K times the rank
             of the trains without it. With a bound, the basis is that of a nearby batch.
-        tol: Allowed change of the batch by such rounding, relative to its norm. None keeps all.
+        tol: Allowed change of the components by such rounding, relative to their norm; of the
+            stacks of every merge with the route `"tree"`. None keeps all.
         pad: False raises where zeros would be appended.
         **options: Options of the method in `gradient`.
 

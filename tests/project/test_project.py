@@ -103,8 +103,24 @@ def test_a_cut_costs_no_more_than_stated(generator, route):
     assert_close(capped.basis.gram(), torch.eye(3).double(), rtol=0, atol=1e-10)
     kept = capped.features.square().sum()
     assert 0.5 * exact.energies.sum() < kept < exact.energies.sum() * (1 + 1e-12)
-    near = project(batch, 3, route=route, tol=0.05)
-    assert near.features.square().sum() > (1 - 0.06**2) * exact.energies.sum()
+
+
+@pytest.mark.parametrize("route", ["qr", "gram"])
+@pytest.mark.parametrize("sizes", [(4,) * 5, (2,) * 10])
+def test_keeps_the_tolerance(generator, route, sizes):
+    batch = random_train(generator, sizes, 4, 12)
+    exact = project(batch, 3)
+    for tol in (0.1, 0.3, 0.5, 0.7):
+        near = project(batch, 3, route=route, tol=tol)
+        lost = 1 - near.features.square().sum() / exact.energies.sum()
+        assert 0.2 * tol**2 < lost <= tol**2
+        assert max(near.basis.ranks) < 0.5 * max(exact.basis.ranks)
+
+
+def test_gram_drops_what_it_cannot_resolve(generator):
+    batch = random_train(generator, (4, 4, 4), 3, 3)
+    batch = batch.scale(torch.tensor([1.0, 0.5, 1e-10]).double())
+    assert [project(batch, 3, route=route).basis.n_filled for route in ROUTES] == [3, 2, 3]
 
 
 @pytest.mark.parametrize("route", ROUTES)
