@@ -180,13 +180,15 @@ def _lowered(matrix: Tensor, pivot: Tensor, bad: Tensor, solver: str, rtol: floa
     m = matrix.shape[1]
     rows, columns, keep = _complete_pivots(pivot.detach(), bad, _rtol(pivot, rtol))
     chosen = pivot.gather(1, rows[..., None].expand(k, r, c)) * keep[..., None]
-    fill = torch.diag_embed((~keep).to(pivot.dtype))  # rows left out solve x = 0
+    fill = torch.diag_embed(
+        (~keep).to(pivot.dtype)
+    )  # keeps the block regular where rows are left out
     if r < c:
         block = torch.cat([chosen, fill], -1)
         target = torch.cat([matrix, matrix.new_zeros(k, m, r)], -1)
     else:
-        block = chosen.gather(2, columns[:, None].expand(k, r, r)) * keep[:, None] + fill
-        target = matrix.gather(2, columns[:, None].expand(k, m, r)) * keep[:, None]
+        block = chosen.gather(2, columns[:, None].expand(k, r, r)) + fill
+        target = matrix.gather(2, columns[:, None].expand(k, m, r))
     solution = _regular(target, block, _factors(block, solver))
     place = torch.where(keep, rows, r)[:, None].expand(k, m, r)  # those left out share one column
     return solution.new_zeros(k, m, r + 1).scatter(2, place, solution)[..., :r]
