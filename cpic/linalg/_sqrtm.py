@@ -244,5 +244,4 @@ def _newton_gradient(matrix: Tensor, given: Tensor, steps: int) -> Tensor:
         g_y, g_z = g_y @ turn - z @ g_turn / 2, turn @ g_z - g_turn @ y / 2
     at_scale = (given * last).sum((-2, -1), keepdim=True) / (2 * scale.sqrt())
     at_scale = at_scale - (g_y * (matrix / scale)).sum((-2, -1), keepdim=True) / scale
-    at_scale = torch.where(_trace(matrix) > 0, at_scale, 0.0)
     return (g_y + g_y.mT) / (2 * scale) + at_scale * identity
