@@ -44,8 +44,6 @@ def chunked(entries: Entries, size: int) -> Entries:
 
     def in_chunks(indices: Tensor) -> Tensor:
         parts = indices.split(size, 1)
-        if not torch.is_grad_enabled():
-            return torch.cat([entries(part) for part in parts], 1)
         return torch.cat([checkpoint(entries, part, use_reentrant=False) for part in parts], 1)
 
     return in_chunks

@@ -88,7 +88,7 @@ def _grow(
     for k in range(len(sizes) - 1, 0, -1):
         here, after = side[k - 1], side[k]
         total = sizes[k] * after.shape[1]
-        more = min(wanted[k], total) - here.shape[1]
+        more = wanted[k] - here.shape[1]
         if more > 0:
             every = fiber_indices(here[:, :1, :0], sizes[k], after)
             taken = (every[:, :, None] == here[:, None]).all(-1).any(-1)

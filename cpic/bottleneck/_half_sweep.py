@@ -2,13 +2,14 @@ r"""Choose index sets and build a differentiable train on them from the same val
 
 A half-sweep to the right reads the fibers of site k on the left multi-indices chosen so far and
 on the right ones that are given, as a matrix M of (l n) rows and c columns. Without gradient,
-M = Q R and `maxvol` on Q choose the rows that become the next left set. Their values P = M[rows]
-are among those just read, so the core M P^{-1} costs nothing more, and carries the gradient.
-A half-sweep to the left is the same of the tensor with its modes reversed.
+`maxvol` chooses the rows that become the next left set; where fewer than c are wanted, it does so
+on the leading left singular vectors. Their values P = M[rows] are among those just read, so the
+core M P^{-1} costs nothing more, and carries the gradient. A half-sweep to the left is the same of
+the tensor with its modes reversed.
 
-The rows are chosen on Q, not on M: where columns depend on each other to rounding, Q still has
-orthonormal columns, every bond gets rows of bounded coefficients, and a train that follows a
-drifting tensor stays bounded. Sets chosen against other sets than those they are used with do not.
+The rows are chosen with the columns they are used with, and by an elimination that divides by no
+small pivot. So the cores have bounded entries where columns depend on each other to rounding too,
+and a train that follows a drifting tensor stays bounded; with rows of an earlier choice it may not.
 
 Shapes: `K` tensors, `d` sites, `l` left and `c` right multi-indices at a site of size `n`.
 References: {cite}`oseledets2010ttcross`, {cite}`goreinov2010how`.
@@ -185,12 +186,12 @@ def _solve_all(
 def _choose(matrix: Tensor, bound: int, tol: float | None) -> Tensor:
     """Rows `(K, r)` that carry each of the matrices `(K, m, c)`; r is the same for all."""
     peak = matrix.abs().amax((-2, -1), keepdim=True)
-    frame, corner = torch.linalg.qr(matrix / torch.where(peak > 0, peak, 1.0))
-    rank = min(bound, frame.shape[-1])
-    if tol is not None or rank < frame.shape[-1]:
-        vectors, values, _ = torch.linalg.svd(corner, full_matrices=False)
+    matrix = matrix / torch.where(peak > 0, peak, 1.0)
+    rank = min(bound, *matrix.shape[1:])
+    if tol is not None or rank < matrix.shape[2]:
+        vectors, values, _ = torch.linalg.svd(matrix, full_matrices=False)
         if tol is not None:
             budget = tol**2 * values.square().sum(-1)
             rank = int(choose_ranks(values, budget, rank)[0].max())
-        frame = frame @ vectors[..., :rank]
-    return maxvol(frame, on_deficient="report").rows
+        matrix = vectors[..., :rank]
+    return maxvol(matrix, on_deficient="report").rows
