@@ -2,5 +2,14 @@
 
 from cpic.data.synthetic._best import best_error
 from cpic.data.synthetic._brats import Lesion, make_brats_like, measure_lesion
+from cpic.data.synthetic._osic import Fibrosis, make_osic_like, measure_fibrosis
 
-__all__ = ["Lesion", "best_error", "make_brats_like", "measure_lesion"]
+__all__ = [
+    "Fibrosis",
+    "Lesion",
+    "best_error",
+    "make_brats_like",
+    "make_osic_like",
+    "measure_fibrosis",
+    "measure_lesion",
+]

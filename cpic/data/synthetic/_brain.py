@@ -126,7 +126,7 @@ def warp(head: Head, shape: tuple[int, ...]) -> np.ndarray:
     """Where each voxel of the scan comes from, in mm of the template, (3, *shape)."""
     axes = [_fields.centred(n, e) for n, e in zip(shape, EXTENT, strict=True)]
     x, y, z = (a.astype(np.float32).reshape(np.roll((-1, 1, 1), k)) for k, a in enumerate(axes))
-    points = _fields.smooth(head.bend, shape)
+    points = _fields.smooth(head.bend, _fields.units(shape))
     away = [p - c for p, c in zip((x, y, z), head.centre.astype(np.float32), strict=True)]
     squares = away[0] ** 2 + away[1] ** 2 + away[2] ** 2
     # A growing mass pushes its surroundings outwards; the map stays one to one below 1.
@@ -207,8 +207,9 @@ def contrasts(
         label: ndimage.gaussian_filter((labels == label).astype(np.float32), 0.6)
         for label in (NECROSIS, OEDEMA, ENHANCING)
     }
-    parts[ENHANCING] *= 1 + np.clip(_fields.smooth(head.mottle, labels.shape)[0], -0.3, 0.4)
-    fields = _fields.smooth(head.bias, labels.shape)
+    units = _fields.units(labels.shape)
+    parts[ENHANCING] *= 1 + np.clip(_fields.smooth(head.mottle, units)[0], -0.3, 0.4)
+    fields = _fields.smooth(head.bias, units)
     inside = brain > 0.5
     scans = {}
     for k, name in enumerate(CONTRASTS):

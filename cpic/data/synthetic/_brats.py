@@ -196,7 +196,7 @@ def make_brats_like(
     import pandas
 
     root = Path(root)
-    _store.check_request("make_brats_like", n_patients, shape, 24)
+    _store.check_request("make_brats_like", n_patients, shape, (24, 24, 24))
     names = [_name(k + 1) for k in range(n_patients)]
     recipe = {"kind": "brats", "version": 1, "seed": seed, "shape": list(shape)}
     known = _store.fill(

@@ -24,13 +24,15 @@ def draw_smooth(rng: np.random.Generator, fields: int, *, waves: int = 5) -> np.
     return rng.standard_normal((fields, *weights.shape)) * weights / np.sqrt(power.sum())
 
 
-def smooth(coefficients: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The fields of `draw_smooth` on a grid over the whole field of view, (fields, *shape)."""
+def units(shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Voxel centres along each axis, the field of view running from 0 to 1."""
+    return [(np.arange(n) + 0.5) / n for n in shape]
+
+
+def smooth(coefficients: np.ndarray, axes: list[np.ndarray]) -> np.ndarray:
+    """The fields of `draw_smooth` on the grid of `axes`, positions in 0 to 1: (fields, *grid)."""
     waves = np.arange(coefficients.shape[-1])
-    x, y, z = (
-        np.cos(np.pi * waves * ((np.arange(n) + 0.5) / n)[:, None]).astype(np.float32)
-        for n in shape
-    )
+    x, y, z = (np.cos(np.pi * waves * axis[:, None]).astype(np.float32) for axis in axes)
     rows = np.einsum("fabc,xa->fxbc", coefficients.astype(np.float32), x)
     planes = np.einsum("fxbc,yb->fxyc", rows, y)
     return planes @ z.T
@@ -56,11 +58,12 @@ def ripple(
 
     Returns:
         (len(axes[0]), len(axes[1]), len(axes[2])), float32. The wave is a product over the axes,
-        so the whole field is one complex matrix product.
+        so the whole field is one matrix product.
     """
-    x, y, z = (
-        np.exp(2j * np.pi * np.outer(axis, waves[:, k]) / lengths[k]) for k, axis in enumerate(axes)
-    )
-    plane = (x * np.exp(1j * waves[:, 3]))[:, None] * y * np.sqrt(2 / len(waves))
-    plane, last = plane.astype(np.complex64), z.T.astype(np.complex64)
-    return plane.real @ last.real - plane.imag @ last.imag
+    phases = [2 * np.pi * np.outer(a, waves[:, k]) / lengths[k] for k, a in enumerate(axes)]
+    plane = (phases[0] + waves[:, 3])[:, None] + phases[1]
+    # Contiguous real matrices: strided views would bypass the fast product.
+    scale = np.sqrt(2 / len(waves))
+    both = np.concatenate([scale * np.cos(plane), -scale * np.sin(plane)], -1)
+    last = np.concatenate([np.cos(phases[2]), np.sin(phases[2])], 1)
+    return both.astype(np.float32) @ last.T.astype(np.float32)

@@ -37,14 +37,16 @@ def read_recipe(root: str | Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def check_request(name: str, n_patients: int, shape: tuple[int, ...], least: int) -> None:
-    """Raises CohortError unless there is a patient and three sizes of at least `least`."""
+def check_request(
+    name: str, n_patients: int, shape: tuple[int, ...], least: tuple[int, ...]
+) -> None:
+    """Raises CohortError unless there is a patient and every size is at least the least."""
     if n_patients < 1:
         raise CohortError(f"{name} needs n_patients of at least 1, got {n_patients}.")
-    if len(shape) != 3 or min(shape) < least:
+    if len(shape) != 3 or any(n < low for n, low in zip(shape, least, strict=True)):
         raise CohortError(
-            f"{name} needs a shape of three sizes of at least {least}, got {tuple(shape)}: what "
-            "it draws is a few voxels wide."
+            f"{name} needs three sizes of at least {'x'.join(map(str, least))}, got "
+            f"{tuple(shape)}: what it draws is a few voxels wide."
         )
 
 
@@ -92,12 +94,14 @@ def fill(
         CohortError: if root holds something else, or more patients.
     """
     from filelock import FileLock
+    from threadpoolctl import threadpool_limits
     from tqdm import tqdm
 
     bar = progress if callable(progress) else functools.partial(tqdm, disable=not progress)
     root.mkdir(parents=True, exist_ok=True)
     # Two processes on one folder: the second waits, and then finds the work done.
-    with FileLock(root / ".lock"):
+    # Small matrix products are slower on several threads, and their sums depend on how many.
+    with FileLock(root / ".lock"), threadpool_limits(1):
         _open(root, recipe)
         truths = root / ".truth"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,110 @@
+"""Airways and vessels: trees that fill a lung, drawn as tapering tubes."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Tubes:
+    """Straight pieces of n tubes, in mm: both ends (n, 3) and both radii (n,)."""
+
+    start: np.ndarray
+    end: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+    def __add__(self, other: "Tubes") -> "Tubes":
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Tubes(*(np.concatenate(pair) for pair in pairs))
+
+    def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> "Tubes":
+        """The same tubes with their ends moved."""
+        return dataclasses.replace(self, start=move(self.start), end=move(self.end))
+
+
+def path(points: list[tuple[float, float, float]], radii: list[float]) -> Tubes:
+    """One tube through given points."""
+    p, r = np.array(points, float), np.array(radii, float)
+    return Tubes(p[:-1], p[1:], r[:-1], r[1:])
+
+
+def grow_tree(
+    root: np.ndarray, targets: np.ndarray, *, radius: float, tip: float, depth: int
+) -> Tubes:
+    """A tree from `root` that reaches into a cloud of targets.
+
+    At every fork the targets still ahead are cut in two through their middle, and a branch goes
+    part of the way to the middle of each half; the radius shrinks with the cube root of the
+    number of targets served, as flow does.
+
+    Args:
+        root: (3,) where the tree enters.
+        targets: (n, 3) inside the organ.
+        radius: at the root, mm.
+        tip: radius of the thinnest branch.
+        depth: forks at most.
+    """
+    rows: list[tuple[np.ndarray, np.ndarray, float, float]] = []
+    total = len(targets)
+
+    def width(served: int) -> float:
+        return max(tip, radius * (served / total) ** 0.4)
+
+    def branch(start: np.ndarray, cloud: np.ndarray, before: float, level: int) -> None:
+        middle = cloud.mean(0)
+        end = start + (0.45 if len(cloud) > 1 else 1.0) * (middle - start)
+        after = width(len(cloud))
+        rows.append((start, end, min(before, 1.15 * after), after))
+        if len(cloud) < 2 or level == 0:
+            return
+        # Cut across the widest direction of what is ahead.
+        spread = cloud - middle
+        normal = np.linalg.eigh(spread.T @ spread)[1][:, -1]
+        ahead = spread @ normal > 0
+        for half in (cloud[ahead], cloud[~ahead]):
+            if len(half):
+                branch(end, half, after, level - 1)
+
+    branch(root, targets, radius, depth)
+    columns = list(zip(*rows, strict=True))
+    return Tubes(*(np.array(column, float) for column in columns))
+
+
+def draw_tubes(
+    tubes: Tubes, axes: list[np.ndarray], pixel: float, *, extra: float = 0.0
+) -> np.ndarray:
+    """Share of each voxel that is inside a tube, (*grid) float32 between 0 and 1.
+
+    Args:
+        tubes: what to draw.
+        axes: increasing positions of the voxel centres, mm, three vectors.
+        pixel: size over which an edge fades.
+        extra: added to every radius, for the outside of a wall.
+    """
+    share = np.zeros([len(axis) for axis in axes], np.float32)
+    for start, end, first, last in zip(
+        tubes.start, tubes.end, tubes.first + extra, tubes.last + extra, strict=True
+    ):
+        reach = max(first, last) + pixel
+        low, high = np.minimum(start, end) - reach, np.maximum(start, end) + reach
+        box = tuple(
+            slice(*np.searchsorted(axis, [a, b]))
+            for axis, a, b in zip(axes, low, high, strict=True)
+        )
+        if any(part.stop <= part.start for part in box):
+            continue
+        along = end - start
+        a, b, c = (axis[part] - s for axis, part, s in zip(axes, box, start, strict=True))
+        a, b = a[:, None, None], b[:, None]
+        place = (a * along[0] + b * along[1] + c * along[2]) / max(float(along @ along), 1e-9)
+        place = np.clip(place, 0, 1)
+        gap = np.sqrt(
+            (a - place * along[0]) ** 2 + (b - place * along[1]) ** 2 + (c - place * along[2]) ** 2
+        )
+        radius = first + (last - first) * place
+        # A tube thinner than a pixel covers only a part of it.
+        inside = np.clip((radius - gap) / pixel + 0.5, 0, 1) * np.minimum(1, 2 * radius / pixel)
+        np.maximum(share[box], inside, out=share[box], casting="same_kind")
+    return share
