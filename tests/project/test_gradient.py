@@ -3,6 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from cpic.project import project
+from cpic.project._gradient import components, gap_of
 from cpic.tt import TensorTrain
 from tests.project.test_project import ROUTES, SIZES, low_rank_batch, random_train
 
@@ -50,6 +51,25 @@ def test_exact_equals_dense_autograd(generator, route):
         torch.autograd.grad(ours, cores), torch.autograd.grad(twin, cores), strict=True
     ):
         assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("chosen", [slice(0, 3), slice(2, 4), slice(3, 5)])
+def test_components_of_any_size(generator, chosen):
+    """Also those that are not the largest, as where ranks are cut much."""
+    half = torch.randn(5, 8, generator=generator, dtype=torch.float64)
+    gram = (half @ half.mT).requires_grad_()
+    squares, vectors = torch.linalg.eigh(gram)
+    twin = vectors.flip(-1)[:, chosen], squares.flip(-1)[chosen].sqrt()
+    gap = gap_of("project", "exact", {})
+    found = components(gram, *(part.detach() for part in twin), gap)
+    weight = torch.randn(twin[0].shape, generator=generator, dtype=torch.float64)
+    slopes = []
+    for left, values in (found, twin):
+        assert_close(left, twin[0])
+        assert_close(values, twin[1])
+        loss = (left**2 * weight).sum() + (values * weight[0]).sum()
+        slopes.append(torch.autograd.grad(loss, gram, retain_graph=True)[0])
+    assert_close(slopes[0], slopes[1])
 
 
 def test_the_values_do_not_depend_on_the_gradient(generator):
