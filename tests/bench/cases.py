@@ -12,7 +12,9 @@ import torch
 
 from cpic import tt
 from tests.bench import problems
+from tests.bench.cases_bottleneck import bottleneck_cases
 from tests.bench.cases_gradient import gradient_cases
+from tests.bench.cases_project import project_cases
 from tests.bench.harness import Case
 from tests.bench.peers import run_peer
 from tests.bench.timing import processor_clock
@@ -238,4 +240,8 @@ def all_cases() -> dict[str, Case]:
             goals={"error": 0.05, "entries": 300_000, "missed in silence": 0},
         ),
     ]
-    return {case.name: case for case in [*cases, *gradient_cases()]}
+    return (
+        {case.name: case for case in [*cases, *gradient_cases()]}
+        | bottleneck_cases()
+        | project_cases()
+    )
