@@ -182,7 +182,8 @@ def batch_ours(seed: int, *, check: bool = True) -> dict[str, float]:
 
 def batch_theirs(seed: int, *, check: bool = True) -> dict[str, float]:
     """The same trains one after the other."""
-    return {"seconds": batch_loop(seed)[1]}
+    loop = batch_loop if check else batch_loop.__wrapped__  # memory rows want a run of their own
+    return {"seconds": loop(seed)[1]}
 
 
 @cache
