@@ -7,6 +7,7 @@ A killed run goes on where it was. At the end it prints the error that no model 
 
 from jsonargparse import auto_cli
 
+from cpic._errors import CohortError
 from cpic.data.synthetic import best_error, make_brats_like
 
 
@@ -24,7 +25,10 @@ def main(
         shape: voxels of a scan, which always covers 240x240x155 mm.
         seed: of everything.
     """
-    tree = make_brats_like(out, n_patients=n_patients, shape=shape, seed=seed, progress=True)
+    try:
+        tree = make_brats_like(out, n_patients=n_patients, shape=shape, seed=seed, progress=True)
+    except CohortError as error:
+        raise SystemExit(str(error)) from error
     print(f"{n_patients} patients in {tree}")
     print(f"Best possible error from the scans: {best_error(out):.1f} days")
     print(f"Best possible error from scans and age: {best_error(out, age=True):.1f} days")

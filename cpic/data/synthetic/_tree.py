@@ -84,27 +84,28 @@ def draw_tubes(
         extra: added to every radius, for the outside of a wall.
     """
     share = np.zeros([len(axis) for axis in axes], np.float32)
-    for start, end, first, last in zip(
-        tubes.start, tubes.end, tubes.first + extra, tubes.last + extra, strict=True
-    ):
-        reach = max(first, last) + pixel
-        low, high = np.minimum(start, end) - reach, np.maximum(start, end) + reach
-        box = tuple(
-            slice(*np.searchsorted(axis, [a, b]))
-            for axis, a, b in zip(axes, low, high, strict=True)
-        )
-        if any(part.stop <= part.start for part in box):
-            continue
-        along = end - start
-        a, b, c = (axis[part] - s for axis, part, s in zip(axes, box, start, strict=True))
+    first, last = tubes.first + extra, tubes.last + extra
+    reach = (np.maximum(first, last) + pixel)[:, None]
+    low, high = (
+        np.minimum(tubes.start, tubes.end) - reach,
+        np.maximum(tubes.start, tubes.end) + reach,
+    )
+    # First and past-the-last voxel of each tube's box.
+    edges = [(a.searchsorted(low[:, k]), a.searchsorted(high[:, k])) for k, a in enumerate(axes)]
+    seen = np.all([after > before for before, after in edges], axis=0)
+    # A tube much thinner than a pixel leaves no trace.
+    for n in np.flatnonzero(seen & (6 * np.maximum(first, last) > pixel)):
+        box = tuple(slice(before[n], after[n]) for before, after in edges)
+        along = tubes.end[n] - tubes.start[n]
+        a, b, c = (axis[part] - s for axis, part, s in zip(axes, box, tubes.start[n], strict=True))
         a, b = a[:, None, None], b[:, None]
         place = (a * along[0] + b * along[1] + c * along[2]) / max(float(along @ along), 1e-9)
-        place = np.clip(place, 0, 1)
+        place = np.minimum(np.maximum(place, 0), 1)
         gap = np.sqrt(
             (a - place * along[0]) ** 2 + (b - place * along[1]) ** 2 + (c - place * along[2]) ** 2
         )
-        radius = first + (last - first) * place
-        # A tube thinner than a pixel covers only a part of it.
-        inside = np.clip((radius - gap) / pixel + 0.5, 0, 1) * np.minimum(1, 2 * radius / pixel)
+        radius = first[n] + (last[n] - first[n]) * place
+        inside = np.minimum(np.maximum((radius - gap) / pixel + 0.5, 0), 1)
+        inside *= np.minimum(1, (2 * radius / pixel) ** 2)
         np.maximum(share[box], inside, out=share[box], casting="same_kind")
     return share
