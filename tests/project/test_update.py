@@ -4,6 +4,7 @@ import torch
 from torch.testing import assert_close
 
 from cpic.project import Basis, align, project, update
+from cpic.project._update import _closest
 from cpic.tt import TensorTrain
 from tests.project.test_gradient import leaves
 from tests.project.test_project import SIZES, dense, low_rank_batch, random_train
@@ -145,6 +146,19 @@ def test_new_directions_fill_empty_places(generator):
     silent = project(first.scale(0.0), 4).basis
     assert update(silent, second).basis.n_filled == 1
     assert update(silent, second.scale(0.0)).basis.n_filled == 0
+
+
+def test_new_directions_are_sorted(generator):
+    """By what was seen along them, each with its largest part positive."""
+    first, second = (random_train(generator, (3, 4, 5), 3, n) for n in (1, 5))
+    small = project(first, 6).basis
+    moments = update(small, second, max_rank=50).basis
+    moments = (moments.factor.mT @ moments.factor)[1:, 1:]
+    assert_close(moments, torch.diag(moments.diagonal()))
+    assert (moments.diagonal().diff() < 0).all()
+    rows = _closest(small, project(second, 6).basis)[1:5, :5]
+    assert (rows.gather(1, rows.abs().argmax(1, keepdim=True)) > 0).all()
+    assert_close(rows @ rows.mT, torch.eye(4).double())
 
 
 def test_the_same_train_twice(generator):
