@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cpic.bottleneck._base import Bottleneck, need_generator
 from cpic.bottleneck._grow import grow
-from cpic.bottleneck._half_sweep import half_sweep, mirrored
+from cpic.bottleneck._half_sweep import half_sweep
 from cpic.tt import Entries, IndexSets, TensorTrain, interpolate
 
 
@@ -72,7 +72,7 @@ class Cross(Bottleneck):
     def forward(self, entries: Entries) -> TensorTrain:
         """Trains of the tensors behind `entries`."""
         if not self.training:
-            return on_sets(entries, self.sets, **self.options)
+            return interpolate(entries, self.sets, **self.options)
         sets, tol = self.sets, None
         if self._more:
             generator = need_generator(self)
@@ -125,13 +125,3 @@ class Cross(Bottleneck):
         super()._apply(fn, recurse)
         self.sets = self.sets.to(self.device)
         return self
-
-
-def on_sets(entries: Entries, sets: IndexSets, **options: Any) -> TensorTrain:
-    """`interpolate`, also where there are more left than right multi-indices."""
-    pairs = list(zip(sets.left[1:], sets.right, strict=False))
-    if all(after.shape[1] >= before.shape[1] for before, after in pairs):
-        return interpolate(entries, sets, **options)
-    turned = IndexSets(sets.sizes[::-1], mirrored(sets.right), mirrored(sets.left))
-    train = interpolate(lambda indices: entries(indices.flip(-1)), turned, **options)
-    return TensorTrain([core.permute(0, 3, 2, 1) for core in reversed(train.cores)])

@@ -12,11 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cpic.bottleneck._half_sweep import mirrored
 from cpic.tt import IndexSets, cap_ranks
 from cpic.tt._cross_sets import grow_right
 from cpic.tt._fibers import fiber_indices
-from cpic.tt._pivots import extend_right
+from cpic.tt._pivots import extend_right, mirrored
 
 
 def grow(

@@ -25,7 +25,7 @@ from cpic.linalg import maxvol
 from cpic.linalg._maxvol import take_rows
 from cpic.tt import Entries, IndexSets, TensorTrain, cap_ranks
 from cpic.tt._fibers import ask, fiber_indices
-from cpic.tt._pivots import extend_left
+from cpic.tt._pivots import extend_left, mirrored
 from cpic.tt._round import check_limits, choose_ranks
 from cpic.tt._solvers import check_options, pivot_condition, solve_core
 
@@ -116,11 +116,6 @@ def half_sweep(
     )
     train = TensorTrain([core.permute(0, 3, 2, 1) for core in reversed(cores)])
     return HalfSweep(train, IndexSets(sets.sizes, sets.left, mirrored(right)), condition.flip(-1))
-
-
-def mirrored(side: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The sets of one side as those of the other side of the tensor with reversed modes."""
-    return tuple(rows.flip(-1) for rows in reversed(side))
 
 
 def _bounds(

@@ -3,20 +3,22 @@ r"""Turn index sets and the entries they name into the cores of a train.
 With the fibers V_k of site k as a matrix M_k of (l_k n_k) rows and r_{k+1} columns, and the pivots
 P_k = f(left[k+1], right[k]), the cores are G_k = M_k P_k^{-1} and the last one is V_{d-1} itself.
 With nested sets the train equals f on every fiber. Where a bond has more right than left
-multi-indices, G_k solves G_k P_k = M_k in the sense of least squares. Singular pivots (a constant
+multi-indices, G_k solves G_k P_k = M_k in the sense of least squares; where it has more left ones,
+the same is done from the other end. Singular pivots (a constant
 tensor, a zero background) lower the rank of that bond for that tensor alone, see `_solvers`.
 
 Shapes: `K` tensors, `l`, `r` ranks left and right of a site of size `n`.
 References: {cite}`oseledets2010ttcross`.
 """
 
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from cpic.tt._entries import Entries
 from cpic.tt._fibers import ask, fiber_indices
+from cpic.tt._pivots import mirrored
 from cpic.tt._sets import IndexSets
 from cpic.tt._solvers import check_options, pivot_condition, solve_core
 from cpic.tt._train import TensorTrain
@@ -84,7 +86,8 @@ def interpolate(
 
     Raises:
         ValueError: If `entries` returns another shape, complex, float16, NaN or infinite values, a
-            bond has fewer right than left multi-indices, or an option is out of range.
+            bond has fewer right than left multi-indices and another one more, or an option is
+            out of range.
         ImportError: If `"cvxpylayers"` is asked for and not installed.
 
     Example:
@@ -95,25 +98,44 @@ def interpolate(
         13.0
     """
     check_options(solver, ridge, rtol)
-    sizes, ranks, d = sets.sizes, sets.ranks, sets.n_sites
-    for k in range(d - 1):
-        if sets.right[k].shape[1] < ranks[k + 1]:
+    options = {"solver": solver, "ridge": ridge, "rtol": rtol}
+    more = [
+        after.shape[1] - before.shape[1]
+        for before, after in zip(sets.left[1:], sets.right, strict=False)
+    ]
+    if any(m < 0 for m in more):
+        if any(m > 0 for m in more):
             raise ValueError(
-                f"interpolate needs at least as many right as left multi-indices at bond {k + 1}, "
-                f"got {sets.right[k].shape[1]} and {ranks[k + 1]}; drop left ones."
+                "interpolate needs at all bonds as many right as left multi-indices, or at all as "
+                f"many left as right ones, or more; got {sets.ranks[1:-1]} left and "
+                f"{tuple(rows.shape[1] for rows in sets.right[:-1])} right ones; drop some."
             )
+        turned = IndexSets(sets.sizes[::-1], mirrored(sets.right), mirrored(sets.left))
+        cores, conditions = _solved(lambda i: entries(i.flip(-1)), turned, options, with_condition)
+        cores = [core.permute(0, 3, 2, 1) for core in reversed(cores)]
+        conditions = [part.flip(1) for part in reversed(conditions)]
+    else:
+        cores, conditions = _solved(entries, sets, options, with_condition)
+    train = TensorTrain(cores)
+    return (train, torch.cat(conditions, 1)) if with_condition else train
+
+
+def _solved(
+    entries: Entries, sets: IndexSets, options: dict[str, Any], with_condition: bool
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Cores and, if wanted, conditions of sets with enough right multi-indices."""
+    sizes, ranks = sets.sizes, sets.ranks
     runs, last = read_fibers(entries, sets)
     cores, conditions = [], [last.new_zeros(len(last), 0)]
     for run in runs:
         batch = run.matrix.shape[:2]
         matrix, pivot = run.matrix.flatten(0, 1), run.pivot.flatten(0, 1)
-        solved = solve_core(matrix, pivot, solver=solver, ridge=ridge, rtol=rtol)
+        solved = solve_core(matrix, pivot, **options)
         shape = (*batch, ranks[run.bond], sizes[run.bond], solved.shape[-1])
         cores += solved.view(shape).unbind(1)
         if with_condition:
             conditions.append(pivot_condition(pivot).view(batch))
-    train = TensorTrain([*cores, last.unflatten(1, (ranks[-2], sizes[-1])).unsqueeze(-1)])
-    return (train, torch.cat(conditions, 1)) if with_condition else train
+    return [*cores, last.unflatten(1, (ranks[-2], sizes[-1])).unsqueeze(-1)], conditions
 
 
 class Run(NamedTuple):

@@ -5,6 +5,8 @@ of the other side), `r` rows kept.
 References: {cite}`oseledets2010ttcross`, {cite}`goreinov2010how`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -67,6 +69,11 @@ def extend_right(after: Tensor, rows: Tensor) -> Tensor:
     parent = rows - step * n_after
     kept = after.gather(1, parent[..., None].expand(-1, -1, after.shape[-1]))
     return torch.cat([step[..., None], kept], -1)
+
+
+def mirrored(side: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The sets of one side as those of the other side of the tensor with reversed modes."""
+    return tuple(rows.flip(-1) for rows in reversed(side))
 
 
 def draw_points(points: Tensor, weights: Tensor, n: int, generator: torch.Generator) -> Tensor:

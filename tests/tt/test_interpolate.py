@@ -34,10 +34,26 @@ def test_more_right_than_left_multi_indices_is_least_squares(generator):
     left = [rows[:, :2] for rows in wide.left]
     sets = IndexSets(SIZES, left, wide.right)
     torch.testing.assert_close(interpolate(dense_entries(tensor), sets).full(), tensor)
-    with pytest.raises(ValueError, match="at least as many right"):
-        interpolate(
-            dense_entries(tensor), IndexSets(SIZES, wide.left, [r[:, :1] for r in wide.right])
-        )
+
+
+def test_more_left_than_right_multi_indices_is_the_same_from_the_other_end(generator):
+    tensor = low_rank(2, generator)
+    wide = IndexSets.random(SIZES, (4, 6, 2), n_trains=2, generator=generator)
+    sets = IndexSets(SIZES, wide.left, [rows[:, :2] for rows in wide.right])
+    found, condition = interpolate(dense_entries(tensor), sets, with_condition=True)
+    torch.testing.assert_close(found.full(), tensor)
+    sides = [[rows.flip(-1) for rows in reversed(side)] for side in (sets.right, sets.left)]
+    turned = dense_entries(tensor.permute(0, 4, 3, 2, 1).contiguous())
+    _, backwards = interpolate(turned, IndexSets(SIZES[::-1], *sides), with_condition=True)
+    torch.testing.assert_close(condition, backwards.flip(-1))
+
+
+def test_more_left_at_one_bond_and_more_right_at_another_is_refused(generator):
+    wide = IndexSets.random(SIZES, (4, 6, 2), generator=generator)
+    left = [wide.left[0], wide.left[1][:, :2], *wide.left[2:]]
+    right = [wide.right[0], wide.right[1][:, :2], *wide.right[2:]]
+    with pytest.raises(ValueError, match=r"got \(2, 6, 2\) left and \(4, 2, 2\) right"):
+        interpolate(dense_entries(low_rank(2, generator)[:1]), IndexSets(SIZES, left, right))
 
 
 def test_sets_that_are_not_nested_work(generator):
