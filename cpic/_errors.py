@@ -11,3 +11,7 @@ class VolumeError(ValueError):
 
 class CohortError(ValueError):
     """A cohort (its folder tree, tables or options) is not what is needed."""
+
+
+class CacheError(CohortError):
+    """A cache folder cannot be used: full, read-only, or inside the data folder."""

@@ -1,0 +1,184 @@
+"""The BraTS 2020 training set: glioma scans and days of survival."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from cpic._errors import CohortError
+from cpic.data.cohorts._cohort import Cohort
+
+TREE = "MICCAI_BraTS2020_TrainingData"
+TABLE = "survival_info.csv"
+CONTRASTS = ("flair", "t1", "t1ce", "t2", "seg")
+# Days that count as a target of 1.
+SCALE_DAYS = 5 * 365
+_COLUMNS = {
+    "brats20id": "patient",
+    "age": "age",
+    "survival_days": "days",
+    "extent_of_resection": "resection",
+}
+_RESECTIONS = ("GTR", "STR", "NA")
+_NUMBER = re.compile(r"\d{1,9}(\.\d{0,9})?")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MOST_DAYS, _MOST_YEARS = 36525, 130
+_MOST_BYTES = 2**24
+
+
+def read_brats(root: str | os.PathLike, *, contrasts: Sequence[str] = ("t1",)) -> Cohort:
+    """Read the tree of BraTS 2020: who has which files, and who survived how long.
+
+    No scan is opened. Patients come in the order of the table, as the published folds need; those
+    without a row in it are no part of the cohort, and rows that cannot be used (a patient who was
+    alive, two rows for one patient, a missing file) are left out and named in `skipped`.
+
+    Args:
+        root: `MICCAI_BraTS2020_TrainingData` or a folder that holds it. Scans are
+            `BraTS20_Training_NNN/BraTS20_Training_NNN_t1.nii.gz`, or `.nii`; where both are there,
+            the one that is not packed is taken.
+        contrasts: of "flair", "t1", "t1ce", "t2" and "seg" (the labels); what the channels are.
+
+    Returns:
+        A cohort with the columns `patient`, `target` (days / 1825), `days`, `age` (years, NaN if
+        not known) and `resection` ("GTR", "STR" or "NA").
+
+    Raises:
+        CohortError: if the tree or the table is missing, the table cannot be read or lacks a
+            column, a contrast is unknown, or no patient can be used.
+
+    Example:
+        >>> read_brats("BraTS2020", contrasts=("t1", "t1ce", "t2", "flair"))  # doctest: +SKIP
+        Cohort(brats2020: 235 patients, 235 samples, t1+t1ce+t2+flair, 1 skipped)
+    """
+    import pandas
+
+    chosen = _check_contrasts(contrasts)
+    root = Path(root)
+    tree = _find_tree(root)
+    patients: dict[str, dict[str, Path]] = {}
+    samples, skipped = [], {}
+    for name, row in _read_table(tree / TABLE).items():
+        try:
+            sample = _parse(name, row)
+            patients[name] = {c: _find_scan(tree / name, name, c) for c in chosen}
+        except _UnusableError as error:
+            skipped[name] = str(error)
+        else:
+            samples.append(sample)
+    patients = {sample["patient"]: patients[sample["patient"]] for sample in samples}
+    if not patients:
+        name, reason = next(iter(skipped.items()), (str(tree / TABLE), "no row"))
+        raise CohortError(
+            f"no patient under {tree} can be used, the first is left out because: {name}: "
+            f"{reason}; check that the download is complete."
+        )
+    return Cohort("brats2020", root, chosen, patients, pandas.DataFrame(samples), skipped)
+
+
+class _UnusableError(Exception):
+    """Why one patient is left out."""
+
+
+def _check_contrasts(contrasts: Sequence[str]) -> tuple[str, ...]:
+    chosen = (contrasts,) if isinstance(contrasts, str) else tuple(contrasts)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(CONTRASTS):
+        raise CohortError(
+            f"read_brats needs contrasts, each once, out of {', '.join(CONTRASTS)}, got "
+            f"{', '.join(map(str, chosen)) or 'none'}."
+        )
+    return chosen
+
+
+def _find_tree(root: Path) -> Path:
+    # The set is also handed out inside a folder of the same name without the prefix.
+    places = [root, root / TREE, root / "BraTS2020_TrainingData" / TREE]
+    for place in places:
+        if (place / TABLE).is_file():
+            return place
+    found = next((place for place in reversed(places) if place.is_dir()), None)
+    raise CohortError(
+        f"{root} {'lacks ' + TABLE if found else 'is no folder'}: read_brats needs "
+        f"{TREE} with {TABLE} and BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz, or the "
+        "folder above it."
+    )
+
+
+def _read_table(path: Path) -> dict[str, list[dict[str, str]]]:
+    """The rows of each patient, in the order of the file, cells without outer spaces."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise CohortError(f"{path} has {path.stat().st_size:,} bytes: it is no survival table.")
+        text = path.read_bytes().decode("utf-8-sig")
+        # Strict: a stray quote must not swallow the rows up to the next one.
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CohortError(
+            f"{path} cannot be read as a table ({error}): it must be comma-separated UTF-8, "
+            "download it again."
+        ) from error
+    cells = [[cell.strip(" \t") for cell in line] for line in lines]
+    for number, line in enumerate(cells, 1):
+        if any(set('\r\n\0"') & set(cell) for cell in line):
+            raise CohortError(
+                f"{path} has a quote, line end or NUL inside a cell of row {number}: repair the "
+                "row, or download the table again."
+            )
+    cells = [line for line in cells if any(line)]
+    header = [cell.casefold() for cell in cells[0]] if cells else []
+    lacking = [column for column in _COLUMNS if header.count(column) != 1]
+    if lacking:
+        raise CohortError(
+            f"{path} needs each of the columns Brats20ID, Age, Survival_days and "
+            f"Extent_of_Resection once, got {cells[0] if cells else 'an empty file'}."
+        )
+    table: dict[str, list[dict[str, str]]] = {}
+    for line in cells[1:]:
+        row = {_COLUMNS[c]: cell for c, cell in zip(header, line, strict=False) if c in _COLUMNS}
+        row["cells"] = "" if len(line) == len(header) else f"{len(line)} cells, not {len(header)}"
+        table.setdefault(row.get("patient", "") or "a row without name", []).append(row)
+    return table
+
+
+def _parse(name: str, rows: list[dict[str, str]]) -> dict[str, object]:
+    """The sample of one patient."""
+    if len(rows) > 1:
+        raise _UnusableError(f"{len(rows)} rows in {TABLE}, one is needed")
+    row = rows[0]
+    if row["cells"]:
+        raise _UnusableError(f"its row in {TABLE} has {row['cells']}")
+    if not _NAME.fullmatch(name):
+        raise _UnusableError("this cannot be the name of a patient's folder")
+    if not _NUMBER.fullmatch(row["days"]) or float(row["days"]) > _MOST_DAYS:
+        raise _UnusableError(f"survival is {row['days']!r}, a number of days is needed")
+    age, resection = row["age"], row["resection"].upper() or "NA"
+    unknown = age.upper() in ("", "NA", "NAN")
+    if not unknown and (not _NUMBER.fullmatch(age) or float(age) > _MOST_YEARS):
+        raise _UnusableError(f"age is {age!r}, a number of years or NA is needed")
+    if resection not in _RESECTIONS:
+        raise _UnusableError(f"resection is {resection!r}, GTR, STR or NA is needed")
+    days = float(row["days"])
+    return {
+        "patient": name,
+        "target": days / SCALE_DAYS,
+        "days": days,
+        "age": float("nan") if unknown else float(age),
+        "resection": resection,
+    }
+
+
+def _find_scan(folder: Path, name: str, contrast: str) -> Path:
+    if not folder.is_dir():
+        raise _UnusableError("its folder is missing")
+    for ending in (".nii", ".nii.gz"):
+        path = folder / f"{name}_{contrast}{ending}"
+        if path.is_file():
+            return path
+    if contrast == "seg":
+        # The labels of patient 355 kept the name they had at their hospital.
+        others = sorted(p for p in folder.glob("*[sS]egm*.nii*") if p.is_file())
+        if len(others) == 1:
+            return others[0]
+    raise _UnusableError(f"{name}_{contrast}.nii.gz is missing")

@@ -1,0 +1,119 @@
+"""A cache folder: names that follow from content, errors that name the folder."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from cpic._errors import CacheError
+
+# To be raised whenever the same files and options give other values.
+VERSION = 1
+PART = ".part"
+# A file that changed this lately may change again without a new time stamp.
+_SETTLED_SECONDS = 5
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
+
+def cache_key(files: Mapping[str, Path], options: Mapping, *, memo: Path | None = None) -> str:
+    """A name for what is made of some files with some options.
+
+    Args:
+        files: what the values come from, files or folders, in the order of the channels.
+        options: everything else the values depend on; must be JSON.
+        memo: folder to remember hashes of content in, so that a file that has not changed is read
+            once; None reads it every time.
+
+    Returns:
+        32 hexadecimal digits; another content, name, order or option, or a version of this
+        package that computes other values, gives others. Where the files are does not matter.
+
+    Raises:
+        OSError: if a file cannot be read.
+
+    Example:
+        >>> cache_key({}, {"order": 3}) == cache_key({}, {"order": 1})
+        False
+    """
+    content = [[name, content_hash(path, memo=memo)] for name, path in files.items()]
+    whole = {"version": VERSION, "files": content, "options": dict(options)}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def content_hash(path: Path, *, memo: Path | None = None) -> str:
+    """SHA-256 of a file, or of the names and contents of all files under a folder."""
+    path = path.resolve()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    stamps = [(str(p.relative_to(path)), *_stamp(p)) for p in files]
+    note = memo and memo / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    stamp = hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
+    if note is not None and (known := _recall(note, stamp)):
+        return known
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            inner = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{file.relative_to(path)}\0{inner}\n".encode())
+    latest = max((max(changed) for _, _, *changed in stamps), default=0)
+    if note is not None and latest < time.time_ns() - _SETTLED_SECONDS * 10**9:
+        # Only saves time, so a cache that cannot be written is not this function's business.
+        with contextlib.suppress(OSError):
+            write_json(note, {"path": str(path), "stamp": stamp, "sha256": digest.hexdigest()})
+    return digest.hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _recall(note: Path, stamp: str) -> str:
+    try:
+        known = json.loads(note.read_bytes())
+        return known["sha256"] if known["stamp"] == stamp else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def write_json(path: Path, value: object) -> None:
+    """The whole file or none of it, whoever else writes it at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(PART, f".{path.name}-", path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(value, indent=1) + "\n")
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def check_outside(cache: Path, root: Path) -> None:
+    """Raises CacheError if the cache would lie inside the data folder."""
+    inner, outer = cache.resolve(), root.resolve()
+    if inner == outer or outer in inner.parents:
+        raise CacheError(
+            f"the cache {cache} lies in the data folder {root}, which is never written to: choose "
+            "a folder elsewhere with cache=."
+        )
+
+
+@contextlib.contextmanager
+def writing(cache: Path) -> Iterator[None]:
+    """Whatever cannot be written in this block becomes one clear error about the cache."""
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"the cache {cache} cannot be written ({error.strerror or error}): free or permit "
+            "space there, or choose another folder with cache=; what is finished is kept."
+        ) from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, and not the file being read, is at fault."""
+    return error.errno in _FULL

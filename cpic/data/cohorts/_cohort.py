@@ -1,0 +1,110 @@
+"""What a cohort is: patients with their files, and a table of training samples."""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpic._errors import CohortError
+from cpic.data._open import open_volume
+from cpic.data._volume import Volume
+from cpic.data.cohorts._stacked import StackedVolume
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cohort:
+    """Patients, where their scans are, and what is to be learned of them.
+
+    Attributes:
+        name: short, becomes part of folder names in a cache.
+        root: folder it was read from, never written to.
+        contrasts: names of the channels of a patient's volume, in this order.
+        patients: the files of each patient, `{patient: {contrast: path}}`; a path may be a folder.
+        samples: one row a training sample, with the columns `patient` and `target` at least.
+        skipped: why a patient is not here, `{patient: reason}`.
+
+    Example:
+        >>> cohort = read_brats("BraTS2020", contrasts=("t1", "flair"))  # doctest: +SKIP
+        >>> cohort.volume("BraTS20_Training_001").channels  # doctest: +SKIP
+        2
+    """
+
+    name: str
+    root: Path
+    contrasts: tuple[str, ...]
+    patients: dict[str, dict[str, Path]]
+    samples: "DataFrame"
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def files(self, patient: str) -> dict[str, Path]:
+        """The files of a patient, in the order of `contrasts`.
+
+        Raises:
+            CohortError: if the patient is not in the cohort; the message says why.
+        """
+        if patient not in self.patients:
+            reason = self.skipped.get(patient, "it is not in the table or the tree")
+            raise CohortError(
+                f"the cohort {self.name} has no patient {patient} ({reason}): choose one of its "
+                f"{len(self.patients)} patients."
+            )
+        return {contrast: self.patients[patient][contrast] for contrast in self.contrasts}
+
+    def volume(
+        self, patient: str, *, cache: str | os.PathLike | None = None, nan: float | None = None
+    ) -> Volume:
+        """The original files of a patient, contrasts as channels, read by position.
+
+        Args:
+            patient: a key of `patients`.
+            cache: folder for unpacked `.nii.gz` files; None is the user's cache folder.
+            nan: value that replaces NaN; None refuses NaN voxels when they are read.
+
+        Returns:
+            A volume; for one contrast that of its file.
+
+        Raises:
+            CohortError: if the patient is not in the cohort.
+            VolumeError: if a file cannot be read, or the shapes of the contrasts differ.
+        """
+        parts = [open_scan(p, cache=cache, nan=nan) for p in self.files(patient).values()]
+        return parts[0] if len(parts) == 1 else StackedVolume(parts)
+
+    def subset(self, patients: Iterable[str], *, skipped: dict[str, str] | None = None) -> "Cohort":
+        """The same cohort with some of its patients, in their old order.
+
+        Args:
+            patients: whom to keep.
+            skipped: reasons to add for those that are left out.
+
+        Raises:
+            CohortError: if one is not in the cohort.
+        """
+        keep = list(patients)
+        for patient in keep:
+            self.files(patient)
+        return dataclasses.replace(
+            self,
+            patients={name: files for name, files in self.patients.items() if name in keep},
+            samples=self.samples[self.samples["patient"].isin(keep)].reset_index(drop=True),
+            skipped={**self.skipped, **(skipped or {})},
+        )
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+    def __repr__(self) -> str:
+        return (
+            f"Cohort({self.name}: {len(self.patients)} patients, {len(self.samples)} samples, "
+            f"{'+'.join(self.contrasts)}, {len(self.skipped)} skipped)"
+        )
+
+
+def open_scan(path: Path, *, cache: str | os.PathLike | None, nan: float | None) -> Volume:
+    """Open one contrast; only packed files need a cache."""
+    options = {"cache": cache} if str(path).lower().endswith(".gz") else {}
+    return open_volume(path, nan=nan, **options)

@@ -1,0 +1,321 @@
+"""One-time conversion of a cohort to chunked stores on one grid."""
+
+import dataclasses
+import functools
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from cpic._errors import CohortError, VolumeError
+from cpic.data._array import ArrayVolume
+from cpic.data._zarr import ZarrVolume, save_zarr
+from cpic.data.cohorts import _cache
+from cpic.data.cohorts._cohort import Cohort, open_scan
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Intensity = Literal["none", "minmax", "zscore"]
+# Chunks along an axis of a shard: 128 voxels, 8 MiB of float32.
+_SHARD = 4
+# Contrasts that hold labels, which no spline or scale may mix.
+_LABELS = ("seg",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What is done to every scan; a part of the name of what comes out.
+
+    Attributes:
+        shape: grid the scan is brought to, or None for its own.
+        order: of the splines that resample it (3 as published, 0 nearest, 1 linear), or None to
+            fill up with zeros at the end of each axis instead.
+        intensity: "none"; "minmax", to [0, 1] a scan, after resampling; or "zscore", mean 0 and
+            deviation 1 over the voxels that are not 0 (the brain of a stripped scan), before
+            resampling, where 0 stays 0.
+        pad: fill up with zeros at the end of each axis to the next power of two, at last.
+        chunks: what is read at once; cubes much smaller than a chunk waste reading.
+        nan: value that replaces NaN; None leaves a patient with NaN voxels out.
+
+    Raises:
+        CohortError: if an option is not one of these.
+    """
+
+    shape: tuple[int, ...] | None = None
+    order: int | None = 3
+    intensity: Intensity = "none"
+    pad: bool = True
+    chunks: tuple[int, ...] = (32, 32, 32)
+    nan: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, sizes in (("shape", self.shape), ("chunks", self.chunks)):
+            if sizes is None:
+                continue
+            if len(sizes) != 3 or any(int(n) != n or n < 1 for n in sizes):
+                raise CohortError(f"{name} needs three sizes of at least 1, got {sizes}.")
+            object.__setattr__(self, name, tuple(int(n) for n in sizes))
+        if self.order not in (None, 0, 1, 2, 3, 4, 5):
+            raise CohortError(
+                f"order needs to be that of a spline, 0 to 5, or None to pad, got {self.order}."
+            )
+        if self.intensity not in ("none", "minmax", "zscore"):
+            raise CohortError(
+                f"intensity needs to be 'none', 'minmax' or 'zscore', got {self.intensity!r}."
+            )
+
+    def apply(self, values: np.ndarray, *, labels: bool = False) -> np.ndarray:
+        """Convert the voxels of one contrast, (X, Y, Z), to float32 on the grid.
+
+        Args:
+            values: real numbers.
+            labels: take the nearest label and leave the numbers as they are.
+
+        Raises:
+            VolumeError: if a voxel is or becomes infinite, or the scan is larger than the grid it
+                is padded to.
+        """
+        grid = self.shape or values.shape
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = values.astype(np.float32)
+            if self.intensity == "zscore" and not labels:
+                values = _zscored(values)
+            if self.order is not None and values.shape != grid:
+                values = _resampled(values, grid, 0 if labels else self.order)
+            if self.intensity == "minmax" and not labels:
+                low, high = float(values.min()), float(values.max())
+                values = (values - low) / ((high - low) or 1.0)
+        if not np.isfinite(values).all():
+            raise VolumeError("it has voxels that float32 cannot hold: check its scale.")
+        if any(have > want for have, want in zip(values.shape, grid, strict=True)):
+            raise VolumeError(
+                f"its shape {values.shape} does not fit into {grid} without resampling: pass an "
+                "order, or a larger shape."
+            )
+        if self.pad:
+            grid = tuple(1 << (n - 1).bit_length() for n in grid)
+        return np.pad(values, [(0, n - m) for n, m in zip(grid, values.shape, strict=True)])
+
+
+def _zscored(values: np.ndarray) -> np.ndarray:
+    inside = values != 0
+    if not inside.any():
+        return values
+    mean = float(values[inside].mean(dtype=np.float64))
+    deviation = float(values[inside].std(dtype=np.float64)) or 1.0
+    return np.where(inside, (values - mean) / deviation, 0).astype(np.float32)
+
+
+def _resampled(values: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
+    from scipy.ndimage import zoom
+
+    factors = [n / m for n, m in zip(shape, values.shape, strict=True)]
+    return np.asarray(zoom(values, factors, order=order, mode="nearest"))
+
+
+class Converted(NamedTuple):
+    """What became of a patient: a store, or the reason why there is none."""
+
+    patient: str
+    store: Path | None
+    reason: str = ""
+
+
+def prepare_patient(
+    patient: str,
+    files: dict[str, Path],
+    *,
+    conversion: Conversion,
+    cache: str | os.PathLike,
+    name: str = "cohort",
+) -> Converted:
+    """Convert one patient; what `prepare` does for each, in any process.
+
+    Depends on its arguments and the files only, so it can be sent to workers. A store that is
+    there is taken as it is. A file lock lets one process make a store while others wait for it; a
+    store appears by one rename, and what a killed process left is removed by the next.
+
+    Args:
+        patient: becomes part of the name of the store.
+        files: contrast to file, or folder, in the order of the channels.
+        conversion: what to do.
+        cache: folder of all stores.
+        name: of the cohort; a folder in `cache`.
+
+    Returns:
+        The store, or the reason why this patient has none.
+
+    Raises:
+        CacheError: if the cache cannot be written; no other patient would fare better.
+    """
+    from filelock import FileLock
+
+    cache = Path(cache)
+    options = dataclasses.asdict(conversion)
+    try:
+        key = _cache.cache_key(files, options, memo=cache / ".hashes")
+    except OSError as error:
+        return Converted(patient, None, f"it cannot be read ({error.strerror or error})")
+    store = cache / name / f"{patient}-{key}.zarr"
+    if store.exists():
+        return Converted(patient, store)
+    lock = FileLock(cache / ".locks" / f"{patient}-{key}.lock")
+    with _cache.writing(cache):
+        for folder in (store.parent, cache / ".locks"):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        if store.exists():
+            return Converted(patient, store)
+        return _convert(patient, files, conversion, store, cache)
+    finally:
+        lock.release()
+
+
+def _convert(
+    patient: str, files: dict[str, Path], conversion: Conversion, store: Path, cache: Path
+) -> Converted:
+    # With the lock held, nobody is working on what has this name.
+    for left in store.parent.glob(f".{store.name}-*{_cache.PART}"):
+        shutil.rmtree(left, ignore_errors=True)
+    with _cache.writing(cache):
+        scratch = Path(tempfile.mkdtemp(_cache.PART, f".{store.name}-", store.parent))
+    try:
+        channels, shapes = [], set()
+        for contrast, path in files.items():
+            values = open_scan(path, cache=scratch, nan=conversion.nan).read().numpy()
+            shapes.add(values.shape)
+            if len(shapes) > 1:
+                raise VolumeError(f"its contrasts have the shapes {sorted(shapes)}, one is needed.")
+            channels.append(conversion.apply(values, labels=contrast in _LABELS))
+    except VolumeError as error:
+        return Converted(patient, None, str(error))
+    except OSError as error:
+        if _cache.is_full(error):
+            with _cache.writing(cache):
+                raise
+        return Converted(patient, None, f"it cannot be read ({error.strerror or error})")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    volume = ArrayVolume(
+        channels[0] if len(channels) == 1 else np.stack(channels, -1), channels=len(channels)
+    )
+    chunks = tuple(min(c, n) for c, n in zip(conversion.chunks, volume.shape, strict=True))
+    shards = tuple(
+        c * min(_SHARD, math.ceil(n / c)) for c, n in zip(chunks, volume.shape, strict=True)
+    )
+    with _cache.writing(cache):
+        save_zarr(volume, store, chunks=chunks, shards=shards)
+    return Converted(patient, store)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """A converted cohort; cubes are read from its stores.
+
+    Attributes:
+        cohort: the patients that could be converted, and their samples.
+        conversion: what was done.
+        stores: the Zarr folder of each patient.
+    """
+
+    cohort: Cohort
+    conversion: Conversion
+    stores: dict[str, Path]
+
+    @property
+    def patients(self) -> list[str]:
+        """Names, in the order of the cohort."""
+        return list(self.stores)
+
+    @property
+    def samples(self) -> "DataFrame":
+        """One row a training sample, of the converted patients only."""
+        return self.cohort.samples
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Why a patient is not here: faults of the tables and of the scans."""
+        return self.cohort.skipped
+
+    def volume(self, patient: str) -> ZarrVolume:
+        """The converted scan, contrasts as channels.
+
+        Raises:
+            CohortError: if the patient is not here; the message says why.
+        """
+        self.cohort.files(patient)
+        return ZarrVolume(self.stores[patient], channels=len(self.cohort.contrasts))
+
+
+def prepare(
+    cohort: Cohort,
+    *,
+    cache: str | os.PathLike,
+    shape: tuple[int, ...] | None = None,
+    order: int | None = 3,
+    intensity: Intensity = "none",
+    pad: bool = True,
+    chunks: tuple[int, ...] = (32, 32, 32),
+    nan: float | None = None,
+    progress: bool | Callable[..., Iterable[Any]] = False,
+    run: Callable[..., Iterable[Converted]] = map,
+) -> Prepared:
+    """Convert a cohort once, patient by patient, to sharded Zarr v3 stores of float32.
+
+    Stores are named by the content of the files and all options, so a changed file or another
+    resolution is never mistaken for an old one; what is there is not made again, and a killed run
+    goes on. One patient at a time is held in memory.
+
+    Args:
+        cohort: what to convert.
+        cache: folder for the stores, outside the data folder; may be shared by cohorts.
+        shape: as in `Conversion`, like the next five.
+        order: see there.
+        intensity: see there.
+        pad: see there.
+        chunks: see there.
+        nan: see there.
+        progress: show a bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
+        run: maps a function over patients and files; `Executor.map` uses several processes.
+
+    Returns:
+        The stores; a patient that cannot be converted is in `skipped` with the reason.
+
+    Raises:
+        CohortError: for a bad option, or if no patient can be converted.
+        CacheError: if the cache is full, read-only, or inside the data folder.
+
+    Example:
+        >>> brats = read_brats("BraTS2020")  # doctest: +SKIP
+        >>> prepared = prepare(brats, cache="cache", shape=(256, 256, 256))  # doctest: +SKIP
+        >>> prepared.volume(prepared.patients[0])  # doctest: +SKIP
+        ZarrVolume(256x256x256, float32)
+    """
+    from tqdm import tqdm
+
+    conversion = Conversion(shape, order, intensity, pad, chunks, nan)
+    cache = Path(cache)
+    _cache.check_outside(cache, cohort.root)
+    job = functools.partial(prepare_patient, conversion=conversion, cache=cache, name=cohort.name)
+    names = list(cohort.patients)
+    bar = progress if callable(progress) else functools.partial(tqdm, disable=not progress)
+    results: Iterator[Converted] = iter(
+        bar(run(job, names, map(cohort.files, names)), total=len(names), desc=cohort.name)
+    )
+    done = {converted.patient: converted for converted in results}
+    stores = {name: done[name].store for name in names if done[name].store is not None}
+    faults = {name: done[name].reason for name in names if done[name].store is None}
+    if not stores:
+        name, reason = next(iter(faults.items()), ("the cohort", "it has no patient"))
+        raise CohortError(
+            f"none of the {len(names)} patients of {cohort.name} can be converted, the first "
+            f"because: {name}: {reason}"
+        )
+    return Prepared(cohort.subset(stores, skipped=faults), conversion, stores)  # type: ignore[arg-type]
