@@ -1,0 +1,153 @@
+"""Another number of voxels along each axis, by splines: one small matrix an axis."""
+
+import math
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cpic._errors import VolumeError
+from cpic.data._array import _as_tensor
+from cpic.data._volume import Volume
+
+# Voxels repeated beyond each end before the filter; a spline sees nothing beyond them.
+_BEYOND = 12
+
+
+@overload
+def resample(
+    array: np.ndarray, shape: tuple[int, ...], *, order: int = 3, channels: int = 1
+) -> np.ndarray: ...
+@overload
+def resample(
+    array: Tensor | Volume, shape: tuple[int, ...], *, order: int = 3, channels: int = 1
+) -> Tensor: ...
+def resample(
+    array: Tensor | np.ndarray | Volume,
+    shape: tuple[int, ...],
+    *,
+    order: int = 3,
+    channels: int = 1,
+) -> Tensor | np.ndarray:
+    """Resample to `shape` by splines through the voxels {cite}`unser1999splines`.
+
+    The corner voxels of both grids coincide: voxel `i` of an axis of `m` voxels lies at
+    `i * (n - 1) / (m - 1)` of the `n` voxels given (at 0 for `m = 1`). Beyond its ends the array
+    continues with its end values. This is `scipy.ndimage.zoom` with `mode="nearest"`, as one
+    matrix product an axis. Linear, so differentiable, in a floating tensor.
+
+    Args:
+        array: (*sizes) or, with `channels` above 1, (*sizes, channels); or a volume, which is read
+            whole (`cpic.data.resample.upsample` holds only blocks).
+        shape: the sizes wanted, one an axis.
+        order: of the spline, 0 (next voxel) to 5; 3 is cubic.
+        channels: length of the last axis when it holds channels; a volume knows its own.
+
+    Returns:
+        (*shape) or (*shape, channels), a NumPy array for a NumPy array, else a tensor. float32 and
+        float64 are kept. Whole numbers and halves become float32 (32 bits and more: float64),
+        except with `order=0`, which keeps every type.
+
+    Raises:
+        VolumeError: if `shape`, `order` or the array does not fit, or a value is not finite.
+
+    Example:
+        >>> import torch
+        >>> resample(torch.tensor([[0.0, 2.0], [4.0, 6.0]]), (3, 3), order=1)
+        tensor([[0., 1., 2.],
+                [2., 3., 4.],
+                [4., 5., 6.]])
+    """
+    if isinstance(array, Tensor):
+        values = array
+    elif isinstance(array, np.ndarray):
+        values = _as_tensor(array)
+    else:
+        values, channels = array.read(), array.channels
+    sizes = tuple(values.shape[:-1] if channels > 1 else values.shape)
+    _check(sizes, shape, order)
+    if channels > 1 and values.shape[-1] != channels:
+        raise VolumeError(
+            f"resample with channels={channels} needs them in the last axis, got shape "
+            f"{tuple(values.shape)}; move the axis there."
+        )
+    if tuple(shape) == sizes:
+        values = values.clone()
+    if order > 0:
+        values = as_floating(values)
+    # Axes that shrink first, those that grow most last: the least to hold and to multiply.
+    for axis in sorted(range(len(sizes)), key=lambda k: shape[k] / sizes[k]):
+        if order == 0:
+            nearest = torch.from_numpy(np.floor(grid(sizes[axis], shape[axis]) + 0.5)).long()
+            values = values.index_select(axis, nearest.to(values.device))
+        elif sizes[axis] != shape[axis]:
+            matrix = spline_matrix(sizes[axis], grid(sizes[axis], shape[axis]), order)
+            values = along(values, matrix, axis)
+    return values.numpy() if isinstance(array, np.ndarray) else values
+
+
+def grid(n: int, m: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Positions in `n` voxels of the voxels `start` to `stop` of `m`, corners coinciding."""
+    step = (n - 1) / (m - 1) if m > 1 else 1.0
+    return np.arange(start, m if stop is None else stop) * step
+
+
+def spline_matrix(n: int, positions: np.ndarray, order: int) -> Tensor:
+    """Weights (len(positions), n), float64, of `n` voxels in the spline through them.
+
+    Args:
+        n: voxels.
+        positions: increasing, from 0 to `n - 1`.
+        order: from 0 to 5.
+    """
+    from scipy.interpolate import BSpline
+    from scipy.ndimage import spline_filter1d
+
+    voxels = np.pad(np.eye(n), ((_BEYOND, _BEYOND), (0, 0)), mode="edge")
+    if order > 1:
+        voxels = spline_filter1d(voxels, order, axis=0, mode="nearest")
+    # Basis function j has its middle at j: uniform knots, half the order to either side.
+    knots = np.arange(len(voxels) + order + 1) - (order + 1) / 2
+    basis = BSpline.design_matrix(np.asarray(positions) + _BEYOND, knots, order)
+    return torch.from_numpy(basis @ voxels)
+
+
+def along(values: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Multiply `matrix` (m, n) onto axis `axis` of length n."""
+    matrix = matrix.to(values)
+    before, after = values.shape[:axis], values.shape[axis + 1 :]
+    if not after:
+        return values @ matrix.T
+    flat = values.reshape(math.prod(before), -1, math.prod(after))
+    return (matrix @ flat).reshape(*before, len(matrix), *after)
+
+
+def floating(dtype: torch.dtype) -> torch.dtype:
+    """The floating type that values of `dtype` are resampled in."""
+    if dtype.is_floating_point:
+        return torch.promote_types(dtype, torch.float32)
+    return torch.float64 if dtype.itemsize > 2 else torch.float32
+
+
+def as_floating(values: Tensor) -> Tensor:
+    """The values in their floating type, all finite: one that is not would fill its line."""
+    values = values.to(floating(values.dtype))
+    bad = values.numel() - int(values.isfinite().sum())
+    if bad:
+        raise VolumeError(
+            f"resample needs finite values, got {bad} that are NaN or infinite; replace them, for "
+            "example with torch.nan_to_num."
+        )
+    return values
+
+
+def _check(sizes: tuple[int, ...], shape: tuple[int, ...], order: int) -> None:
+    if order not in range(6):
+        raise VolumeError(f"resample needs an order from 0 to 5, got {order!r}; 3 is cubic.")
+    whole = all(isinstance(n, int | np.integer) and n >= 1 for n in shape)
+    if len(shape) != len(sizes) or not whole or min(sizes, default=0) < 1:
+        raise VolumeError(
+            f"resample needs one size of at least 1 for each axis of {sizes}, got {tuple(shape)}; "
+            "pass channels= when the last axis holds channels."
+        )
