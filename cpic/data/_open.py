@@ -7,6 +7,7 @@ from typing import Any
 
 from cpic._errors import VolumeError
 from cpic.data._array import MemmapVolume
+from cpic.data._dicom import DicomVolume
 from cpic.data._nifti import NiftiVolume
 from cpic.data._volume import Volume
 from cpic.data._zarr import ZarrVolume
@@ -26,8 +27,8 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
     Args:
         path: ends in `.nii` or `.nii.gz` (`NiftiVolume`), `.npy` (mapped), `.raw` (mapped; needs
             `shape=` and `dtype=`, takes `offset=` and `order="C"|"F"`), or `.zarr`, which may be
-            an address (`ZarrVolume`).
-        **options: of that reader; all take `nan=`, all but NIfTI take `channels=`.
+            an address (`ZarrVolume`), or is a folder of DICOM slices named `.dcm` (`DicomVolume`).
+        **options: of that reader; all take `nan=`, all but NIfTI and DICOM take `channels=`.
 
     Raises:
         VolumeError: if the path does not exist or its ending is unknown.
@@ -37,10 +38,12 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
     """
     name = str(path).rstrip("/")
     reader = next((_READERS[end] for end in _READERS if name.lower().endswith(end)), None)
+    if reader is None and Path(path).is_dir():
+        reader = DicomVolume
     if reader is None:
         raise VolumeError(
-            f"open_volume knows the endings {', '.join(_READERS)}, got {name}; convert the file, "
-            "or load it and pass the array to ArrayVolume."
+            f"open_volume knows folders of .dcm files and the endings {', '.join(_READERS)}, got "
+            f"{name}; convert the file, or load it and pass the array to ArrayVolume."
         )
     if "://" not in name and not Path(path).exists():
         raise VolumeError(f"there is no file or folder {path}; check the path.")

@@ -1,0 +1,290 @@
+"""One DICOM file that holds one slice: what its header says, and its pixels in HU."""
+
+import contextlib
+import dataclasses
+import io
+import math
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cpic._errors import VolumeError
+
+if TYPE_CHECKING:
+    from pydicom import FileDataset
+
+AIR = -1000.0
+_MOST_PIXELS = 2**26
+# What pydicom and the decoders raise on bytes that are not what they announce.
+_FAULTS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    EOFError,
+    OSError,
+    struct.error,
+    zlib.error,
+    Warning,
+)
+_REQUIRED = (
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+_READ = (
+    *_REQUIRED,
+    "HighBit",
+    "NumberOfFrames",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "InstanceNumber",
+    "PixelSpacing",
+    "SliceThickness",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "SeriesInstanceUID",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """The header of a file, checked; what may be missing is None."""
+
+    path: Path
+    shape: tuple[int, int]
+    scale: tuple[float, float]
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    instance: int | None
+    pixel: tuple[float, ...] | None
+    thickness: float | None
+    padding: tuple[int, int] | None
+    series: str
+
+    @property
+    def number(self) -> int | None:
+        """Of the file: the last digits of its name."""
+        digits = re.findall(r"\d+", self.path.stem)
+        return int(digits[-1]) if digits else None
+
+
+class _Bounded(io.BufferedReader):
+    """A file that never sets aside more memory than it has bytes, whatever a forged length asks."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            # pydicom asks so for one thing only: to inflate all of it, to whatever size it grows.
+            raise ValueError("its data set is deflated, which is not supported")
+        return super().read(min(size, max(0, self._size - self.tell())))
+
+
+def read_header(path: Path) -> Slice:
+    """Read and check what a file says about its slice, without its pixels.
+
+    Raises:
+        VolumeError: if the file is no DICOM slice, lacks a tag, is too short for its pixels, or
+            they are compressed and no decoder is installed.
+    """
+    try:
+        with _quiet():
+            return _checked(path, _parse(path, header_only=True))
+    except VolumeError:
+        raise
+    except _FAULTS as error:
+        raise _unreadable(path, error) from error
+
+
+def read_hu(part: Slice) -> np.ndarray:
+    """Pixels of a slice in Hounsfield units, (rows, columns) float32, air and below as -1000.
+
+    Raises:
+        VolumeError: if the pixels cannot be decoded or have another shape than announced.
+    """
+    from pydicom.pixels.utils import pixel_array
+
+    try:
+        with _quiet():
+            dataset = _parse(part.path, header_only=False)
+            if "PixelData" not in dataset:
+                raise VolumeError(
+                    f"{part.path} has a header but no pixels; it is truncated, copy it again."
+                )
+            raw = pixel_array(dataset)
+    except VolumeError:
+        raise
+    except _FAULTS as error:
+        raise _unreadable(part.path, error) from error
+    if raw.shape != part.shape:
+        raise VolumeError(
+            f"{part.path} announces {part.shape} pixels and holds {raw.shape}; convert it again."
+        )
+    slope, intercept = part.scale
+    hu = raw.astype(np.float64) * slope + intercept
+    if part.padding:
+        hu[(raw >= part.padding[0]) & (raw <= part.padding[1])] = AIR
+    # Scanners fill the corners with any value below air, often -2000.
+    hu = np.maximum(hu, AIR)
+    if hu.max() > np.finfo(np.float32).max:
+        raise VolumeError(
+            f"{part.path} has RescaleSlope {slope:g} and RescaleIntercept {intercept:g}, which "
+            "gives values beyond float32; correct these tags."
+        )
+    return hu.astype(np.float32)
+
+
+def _parse(path: Path, *, header_only: bool) -> "FileDataset":
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    with _Bounded(path) as file:
+        try:
+            return dcmread(
+                file,
+                stop_before_pixels=header_only,
+                specific_tags=list(_READ) if header_only else None,
+            )
+        except InvalidDicomError as error:
+            raise VolumeError(
+                f"{path} is no DICOM file (the mark DICM is missing at byte 128); remove it from "
+                "the folder or copy it again."
+            ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings of pydicom about odd values: what matters is checked here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Of Pillow, about an image of more than 89 million pixels: a forged size.
+        warnings.filterwarnings("error", message="Image size")
+        yield
+
+
+def _unreadable(path: Path, error: BaseException) -> VolumeError:
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    return VolumeError(
+        f"{path} cannot be read as a DICOM slice ({reason}); copy or convert it again."
+    )
+
+
+def _checked(path: Path, dataset: "FileDataset") -> Slice:
+    missing = [tag for tag in _REQUIRED if dataset.get(tag) in (None, "")]
+    if missing:
+        raise VolumeError(
+            f"{path} lacks the DICOM tags {', '.join(missing)}, without which its values are not "
+            "known; export the series again."
+        )
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    bits, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    high = int(dataset.get("HighBit", stored - 1))
+    if frames != 1 or int(dataset.SamplesPerPixel) != 1:
+        raise VolumeError(
+            f"{path} needs one grey image, got {frames} frames of {dataset.SamplesPerPixel} "
+            "samples; export the series as one file a slice."
+        )
+    if bits not in (8, 16, 32) or not 1 <= stored <= bits or high != stored - 1:
+        raise VolumeError(
+            f"{path} needs pixels of 8, 16 or 32 bits with the unused ones on top, got "
+            f"BitsAllocated {bits}, BitsStored {stored}, HighBit {high}; convert it."
+        )
+    if not 1 <= rows * columns <= _MOST_PIXELS:
+        raise VolumeError(
+            f"{path} announces {rows} x {columns} pixels, a slice needs 1 to {_MOST_PIXELS:,}; "
+            "copy the file again."
+        )
+    _check_syntax(path, dataset, rows * columns * bits // 8)
+    (slope,), (intercept,) = (
+        _floats(path, dataset, tag, 1) or (0.0,) for tag in ("RescaleSlope", "RescaleIntercept")
+    )
+    if slope == 0:
+        raise VolumeError(f"{path} has RescaleSlope 0, so all its values are equal; export again.")
+    thickness = _floats(path, dataset, "SliceThickness", 1)
+    instance = dataset.get("InstanceNumber")
+    return Slice(
+        path=path,
+        shape=(rows, columns),
+        scale=(slope, intercept),
+        position=_floats(path, dataset, "ImagePositionPatient", 3),
+        orientation=_floats(path, dataset, "ImageOrientationPatient", 6),
+        instance=None if instance in (None, "") else int(instance),
+        pixel=_floats(path, dataset, "PixelSpacing", 2),
+        thickness=thickness[0] if thickness else None,
+        padding=_padding(dataset),
+        series=str(dataset.get("SeriesInstanceUID", "")),
+    )
+
+
+def _check_syntax(path: Path, dataset: "FileDataset", n_bytes: int) -> None:
+    """That the pixels can be decoded, as far as the header tells."""
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None:
+        raise VolumeError(
+            f"{path} lacks the DICOM tag TransferSyntaxUID, which tells how its pixels are "
+            "stored; export the series again."
+        )
+    try:
+        ready = get_decoder(syntax).is_available
+    except NotImplementedError:
+        ready = False
+    if not ready:
+        raise VolumeError(
+            f"{path} stores its pixels as {syntax.name}, and no decoder of that is installed; "
+            "install pylibjpeg with its plugins, or decompress the series first."
+        )
+    if not syntax.is_compressed:
+        there = path.stat().st_size
+        if there < n_bytes:
+            raise VolumeError(
+                f"{path} is truncated: its pixels need {n_bytes:,} bytes, the file has {there:,}; "
+                "copy or download it again."
+            )
+
+
+def _floats(path: Path, dataset: "FileDataset", tag: str, n: int) -> tuple[float, ...] | None:
+    """The n finite numbers of a tag, None if it is missing or empty."""
+    value = dataset.get(tag)
+    if value is None or value == "":
+        return None
+    values = [float(v) for v in ([value] if isinstance(value, str | int | float) else value)]
+    if not values:
+        return None
+    if len(values) != n or not all(map(math.isfinite, values)):
+        raise VolumeError(
+            f"{path} needs {n} finite number{'s'[: n > 1]} in {tag}, got {value}; correct the tag "
+            "or export the series again."
+        )
+    return tuple(values)
+
+
+def _padding(dataset: "FileDataset") -> tuple[int, int] | None:
+    """Lowest and highest stored value that stands for no tissue at all."""
+    value = dataset.get("PixelPaddingValue")
+    if value in (None, ""):
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    ends = int(value), int(value if limit in (None, "") else limit)
+    return min(ends), max(ends)
