@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 AIR = -1000.0
 _MOST_PIXELS = 2**26
+# Bytes of pixels a byte of a compressed file may stand for; beyond it a size is forged.
+_MOST_RATIO = 1000
 # What pydicom and the decoders raise on bytes that are not what they announce.
 _FAULTS = (
     ValueError,
@@ -255,13 +257,17 @@ def _check_syntax(path: Path, dataset: "FileDataset", n_bytes: int) -> None:
             f"{path} stores its pixels as {syntax.name}, and no decoder of that is installed; "
             "install pylibjpeg with its plugins, or decompress the series first."
         )
-    if not syntax.is_compressed:
-        there = path.stat().st_size
-        if there < n_bytes:
-            raise VolumeError(
-                f"{path} is truncated: its pixels need {n_bytes:,} bytes, the file has {there:,}; "
-                "copy or download it again."
-            )
+    there = path.stat().st_size
+    if not syntax.is_compressed and there < n_bytes:
+        raise VolumeError(
+            f"{path} is truncated: its pixels need {n_bytes:,} bytes, the file has {there:,}; "
+            "copy or download it again."
+        )
+    if there * _MOST_RATIO < n_bytes:
+        raise VolumeError(
+            f"{path} announces {dataset.Rows} x {dataset.Columns} pixels in {there:,} bytes, more "
+            "than any compression can hold; copy or download it again."
+        )
 
 
 def _floats(path: Path, dataset: "FileDataset", tag: str, n: int) -> tuple[float, ...] | None:

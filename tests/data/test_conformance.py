@@ -99,6 +99,13 @@ def make_zarr_channels(folder):
     return data.ZarrVolume(folder / "v.zarr", channels=2), stored((9, 14), channels=2)
 
 
+def make_dicom(folder):
+    from tests.data.test_dicom import write_series
+
+    series = write_series(folder / "series", stored(dtype=np.int16), intercept=-200)
+    return data.open_volume(series), stored() - 200
+
+
 def make_formula(folder):
     return data.FormulaVolume(Lookup(stored()), SHAPE, dtype=torch.float32), stored()
 
