@@ -22,7 +22,7 @@ _COLUMNS = {
     "extent_of_resection": "resection",
 }
 _RESECTIONS = ("GTR", "STR", "NA")
-_NUMBER = re.compile(r"\d{1,9}(\.\d{0,9})?")
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOST_DAYS, _MOST_YEARS = 36525, 130
 _MOST_BYTES = 2**24

@@ -5,7 +5,7 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,7 +50,7 @@ def content_hash(path: Path, *, memo: Path | None = None) -> str:
     path = path.resolve()
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     stamps = [(str(p.relative_to(path)), *_stamp(p)) for p in files]
-    note = memo and memo / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+    note = memo and memo / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
     stamp = hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
     if note is not None and (known := _recall(note, stamp)):
         return known
@@ -58,7 +58,7 @@ def content_hash(path: Path, *, memo: Path | None = None) -> str:
     for file in files:
         with file.open("rb") as stream:
             inner = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{file.relative_to(path)}\0{inner}\n".encode())
+        digest.update(os.fsencode(file.relative_to(path)) + f"\0{inner}\n".encode())
     latest = max((max(changed) for _, _, *changed in stamps), default=0)
     if note is not None and latest < time.time_ns() - _SETTLED_SECONDS * 10**9:
         # Only saves time, so a cache that cannot be written is not this function's business.
@@ -83,13 +83,12 @@ def _recall(note: Path, stamp: str) -> str:
 def write_json(path: Path, value: object) -> None:
     """The whole file or none of it, whoever else writes it at the same time."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(PART, f".{path.name}-", path.parent)
+    part = path.with_name(f".{path.name}-{secrets.token_hex(8)}{PART}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(value, indent=1) + "\n")
+        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
         os.replace(part, path)
     finally:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def check_outside(cache: Path, root: Path) -> None:

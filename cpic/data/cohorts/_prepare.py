@@ -81,6 +81,8 @@ class Conversion:
             VolumeError: if a voxel is or becomes infinite, or the scan is larger than the grid it
                 is padded to.
         """
+        if values.ndim != 3:
+            raise VolumeError(f"it has shape {values.shape}, a patient's scan needs three axes.")
         grid = self.shape or values.shape
         with np.errstate(over="ignore", invalid="ignore"):
             values = values.astype(np.float32)
