@@ -1,0 +1,242 @@
+"""Map one function over patients with Dask distributed; what the scripts here share.
+
+By default a cluster of processes on this machine, one thread each; or an existing one by its
+address, whose workers need `cpic` installed and must see the same folders. A patient that fails
+is reported and the others go on, also where it takes its worker process down with it.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import logging
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import dask
+from dask.system import CPU_COUNT
+from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, wait
+from jsonargparse import auto_cli
+from tqdm import tqdm
+
+# A terminal's Ctrl-C goes to the workers too, but it is for this process to end them.
+_DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+# Losses of its worker that a patient survives, in company and then once more alone.
+_LOSSES = 1
+_POLL_SECONDS = 5
+_LONELY_SECONDS = 60
+_CONNECT_SECONDS = 10
+
+
+class EngineError(RuntimeError):
+    """The cluster cannot be used."""
+
+
+@dataclasses.dataclass
+class Report:
+    """What became of the patients.
+
+    Attributes:
+        results: what the function returned.
+        failed: the reason why it did not.
+        seconds: from start to end of each patient.
+        total: seconds of all.
+    """
+
+    results: dict[str, Any] = dataclasses.field(default_factory=dict)
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    total: float = 0.0
+
+    def __str__(self) -> str:
+        n = len(self.results) + len(self.failed)
+        line = f"{n} patients: {len(self.results)} done, {len(self.failed)} failed, "
+        return f"{line}{self.total:.1f} s" + failure_table(self.failed)
+
+
+def failure_table(failed: Mapping[str, str]) -> str:
+    """Patients and reasons in lines, each begun by a line end."""
+    width = max([7, *map(len, failed)])
+    rows = [f"{name:<{width}}  {reason}" for name, reason in sorted(failed.items())]
+    return "".join(f"\n{row}" for row in ([f"{'patient':<{width}}  reason", *rows] * bool(rows)))
+
+
+def map_patients(
+    function: Callable[..., Any],
+    patients: Mapping[str, tuple],
+    *,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    fatal: tuple[type[BaseException], ...] = (),
+    desc: str = "",
+    progress: bool = True,
+) -> Report:
+    """Call `function(*arguments)` for each patient.
+
+    Args:
+        function: of an installed module; depends on its arguments only.
+        patients: arguments by name.
+        scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786".
+        workers: processes on this machine; None is one a core, 0 works inside this process.
+        fatal: exceptions that would hit every patient: the first one ends all and is raised.
+        desc: in front of the bar.
+        progress: show a bar.
+
+    Returns:
+        Results and failures. A patient whose worker dies is tried again, at last alone.
+
+    Raises:
+        EngineError: if the scheduler is not reached or all workers are gone.
+        KeyboardInterrupt: on Ctrl-C, when the workers have ended.
+    """
+    report, begin = Report(), time.perf_counter()
+    if not patients:
+        return report
+    n = min(CPU_COUNT if workers is None else workers, len(patients))
+    with _connected(scheduler, n) as client, _bar(len(patients), desc, progress) as bar:
+        job = _Job(client, function, patients, report, fatal, bar)
+        suspects = job.run(list(patients), max(1, sum(client.nthreads().values())))
+        # A worker may have died of what another patient did to the machine's memory.
+        for name in suspects:
+            for _ in job.run([name], 1):
+                times = "again" if scheduler else f"{2 * (_LOSSES + 1)} times"
+                job.fail(name, f"its worker process died {times}: too little memory, or a crash")
+    report.total = time.perf_counter() - begin
+    return report
+
+
+@dataclasses.dataclass
+class _Job:
+    client: Client
+    function: Callable[..., Any]
+    patients: Mapping[str, tuple]
+    report: Report
+    fatal: tuple[type[BaseException], ...]
+    bar: tqdm
+
+    def run(self, names: list[str], width: int) -> list[str]:
+        """Work on these, `width` at a time; those whose workers died."""
+        waiting, flying, suspects = iter(names), {}, []
+        try:
+            while True:
+                # No more than can run: what waits at a worker is blamed with it when it dies.
+                for name in itertools.islice(waiting, width - len(flying)):
+                    flying[self._submit(name)] = (name, time.perf_counter())
+                if not flying:
+                    return suspects
+                for future in _finished(self.client, list(flying)):
+                    name, begin = flying.pop(future)
+                    if self._settle(name, future, time.perf_counter() - begin):
+                        suspects.append(name)
+        finally:
+            self.client.cancel(list(flying), reason="stopped")
+
+    def _submit(self, name: str) -> Future:
+        key = f"{name}-{uuid.uuid4().hex[:8]}"
+        return self.client.submit(self.function, *self.patients[name], key=key, pure=False)
+
+    def _settle(self, name: str, future: Future, seconds: float) -> bool:
+        """Note the outcome; true if the worker died."""
+        if future.status == "finished":
+            self.report.results[name] = future.result()
+            self.report.seconds[name] = seconds
+            self.bar.update()
+            return False
+        error = future.exception()
+        if isinstance(error, KilledWorker):
+            return True
+        if isinstance(error, self.fatal):
+            raise error
+        # The package's errors are sentences; of others the type is half of the message.
+        plain = type(error).__module__.startswith("cpic.")
+        text = " ".join(str(error).split())
+        self.fail(name, text if plain else f"{type(error).__name__}: {text}")
+        return False
+
+    def fail(self, name: str, reason: str) -> None:
+        self.report.failed[name] = reason
+        self.bar.update()
+        self.bar.set_postfix(failed=len(self.report.failed))
+
+
+def _finished(client: Client, futures: list[Future]) -> Iterable[Future]:
+    """Wait for at least one; do not wait forever for workers that are gone."""
+    lonely = 0.0
+    while True:
+        try:
+            return wait(futures, timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED").done
+        except TimeoutError:
+            lonely = 0.0 if client.nthreads() else lonely + _POLL_SECONDS
+            if lonely >= _LONELY_SECONDS:
+                raise EngineError(
+                    "the Dask cluster has no worker left; start some and run the same command "
+                    "again: what is finished is kept."
+                ) from None
+        except CancelledError:
+            raise EngineError(
+                "the Dask scheduler has gone away; start it and run the same command again: what "
+                "is finished is kept."
+            ) from None
+
+
+def _bar(total: int, desc: str, progress: bool) -> tqdm:
+    return tqdm(total=total, desc=desc, disable=not progress, unit="patient")
+
+
+@contextlib.contextmanager
+def _connected(scheduler: str | None, n_workers: int) -> Iterator[Client]:
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout=_CONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            raise EngineError(
+                f"no Dask scheduler answers at {scheduler}; start one with `dask scheduler`, or "
+                "leave the address out to work on this machine."
+            ) from error
+        with client:
+            yield client
+        return
+    options = {
+        "distributed.scheduler.allowed-failures": _LOSSES,
+        # Small batched arrays are many times slower on several threads than on one.
+        "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": 1,
+    }
+    with (
+        dask.config.set(options),
+        LocalCluster(
+            n_workers=max(1, n_workers),
+            threads_per_worker=1,
+            processes=n_workers > 0,
+            # Any free port: a second run on this machine must not meet the first.
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=logging.CRITICAL,
+            **({"preload": [_DEAF]} if n_workers else {}),
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """The whole file or none of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def call(main: Callable[..., int | None]) -> NoReturn:
+    """Run a script's `main` with the arguments of the command line, and leave."""
+    try:
+        sys.exit(auto_cli(main, as_positional=True))
+    except KeyboardInterrupt:
+        print("\nStopped. What is finished is kept; the same command goes on.", file=sys.stderr)
+        sys.exit(130)
+    except (EngineError, ValueError, OSError) as error:
+        sys.exit(str(error))
