@@ -13,6 +13,9 @@ from cpic.data._volume import Volume
 
 # Voxels repeated beyond each end before the filter; a spline sees nothing beyond them.
 _BEYOND = 12
+# The largest pole of each prefilter: what a spline of that order keeps of a change a voxel away.
+_DECAY = (0.0, 0.0, 3 - 8**0.5, 2 - 3**0.5, 0.361341, 0.430575)
+_MARGINS = [(k + 1) // 2 + (math.ceil(math.log(1e-6, z)) if z else 0) for k, z in enumerate(_DECAY)]
 
 
 @overload
@@ -78,19 +81,40 @@ def resample(
         values = as_floating(values)
     # Axes that shrink first, those that grow most last: the least to hold and to multiply.
     for axis in sorted(range(len(sizes)), key=lambda k: shape[k] / sizes[k]):
-        if order == 0:
-            nearest = torch.from_numpy(np.floor(grid(sizes[axis], shape[axis]) + 0.5)).long()
-            values = values.index_select(axis, nearest.to(values.device))
-        elif sizes[axis] != shape[axis]:
-            matrix = spline_matrix(sizes[axis], grid(sizes[axis], shape[axis]), order)
-            values = along(values, matrix, axis)
+        if sizes[axis] != shape[axis]:
+            low, taken = weights(sizes[axis], shape[axis], order)
+            values = along(values.narrow(axis, low, width_of(taken)), taken, axis)
     return values.numpy() if isinstance(array, np.ndarray) else values
 
 
-def grid(n: int, m: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Positions in `n` voxels of the voxels `start` to `stop` of `m`, corners coinciding."""
+def weights(
+    n: int, m: int, order: int, start: int = 0, stop: int | None = None
+) -> tuple[int, Tensor]:
+    """What the voxels `start` to `stop` of `m`, resampled from `n`, take from them.
+
+    Only voxels within a margin count. A spline depends on a voxel `k` away by a factor of
+    `decay^k`, and the margin makes that 1e-6; a window that ends inside the array continues with
+    its end values there, as the array does at its own ends.
+
+    Returns:
+        The first voxel that counts, and the weights (stop - start, width) of the `width` voxels
+        from there on, float64; with `order=0` the voxels themselves, (stop - start,), counted from
+        there, int64.
+    """
     step = (n - 1) / (m - 1) if m > 1 else 1.0
-    return np.arange(start, m if stop is None else stop) * step
+    positions = np.arange(start, m if stop is None else stop) * step
+    if order == 0:
+        nearest = np.floor(positions + 0.5).astype(np.int64)
+        return int(nearest[0]), torch.from_numpy(nearest - nearest[0])
+    margin = _MARGINS[order]
+    low = max(0, int(positions[0]) - margin)
+    high = min(n, int(positions[-1]) + 2 + margin)
+    return low, spline_matrix(high - low, positions - low, order)
+
+
+def width_of(taken: Tensor) -> int:
+    """Voxels that `weights` cover."""
+    return taken.shape[1] if taken.ndim == 2 else int(taken[-1]) + 1
 
 
 def spline_matrix(n: int, positions: np.ndarray, order: int) -> Tensor:
@@ -113,9 +137,11 @@ def spline_matrix(n: int, positions: np.ndarray, order: int) -> Tensor:
     return torch.from_numpy(basis @ voxels)
 
 
-def along(values: Tensor, matrix: Tensor, axis: int) -> Tensor:
-    """Multiply `matrix` (m, n) onto axis `axis` of length n."""
-    matrix = matrix.to(values)
+def along(values: Tensor, taken: Tensor, axis: int) -> Tensor:
+    """Apply `weights` along an axis."""
+    if taken.ndim == 1:
+        return values.index_select(axis, taken.to(values.device))
+    matrix = taken.to(values)
     before, after = values.shape[:axis], values.shape[axis + 1 :]
     if not after:
         return values @ matrix.T

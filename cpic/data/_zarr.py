@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import tempfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn.functional import one_hot
 
 from cpic._errors import VolumeError
 from cpic.data._array import ArrayVolume, _as_tensor, torch_dtype
+from cpic.data._store import open_store
 from cpic.data._volume import Reader, Volume, spread, windows
 
 # Decoded chunks held at once; what a call touches beyond it is read in rounds.
@@ -36,12 +38,18 @@ class ZarrVolume(Reader):
         fill_missing: take chunks that are not stored as the array's fill value. Writers leave out
             chunks that hold only that value, but a lost chunk looks the same, so this is asked for.
             (Inside a stored shard, a chunk that is left out always reads as the fill value.)
-        storage_options: what fsspec needs to open an address.
+        storage_options: what fsspec needs to open an address, such as `{"anon": True}` for a
+            public bucket.
+        retries: further attempts at a read that failed by its connection (an error of the server,
+            a connection refused, closed or too slow, or fewer bytes than asked for), after pauses
+            of 0.1, 0.2, 0.4, ... at most 2 seconds. A server that stays down is reported after
+            about 3 seconds by default.
+        timeout: seconds an attempt may take.
         nan: value that replaces NaN; None refuses NaN voxels when they are read.
 
     Raises:
-        VolumeError: if there is no array, its shape is no volume's, or (when read) a chunk is
-            missing.
+        VolumeError: if there is no array, its shape is no volume's, the address cannot be reached,
+            or (when read) a chunk is missing or damaged.
 
     Example:
         >>> ZarrVolume("volume.zarr").cubes(centres, size=7)  # doctest: +SKIP
@@ -54,6 +62,8 @@ class ZarrVolume(Reader):
         channels: int = 1,
         fill_missing: bool = False,
         storage_options: dict | None = None,
+        retries: int = 5,
+        timeout: float = 30.0,
         nan: float | None = None,
     ) -> None:
         import zarr
@@ -61,9 +71,12 @@ class ZarrVolume(Reader):
 
         self._opened = {"channels": channels, "fill_missing": fill_missing, "nan": nan}
         self._opened |= {"store": store, "storage_options": storage_options}
-        counting = _counting(_as_store(store, storage_options))
+        self._opened |= {"retries": retries, "timeout": timeout}
+        steady, self._reads = open_store(store, storage_options, retries=retries, timeout=timeout)
         try:
-            array = zarr.open_array(counting, mode="r")
+            array = zarr.open_array(steady, mode="r")
+        except VolumeError:
+            raise
         except (FileNotFoundError, BaseZarrError, KeyError, ValueError) as error:
             raise VolumeError(
                 f"there is no Zarr array at {store} ({type(error).__name__}); give the folder that "
@@ -76,7 +89,7 @@ class ZarrVolume(Reader):
             )
         shape = array.shape[:-1] if channels > 1 else array.shape
         super().__init__(shape, channels, torch_dtype(array.dtype), nan)
-        self._array, self._store = array, counting
+        self._array = array
         self._fill_missing = fill_missing
         self.chunks = tuple(array.chunks[: len(self.shape)])
 
@@ -137,20 +150,38 @@ class ZarrVolume(Reader):
             box = tuple(
                 slice(k * e, (k + 1) * e) for k, e in zip(position, self.chunks, strict=True)
             )
-            values = np.asarray(self._array[box])
+            values = self._decoded(box)
             held[(slot, *(slice(0, n) for n in values.shape))] = values
 
         positions = np.stack(np.unravel_index(ids.numpy(), grid), -1).tolist()
-        before = self._store.n_bytes
-        with ThreadPoolExecutor(_READERS) as pool:
+        before = self._reads.n_bytes
+        pool = ThreadPoolExecutor(_READERS)
+        try:
             list(pool.map(load, range(len(ids)), map(tuple, positions)))
+        finally:
+            # After a failure the chunks not begun are not tried: each would fail as slowly.
+            pool.shutdown(cancel_futures=True)
+            self.ledger.add(bytes=self._reads.n_bytes - before)
+            missing = self._reads.take_missing()
         per = -(-self.channels // self._array.chunks[-1]) if self.channels > 1 else 1
-        self.ledger.add(bytes=self._store.n_bytes - before, chunks=len(ids) * per)
-        self._check_missing()
+        self.ledger.add(chunks=len(ids) * per)
+        self._refuse(missing)
         return _as_tensor(held).reshape(-1, self.channels)
 
-    def _check_missing(self) -> None:
-        missing, self._store.missing = sorted(self._store.missing), set()
+    def _decoded(self, box: Any) -> np.ndarray:
+        try:
+            return np.asarray(self._array[box])
+        except VolumeError:
+            raise
+        except (RuntimeError, ValueError, EOFError, OSError, zlib.error) as error:
+            self._reads.forget()
+            edges = "whole" if box is ... else ", ".join(f"{b.start}:{b.stop}" for b in box)
+            raise VolumeError(
+                f"{self._opened['store']} cannot be decoded at [{edges}] ({error}); a file of it "
+                "is damaged or was cut short, copy the store again."
+            ) from error
+
+    def _refuse(self, missing: list[str]) -> None:
         if missing and not self._fill_missing:
             raise VolumeError(
                 f"{self._opened['store']} lacks {len(missing)} of the chunks read, the first is "
@@ -160,13 +191,16 @@ class ZarrVolume(Reader):
 
     def read(self) -> Tensor:
         """All voxels, (*shape) or (*shape, c); only for stores that fit in memory."""
-        before = self._store.n_bytes
-        values = _as_tensor(np.asarray(self._array[...]))
-        self._check_missing()
+        before = self._reads.n_bytes
+        try:
+            values = self._decoded(...)
+        finally:
+            self.ledger.add(bytes=self._reads.n_bytes - before)
+            missing = self._reads.take_missing()
+        self._refuse(missing)
         n_voxels = math.prod(self.shape)
-        self.ledger.add(asked=n_voxels, voxels=n_voxels, bytes=self._store.n_bytes - before)
-        self.ledger.add(chunks=self._array.nchunks)
-        return self._without_nan(values)
+        self.ledger.add(asked=n_voxels, voxels=n_voxels, chunks=self._array.nchunks)
+        return self._without_nan(_as_tensor(values))
 
     def __getstate__(self) -> dict:
         return {"opened": self._opened, "ledger": self.ledger}
@@ -174,39 +208,6 @@ class ZarrVolume(Reader):
     def __setstate__(self, state: dict) -> None:
         ZarrVolume.__init__(self, **state["opened"])
         self.ledger = state["ledger"]
-
-
-def _as_store(store: Any, options: dict | None) -> Any:
-    from zarr.abc.store import Store
-    from zarr.storage import FsspecStore, LocalStore
-
-    if isinstance(store, Store):
-        return store
-    if "://" in str(store):
-        return FsspecStore.from_url(str(store), storage_options=options, read_only=True)
-    if not Path(store).is_dir():
-        raise VolumeError(f"there is no Zarr folder {store}; check the path.")
-    return LocalStore(Path(store), read_only=True)
-
-
-def _counting(store: Any) -> Any:
-    from zarr.storage import WrapperStore
-
-    class CountingStore(WrapperStore):
-        """Counts bytes and notes chunks that are not there; zarr reads in one thread of its own."""
-
-        n_bytes = 0
-        missing: set[str] = set()  # noqa: RUF012
-
-        async def get(self, key, prototype, byte_range=None):
-            value = await self._store.get(key, prototype, byte_range)
-            if value is not None:
-                self.n_bytes += len(value)
-            elif not key.rsplit("/", 1)[-1].startswith((".z", "zarr.json")):
-                self.missing = self.missing | {key}
-            return value
-
-    return CountingStore(store)
 
 
 def save_zarr(
@@ -243,13 +244,7 @@ def save_zarr(
         raise VolumeError(f"{path} exists; save_zarr does not overwrite, choose another name.")
     chunks = chunks or tuple(min(64, length) for length in source.shape)
     blocks = shards or chunks
-    if not len(chunks) == len(blocks) == len(source.shape) or any(
-        c < 1 or b % c for b, c in zip(blocks, chunks, strict=False)
-    ):
-        raise VolumeError(
-            f"save_zarr needs {len(source.shape)} chunk edges and shards that are multiples of "
-            f"them, got chunks={chunks} and shards={shards}."
-        )
+    check_chunks("save_zarr", source.shape, chunks, blocks)
     tail = (source.channels,) if source.channels > 1 else ()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(".part", f".{path.name}-", path.parent))
@@ -276,3 +271,16 @@ def save_zarr(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return path
+
+
+def check_chunks(
+    who: str, shape: tuple[int, ...], chunks: tuple[int, ...], shards: tuple[int, ...]
+) -> None:
+    """Refuse chunks and shards that are not one edge an axis, the second multiples of the first."""
+    if not len(chunks) == len(shards) == len(shape) or any(
+        c < 1 or b < 1 or b % c for b, c in zip(shards, chunks, strict=False)
+    ):
+        raise VolumeError(
+            f"{who} needs {len(shape)} chunk edges and shards that are multiples of them, got "
+            f"chunks={chunks} and shards={shards}."
+        )

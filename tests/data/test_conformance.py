@@ -173,6 +173,9 @@ class TestVolume:
         volume, _ = pair
         centres = draw_centres(volume, 20, generator, margin=0)
         once = volume.cubes(centres, size=3)
+        # Indices of shards are kept from the first call on.
+        volume.ledger.reset()
+        volume.cubes(centres, size=3)
         before = volume.ledger + data.Ledger()
         order = torch.randint(0, 20, (70,), generator=generator)
         order[:20] = torch.arange(19, -1, -1)

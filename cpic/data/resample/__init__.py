@@ -1,5 +1,6 @@
 """Volumes on another grid: in memory, or block by block into a store on the disk."""
 
 from cpic.data._resample import resample
+from cpic.data.resample._upsample import upsample
 
-__all__ = ["resample"]
+__all__ = ["resample", "upsample"]

@@ -1,0 +1,217 @@
+"""Up-sample a volume that need not fit in memory, shard by shard, into a Zarr store."""
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cpic._errors import VolumeError
+from cpic.data._resample import along, as_floating, floating, weights, width_of
+from cpic.data._volume import Volume
+from cpic.data._zarr import check_chunks
+
+# Windows are read as cubes of about this size: far cheaper than voxel by voxel.
+_TILES = range(13, 27, 2)
+
+
+def upsample(
+    volume: Volume,
+    path: str | os.PathLike,
+    *,
+    factor: int | Sequence[int] = 2,
+    order: int = 3,
+    chunks: tuple[int, ...] | None = None,
+    shards: tuple[int, ...] | None = None,
+    progress: bool = False,
+) -> Path:
+    """Write `resample(volume, factor * shape)` as a sharded Zarr v3 array, never holding either.
+
+    For each shard a window of the volume is read, with a margin within which the influence of a
+    voxel on the spline {cite}`unser1999splines` falls below 1e-6 (cubic: 13 voxels, by
+    `2 - sqrt(3)` each); at the ends of the volume the window is the volume's own. So the result
+    is that of `resample` up to about 1e-6 of the largest value. Memory is that of one shard:
+    at most about 12 times its bytes (100 MB as given by default, with one channel of float32),
+    beside what the volume itself holds.
+
+    The store appears under its name only when it is complete. A run that ends early, killed or by
+    an error, leaves its finished shards beside it in `.NAME.part`; the same call continues there,
+    while other options, or a volume that differs in 27 probed voxels, start again.
+
+    Args:
+        volume: any volume.
+        path: folder to make; must not exist.
+        factor: voxels for each voxel, one number or one an axis.
+        order: of the spline, 0 (next voxel) to 5.
+        chunks: what is read at once; at most 32 voxels an axis by default.
+        shards: what is one file, a multiple of `chunks`; at most 128 voxels an axis by default.
+        progress: show a bar of shards.
+
+    Returns:
+        `path`; `ZarrVolume(path, channels=volume.channels)` opens it. Types are those of
+        `resample`.
+
+    Raises:
+        VolumeError: if `path` exists or is being written, an option does not fit, or a value is
+            not finite.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from cpic.data import ArrayVolume, open_volume
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = upsample(ArrayVolume(torch.rand(8, 9, 10)), f"{folder}/large.zarr")
+        ...     open_volume(path)
+        ZarrVolume(16x18x20, float32)
+    """
+    path = Path(path)
+    n_axes = len(volume.shape)
+    factors = (factor,) * n_axes if isinstance(factor, int) else tuple(factor)
+    if len(factors) != n_axes or any(not isinstance(f, int) or f < 1 for f in factors):
+        raise VolumeError(
+            f"upsample needs one whole factor of at least 1, or one for each of the {n_axes} axes, "
+            f"got factor={factor}; use resample for sizes between."
+        )
+    if order not in range(6):
+        raise VolumeError(f"upsample needs an order from 0 to 5, got {order!r}; 3 is cubic.")
+    shape = tuple(f * n for f, n in zip(factors, volume.shape, strict=True))
+    chunks = chunks or tuple(min(32, n) for n in shape)
+    shards = shards or tuple(
+        c * max(1, min(128 // c, -(-n // c))) for c, n in zip(chunks, shape, strict=True)
+    )
+    check_chunks("upsample", shape, chunks, shards)
+    kept = order == 0 and volume.dtype != torch.bfloat16
+    options = {
+        "shape": shape,
+        "channels": volume.channels,
+        "dtype": str(volume.dtype if kept else floating(volume.dtype)).removeprefix("torch."),
+        "order": order,
+        "chunks": chunks,
+        "shards": shards,
+    }
+    with _part(path) as part:
+        array = _resumed(part, options | {"probe": _probe(volume)}, options)
+        _fill(array, part / "array", volume, options, progress)
+        os.replace(part / "array", path)
+    return path
+
+
+def _fill(array: Any, folder: Path, volume: Volume, options: dict, progress: bool) -> None:
+    shape, shards, order = options["shape"], options["shards"], options["order"]
+    dtype = getattr(torch, options["dtype"])
+
+    @cache
+    def taken(axis: int, start: int) -> tuple[int, Tensor]:
+        stop = min(start + shards[axis], shape[axis])
+        first, weight = weights(volume.shape[axis], shape[axis], order, start, stop)
+        return first, weight.to(dtype) if order else weight
+
+    starts = [range(0, n, b) for n, b in zip(shape, shards, strict=True)]
+    corners = [
+        corner
+        for corner in itertools.product(*starts)
+        if not _file(folder, corner, shards, volume.channels).is_file()
+    ]
+    for corner in _shown(corners, progress):
+        firsts, matrices = zip(*(taken(k, start) for k, start in enumerate(corner)), strict=True)
+        widths = [width_of(matrix) for matrix in matrices]
+        values = _window(volume, firsts, widths)
+        values = as_floating(values).to(dtype) if order else values.to(dtype)
+        for axis in sorted(range(len(shape)), key=lambda k: len(matrices[k]) / widths[k]):
+            values = along(values, matrices[axis], axis + 1)
+        box = tuple(slice(s, s + n) for s, n in zip(corner, values.shape[1:], strict=True))
+        values = values.movedim(0, -1) if volume.channels > 1 else values[0]
+        array[box] = values.cpu().numpy()
+
+
+def _window(volume: Volume, low: Sequence[int], widths: Sequence[int]) -> Tensor:
+    """Voxels (c, *widths) from `low` on, read as odd cubes side by side."""
+    n_axes = len(widths)
+    padded = {size: [-(-width // size) * size for width in widths] for size in _TILES}
+    size = min(padded, key=lambda s: torch.tensor(padded[s]).prod())
+    counts = [length // size for length in padded[size]]
+    edges = [
+        first + size // 2 + size * torch.arange(n) for first, n in zip(low, counts, strict=True)
+    ]
+    cubes = volume.cubes(
+        torch.stack(torch.meshgrid(*edges, indexing="ij"), -1).flatten(0, -2), size=size
+    )
+    cubes = cubes.reshape(*counts, volume.channels, *[size] * n_axes)
+    pairs = [axis for k in range(n_axes) for axis in (k, n_axes + 1 + k)]
+    values = cubes.permute(n_axes, *pairs).reshape(volume.channels, *padded[size])
+    return values[(slice(None), *(slice(0, width) for width in widths))]
+
+
+def _file(folder: Path, corner: Sequence[int], shards: Sequence[int], channels: int) -> Path:
+    """The file of a shard; the store writes it under another name first, so it is whole."""
+    parts = [str(s // b) for s, b in zip(corner, shards, strict=True)]
+    return folder.joinpath("c", *parts, *(["0"] if channels > 1 else []))
+
+
+def _probe(volume: Volume) -> str:
+    """Digest of voxels at a quarter, half and three quarters of each axis."""
+    at = torch.cartesian_prod(*[torch.tensor([1, 2, 3]) * n // 4 for n in volume.shape])
+    return hashlib.sha256(volume.voxels(at).double().cpu().numpy().tobytes()).hexdigest()
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """The folder of what is unfinished, for this process alone."""
+    from filelock import FileLock, Timeout
+
+    part = path.parent / f".{path.name}.part"
+    if path.exists():
+        raise VolumeError(f"{path} exists; upsample does not overwrite, choose another name.")
+    part.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(part / "lock", timeout=0):
+            try:
+                if path.exists():
+                    raise VolumeError(f"{path} was just written by another process; open it.")
+                yield part
+            finally:
+                if not (part / "array" / "c").exists():
+                    shutil.rmtree(part, ignore_errors=True)
+    except Timeout as error:
+        raise VolumeError(
+            f"{path} is being written by another process; wait until it is there and open it."
+        ) from error
+
+
+def _resumed(part: Path, key: dict, options: dict) -> Any:
+    """The array of an earlier run with the same key, or a new one."""
+    import zarr
+
+    noted, text = part / "options.json", json.dumps(key)
+    if not noted.exists() or noted.read_text() != text:
+        shutil.rmtree(part / "array", ignore_errors=True)
+        noted.write_text(text)
+    for left in part.glob("array/**/*.partial"):
+        left.unlink()
+    if (part / "array" / "zarr.json").exists():
+        array = zarr.open_array(part / "array", mode="r+")
+        return array.with_config({"write_empty_chunks": True})
+    tail = (options["channels"],) if options["channels"] > 1 else ()
+    return zarr.create_array(
+        part / "array",
+        shape=(*options["shape"], *tail),
+        chunks=(*options["chunks"], *tail),
+        shards=(*options["shards"], *tail),
+        dtype=options["dtype"],
+        config={"write_empty_chunks": True},
+    )
+
+
+def _shown(corners: list, progress: bool) -> Iterator:
+    if not progress:
+        return iter(corners)
+    from tqdm import tqdm
+
+    return iter(tqdm(corners, unit="shard"))
