@@ -87,7 +87,7 @@ class DicomVolume(Reader):
         if order not in ("position", "file"):
             raise VolumeError(f"DicomVolume needs order 'position' or 'file', got {order!r}.")
         self.path = Path(folder)
-        found = [read_header(path) for path in _slice_files(self.path)]
+        found = [read_header(path) for path in slice_files(self.path)]
         _check_alike(self.path, found)
         self._slices, self.spacing, self.report = _in_order(self.path, found, order)
         super().__init__((len(self._slices), *found[0].shape), 1, torch.float32, nan)
@@ -96,7 +96,8 @@ class DicomVolume(Reader):
         (z, z_in), (y, y_in), (x, x_in) = windows(corners.cpu(), size, self.shape)
         cubes = torch.zeros(len(z), size, size, size)
         per = max(1, _HELD_BYTES // (4 * self.shape[1] * self.shape[2]))
-        for batch in z[z_in].unique().split(per):
+        touched = z[z_in].unique()
+        for batch in touched.split(per) if len(touched) else ():
             slot = torch.searchsorted(batch, z).clamp(max=len(batch) - 1)
             hit = (batch[slot] == z) & z_in
             at = hit.any(1).nonzero()[:, 0]
@@ -149,7 +150,8 @@ def read_series(folder: str | os.PathLike, *, order: str = "position") -> Series
     return Series(volume.read(), volume.spacing, volume.report)
 
 
-def _slice_files(folder: Path) -> list[Path]:
+def slice_files(folder: Path) -> list[Path]:
+    """The files of a folder that are read as slices; raises VolumeError if there are none."""
     if not folder.is_dir():
         raise VolumeError(f"there is no folder {folder}; check the path.")
     files = [

@@ -92,11 +92,10 @@ def _read_visits(path: Path, skipped: dict[str, str]) -> dict[str, list[dict[str
     """Usable rows of each patient, in the order of the table; adds to `skipped`."""
     table: dict[str, list[Row]] = {}
     for row in read_table(path, _COLUMNS):
-        name = row.cells.get("Patient", "")
-        if row.fault or not _NAME.fullmatch(name):
-            skipped[f"line {row.line} of {path.name}"] = (
-                row.fault or f"{name!r} cannot be the name of a patient's folder"
-            )
+        name = row.cells["Patient"]
+        if not _NAME.fullmatch(name):
+            reason = f"{name[:60]!r} cannot be the name of a patient's folder"
+            skipped[f"{path.name}, line {row.line}"] = reason
             continue
         table.setdefault(name, []).append(row)
     visits = {}
@@ -104,7 +103,7 @@ def _read_visits(path: Path, skipped: dict[str, str]) -> dict[str, list[dict[str
         good: list[dict[str, Any]] = []
         seen: dict[tuple[str, ...], int] = {}
         for row in rows:
-            fault, visit = _parse(row.cells)
+            fault, visit = (row.fault, {}) if row.fault else _parse(row.cells)
             before = seen.setdefault(tuple(row.cells.values()), row.line)
             if before != row.line:
                 fault = f"it repeats line {before}"

@@ -31,7 +31,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
 
     Returns:
         Rows in the order of the file, cells under the names of `columns`; a row with too few or
-        too many cells has a fault.
+        too many cells has a fault, and its cells may be wrong.
 
     Raises:
         CohortError: if it is no such table.
@@ -67,9 +67,9 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
             f"{', '.join(lacking)} must be put right."
         )
     places = {name: header.index(name.casefold()) for name in columns}
-    return [
-        Row(number, {name: cells[at] for name, at in places.items()})
-        if len(cells) == len(header)
-        else Row(number, {}, f"{len(cells)} cells, not {len(header)}")
-        for number, cells in lines[1:]
-    ]
+    rows = []
+    for number, cells in lines[1:]:
+        fault = "" if len(cells) == len(header) else f"it has {len(cells)} cells, not {len(header)}"
+        padded = [*cells, *[""] * len(header)]
+        rows.append(Row(number, {name: padded[at] for name, at in places.items()}, fault))
+    return rows
