@@ -92,6 +92,7 @@ class ZarrVolume(Reader):
         self._array = array
         self._fill_missing = fill_missing
         self.chunks = tuple(array.chunks[: len(self.shape)])
+        self.attributes: dict[str, Any] = dict(array.attrs)
 
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
         n_axes, axes = len(self.shape), windows(corners.cpu(), size, self.shape)
@@ -216,6 +217,7 @@ def save_zarr(
     *,
     chunks: tuple[int, ...] | None = None,
     shards: tuple[int, ...] | None = None,
+    attributes: dict[str, Any] | None = None,
 ) -> Path:
     """Write a volume as a Zarr v3 array, block by block, every chunk stored.
 
@@ -226,6 +228,7 @@ def save_zarr(
         path: folder to make; must not exist.
         chunks: what is read at once; at most 64 voxels an axis by default.
         shards: what is one file, a multiple of `chunks`; None makes a file a chunk.
+        attributes: JSON values to store along; `ZarrVolume.attributes` has them again.
 
     Returns:
         `path`.
@@ -256,6 +259,7 @@ def save_zarr(
             shards=(*shards, *tail) if shards else None,
             dtype=torch.empty(0, dtype=source.dtype).numpy().dtype,
             config={"write_empty_chunks": True},
+            attributes=attributes,
         )
         for corner in itertools.product(
             *(range(0, n, b) for n, b in zip(source.shape, blocks, strict=True))
