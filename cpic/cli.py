@@ -1,6 +1,7 @@
 """The console command `cpic`."""
 
 import ast
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("the command `cpic` needs jsonargparse; pip install 'cpic[book]'", file=sys.stderr)
         return 2
     options = parser.parse_args(arguments)
+    if options.command == "data":
+        return _data_check(options.data.check)
     return _book_run(options.book.run)
 
 
@@ -39,8 +42,9 @@ def _parser() -> Any:
         prog="cpic", description="Tensor trains from few entries, and the book."
     )
     parser.add_argument("-V", "--version", action="store_true", help="print the version and leave")
+    commands = parser.add_subcommands(dest="command")
     book = ArgumentParser(description="The chapters of the book.")
-    parser.add_subcommands(dest="command").add_subcommand("book", book)
+    commands.add_subcommand("book", book)
     run = ArgumentParser(description="Run chapters of the book and report seconds and memory.")
     book.add_subcommands(dest="command").add_subcommand("run", run)
     run.add_argument("chapters", nargs="*", default=[], help="names or numbers; default: all")
@@ -56,6 +60,14 @@ def _parser() -> Any:
         metavar=("NAME", "VALUE"),
         help="set a parameter of the chapters; may be repeated",
     )
+    data = ArgumentParser(description="Data sets on this machine.")
+    commands.add_subcommand("data", data)
+    check = ArgumentParser(description="Name what is missing or broken, patient by patient.")
+    data.add_subcommands(dest="command").add_subcommand("check", check)
+    check.add_argument("root", help="folder of BraTS 2020 or OSIC, or the one above")
+    check.add_argument("--kind", choices=("auto", "brats", "osic"), default="auto")
+    check.add_argument("--deep", action="store_true", help="read every voxel, not headers only")
+    check.add_argument("--json", default=None, help="file for a report in JSON")
     return parser
 
 
@@ -79,6 +91,23 @@ def _book_run(options: Any) -> int:
     print(run.summary_table(results))
     print(f"notebooks and summary.json: {options.out}")
     return int(any(result.error for result in results))
+
+
+def _data_check(options: Any) -> int:
+    from pathlib import Path
+
+    from cpic.data import cohorts
+
+    shown = sys.stderr.isatty()
+    found = cohorts.check_cohort(options.root, kind=options.kind, deep=options.deep, progress=shown)
+    print(found)
+    if options.json:
+        try:
+            Path(options.json).write_text(json.dumps(found.to_json(), indent=1) + "\n", "utf-8")
+        except OSError as error:
+            print(f"cpic data check: {options.json}: {error.strerror}", file=sys.stderr)
+            return 2
+    return int(not found.ok)
 
 
 def _value(text: str) -> Any:

@@ -12,7 +12,8 @@ from typing import Literal
 
 import _engine
 
-from cpic.data.cohorts import _check
+from cpic.data.cohorts import check_cohort
+from cpic.data.cohorts._patient import PatientCheck
 
 
 def main(
@@ -36,18 +37,18 @@ def main(
 
     def run(
         job: Callable, names: Iterable[str], files: Iterable[dict[str, Path]]
-    ) -> Iterator[_check.PatientCheck]:
+    ) -> Iterator[PatientCheck]:
         patients = {name: (name, parts) for name, parts in zip(names, files, strict=True)}
         report = _engine.map_patients(
             job, patients, workers=workers, scheduler=scheduler, desc="check"
         )
         for name in patients:
             if name in report.failed:
-                yield _check.PatientCheck(name, (f"not checked: {report.failed[name]}",))
+                yield PatientCheck(name, (f"not checked: {report.failed[name]}",))
             else:
                 yield report.results[name]
 
-    found = _check.check_cohort(root, kind=kind, deep=deep, run=run)
+    found = check_cohort(root, kind=kind, deep=deep, run=run)
     print(found)
     if json:
         _engine.write_json(json, found.to_json())

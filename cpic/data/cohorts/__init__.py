@@ -3,6 +3,7 @@
 from cpic.data._dicom import read_series
 from cpic.data.cohorts._brats import read_brats
 from cpic.data.cohorts._cache import cache_key
+from cpic.data.cohorts._check import check_cohort
 from cpic.data.cohorts._cohort import Cohort
 from cpic.data.cohorts._folds import folds
 from cpic.data.cohorts._osic import read_osic
@@ -18,6 +19,7 @@ __all__ = [
     "Prepared",
     "StackedVolume",
     "cache_key",
+    "check_cohort",
     "folds",
     "prepare",
     "prepare_patient",

@@ -3,20 +3,14 @@
 import collections
 import dataclasses
 import functools
-import math
 import os
-import tempfile
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-
-from cpic._errors import CohortError, VolumeError
-from cpic.data._slice import read_header, read_hu
-from cpic.data.cohorts import _brats
-from cpic.data.cohorts._cohort import open_scan
+from cpic._errors import CohortError
+from cpic.data.cohorts import _brats, _osic
+from cpic.data.cohorts._patient import PatientCheck, check_patient
 
 KINDS = ("brats", "osic")
 _TREES = {
@@ -43,17 +37,6 @@ osic-pulmonary-fibrosis-progression/
             ...""",
 }
 _TITLES = {"brats": "BraTS 2020", "osic": "OSIC"}
-_LABELS = (0, 1, 2, 4)
-# Faults named of one series; a folder copied wrongly has hundreds.
-_NAMED = 5
-
-
-class PatientCheck(NamedTuple):
-    """What was found in the files of a patient: sentences, and the shape of the scan."""
-
-    patient: str
-    faults: tuple[str, ...]
-    shape: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +72,7 @@ class CohortCheck:
 
     def __str__(self) -> str:
         n = len(self.faults)
-        title = _TITLES.get(self.kind, "No known cohort")
+        title = _TITLES.get(self.kind, "Neither BraTS 2020 nor OSIC")
         lines = [f"{title} in {self.root}: {self.n_patients} patients checked, {n} with faults"]
         lines += [f"  {sentence}" for sentence in self.general]
         for patient, sentences in self.faults.items():
@@ -133,10 +116,11 @@ def check_cohort(
     if kind == "auto":
         kind = find_kind(root)
     if not kind:
-        reason = "it holds neither survival_info.csv nor train.csv" if root.is_dir() else "no such"
+        reason = (
+            "holds neither survival_info.csv nor train.csv" if root.is_dir() else "is no folder"
+        )
         tree = "\n\nor:\n".join(_TREES.values())
-        sentence = f"{root} is no folder of a known set ({reason}{' folder' * (not root.is_dir())})"
-        return CohortCheck(root, "", 0, (sentence,), {}, (), tree)
+        return CohortCheck(root, "", 0, (f"{root} {reason}",), {}, (), tree)
     plan = (_plan_brats if kind == "brats" else _plan_osic)(root)
     bar = progress if callable(progress) else functools.partial(tqdm, disable=not progress)
     job = functools.partial(check_patient, deep=deep)
@@ -165,8 +149,9 @@ def find_kind(root: str | os.PathLike) -> str:
     root = Path(root)
     if not root.is_dir():
         return ""
-    if (root / "train.csv").is_file() or (root / "train").is_dir():
-        return "osic"
+    for place in (root, root / _osic.TREE):
+        if (place / _osic.TABLE).is_file() or (place / "train").is_dir():
+            return "osic"
     places = [root, root / _brats.TREE, root / "BraTS2020_TrainingData" / _brats.TREE]
     if any((place / _brats.TABLE).is_file() for place in places):
         return "brats"
@@ -197,7 +182,7 @@ def _plan_brats(root: Path) -> _Plan:
         try:
             _brats._parse(name, rows)
         except _brats._UnusableError as error:
-            if rows[0].get("days", "").upper().startswith("ALIVE"):
+            if "'ALIVE" in str(error):
                 # As published: a patient who was alive has no days of survival.
                 plan.notes.append(f"{name} is no sample: {error}")
                 continue
@@ -221,11 +206,9 @@ def _plan_brats(root: Path) -> _Plan:
 
 
 def _plan_osic(root: Path) -> _Plan:
-    from cpic.data.cohorts._osic import read_osic
-
     plan = _Plan()
     try:
-        cohort = read_osic(root)
+        cohort = _osic.read_osic(root)
     except CohortError as error:
         plan.general.append(str(error))
         return plan
@@ -238,101 +221,5 @@ def _shapes(found: list[PatientCheck]) -> list[str]:
     shapes = collections.Counter(one.shape for one in found if one.shape)
     if len(shapes) < 2:
         return []
-    common, n = shapes.most_common(1)[0]
-    size = "x".join(map(str, common))
-    return [f"{len(shapes)} different shapes of scans, most often {size} ({n} patients)"]
-
-
-def check_patient(patient: str, files: dict[str, Path], *, deep: bool = False) -> PatientCheck:
-    """Look at the files of one patient; depends on nothing else, so it can be sent to workers.
-
-    Args:
-        patient: its name.
-        files: contrast to file, or to the folder of a DICOM series.
-        deep: read every voxel.
-    """
-    faults: list[str] = []
-    shapes: dict[str, tuple[int, ...]] = {}
-    for contrast, path in files.items():
-        try:
-            look = _look_at_series if path.is_dir() else _look_at_nifti
-            shapes[contrast] = look(path, contrast, deep)
-        except VolumeError as error:
-            faults += str(error).split("\n")
-        except OSError as error:
-            faults.append(f"{path} cannot be read ({error.strerror or error})")
-    if len(set(shapes.values())) > 1:
-        sizes = ", ".join(f"{c} {'x'.join(map(str, s))}" for c, s in shapes.items())
-        faults.append(f"its contrasts need one shape, got {sizes}")
-    return PatientCheck(patient, tuple(faults), next(iter(shapes.values()), None))
-
-
-def _look_at_nifti(path: Path, contrast: str, deep: bool) -> tuple[int, ...]:
-    """The shape; raises VolumeError for a fault."""
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        image = nibabel.load(path)
-        stored = image.dataobj  # type: ignore[attr-defined]
-        shape, kind = tuple(map(int, stored.shape)), stored.dtype
-    except (ImageFileError, HeaderDataError, EOFError, zlib.error, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise VolumeError(f"{path} has no header of NIfTI ({reason}); copy it again.") from error
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3 or min(shape) < 2:
-        raise VolumeError(f"{path} has wrong dimensions: three axes are needed, got {shape}.")
-    wanted, there = int(stored.offset) + math.prod(shape) * kind.itemsize, _n_bytes(path)
-    # Of a packed file only the size of its last part is known, modulo 4 GiB.
-    packed = path.suffix == ".gz"
-    if (packed and there != wanted % 2**32) or (not packed and there < wanted):
-        raise VolumeError(
-            f"{path} is truncated or damaged: {wanted:,} bytes are announced, the end of the file "
-            f"says {there:,}; copy or download it again."
-        )
-    if deep:
-        _read_all(path, contrast)
-    return shape
-
-
-def _n_bytes(path: Path) -> int:
-    """Unpacked size, as far as it can be told without unpacking."""
-    if path.suffix != ".gz":
-        return path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 4))
-        return int.from_bytes(file.read(4), "little")
-
-
-def _read_all(path: Path, contrast: str) -> None:
-    with tempfile.TemporaryDirectory() as cache:
-        values = open_scan(path, cache=cache, nan=None).read()
-    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-        raise VolumeError(f"{path} has infinite voxels; convert it again.")
-    low, high = values.min().item(), values.max().item()
-    if contrast == "seg":
-        others = sorted(set(values.unique().tolist()) - set(_LABELS))
-        if others:
-            raise VolumeError(f"{path} needs the labels {_LABELS}, got also {others[:_NAMED]}.")
-    elif low == high:
-        raise VolumeError(f"every voxel of {path} is {low}; copy or download it again.")
-
-
-def _look_at_series(path: Path, contrast: str, deep: bool) -> tuple[int, ...]:
-    """The shape; raises one VolumeError with a line for each of the first faults."""
-    from cpic.data._dicom import DicomVolume
-
-    faults = []
-    for file in sorted(path.glob("*.[dD][cC][mM]")):
-        try:
-            header = read_header(file)
-            if deep:
-                read_hu(header)
-        except VolumeError as error:
-            faults.append(str(error))
-    if faults:
-        more = [f"and {len(faults) - _NAMED} more files of {path}"] * (len(faults) > _NAMED)
-        raise VolumeError("\n".join(faults[:_NAMED] + more))
-    return DicomVolume(path).shape
+    common = "x".join(map(str, shapes.most_common(1)[0][0]))
+    return [f"the scans have {len(shapes)} different shapes, most often {common}"]

@@ -1,0 +1,148 @@
+"""Convert a cohort once to chunked Zarr stores on one grid, and up-sample them if asked.
+
+    python data_scripts/prepare.py ROOT CACHE --shape [256,256,256]
+    python data_scripts/prepare.py ROOT CACHE --shape [256,256,256] --upsample 2
+
+On several processes or a Dask cluster. A killed run goes on where it was; what is there with the
+same options and files is taken as it is. Leaves with 1 if a patient could not be converted.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import _engine
+
+from cpic._errors import CacheError, CohortError
+from cpic.data.cohorts import Cohort, Converted, Prepared, prepare, read_brats
+from cpic.data.cohorts._check import find_kind
+from cpic.data.resample import upsample
+
+
+def main(
+    root: str,
+    cache: str,
+    kind: Literal["auto", "brats", "osic"] = "auto",
+    contrasts: tuple[str, ...] = ("t1",),
+    shape: tuple[int, int, int] | None = None,
+    order: int | None = 3,
+    intensity: Literal["none", "minmax", "zscore"] = "none",
+    pad: bool = True,
+    chunks: tuple[int, int, int] = (32, 32, 32),
+    nan: float | None = None,
+    upsample: int = 1,
+    json: str | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> int:
+    """Convert a cohort once to chunked Zarr stores on one grid.
+
+    Args:
+        root: folder of the set; never written to.
+        cache: folder for the stores, outside of it.
+        kind: which set; auto tells by the table that is there.
+        contrasts: channels, of flair, t1, t1ce, t2 and seg (BraTS only).
+        shape: grid all scans are resampled to; null keeps each scan's own.
+        order: of the splines, 3 as published; null fills up with zeros instead.
+        intensity: minmax to [0, 1], zscore over the voxels that are not 0, or none.
+        pad: with zeros at the end of each axis to the next power of two.
+        chunks: voxels read at once.
+        nan: value that replaces NaN; null reports a scan that has some.
+        upsample: 2 also writes stores of twice the size an axis, by splines.
+        json: file for a report in JSON.
+        workers: processes; one a core by default, 0 works inside this one.
+        scheduler: address of a Dask scheduler to use instead.
+    """
+    begin, engine = time.perf_counter(), {"workers": workers, "scheduler": scheduler}
+    prepared, seconds = _converted(
+        _read(root, kind, contrasts),
+        engine,
+        cache=cache,
+        shape=shape,
+        order=order,
+        intensity=intensity,
+        pad=pad,
+        chunks=chunks,
+        nan=nan,
+    )
+    failed = {name: prepared.skipped[name] for name in seconds if name in prepared.skipped}
+    stores = dict(prepared.stores)
+    if upsample > 1:
+        large = _upsampled(prepared, Path(cache), upsample, order or 0, engine)
+        failed |= large.failed
+        stores = large.results
+    sizes = {name: _n_bytes(store) for name, store in stores.items()}
+    total = time.perf_counter() - begin
+    left_out = {name: r for name, r in prepared.skipped.items() if name not in failed}
+    print(
+        f"{prepared.cohort.name}: {len(stores)} patients in {Path(cache)}, "
+        f"{sum(sizes.values()) / 2**20:.1f} MiB, {total:.1f} s; {len(failed)} failed"
+        + _engine.failure_table(failed)
+    )
+    if left_out:
+        print(f"{len(left_out)} left out without a usable row and files" + _engine.failure_table(left_out))
+    if json:
+        table = {
+            name: {"store": str(stores[name]), "bytes": sizes[name], "seconds": seconds[name]}
+            for name in stores
+        }
+        report = {"done": table, "failed": failed, "left_out": left_out, "seconds": total}
+        _engine.write_json(json, report)
+    return int(bool(failed))
+
+
+def _read(root: str, kind: str, contrasts: tuple[str, ...]) -> Cohort:
+    kind = find_kind(root) if kind == "auto" else kind
+    if kind == "brats":
+        return read_brats(root, contrasts=contrasts)
+    if kind == "osic":
+        from cpic.data.cohorts import read_osic
+
+        return read_osic(root)
+    raise CohortError(
+        f"{root} holds neither survival_info.csv nor train.csv; check.py shows the trees that are "
+        "expected."
+    )
+
+
+def _converted(
+    cohort: Cohort, engine: dict[str, Any], **options: Any
+) -> tuple[Prepared, dict[str, float]]:
+    """The stores, and seconds of each patient that was tried."""
+    seconds: dict[str, float] = {}
+
+    def run(job: Callable, names: Iterable[str], files: Iterable) -> Iterator[Converted]:
+        patients = {name: (name, parts) for name, parts in zip(names, files, strict=True)}
+        report = _engine.map_patients(job, patients, fatal=(CacheError,), desc="convert", **engine)
+        for name in patients:
+            seconds[name] = report.seconds.get(name, 0.0)
+            lost = Converted(name, None, report.failed.get(name, ""))
+            yield report.results.get(name, lost)
+
+    return prepare(cohort, run=run, **options), seconds
+
+
+def _upsampled(
+    prepared: Prepared, cache: Path, factor: int, order: int, engine: dict[str, Any]
+) -> _engine.Report:
+    folder = cache / f"{prepared.cohort.name}-x{factor}-order{order}"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / store.name for name, store in prepared.stores.items()}
+    # A store appears under its name when it is complete.
+    missing = {name: path for name, path in paths.items() if not path.exists()}
+    job = functools.partial(upsample, factor=factor, order=order)
+    work = {name: (prepared.volume(name), path) for name, path in missing.items()}
+    report = _engine.map_patients(job, work, desc="up-sample", **engine)
+    done = {name: path for name, path in paths.items() if name not in missing}
+    report.results = done | report.results
+    return report
+
+
+def _n_bytes(store: Path) -> int:
+    return sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+
+
+if __name__ == "__main__":
+    _engine.call(main)
