@@ -1,5 +1,6 @@
 """What all bottlenecks share: entries in, K trains out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,7 @@ from cpic.tt._fibers import ask
 from cpic.tt._sets import all_points, check_sizes
 
 
-class Bottleneck(torch.nn.Module):
+class Bottleneck(torch.nn.Module, ABC):
     """Turns K tensors, given by their entries, into K trains: `train = bottleneck(entries)`.
 
     Differentiable in what `entries` returns. A module, so that its state, if it has one, is saved
@@ -44,9 +45,9 @@ class Bottleneck(torch.nn.Module):
         """Where multi-indices are made."""
         return self.get_buffer("_place").device
 
+    @abstractmethod
     def forward(self, entries: Entries) -> TensorTrain:
         """Trains of the tensors behind `entries`."""
-        raise NotImplementedError(f"{type(self).__name__} needs a `forward(entries)`.")
 
     def extra_repr(self) -> str:
         """Sizes and rank."""

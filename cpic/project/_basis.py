@@ -11,17 +11,15 @@ References: {cite}`oseledets2011tt`, {cite}`usvyatsov2021cherry`.
 """
 
 import os
-import tempfile
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cpic.project import _pairs
 from cpic.tt import TensorTrain
+from cpic.tt._files import load_arrays, save_arrays
 
 
 class Basis:
@@ -136,17 +134,8 @@ class Basis:
         Args:
             path: File to write; an existing one is replaced when the new one is complete.
         """
-        path = Path(path)
-        arrays = {f"core{k}": core.cpu().numpy() for k, core in enumerate(self.cores)}
-        arrays["factor"] = self.factor.cpu().numpy()
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        cores = {f"core{k}": core for k, core in enumerate(self.cores)}
+        save_arrays(path, {**cores, "factor": self.factor})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Basis":
@@ -159,10 +148,10 @@ class Basis:
             ValueError: If the file is no saved basis.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                cores = [torch.from_numpy(arrays[f"core{k}"]) for k in range(len(arrays.files) - 1)]
-                return cls(cores, torch.from_numpy(arrays["factor"]))
-        except (KeyError, ValueError, TypeError, EOFError, AttributeError) as error:
+            arrays = load_arrays(path)
+            cores = [arrays[f"core{k}"] for k in range(len(arrays) - 1)]
+            return cls(cores, arrays["factor"])
+        except (KeyError, ValueError, TypeError) as error:
             raise ValueError(
                 f"Basis.load needs a file written by Basis.save, got {path}."
             ) from error

@@ -11,15 +11,13 @@ References: {cite}`oseledets2010ttcross`.
 
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from cpic.tt._files import load_arrays, save_arrays
 from cpic.tt._pivots import extend_left, extend_right
 
 
@@ -203,19 +201,10 @@ class IndexSets:
         Args:
             path: File to write; an existing one is replaced when the new one is complete.
         """
-        path = Path(path)
-        arrays = {"sizes": np.asarray(self.sizes, dtype=np.int64)}
+        arrays = {"sizes": torch.tensor(self.sizes)}
         for k in range(self.n_sites):
-            arrays[f"left{k}"] = self.left[k].cpu().numpy()
-            arrays[f"right{k}"] = self.right[k].cpu().numpy()
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+            arrays[f"left{k}"], arrays[f"right{k}"] = self.left[k], self.right[k]
+        save_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "IndexSets":
@@ -228,13 +217,12 @@ class IndexSets:
             ValueError: If the file is no saved index sets.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                sizes = tuple(arrays["sizes"].tolist())
-                sides = [
-                    tuple(torch.from_numpy(arrays[f"{side}{k}"]) for k in range(len(sizes)))
-                    for side in ("left", "right")
-                ]
-        except (KeyError, ValueError, EOFError, AttributeError) as error:
+            arrays = load_arrays(path)
+            sizes = tuple(arrays["sizes"].tolist())
+            sides = [
+                tuple(arrays[f"{side}{k}"] for k in range(len(sizes))) for side in ("left", "right")
+            ]
+        except (KeyError, ValueError, TypeError) as error:
             raise ValueError(
                 f"IndexSets.load needs a file written by IndexSets.save, got {path}."
             ) from error

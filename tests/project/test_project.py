@@ -236,7 +236,7 @@ def test_a_failed_save_keeps_the_old_file(generator, tmp_path, monkeypatch):
         file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("cpic.project._basis.np.savez", fail)
+    monkeypatch.setattr("cpic.tt._files.np.savez_compressed", fail)
     with pytest.raises(OSError, match="disk full"):
         basis.save(path)
     assert path.read_bytes() == before
