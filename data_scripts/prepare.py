@@ -82,7 +82,8 @@ def main(
         + _engine.failure_table(failed)
     )
     if left_out:
-        print(f"{len(left_out)} left out without a usable row and files" + _engine.failure_table(left_out))
+        table = _engine.failure_table(left_out)
+        print(f"{len(left_out)} left out without a usable row and files{table}")
     if json:
         table = {
             name: {"store": str(stores[name]), "bytes": sizes[name], "seconds": seconds[name]}

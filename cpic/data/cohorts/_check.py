@@ -140,8 +140,13 @@ def check_cohort(
         tuple(plan.general),
         {name: tuple(faults[name]) for name in sorted(faults)},
         (*plan.notes, *_shapes(found)),
-        _TREES[kind] if incomplete else "",
+        expected_tree(kind) if incomplete else "",
     )
+
+
+def expected_tree(kind: str) -> str:
+    """The files of a set as they are published: "brats" or "osic"."""
+    return _TREES[kind]
 
 
 def find_kind(root: str | os.PathLike) -> str:

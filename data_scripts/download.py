@@ -1,0 +1,151 @@
+"""How to get BraTS 2020 and OSIC, and the download itself where a token is configured.
+
+    python data_scripts/download.py osic OUT
+    python data_scripts/download.py brats OUT --source synapse --entity syn12345678
+    python data_scripts/download.py brats OUT --archive MICCAI_BraTS2020_TrainingData.zip
+
+Both sets are gated: their terms must be accepted once, by a person in a browser. A broken or
+killed download goes on where it was with the same command.
+"""
+
+import base64
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+import _engine
+from _archive import ArchiveError, extract
+from _fetch import FetchError, fetch
+
+from cpic.data.cohorts._check import expected_tree
+
+_BASES = {
+    "kaggle": "https://www.kaggle.com/api/v1",
+    "synapse": "https://repo-prod.prod.sagebase.org/repo/v1",
+}
+# Path of the archive below the base address; the set's page, where terms are accepted.
+_KAGGLE = {
+    "brats": (
+        "datasets/download/awsaf49/brats20-dataset-training-validation",
+        "https://www.kaggle.com/datasets/awsaf49/brats20-dataset-training-validation",
+    ),
+    "osic": (
+        "competitions/data/download-all/osic-pulmonary-fibrosis-progression",
+        "https://www.kaggle.com/competitions/osic-pulmonary-fibrosis-progression",
+    ),
+}
+_STEPS = {
+    "kaggle": """\
+1. Log in at Kaggle and accept the terms at
+   {page}
+2. Settings > API > Create New Token gives kaggle.json: put it into ~/.kaggle/, readable by you
+   only, or set KAGGLE_USERNAME and KAGGLE_KEY.
+3. Run this command again; or download the archive in the browser and add --archive FILE.""",
+    "synapse": """\
+1. Log in at https://www.synapse.org, find the archive you were granted, and accept its terms.
+2. Account settings > Personal Access Tokens, with the right to download: set SYNAPSE_AUTH_TOKEN.
+3. Run this command again with --source synapse --entity syn...; or download the archive in the
+   browser and add --archive FILE.""",
+}
+_CBICA = """\
+The organisers give the set to people who register:
+   https://www.med.upenn.edu/cbica/brats2020/registration.html
+What they send is unpacked with --archive FILE. The same files are mirrored at Kaggle:"""
+
+
+def main(
+    name: Literal["brats", "osic"],
+    out: str,
+    source: Literal["kaggle", "synapse"] = "kaggle",
+    entity: str | None = None,
+    archive: str | None = None,
+    base: str | None = None,
+    sha256: str | None = None,
+    unpack: bool = True,
+) -> int:
+    """Download a set where a token is configured; else say how to get it.
+
+    Args:
+        name: which set.
+        out: folder for the archive; the set is unpacked to OUT/<name>.
+        source: kaggle needs KAGGLE_USERNAME and KAGGLE_KEY or ~/.kaggle/kaggle.json, synapse
+            needs SYNAPSE_AUTH_TOKEN.
+        entity: of the archive at Synapse, such as syn12345678.
+        archive: file that is here already; only unpack it.
+        base: address of the service, if it is another.
+        sha256: what the archive must have, if you know; it is recorded in any case.
+        unpack: into OUT/<name>, which must not exist.
+    """
+    try:
+        file = Path(archive) if archive else _fetched(name, out, source, entity, base, sha256)
+        if file is None:
+            return 1
+        if unpack:
+            folder = extract(file, Path(out) / name, progress=sys.stderr.isatty())
+            print(f"{name} is in {folder}. Next: cpic data check {folder}")
+    except (FetchError, ArchiveError) as error:
+        raise SystemExit(str(error)) from error
+    return 0
+
+
+def _fetched(
+    name: str, out: str, source: str, entity: str | None, base: str | None, sha256: str | None
+) -> Path | None:
+    """The archive; None where the token or entity is missing and the steps were printed."""
+    secret = _kaggle_secret() if source == "kaggle" else _synapse_secret()
+    if secret is None or (source == "synapse" and not entity):
+        print(_steps(name, source))
+        return None
+    if source == "kaggle":
+        path = _KAGGLE[name][0]
+        target = Path(out) / f"{path.rsplit('/', 1)[1]}.zip"
+    else:
+        if not (entity or "").removeprefix("syn").isdigit():
+            raise FetchError(f"an entity of Synapse is like syn12345678, got {entity!r}.")
+        path, target = f"entity/{entity}/file", Path(out) / f"{entity}.archive"
+    url = f"{(base or _BASES[source]).rstrip('/')}/{path}"
+    digest = fetch(url, target, secret=secret, sha256=sha256, progress=sys.stderr.isatty())
+    print(f"{target}\nsha256 {digest}")
+    return target
+
+
+def _steps(name: str, source: str) -> str:
+    steps = _STEPS[source].format(page=_KAGGLE[name][1])
+    before = [_CBICA] if (name, source) == ("brats", "kaggle") else []
+    return "\n".join(
+        [
+            "No token is configured, or the entity is missing. How to get the set:",
+            *before,
+            steps,
+            "Expected, when it is there:",
+            expected_tree(name),
+        ]
+    )
+
+
+def _kaggle_secret() -> dict[str, str] | None:
+    user, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
+    folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
+    if not (user and key) and (folder / "kaggle.json").is_file():
+        try:
+            known = json.loads((folder / "kaggle.json").read_text(encoding="utf-8"))
+            user, key = known["username"], known["key"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise FetchError(
+                f"{folder / 'kaggle.json'} is not what Kaggle gives out, an object with username "
+                "and key; create a new token there."
+            ) from None
+    if not (user and key):
+        return None
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{key}".encode()).decode()}
+
+
+def _synapse_secret() -> dict[str, str] | None:
+    token = os.environ.get("SYNAPSE_AUTH_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else None
+
+
+if __name__ == "__main__":
+    _engine.call(main)
