@@ -66,7 +66,7 @@ class Reads:
         self.n_bytes = 0
         self.missing: set[str] = set()
         self._indices: dict[str, Any] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._under_way: dict[str, asyncio.Future] = {}
 
     async def get(self, key: str, byte_range: Any, fetch: Callable[[], Awaitable[Any]]) -> Any:
         """What the store holds, or None; an index of a shard is fetched once."""
@@ -75,16 +75,18 @@ class Reads:
         if not isinstance(byte_range, SuffixByteRequest):
             return await self._fetched(key, byte_range, fetch)
         # Only a shard's index is asked for by its distance from the end. Readers of one shard
-        # come together: the first fetches it, the others wait.
-        async with self._locks.setdefault(key, asyncio.Lock()):
-            if key not in self._indices:
-                index = await self._fetched(key, byte_range, fetch)
-                if index is None:
-                    return None
-                while self._indices and (len(self._indices) + 1) * len(index) > _INDEX_BYTES:
-                    self._indices.pop(next(iter(self._indices)))
-                self._indices[key] = index
+        # come together: the first fetches it, the others wait and share what it gets, or why not.
+        if key in self._indices:
             return self._indices[key]
+        if key not in self._under_way:
+            self._under_way[key] = asyncio.ensure_future(self._fetched(key, byte_range, fetch))
+            self._under_way[key].add_done_callback(lambda _: self._under_way.pop(key))
+        index = await asyncio.shield(self._under_way[key])
+        if index is not None:
+            self._indices[key] = index
+            while len(self._indices) * len(index) > _INDEX_BYTES:
+                self._indices.pop(next(iter(self._indices)))
+        return index
 
     def take_missing(self) -> list[str]:
         """The keys that were not there since the last call."""
