@@ -2,13 +2,17 @@
 
 import gzip
 import hashlib
+import math
 import os
 import shutil
 import tempfile
 import time
+import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,23 +54,13 @@ class NiftiVolume(ArrayVolume):
         cache: str | os.PathLike | None = None,
         nan: float | None = None,
     ) -> None:
-        import nibabel
-        from nibabel.filebasedimages import ImageFileError
-        from nibabel.spatialimages import HeaderDataError
-
         self.path = Path(path)
         if not self.path.is_file():
             raise VolumeError(f"there is no file {self.path}; check the path.")
         plain = self.path
         if self.path.suffix == ".gz":
             plain = _unpacked(self.path, Path(cache) if cache else _user_cache())
-        try:
-            image = nibabel.load(plain)
-        except (ImageFileError, HeaderDataError, OSError) as error:
-            raise VolumeError(
-                f"{self.path} cannot be read as NIfTI ({error}); copy or convert it again."
-            ) from error
-        stored = image.dataobj  # type: ignore[attr-defined]
+        stored = _header(self.path, plain)
         mapped = map_raw(plain, stored.shape, stored.dtype, offset=stored.offset, order="F")
         mapped = _one_frame(mapped, frame, self.path)
         super().__init__(mapped, nan=nan)
@@ -88,6 +82,46 @@ class NiftiVolume(ArrayVolume):
         self.ledger = state["ledger"]
 
 
+def _header(path: Path, plain: Path) -> Any:
+    """Where and how the voxels of `plain` are stored; errors name `path`."""
+    import nibabel
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        # What does not touch the voxels, such as an odd length of a note, is no reason to warn.
+        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+            image = nibabel.load(plain)
+        stored = image.dataobj  # type: ignore[attr-defined]
+    except (ImageFileError, HeaderDataError, OSError, ValueError, OverflowError) as error:
+        raise VolumeError(
+            f"{path} cannot be read as NIfTI ({error}); copy or convert it again."
+        ) from error
+    known = (nibabel.Nifti1Image, nibabel.Nifti2Image)
+    if not isinstance(image, known) or stored.offset < image.header.sizeof_hdr:
+        raise VolumeError(
+            f"{path} is no NIfTI file with header and voxels in one ({type(image).__name__}, "
+            "voxels said to be inside the header); copy or convert it again."
+        )
+    if min(stored.shape, default=0) < 1:
+        raise VolumeError(
+            f"{path} has the sizes {tuple(stored.shape)}, each needs to be at least 1; copy or "
+            "convert it again."
+        )
+    if stored.dtype.kind not in "iuf" or stored.dtype.name == "uint64":
+        raise VolumeError(
+            f"{path} stores {stored.dtype}, real numbers that torch can hold are needed; convert "
+            "it, for example to float32."
+        )
+    needed = stored.offset + math.prod(stored.shape) * stored.dtype.itemsize
+    if (there := plain.stat().st_size) < needed:
+        raise VolumeError(
+            f"{path} is truncated: shape {tuple(stored.shape)} of {stored.dtype} needs {needed:,} "
+            f"bytes, there are {there:,}; copy or download it again."
+        )
+    return stored
+
+
 def _one_frame(mapped, frame: int | None, path: Path):
     while mapped.ndim > 3 and mapped.shape[-1] == 1:
         mapped = mapped[..., 0]
@@ -97,6 +131,11 @@ def _one_frame(mapped, frame: int | None, path: Path):
         raise VolumeError(
             f"{path} has more than three axes, shape {mapped.shape}, got frame={frame}; pass "
             f"frame= from 0 to {mapped.shape[3] - 1} to read one image of it."
+        )
+    if mapped.ndim < 2:
+        raise VolumeError(
+            f"{path} has shape {mapped.shape}, two or three axes are needed; copy or convert it "
+            "again."
         )
     return mapped
 

@@ -164,7 +164,7 @@ BAD = {
     "nan": ("has 1 NaN voxels", lambda p: _save(p, np.nan)),
     "infinite": ("float32 cannot hold", lambda p: _save(p, np.inf)),
     "huge": ("float32 cannot hold", lambda p: _save(p, 1e300)),
-    "flat": ("two or three spatial sizes", lambda p: _save(p, 1, (4,))),
+    "flat": ("two or three axes", lambda p: _save(p, 1, (4,))),
     "plane": ("needs three axes", lambda p: _save(p, 1, (4, 4))),
     "frames": ("more than three axes", lambda p: _save(p, 1, (4, 4, 4, 3))),
 }
@@ -203,7 +203,7 @@ def test_nan_voxels_may_be_replaced(tree, cache):
 def test_contrasts_of_different_shapes_and_scans_too_large_are_left_out(tree, cache):
     overwrite(tree, 1, np.ones((5, 6, 9), np.int16))
     reason = prepare(read_brats(tree, contrasts=("t1", "t2")), cache=cache).skipped[name(1)]
-    assert reason == "its contrasts have the shapes [(5, 6, 7), (5, 6, 9)], one is needed."
+    assert reason == "t2: shapes differ, [(5, 6, 7), (5, 6, 9)]; one is needed."
     prepared = prepare(read_brats(tree), cache=cache, shape=(8, 8, 8), order=None)
     assert "does not fit into (8, 8, 8)" in prepared.skipped[name(1)]
     assert prepared.patients == [name(k) for k in (3, 2, 4)]
@@ -506,6 +506,7 @@ def start(code, *arguments):
     return subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE)
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_half_store_and_the_next_goes_on(tree, cache, monkeypatch):
     killed = start(KILLED, tree, cache)
     killed.communicate(timeout=60)
@@ -525,6 +526,7 @@ def test_a_killed_run_leaves_no_half_store_and_the_next_goes_on(tree, cache, mon
         np.testing.assert_allclose(values[:24, :24, :24], twin, atol=0.1)
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_cache_at_once(tree, cache):
     both = [start(FILL, tree, cache) for _ in range(2)]
     for process in both:

@@ -1,7 +1,5 @@
 """The BraTS 2020 training set: glioma scans and days of survival."""
 
-import csv
-import io
 import os
 import re
 from collections.abc import Sequence
@@ -9,23 +7,18 @@ from pathlib import Path
 
 from cpic._errors import CohortError
 from cpic.data.cohorts._cohort import Cohort
+from cpic.data.cohorts._table import Row, read_table
 
 TREE = "MICCAI_BraTS2020_TrainingData"
 TABLE = "survival_info.csv"
 CONTRASTS = ("flair", "t1", "t1ce", "t2", "seg")
 # Days that count as a target of 1.
 SCALE_DAYS = 5 * 365
-_COLUMNS = {
-    "brats20id": "patient",
-    "age": "age",
-    "survival_days": "days",
-    "extent_of_resection": "resection",
-}
+_COLUMNS = ("Brats20ID", "Age", "Survival_days", "Extent_of_Resection")
 _RESECTIONS = ("GTR", "STR", "NA")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOST_DAYS, _MOST_YEARS = 36525, 130
-_MOST_BYTES = 2**24
 
 
 def read_brats(root: str | os.PathLike, *, contrasts: Sequence[str] = ("t1",)) -> Cohort:
@@ -106,64 +99,36 @@ def _find_tree(root: Path) -> Path:
     )
 
 
-def _read_table(path: Path) -> dict[str, list[dict[str, str]]]:
-    """The rows of each patient, in the order of the file, cells without outer spaces."""
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise CohortError(f"{path} has {path.stat().st_size:,} bytes: it is no survival table.")
-        text = path.read_bytes().decode("utf-8-sig")
-        # Strict: a stray quote must not swallow the rows up to the next one.
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CohortError(
-            f"{path} cannot be read as a table ({error}): it must be comma-separated UTF-8, "
-            "download it again."
-        ) from error
-    cells = [[cell.strip(" \t") for cell in line] for line in lines]
-    for number, line in enumerate(cells, 1):
-        if any(set('\r\n\0"') & set(cell) for cell in line):
-            raise CohortError(
-                f"{path} has a quote, line end or NUL inside a cell of row {number}: repair the "
-                "row, or download the table again."
-            )
-    cells = [line for line in cells if any(line)]
-    header = [cell.casefold() for cell in cells[0]] if cells else []
-    lacking = [column for column in _COLUMNS if header.count(column) != 1]
-    if lacking:
-        raise CohortError(
-            f"{path} needs each of the columns Brats20ID, Age, Survival_days and "
-            f"Extent_of_Resection once, got {cells[0] if cells else 'an empty file'}."
-        )
-    table: dict[str, list[dict[str, str]]] = {}
-    for line in cells[1:]:
-        row = {_COLUMNS[c]: cell for c, cell in zip(header, line, strict=False) if c in _COLUMNS}
-        row["cells"] = "" if len(line) == len(header) else f"{len(line)} cells, not {len(header)}"
-        table.setdefault(row.get("patient", "") or "a row without name", []).append(row)
+def _read_table(path: Path) -> dict[str, list[Row]]:
+    """The rows of each patient, in the order of the file."""
+    table: dict[str, list[Row]] = {}
+    for row in read_table(path, _COLUMNS):
+        table.setdefault(row.cells["Brats20ID"] or "a row without name", []).append(row)
     return table
 
 
-def _parse(name: str, rows: list[dict[str, str]]) -> dict[str, object]:
+def _parse(name: str, rows: list[Row]) -> dict[str, object]:
     """The sample of one patient."""
     if len(rows) > 1:
         raise _UnusableError(f"{len(rows)} rows in {TABLE}, one is needed")
     row = rows[0]
-    if row["cells"]:
-        raise _UnusableError(f"its row in {TABLE} has {row['cells']}")
+    if row.fault:
+        raise _UnusableError(f"its row in {TABLE} cannot be used: {row.fault}")
     if not _NAME.fullmatch(name):
         raise _UnusableError("this cannot be the name of a patient's folder")
-    if not _NUMBER.fullmatch(row["days"]) or float(row["days"]) > _MOST_DAYS:
-        raise _UnusableError(f"survival is {row['days']!r}, a number of days is needed")
-    age, resection = row["age"], row["resection"].upper() or "NA"
+    _, age, days, resection = (row.cells[column] for column in _COLUMNS)
+    if not _NUMBER.fullmatch(days) or float(days) > _MOST_DAYS:
+        raise _UnusableError(f"survival is {days!r}, a number of days is needed")
+    resection = resection.upper() or "NA"
     unknown = age.upper() in ("", "NA", "NAN")
     if not unknown and (not _NUMBER.fullmatch(age) or float(age) > _MOST_YEARS):
         raise _UnusableError(f"age is {age!r}, a number of years or NA is needed")
     if resection not in _RESECTIONS:
         raise _UnusableError(f"resection is {resection!r}, GTR, STR or NA is needed")
-    days = float(row["days"])
     return {
         "patient": name,
-        "target": days / SCALE_DAYS,
-        "days": days,
+        "target": float(days) / SCALE_DAYS,
+        "days": float(days),
         "age": float("nan") if unknown else float(age),
         "resection": resection,
     }

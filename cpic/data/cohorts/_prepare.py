@@ -14,6 +14,7 @@ import numpy as np
 
 from cpic._errors import CohortError, VolumeError
 from cpic.data._array import ArrayVolume
+from cpic.data._resample import resample
 from cpic.data._zarr import ZarrVolume, save_zarr
 from cpic.data.cohorts import _cache
 from cpic.data.cohorts._cohort import Cohort, open_scan
@@ -85,16 +86,15 @@ class Conversion:
             raise VolumeError(f"it has shape {values.shape}, a patient's scan needs three axes.")
         grid = self.shape or values.shape
         with np.errstate(over="ignore", invalid="ignore"):
-            values = values.astype(np.float32)
+            values = _finite(values.astype(np.float32))
             if self.intensity == "zscore" and not labels:
                 values = _zscored(values)
             if self.order is not None and values.shape != grid:
-                values = _resampled(values, grid, 0 if labels else self.order)
+                values = resample(values, grid, order=0 if labels else self.order)
             if self.intensity == "minmax" and not labels:
                 low, high = float(values.min()), float(values.max())
                 values = (values - low) / ((high - low) or 1.0)
-        if not np.isfinite(values).all():
-            raise VolumeError("it has voxels that float32 cannot hold: check its scale.")
+        values = _finite(values)
         if any(have > want for have, want in zip(values.shape, grid, strict=True)):
             raise VolumeError(
                 f"its shape {values.shape} does not fit into {grid} without resampling: pass an "
@@ -105,6 +105,12 @@ class Conversion:
         return np.pad(values, [(0, n - m) for n, m in zip(grid, values.shape, strict=True)])
 
 
+def _finite(values: np.ndarray) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise VolumeError("it has voxels that float32 cannot hold: check its scale.")
+    return values
+
+
 def _zscored(values: np.ndarray) -> np.ndarray:
     inside = values != 0
     if not inside.any():
@@ -112,13 +118,6 @@ def _zscored(values: np.ndarray) -> np.ndarray:
     mean = float(values[inside].mean(dtype=np.float64))
     deviation = float(values[inside].std(dtype=np.float64)) or 1.0
     return np.where(inside, (values - mean) / deviation, 0).astype(np.float32)
-
-
-def _resampled(values: np.ndarray, shape: tuple[int, ...], order: int) -> np.ndarray:
-    from scipy.ndimage import zoom
-
-    factors = [n / m for n, m in zip(shape, values.shape, strict=True)]
-    return np.asarray(zoom(values, factors, order=order, mode="nearest"))
 
 
 class Converted(NamedTuple):
@@ -188,16 +187,17 @@ def _convert(
         shutil.rmtree(left, ignore_errors=True)
     with _cache.writing(cache):
         scratch = Path(tempfile.mkdtemp(_cache.PART, f".{store.name}-", store.parent))
+    channels, shapes, at = [], set(), ""
     try:
-        channels, shapes = [], set()
         for contrast, path in files.items():
+            at = contrast
             values = open_scan(path, cache=scratch, nan=conversion.nan).read().numpy()
             shapes.add(values.shape)
             if len(shapes) > 1:
-                raise VolumeError(f"its contrasts have the shapes {sorted(shapes)}, one is needed.")
+                raise VolumeError(f"shapes differ, {sorted(shapes)}; one is needed.")
             channels.append(conversion.apply(values, labels=contrast in _LABELS))
     except VolumeError as error:
-        return Converted(patient, None, str(error))
+        return Converted(patient, None, f"{at}: {error}")
     except OSError as error:
         if _cache.is_full(error):
             with _cache.writing(cache):
@@ -212,8 +212,10 @@ def _convert(
     shards = tuple(
         c * min(_SHARD, math.ceil(n / c)) for c, n in zip(chunks, volume.shape, strict=True)
     )
+    resized = conversion.shape if conversion.order is not None else None
+    true = list(resized or shapes.pop())
     with _cache.writing(cache):
-        save_zarr(volume, store, chunks=chunks, shards=shards)
+        save_zarr(volume, store, chunks=chunks, shards=shards, attributes={"true_shape": true})
     return Converted(patient, store)
 
 
@@ -248,6 +250,8 @@ class Prepared:
 
     def volume(self, patient: str) -> ZarrVolume:
         """The converted scan, contrasts as channels.
+
+        Its `attributes["true_shape"]` are the sizes without what was filled up with zeros.
 
         Raises:
             CohortError: if the patient is not here; the message says why.
