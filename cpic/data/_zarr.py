@@ -8,6 +8,7 @@ import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -147,21 +148,27 @@ class ZarrVolume(Reader):
         tail = (self.channels,) if self.channels > 1 else ()
         held = np.zeros((len(ids), *self.chunks, *tail), self._array.dtype)
 
+        failed = Event()
+
         def load(slot: int, position: tuple[int, ...]) -> None:
+            if failed.is_set():  # each further chunk would fail as slowly
+                return
             box = tuple(
                 slice(k * e, (k + 1) * e) for k, e in zip(position, self.chunks, strict=True)
             )
-            values = self._decoded(box)
+            try:
+                values = self._decoded(box)
+            except VolumeError:
+                failed.set()
+                raise
             held[(slot, *(slice(0, n) for n in values.shape))] = values
 
         positions = np.stack(np.unravel_index(ids.numpy(), grid), -1).tolist()
         before = self._reads.n_bytes
-        pool = ThreadPoolExecutor(_READERS)
         try:
-            list(pool.map(load, range(len(ids)), map(tuple, positions)))
+            with ThreadPoolExecutor(_READERS) as pool:
+                list(pool.map(load, range(len(ids)), map(tuple, positions)))
         finally:
-            # After a failure the chunks not begun are not tried: each would fail as slowly.
-            pool.shutdown(cancel_futures=True)
             self.ledger.add(bytes=self._reads.n_bytes - before)
             missing = self._reads.take_missing()
         per = -(-self.channels // self._array.chunks[-1]) if self.channels > 1 else 1
