@@ -1,6 +1,8 @@
 """A folder of DICOM slices: order, Hounsfield units, and what is refused."""
 
 import os
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -317,8 +319,8 @@ def test_faults_are_named(tmp_path, edit, message):
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
-        (0, "no DICOM file"),
-        (100, "no DICOM file"),
+        (0, "it is no DICOM file"),
+        (100, "it is no DICOM file"),
         (140, "lacks the DICOM tag"),
         (500, "lacks the DICOM tags|cannot be read|truncated"),
         (-1, "cannot be read as a DICOM slice"),
@@ -444,8 +446,16 @@ def test_a_file_that_changed_after_opening_is_refused(tmp_path):
     folder = write_series(tmp_path, values())
     volume = data.open_volume(folder)
     write_series(folder, values(height=8)[:1])
-    with pytest.raises(VolumeError, match=r"1\.dcm announces \(7, 9\) pixels and holds \(8, 9\)"):
+    with pytest.raises(VolumeError, match=r"1\.dcm contradicts .* it has changed since"):
         volume.read()
+
+
+def test_a_tag_that_follows_the_pixels_is_refused(tmp_path):
+    folder = write_series(tmp_path, values())
+    path = folder / "2.dcm"
+    path.write_bytes(path.read_bytes() + b"\x28\x00\x52\x10DS\x02\x0050")
+    with pytest.raises(VolumeError, match=r"2\.dcm contradicts .* or has a tag twice"):
+        read_series(folder)
 
 
 def test_odd_values_warn_nobody(tmp_path):
@@ -453,3 +463,11 @@ def test_odd_values_warn_nobody(tmp_path):
     path = folder / "1.dcm"
     path.write_bytes(path.read_bytes() + bytes(40))
     assert read_series(folder).values.shape == (6, 7, 9)
+
+
+def test_importing_loads_no_library_of_a_format():
+    code = (
+        "import sys, cpic.data.cohorts; heavy = {'pydicom', 'pandas', 'scipy', 'sklearn', 'zarr'};"
+        "sys.exit(','.join(heavy & set(sys.modules)) or 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
