@@ -23,7 +23,7 @@ AIR = -1000.0
 _MOST_PIXELS = 2**26
 # Bytes of pixels a byte of a compressed file may stand for; beyond it a size is forged.
 _MOST_RATIO = 1000
-# What pydicom and the decoders raise on bytes that are not what they announce.
+# What pydicom and the decoders raise on bytes that are not what they announce, and its own errors.
 _FAULTS = (
     ValueError,
     TypeError,
@@ -113,7 +113,7 @@ def read_header(path: Path) -> Slice:
             return _checked(path, _parse(path, header_only=True))
     except VolumeError:
         raise
-    except _FAULTS as error:
+    except _faults() as error:
         raise _unreadable(path, error) from error
 
 
@@ -132,14 +132,16 @@ def read_hu(part: Slice) -> np.ndarray:
                 raise VolumeError(
                     f"{part.path} has a header but no pixels; it is truncated, copy it again."
                 )
+            same = _checked(part.path, dataset) == part
             raw = pixel_array(dataset)
     except VolumeError:
         raise
-    except _FAULTS as error:
+    except _faults() as error:
         raise _unreadable(part.path, error) from error
-    if raw.shape != part.shape:
+    if not same or raw.shape != part.shape:
         raise VolumeError(
-            f"{part.path} announces {part.shape} pixels and holds {raw.shape}; convert it again."
+            f"{part.path} contradicts what its header said: it has changed since the series was "
+            "opened, or has a tag twice; open the series again, or convert the file."
         )
     slope, intercept = part.scale
     hu = raw.astype(np.float64) * slope + intercept
@@ -157,20 +159,16 @@ def read_hu(part: Slice) -> np.ndarray:
 
 def _parse(path: Path, *, header_only: bool) -> "FileDataset":
     from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
 
+    tags: list[str] | None = list(_READ) if header_only else None
     with _Bounded(path) as file:
-        try:
-            return dcmread(
-                file,
-                stop_before_pixels=header_only,
-                specific_tags=list(_READ) if header_only else None,
-            )
-        except InvalidDicomError as error:
-            raise VolumeError(
-                f"{path} is no DICOM file (the mark DICM is missing at byte 128); remove it from "
-                "the folder or copy it again."
-            ) from error
+        return dcmread(file, stop_before_pixels=header_only, specific_tags=tags)
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (*_FAULTS, BytesLengthException, InvalidDicomError)
 
 
 @contextlib.contextmanager
@@ -184,7 +182,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _unreadable(path: Path, error: BaseException) -> VolumeError:
+    from pydicom.errors import InvalidDicomError
+
     reason = " ".join(str(error).split())[:160] or type(error).__name__
+    if isinstance(error, InvalidDicomError):
+        reason = "it is no DICOM file, the mark DICM is missing at byte 128"
     return VolumeError(
         f"{path} cannot be read as a DICOM slice ({reason}); copy or convert it again."
     )
