@@ -65,48 +65,71 @@ def failure_table(failed: Mapping[str, str]) -> str:
     return "".join(f"\n{row}" for row in ([f"{'patient':<{width}}  reason", *rows] * bool(rows)))
 
 
-def map_patients(
-    function: Callable[..., Any],
-    patients: Mapping[str, tuple],
-    *,
-    scheduler: str | None = None,
-    workers: int | None = None,
-    fatal: tuple[type[BaseException], ...] = (),
-    desc: str = "",
-    progress: bool = True,
-) -> Report:
-    """Call `function(*arguments)` for each patient.
+class Engine:
+    """Processes that functions are mapped on; they start with the first patient and end with it.
 
     Args:
-        function: of an installed module; depends on its arguments only.
-        patients: arguments by name.
         scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786".
         workers: processes on this machine; None is one a core, 0 works inside this process.
-        fatal: exceptions that would hit every patient: the first one ends all and is raised.
-        desc: in front of the bar.
-        progress: show a bar.
-
-    Returns:
-        Results and failures. A patient whose worker dies is tried again, at last alone.
-
-    Raises:
-        EngineError: if the scheduler is not reached or all workers are gone.
-        KeyboardInterrupt: on Ctrl-C, when the workers have ended.
+        progress: show bars.
     """
-    report, begin = Report(), time.perf_counter()
-    if not patients:
+
+    def __init__(
+        self, *, scheduler: str | None = None, workers: int | None = None, progress: bool = True
+    ) -> None:
+        self._scheduler, self._progress = scheduler, progress
+        self._workers = CPU_COUNT if workers is None else workers
+        self._stack = contextlib.ExitStack()
+        self._client: Client | None = None
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client = None
+        self._stack.close()
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        patients: Mapping[str, tuple],
+        *,
+        fatal: tuple[type[BaseException], ...] = (),
+        desc: str = "",
+    ) -> Report:
+        """Call `function(*arguments)` for each patient.
+
+        Args:
+            function: of an installed module; depends on its arguments only.
+            patients: arguments by name.
+            fatal: exceptions that would hit every patient: the first one ends all and is raised.
+            desc: in front of the bar.
+
+        Returns:
+            Results and failures. A patient whose worker dies is tried again, at last alone.
+
+        Raises:
+            EngineError: if the scheduler is not reached or all workers are gone.
+            KeyboardInterrupt: on Ctrl-C.
+        """
+        report, begin = Report(), time.perf_counter()
+        if not patients:
+            return report
+        if self._client is None:
+            n_workers = min(self._workers, len(patients))
+            self._client = self._stack.enter_context(_connected(self._scheduler, n_workers))
+        bar = tqdm(total=len(patients), desc=desc, disable=not self._progress, unit="patient")
+        with bar:
+            job = _Job(self._client, function, patients, report, fatal, bar)
+            width = max(1, sum(self._client.nthreads().values()))
+            # A worker may have died of what another patient did to the machine's memory.
+            for name in job.run(list(patients), width):
+                for _ in job.run([name], 1):
+                    times = "again" if self._scheduler else f"{2 * (_LOSSES + 1)} times"
+                    reason = f"its worker process died {times}: too little memory, or a crash"
+                    job.fail(name, reason)
+        report.total = time.perf_counter() - begin
         return report
-    n = min(CPU_COUNT if workers is None else workers, len(patients))
-    with _connected(scheduler, n) as client, _bar(len(patients), desc, progress) as bar:
-        job = _Job(client, function, patients, report, fatal, bar)
-        suspects = job.run(list(patients), max(1, sum(client.nthreads().values())))
-        # A worker may have died of what another patient did to the machine's memory.
-        for name in suspects:
-            for _ in job.run([name], 1):
-                times = "again" if scheduler else f"{2 * (_LOSSES + 1)} times"
-                job.fail(name, f"its worker process died {times}: too little memory, or a crash")
-    report.total = time.perf_counter() - begin
-    return report
 
 
 @dataclasses.dataclass
@@ -181,10 +204,6 @@ def _finished(client: Client, futures: list[Future]) -> Iterable[Future]:
                 "the Dask scheduler has gone away; start it and run the same command again: what "
                 "is finished is kept."
             ) from None
-
-
-def _bar(total: int, desc: str, progress: bool) -> tqdm:
-    return tqdm(total=total, desc=desc, disable=not progress, unit="patient")
 
 
 @contextlib.contextmanager

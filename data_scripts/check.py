@@ -39,9 +39,8 @@ def main(
         job: Callable, names: Iterable[str], files: Iterable[dict[str, Path]]
     ) -> Iterator[PatientCheck]:
         patients = {name: (name, parts) for name, parts in zip(names, files, strict=True)}
-        report = _engine.map_patients(
-            job, patients, workers=workers, scheduler=scheduler, desc="check"
-        )
+        with _engine.Engine(workers=workers, scheduler=scheduler) as engine:
+            report = engine.map(job, patients, desc="check")
         for name in patients:
             if name in report.failed:
                 yield PatientCheck(name, (f"not checked: {report.failed[name]}",))

@@ -55,24 +55,25 @@ def main(
         workers: processes; one a core by default, 0 works inside this one.
         scheduler: address of a Dask scheduler to use instead.
     """
-    begin, engine = time.perf_counter(), {"workers": workers, "scheduler": scheduler}
-    prepared, seconds = _converted(
-        _read(root, kind, contrasts),
-        engine,
-        cache=cache,
-        shape=shape,
-        order=order,
-        intensity=intensity,
-        pad=pad,
-        chunks=chunks,
-        nan=nan,
-    )
-    failed = {name: prepared.skipped[name] for name in seconds if name in prepared.skipped}
-    stores = dict(prepared.stores)
-    if upsample > 1:
-        large = _upsampled(prepared, Path(cache), upsample, order or 0, engine)
-        failed |= large.failed
-        stores = large.results
+    begin, cohort = time.perf_counter(), _read(root, kind, contrasts)
+    with _engine.Engine(workers=workers, scheduler=scheduler) as engine:
+        prepared, seconds = _converted(
+            cohort,
+            engine,
+            cache=cache,
+            shape=shape,
+            order=order,
+            intensity=intensity,
+            pad=pad,
+            chunks=chunks,
+            nan=nan,
+        )
+        failed = {name: prepared.skipped[name] for name in seconds if name in prepared.skipped}
+        stores = dict(prepared.stores)
+        if upsample > 1:
+            large = _upsampled(prepared, Path(cache), upsample, order or 0, engine)
+            failed |= large.failed
+            stores = large.results
     sizes = {name: _n_bytes(store) for name, store in stores.items()}
     total = time.perf_counter() - begin
     left_out = {name: r for name, r in prepared.skipped.items() if name not in failed}
@@ -109,14 +110,14 @@ def _read(root: str, kind: str, contrasts: tuple[str, ...]) -> Cohort:
 
 
 def _converted(
-    cohort: Cohort, engine: dict[str, Any], **options: Any
+    cohort: Cohort, engine: _engine.Engine, **options: Any
 ) -> tuple[Prepared, dict[str, float]]:
     """The stores, and seconds of each patient that was tried."""
     seconds: dict[str, float] = {}
 
     def run(job: Callable, names: Iterable[str], files: Iterable) -> Iterator[Converted]:
         patients = {name: (name, parts) for name, parts in zip(names, files, strict=True)}
-        report = _engine.map_patients(job, patients, fatal=(CacheError,), desc="convert", **engine)
+        report = engine.map(job, patients, fatal=(CacheError,), desc="convert")
         for name in patients:
             seconds[name] = report.seconds.get(name, 0.0)
             lost = Converted(name, None, report.failed.get(name, ""))
@@ -126,7 +127,7 @@ def _converted(
 
 
 def _upsampled(
-    prepared: Prepared, cache: Path, factor: int, order: int, engine: dict[str, Any]
+    prepared: Prepared, cache: Path, factor: int, order: int, engine: _engine.Engine
 ) -> _engine.Report:
     folder = cache / f"{prepared.cohort.name}-x{factor}-order{order}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,7 +136,7 @@ def _upsampled(
     missing = {name: path for name, path in paths.items() if not path.exists()}
     job = functools.partial(upsample, factor=factor, order=order)
     work = {name: (prepared.volume(name), path) for name, path in missing.items()}
-    report = _engine.map_patients(job, work, desc="up-sample", **engine)
+    report = engine.map(job, work, desc="up-sample")
     done = {name: path for name, path in paths.items() if name not in missing}
     report.results = done | report.results
     return report

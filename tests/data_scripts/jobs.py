@@ -2,7 +2,9 @@
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cpic._errors import CacheError, VolumeError
@@ -36,3 +38,11 @@ def die(name: str, folder: str, times: int) -> str:
     if n < times:
         os.kill(os.getpid(), signal.SIGKILL)
     return name
+
+
+def killed_once(job: Callable, folder: str, victim: bool, *arguments, **options):
+    """A job that once kills its process after a moment of work."""
+    if victim and not (Path(folder) / "died").exists():
+        (Path(folder) / "died").touch()
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return job(*arguments, **options)

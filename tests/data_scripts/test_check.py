@@ -147,7 +147,7 @@ def test_faults_of_osic(osic):
     assert len(found.faults) == 4
     cut, other = found.faults[folders[0].name]
     assert f"{first[0].name} is truncated" in cut + other
-    assert f"{first[1].name} is no DICOM file" in cut + other
+    assert f"{first[1].name} cannot be read as a DICOM slice" in cut + other
     assert "is missing" in found.faults[folders[1].name][0]
     assert "holds no .dcm files" in found.faults[folders[2].name][0]
     assert found.tree.startswith("osic-pulmonary-fibrosis-progression/\n    train.csv")

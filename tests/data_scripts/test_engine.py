@@ -14,8 +14,9 @@ from . import jobs
 pytestmark = pytest.mark.slow
 
 
-def run(function, patients, **options):
-    return _engine.map_patients(function, patients, progress=False, **options)
+def run(function, patients, *, scheduler=None, workers=None, **options):
+    with _engine.Engine(scheduler=scheduler, workers=workers, progress=False) as engine:
+        return engine.map(function, patients, **options)
 
 
 def test_two_processes_give_what_one_gives():
