@@ -13,6 +13,7 @@ import torch
 from cpic import tt
 from tests.bench import problems
 from tests.bench.cases_bottleneck import bottleneck_cases
+from tests.bench.cases_data import data_cases
 from tests.bench.cases_gradient import gradient_cases
 from tests.bench.cases_project import project_cases
 from tests.bench.harness import Case
@@ -244,4 +245,5 @@ def all_cases() -> dict[str, Case]:
         {case.name: case for case in [*cases, *gradient_cases()]}
         | bottleneck_cases()
         | project_cases()
+        | data_cases()
     )
