@@ -142,6 +142,7 @@ def test_columns_are_found_by_name(tmp_path):
         (f"{name(1)},50,\u0663,GTR", name(1), "survival is"),
         (f"{name(1)},old,300,GTR", name(1), "age is 'old'"),
         (f"{name(1)},-1,300,GTR", name(1), "age is '-1'"),
+        (f"{name(1)},131,300,GTR", name(1), "age is '131'"),
         (f"{name(1)},50,300,ALL", name(1), "resection is 'ALL'"),
         (f"{name(1)},50,300", name(1), "cannot be used: it has 3 cells, not 4"),
         (f"{name(1)},50,3,00,GTR", name(1), "it has 5 cells, not 4"),
