@@ -53,7 +53,8 @@ class DicomVolume(Reader):
 
     Values are Hounsfield units, `RescaleSlope * stored + RescaleIntercept`, float32. What lies
     below air (-1000 HU; scanners fill the corners outside their circle with, for example, -2000)
-    and what `PixelPaddingValue` marks becomes -1000.
+    and what `PixelPaddingValue` marks becomes -1000. (The code published for the fibrosis challenge
+    instead sets stored values up to -1000 to 0 before the scale: water, where the intercept is 0.)
 
     Slices are ordered by ImagePositionPatient projected on the normal of ImageOrientationPatient,
     from the feet up (for other than axial slices: along the positive axis nearest to the normal).
