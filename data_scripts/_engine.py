@@ -23,6 +23,8 @@ from distributed import CancelledError, Client, Future, KilledWorker, LocalClust
 from jsonargparse import auto_cli
 from tqdm import tqdm
 
+from cpic._errors import CohortError, VolumeError
+
 # A terminal's Ctrl-C goes to the workers too, but it is for this process to end them.
 _DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 # Losses of its worker that a patient survives, in company and then once more alone.
@@ -257,5 +259,5 @@ def call(main: Callable[..., int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("\nStopped. What is finished is kept; the same command goes on.", file=sys.stderr)
         sys.exit(130)
-    except (EngineError, ValueError, OSError) as error:
+    except (EngineError, CohortError, VolumeError, OSError) as error:
         sys.exit(str(error))

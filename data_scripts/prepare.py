@@ -130,15 +130,20 @@ def _upsampled(
     prepared: Prepared, cache: Path, factor: int, order: int, engine: _engine.Engine
 ) -> _engine.Report:
     folder = cache / f"{prepared.cohort.name}-x{factor}-order{order}"
-    folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / store.name for name, store in prepared.stores.items()}
     # A store appears under its name when it is complete.
     missing = {name: path for name, path in paths.items() if not path.exists()}
     job = functools.partial(upsample, factor=factor, order=order)
     work = {name: (prepared.volume(name), path) for name, path in missing.items()}
-    report = engine.map(job, work, desc="up-sample")
-    done = {name: path for name, path in paths.items() if name not in missing}
-    report.results = done | report.results
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        report = engine.map(job, work, fatal=(OSError,), desc="up-sample")
+    except OSError as error:
+        raise CacheError(
+            f"the cache {folder} cannot be written ({error.strerror or error}): free or permit "
+            "space there; what is finished is kept."
+        ) from error
+    report.results = {name: path for name, path in paths.items() if name not in report.failed}
     return report
 
 

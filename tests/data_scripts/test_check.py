@@ -4,7 +4,9 @@ import gzip
 import hashlib
 import json
 import shutil
+import sys
 
+import _engine
 import check
 import nibabel
 import numpy as np
@@ -194,3 +196,20 @@ def test_script_says_the_same(brats, tmp_path, capsys):
     assert check.main(str(brats), workers=0, json=str(tmp_path / "r.json")) == 1
     assert capsys.readouterr().out == said
     assert json.loads((tmp_path / "r.json").read_text())["faults"]
+
+
+@pytest.mark.parametrize("root", ["whole", "broken", "error"])
+def test_exit_codes_of_a_script(brats, monkeypatch, capsys, root):
+    arguments = ["check.py", str(brats), "--workers", "0"]
+    if root == "broken":
+        scan(brats, 1, "t2").unlink()
+    if root == "error":
+        arguments = ["check.py", str(brats), "--scheduler", "tcp://127.0.0.1:1"]
+        monkeypatch.setattr(_engine, "_CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as caught:
+        _engine.call(check.main)
+    if root == "error":
+        assert str(caught.value.code).startswith("no Dask scheduler answers at tcp://127.0.0.1:1;")
+    else:
+        assert caught.value.code == (root == "broken")

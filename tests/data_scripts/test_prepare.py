@@ -1,5 +1,6 @@
 """Preparing a cohort: on several processes, with a worker killed, stopped and gone on with."""
 
+import errno
 import functools
 import hashlib
 import json
@@ -154,6 +155,26 @@ def test_osic(osic_made, tmp_path, capsys):
     assert "no decoder of that is installed" in said
     store = next((tmp_path / "c" / "osic").glob("*.zarr"))
     assert torch.isfinite(data.open_volume(store).read()).all()
+
+
+def test_a_disk_that_is_full_ends_the_up_sampling(brats_made, tmp_path, monkeypatch):
+    """What was converted and up-sampled before stays, and the next run goes on."""
+    whole, cache = prepare.upsample, tmp_path / "c"
+
+    def full(volume, path, **options):
+        if "_004-" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(volume, path, **options)
+
+    monkeypatch.setattr(prepare, "upsample", full)
+    with pytest.raises(CacheError, match=r"cannot be written \(No space left on device\): free"):
+        prepare.main(str(brats_made), str(cache), shape=(8, 8, 8), upsample=2, workers=0)
+    monkeypatch.undo()
+    done = {p: p.stat().st_mtime_ns for p in cache.rglob("zarr.json")}
+    assert 5 < len(done) < 10
+    assert prepare.main(str(brats_made), str(cache), shape=(8, 8, 8), upsample=2, workers=0) == 0
+    assert {p: p.stat().st_mtime_ns for p in done} == done
+    assert len(list(cache.rglob("zarr.json"))) == 10
 
 
 def test_a_cache_that_cannot_be_used_ends_all(brats, tmp_path):
