@@ -77,7 +77,20 @@ def test_page_has_its_card_and_buttons(site, name):
     assert ("mybinder.org" in html) == is_notebook
 
 
-@pytest.mark.parametrize("name", ["linalg", "tt", "bottleneck", "project", "data", "show"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "linalg",
+        "tt",
+        "bottleneck",
+        "project",
+        "data",
+        "data.cohorts",
+        "data.resample",
+        "data.synthetic",
+        "show",
+    ],
+)
 def test_reference_has_every_public_name(site, name):
     package = importlib.import_module(f"cpic.{name}")
     html = (site / "book" / "api.html").read_text(encoding="utf-8")
