@@ -210,6 +210,8 @@ def _finished(client: Client, futures: list[Future]) -> Iterable[Future]:
 
 @contextlib.contextmanager
 def _connected(scheduler: str | None, n_workers: int) -> Iterator[Client]:
+    # What goes wrong is said here in a sentence; Dask would add its traceback.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     if scheduler is not None:
         try:
             client = Client(scheduler, timeout=_CONNECT_SECONDS)

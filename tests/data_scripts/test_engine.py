@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 
 import _engine
 import pytest
@@ -73,22 +74,34 @@ def test_a_patient_that_kills_its_workers_is_reported_and_the_rest_goes_on(tmp_p
     assert (tmp_path / "always").read_text() == "xxxx"
 
 
-def test_existing_scheduler():
-    with (
-        LocalCluster(
-            n_workers=2,
-            processes=False,
-            threads_per_worker=1,
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": False},
-        ) as cluster,
-        Client(cluster) as mine,
-    ):
+@pytest.fixture
+def cluster():
+    """A cluster that is not the engine's."""
+    with LocalCluster(
+        n_workers=2,
+        processes=False,
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
+    ) as cluster:
+        yield cluster
+
+
+def test_existing_scheduler(cluster):
+    with Client(cluster) as mine:
         patients = {f"p{k}": (k,) for k in range(6)}
         report = run(jobs.square, patients, scheduler=cluster.scheduler_address)
         assert [report.results[f"p{k}"][0] for k in range(6)] == [k**2 for k in range(6)]
         # It was there before and stays.
         assert mine.submit(jobs.square, 3).result()[0] == 9
+
+
+def test_a_scheduler_that_goes_away_is_one_sentence(cluster):
+    timer = threading.Timer(0.5, cluster.close)
+    timer.start()
+    with pytest.raises(_engine.EngineError, match="the Dask scheduler has gone away; start it"):
+        run(jobs.square, {f"p{k}": (k,) for k in range(99)}, scheduler=cluster.scheduler_address)
+    timer.join()
 
 
 def test_no_scheduler_is_one_sentence(monkeypatch):
