@@ -371,6 +371,15 @@ def test_an_exact_copy_is_dropped_and_reported(tmp_path):
     assert found.spacing[0] == 2.5
 
 
+def test_a_copy_whose_position_was_rounded_is_dropped(tmp_path):
+    pixels = values()[[0, 1, 1, 2]]
+    places = [0, 2.5, 2.504, 5]
+    edit = lambda d, k: put("ImagePositionPatient", [0, 0, places[k]])(d, k)  # noqa: E731
+    found = read_series(write_series(tmp_path, pixels, edit=edit))
+    assert found.report.dropped == {"3.dcm": "2.dcm"}
+    assert found.values.shape[0] == 3
+
+
 def test_an_exact_copy_without_positions_is_dropped_too(tmp_path):
     pixels = values()
     folder = write_series(tmp_path, pixels, edit=remove("ImagePositionPatient"))
@@ -459,10 +468,12 @@ def test_a_tag_that_follows_the_pixels_is_refused(tmp_path):
 
 
 def test_odd_values_warn_nobody(tmp_path):
-    folder = write_series(tmp_path, values(), edit=put("PatientID", "x" * 80))
-    path = folder / "1.dcm"
-    path.write_bytes(path.read_bytes() + bytes(40))
-    assert read_series(folder).values.shape == (6, 7, 9)
+    def edit(dataset, k):
+        # More pixels than announced, and a name that is too long: pydicom warns of both.
+        dataset.PixelData += bytes(10)
+        dataset.SeriesInstanceUID = "1." * 40 + "1"
+
+    assert read_series(write_series(tmp_path, values(), edit=edit)).values.shape == (6, 7, 9)
 
 
 def test_importing_loads_no_library_of_a_format():
