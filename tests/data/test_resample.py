@@ -62,10 +62,11 @@ def test_whole_numbers_and_halves_widen(dtype, wider):
     np.testing.assert_allclose(found, scipy_zoom(values.astype("f8"), (12, 10), 3), atol=1e-6)
 
 
-def test_labels_stay_labels_with_order_zero():
-    labels = np.random.default_rng(0).choice([0, 1, 2, 4], (9, 8, 7)).astype(np.uint8)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
+def test_labels_stay_labels_with_order_zero(dtype):
+    labels = np.random.default_rng(0).choice([0, 1, 2, 4], (9, 8, 7)).astype(dtype)
     found = resample(labels, (13, 16, 5), order=0)
-    assert found.dtype == np.uint8
+    assert found.dtype == dtype
     assert np.array_equal(found, scipy_zoom(labels, (13, 16, 5), 0))
 
 

@@ -83,12 +83,6 @@ def test_labels_keep_their_type(tmp_path):
     assert torch.equal(found, resample(torch.from_numpy(labels), (40, 24, 18), order=0))
 
 
-def test_every_shard_is_stored_even_if_empty(tmp_path):
-    path = upsample(data.ArrayVolume(np.zeros((16, 16, 16))), tmp_path / "v.zarr", **CUT)
-    assert not data.ZarrVolume(path).read().any()
-    assert len(list((path / "c").rglob("*/*/*"))) == 8
-
-
 class Counting:
     """A volume that notes the largest read and the windows, without being one of ours."""
 
@@ -138,6 +132,17 @@ def test_finished_shards_are_kept_after_an_error(tmp_path):
     twin = resample(torch.from_numpy(values), (48, 40, 34))
     torch.testing.assert_close(data.ZarrVolume(path).read(), twin, rtol=0, atol=1e-5)
     assert [p.name for p in tmp_path.iterdir()] == ["v.zarr"]
+
+
+@pytest.mark.parametrize("stop_after", [None, 3])
+def test_every_shard_is_stored_even_if_empty(tmp_path, stop_after):
+    zeros = np.zeros((16, 16, 16), np.float32)
+    if stop_after:
+        with pytest.raises(ConnectionResetError):
+            upsample(Counting(zeros, stop_after=stop_after), tmp_path / "v.zarr", **CUT)
+    path = upsample(data.ArrayVolume(zeros), tmp_path / "v.zarr", **CUT)
+    assert not data.ZarrVolume(path).read().any()
+    assert len(list((path / "c").rglob("*/*/*"))) == 8
 
 
 @pytest.mark.parametrize("changed", ["factor", "order", "shards", "volume"])
