@@ -79,6 +79,7 @@ def damage_leak(pieces):
 
 def damage_twice(pieces):
     pieces["folds"][0]["validation"].append("p9")
+    pieces["folds"][0]["train"].remove("p9")
 
 
 def damage_again(pieces):
@@ -101,9 +102,10 @@ def damage_fewer(pieces):
 
 def damage_empty(pieces):
     first, second = pieces["folds"][:2]
-    second["validation"] += first["validation"]
-    first["train"] += first["validation"]
-    first["validation"] = []
+    moved = first["validation"]
+    second["validation"] = moved + second["validation"]
+    second["train"] = [p for p in second["train"] if p not in moved]
+    first["train"], first["validation"] = moved + first["train"], []
 
 
 DAMAGES = [

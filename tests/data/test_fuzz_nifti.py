@@ -214,3 +214,11 @@ def test_a_damaged_gz_is_refused_or_read_as_it_is(tmp_path):
         assert file.suffix == ".nii"
     names = {hashlib.sha256(p.read_bytes()).hexdigest()[:32] for p in tmp_path.glob("*.gz")}
     assert {file.stem for file in cache.iterdir()} <= names
+
+
+@pytest.mark.parametrize("hurt", [(108, struct.pack("<f", 0)), (344, b"ni1\0")])
+def test_voxels_said_to_be_inside_the_header_are_refused(tmp_path, hurt):
+    path = tmp_path / "scan.nii"
+    path.write_bytes(write(write(intact("<i2"), 108, struct.pack("<f", 0)), *hurt))
+    with pytest.raises(VolumeError, match=r"scan.nii is no NIfTI file with header and voxels"):
+        NiftiVolume(path)
