@@ -15,7 +15,9 @@ def loaded_after(statement):
 
 
 def test_core_loads_nothing_heavy():
-    assert loaded_after("import cpic, cpic.linalg, cpic.tt, cpic.bottleneck, cpic.project") == []
+    core = "cpic, cpic.linalg, cpic.tt, cpic.bottleneck, cpic.project"
+    networks = "cpic.nn, cpic.nn.baselines, cpic.nn.metrics"
+    assert loaded_after(f"import {core}, {networks}") == []
 
 
 def test_the_package_alone_loads_no_torch():

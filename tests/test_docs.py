@@ -13,7 +13,7 @@ import torch
 import cpic
 
 BIB = Path(cpic.__file__).parents[1] / "book" / "references.bib"
-PARTS = [m.name for m in pkgutil.iter_modules(cpic.__path__, "cpic.") if m.ispkg]
+PARTS = [m.name for m in pkgutil.walk_packages(cpic.__path__, "cpic.") if m.ispkg]
 
 
 def public():

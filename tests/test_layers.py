@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "tt": {"_errors", "linalg"},
     "bottleneck": {"_errors", "linalg", "tt"},
     "project": {"_errors", "linalg", "tt"},
+    "nn": {"_errors", "linalg", "tt", "bottleneck", "project"},
     "data": {"_errors"},
     "show": {"_errors", "linalg", "tt", "bottleneck", "project", "data"},
     "run": None,

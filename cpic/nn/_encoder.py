@@ -1,0 +1,172 @@
+r"""Turn the neighbourhood of a voxel into a short vector.
+
+An encoder sees a cube of s voxels along each axis and returns `n_dims` numbers. It is applied at
+every voxel that a cross-approximation asks for, so it is small, and it is most of the cost.
+
+Shapes: `n` cubes, `c` contrasts, `s` the receptive field.
+References: {cite}`usvyatsov2021cherry`.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cpic.nn._checks import check_batch_norm, check_positive
+
+# Width, kernel and stride of the hidden layers, then kernel of the last one.
+_LAYERS = {
+    ("paper", 3): (((5, 3, 1), (15, 3, 1), (25, 3, 1)), 3),
+    ("paper", 2): (((5, 5, 1), (15, 5, 1), (25, 5, 1)), 5),
+    # The first layer makes few, wide positions: 50 times fewer products a cube in 3-D.
+    ("fast", 3): (((16, 3, 3), (32, 3, 1)), 1),
+    ("fast", 2): (((16, 5, 4), (32, 4, 1)), 1),
+}
+
+
+class CubeEncoder(nn.Module):
+    """Convolutions without padding that shrink a cube to one vector {cite}`usvyatsov2021cherry`.
+
+    The published network, in three dimensions: four layers of 3^3 kernels with 5, 15, 25 and
+    `n_dims` channels, ReLU between them and a sigmoid behind, a receptive field of 9. Its twin in
+    two dimensions has 5^2 kernels, ReLU behind the last layer too, and a receptive field of 17.
+
+    `variant="fast"` is not published: the same receptive fields, activations and about as many
+    parameters, but a first layer with stride and 16 and 32 channels, so that a cube takes a small
+    part of the products, in matrix products of a width that processors are made for.
+
+    Differentiable in the cubes and the parameters.
+
+    Args:
+        n_dims: Numbers a cube is turned into.
+        in_channels: Contrasts of a cube.
+        n_axes: 3 for cubes, 2 for patches.
+        variant: `"paper"` or `"fast"`.
+        channels_last: Keep the weights so that the channels of a voxel are neighbours in memory.
+        precision: Number type of the parameters and of all sums. Cubes of any type are
+            converted to it; the vectors have it.
+
+    Attributes:
+        receptive_field: Voxels along each axis of a cube.
+
+    Raises:
+        ValueError: If a size is below 1 or an option is unknown, and, when called, if the cubes
+            have another shape.
+
+    Example:
+        >>> encoder = CubeEncoder(16)
+        >>> encoder(torch.zeros(7, 1, 9, 9, 9)).shape
+        torch.Size([7, 16])
+        >>> sum(p.numel() for p in encoder.parameters())
+        23146
+    """
+
+    def __init__(
+        self,
+        n_dims: int = 16,
+        *,
+        in_channels: int = 1,
+        n_axes: int = 3,
+        variant: Literal["paper", "fast"] = "paper",
+        channels_last: bool = False,
+        precision: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        check_positive("CubeEncoder", n_dims=n_dims, in_channels=in_channels)
+        if (variant, n_axes) not in _LAYERS or precision not in (torch.float32, torch.float64):
+            raise ValueError(
+                'CubeEncoder needs variant "paper" or "fast", 2 or 3 axes, and precision '
+                f"torch.float32 or torch.float64, got {variant!r}, {n_axes!r} and {precision!r}."
+            )
+        self.n_dims, self.in_channels, self.n_axes = n_dims, in_channels, n_axes
+        hidden, kernel = _LAYERS[variant, n_axes]
+        convolution = nn.Conv3d if n_axes == 3 else nn.Conv2d
+        layers: list[nn.Module] = []
+        field, step, width = 1, 1, in_channels
+        for channels, size, stride in (*hidden, (n_dims, kernel, 1)):
+            layers += [convolution(width, channels, size, stride=stride), nn.ReLU()]
+            field, step, width = field + (size - 1) * step, step * stride, channels
+        if n_axes == 3:
+            layers[-1] = nn.Sigmoid()
+        self.receptive_field = field
+        self.layers = nn.Sequential(*layers).to(precision)
+        last = torch.channels_last_3d if n_axes == 3 else torch.channels_last
+        self._format = last if channels_last else torch.contiguous_format
+        for weight in self.layers.parameters():
+            if weight.ndim == n_axes + 2:
+                weight.data = weight.data.contiguous(memory_format=self._format)
+
+    def forward(self, cubes: Tensor) -> Tensor:
+        """Vectors `(n, n_dims)` of cubes `(n, c, s, ..., s)`."""
+        _check_cubes(self, cubes, self.n_axes)
+        weight = next(self.parameters())
+        return self.layers(cubes.to(weight.dtype, memory_format=self._format)).flatten(1)
+
+
+class PatchEncoder(nn.Module):
+    """Dense layers over a flattened cube or patch {cite}`usvyatsov2021cherry`.
+
+    Two hidden layers, each with batch norm and ReLU, and a linear one behind. In training mode the
+    vector of a cube depends on the other cubes of a call.
+
+    Args:
+        n_dims: Numbers a cube is turned into.
+        size: Voxels along each axis of a cube, odd.
+        in_channels: Contrasts of a cube.
+        n_axes: 3 for cubes, 2 for patches.
+        hidden: Width of the hidden layers.
+        precision: As in `CubeEncoder`.
+
+    Attributes:
+        receptive_field: `size`.
+
+    Raises:
+        ValueError: If a size does not fit, and, when called, if the cubes have another shape, or
+            there is one alone in training mode.
+
+    Example:
+        >>> PatchEncoder(8, size=5)(torch.rand(4, 1, 5, 5, 5)).shape
+        torch.Size([4, 8])
+    """
+
+    def __init__(
+        self,
+        n_dims: int = 16,
+        *,
+        size: int = 9,
+        in_channels: int = 1,
+        n_axes: int = 3,
+        hidden: int = 256,
+        precision: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        sizes = {"n_dims": n_dims, "size": size, "in_channels": in_channels, "hidden": hidden}
+        check_positive("PatchEncoder", **sizes, n_axes=n_axes)
+        if size % 2 == 0:
+            raise ValueError(
+                f"PatchEncoder needs an odd `size`, got {size}; a cube has its voxel in its middle."
+            )
+        self.n_dims, self.receptive_field = n_dims, size
+        self.in_channels, self.n_axes = in_channels, n_axes
+        layers: list[nn.Module] = [nn.Flatten()]
+        width = in_channels * size**n_axes
+        for _ in range(2):
+            layers += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
+            width = hidden
+        self.layers = nn.Sequential(*layers, nn.Linear(width, n_dims)).to(precision)
+
+    def forward(self, cubes: Tensor) -> Tensor:
+        """Vectors `(n, n_dims)` of cubes `(n, c, s, ..., s)`."""
+        _check_cubes(self, cubes, self.n_axes)
+        check_batch_norm(self, len(cubes))
+        return self.layers(cubes.to(next(self.parameters()).dtype))
+
+
+def _check_cubes(encoder: CubeEncoder | PatchEncoder, cubes: Tensor, n_axes: int) -> None:
+    wanted = (encoder.in_channels, *[encoder.receptive_field] * n_axes)
+    if tuple(cubes.shape[1:]) != wanted:
+        raise ValueError(
+            f"{type(encoder).__name__} needs cubes of shape (n, {str(wanted)[1:-1]}), got "
+            f"{tuple(cubes.shape)}; read them with "
+            f"`volume.cubes(centres, size={encoder.receptive_field})`."
+        )

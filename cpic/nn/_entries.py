@@ -1,0 +1,258 @@
+r"""See volumes through an encoder as tensors that are given by their entries.
+
+A multi-index is a position and a channel. The entry is that channel of the vector the encoder
+makes of the cube around the position:
+
+    multi-index -> (position, channel) -> cube of voxels -> encoder -> one of its numbers
+
+Many multi-indices of a call share a position, as the bits of the channel vary while the others
+stay; each distinct position is read and encoded once, for all volumes in one call of the encoder.
+
+Shapes: `K` volumes, `n` multi-indices of `d` sites, `m` distinct positions, `D` axes.
+References: {cite}`usvyatsov2021cherry`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cpic.bottleneck import chunked
+from cpic.tt import Quantics
+from cpic.tt._entries import check_indices
+
+
+class Readable(Protocol):
+    """The part of a volume that is needed here."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial sizes."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Values at a position."""
+        ...
+
+    def cubes(self, centres: Tensor, *, size: int) -> Tensor:
+        """Cubes `(n, c, size, ..., size)` around int64 `centres` `(n, D)`, zero padded."""
+        ...
+
+
+class VolumeEntries:
+    """Entries of K encoded volumes, none of which is ever held whole.
+
+    Called with int64 multi-indices `(K, n, d)` it returns values `(K, n)`, differentiable in the
+    parameters of the encoder: an `Entries` for `cpic.tt.cross` and `cpic.bottleneck`
+    {cite}`usvyatsov2021cherry`.
+
+    Outside the true shape of the volumes, where a quantics grid is padded to powers of two, the
+    entries are zero and nothing is read (`padding="zero"`), or what the encoder makes of a volume
+    that goes on with zeros (`padding="encode"`, as if the array had been padded first); all
+    positions whose cubes are empty are then one position.
+
+    Args:
+        volumes: K volumes of one shape and number of channels, as in `cpic.data.Volume`.
+        encoder: Maps cubes `(m, c, s, ..., s)` to `(m, n_dims)`; it states `n_dims` and
+            `receptive_field`. None takes the voxels themselves; contrasts are then the channels.
+        grid: Map between multi-indices and positions, of the shape of the volumes and with
+            `n_dims` channels. None: multi-indices are positions, with a channel behind if
+            `n_dims` is above 1.
+        padding: `"zero"` or `"encode"`.
+        chunk: Positions read and encoded at a time, as in `cpic.bottleneck.chunked`: reading
+            and encoding is done again for the gradient, with the memory of one chunk. None
+            does all at once.
+        remember: Keep the vectors of earlier calls with their gradient, and encode new positions
+            only: half of those of a half-sweep, whose neighbouring sites share fibers. Changed
+            parameters, or another mode, empty the memory; call `forget` after a backward pass
+            without an update.
+        dtype: Number type of the entries. They lie where the multi-indices do, which may be
+            another device than that of the encoder.
+
+    Attributes:
+        sizes: Sizes of the sites.
+        asked: Entries asked for so far, of all volumes together.
+        encoded: Positions encoded so far, of all volumes together; those that a chunk encodes a
+            second time for the gradient are not counted again.
+
+    Raises:
+        ValueError: If shapes, channels or options do not fit each other.
+
+    Example:
+        >>> from cpic.data import ArrayVolume
+        >>> from cpic.nn import CubeEncoder
+        >>> volume, encoder = ArrayVolume(torch.rand(12, 16, 16)), CubeEncoder(4)
+        >>> entries = VolumeEntries([volume], encoder, Quantics((12, 16, 16), channels=4))
+        >>> entries(torch.randint(0, 2, (1, 100, 14))).shape
+        torch.Size([1, 100])
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[Readable],
+        encoder: nn.Module | None,
+        grid: Quantics | None = None,
+        *,
+        padding: Literal["zero", "encode"] = "zero",
+        chunk: int | None = None,
+        remember: bool = False,
+        dtype: torch.dtype = torch.float64,
+    ):
+        self.volumes, self.encoder, self.grid = tuple(volumes), encoder, grid
+        self.padding, self.chunk, self.remember, self.dtype = padding, chunk, remember, dtype
+        self.shape = _common_shape(self.volumes)
+        self._n_dims = self.volumes[0].channels if encoder is None else _number(encoder, "n_dims")
+        self._size = 1 if encoder is None else _number(encoder, "receptive_field")
+        # Far outside all cubes are empty, so one more code along an axis stands for all of it.
+        margin = self._size // 2 + 1 if padding == "encode" else 0
+        self._extent = tuple(size + margin for size in self.shape)
+        plain = self.shape if self._n_dims == 1 else (*self.shape, self._n_dims)
+        self.sizes = plain if grid is None else grid.sizes
+        self._check()
+        self.asked = self.encoded = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Empty the memory of `remember`."""
+        # Sorted, with a last key that no search goes beyond.
+        self._known = torch.full((1,), torch.iinfo(torch.int64).max)
+        self._row = torch.zeros(1, dtype=torch.int64)
+        self._table: Tensor | None = None
+        self._state: tuple[Any, ...] = ()
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        """Values `(K, n)` at int64 multi-indices `(K, n, d)`."""
+        check_indices(indices, len(self.volumes), self.sizes)
+        self.asked += indices.shape[0] * indices.shape[1]
+        keys, channel = self._keys(indices)
+        last = len(self.volumes) * math.prod(self._extent)
+        keys, inverse = keys.flatten().unique(return_inverse=True)
+        outside = len(keys) > 0 and int(keys[-1]) == last
+        table = self._vectors(keys[:-1] if outside else keys)
+        if outside:
+            table = torch.cat([table, table.new_zeros(1, self._n_dims)])
+        place = inverse.to(table.device) * self._n_dims + channel.flatten().to(table.device)
+        values = table.flatten().gather(0, place).to(indices.device, self.dtype)
+        return values.view(indices.shape[:2])
+
+    def _keys(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """One integer for volume and position, sorted by volume, and the channel, `(K, n)`."""
+        coords = indices if self.grid is None else self.grid.coords(indices)
+        at = coords[..., : len(self.shape)]
+        channel = coords[..., -1] if self._n_dims > 1 else torch.zeros_like(at[..., 0])
+        extent = torch.tensor(self._extent, device=at.device)
+        inside = (at < extent).all(-1)
+        if self.padding == "encode":
+            empty = extent - 1  # its cube begins behind the last voxel
+            at = torch.where((at >= empty).any(-1, keepdim=True), empty, at)
+            inside = torch.ones_like(inside)
+        key = torch.arange(len(at), device=at.device)[:, None]
+        for axis, size in enumerate(self._extent):
+            key = key * size + at[..., axis]
+        return torch.where(inside, key, len(at) * math.prod(self._extent)), channel
+
+    def _vectors(self, keys: Tensor) -> Tensor:
+        """Vectors `(m, n_dims)` at distinct, sorted `keys` `(m,)`."""
+        if not self.remember:
+            return self._encode(keys)
+        state = _state(self.encoder)
+        if state != self._state or self._table is None:
+            self.forget()
+            self._known, self._row = self._known.to(keys.device), self._row.to(keys.device)
+            self._state = state
+        hit = self._known[torch.searchsorted(self._known, keys)] == keys
+        fresh = self._encode(keys[~hit])
+        old = 0 if self._table is None else len(self._table)
+        self._table = fresh if self._table is None else torch.cat([self._table, fresh])
+        rows = torch.arange(old, old + len(fresh), device=keys.device)
+        self._known, order = torch.cat([self._known, keys[~hit]]).sort()
+        self._row = torch.cat([self._row, rows])[order]
+        return self._table[self._row[torch.searchsorted(self._known, keys)]]
+
+    def _encode(self, keys: Tensor) -> Tensor:
+        self.encoded += len(keys)
+        if self.chunk is None or len(keys) <= self.chunk:
+            return self._evaluate(keys)
+        return chunked(lambda part: self._evaluate(part[0])[None], self.chunk)(keys[None])[0]
+
+    def _evaluate(self, keys: Tensor) -> Tensor:
+        """Read and encode the positions behind `keys`."""
+        if len(keys) == 0:
+            return torch.zeros(0, self._n_dims, dtype=self.dtype, device=keys.device)
+        columns = []
+        for size in reversed(self._extent):
+            columns.insert(0, keys % size)
+            keys = keys // size
+        owners = keys.bincount(minlength=len(self.volumes)).tolist()
+        # Readers of files work on the CPU; where the cubes go is up to the encoder.
+        centres = torch.stack(columns, -1).cpu().split(owners)
+        # Volumes are separate files; all else is one call for all of them.
+        cubes = torch.cat(
+            [
+                volume.cubes(at, size=self._size)
+                for volume, at in zip(self.volumes, centres, strict=True)
+                if len(at)
+            ]
+        )
+        if self.encoder is None:
+            return cubes.flatten(1).to(self.dtype)
+        return self.encoder(cubes.to(next(self.encoder.parameters(), cubes).device))
+
+    def _check(self) -> None:
+        if self.padding not in ("zero", "encode") or (self.chunk is not None and self.chunk < 1):
+            raise ValueError(
+                'VolumeEntries needs padding "zero" or "encode" and `chunk >= 1` or None, got '
+                f"{self.padding!r} and {self.chunk}."
+            )
+        grid = self.grid
+        if grid is not None and (grid.shape, grid.channels) != (self.shape, self._n_dims):
+            raise ValueError(
+                f"VolumeEntries needs a grid for shape {self.shape} and {self._n_dims} channels, "
+                f"got {grid!r}; make it with Quantics({self.shape}, channels={self._n_dims})."
+            )
+        n_channels = getattr(self.encoder, "in_channels", self.volumes[0].channels)
+        if n_channels != self.volumes[0].channels:
+            raise ValueError(
+                f"VolumeEntries needs an encoder for {self.volumes[0].channels} contrasts, those "
+                f"of the volumes, got one for {n_channels}; set its `in_channels`."
+            )
+        if len(self.volumes) * math.prod(self._extent) >= 2**62:
+            raise ValueError(
+                "VolumeEntries needs fewer than 2^62 voxels in a batch, got "
+                f"{len(self.volumes)} volumes of shape {self.shape}; take fewer at once."
+            )
+
+
+def _common_shape(volumes: tuple[Readable, ...]) -> tuple[int, ...]:
+    kinds = {(tuple(volume.shape), volume.channels) for volume in volumes}
+    if len(kinds) != 1:
+        raise ValueError(
+            "VolumeEntries needs one or more volumes of one shape and number of channels, got "
+            f"{sorted(kinds) or 'none'}; resample them, or make one for each kind."
+        )
+    return kinds.pop()[0]
+
+
+def _number(encoder: nn.Module, name: str) -> int:
+    number = getattr(encoder, name, None)
+    if not isinstance(number, int):
+        raise ValueError(
+            f"VolumeEntries needs an encoder with an integer `{name}`, got "
+            f"{type(encoder).__name__} with {number!r}; set it as an attribute."
+        )
+    return number
+
+
+def _state(encoder: nn.Module | None) -> tuple[Any, ...]:
+    """Changes whenever vectors of before may no longer hold, or lack a gradient."""
+    if encoder is None:
+        return ()
+    tensors = [*encoder.parameters(), *encoder.buffers()]
+    return (
+        torch.is_grad_enabled(),
+        encoder.training,
+        *((id(tensor), tensor._version, tensor.requires_grad) for tensor in tensors),
+    )

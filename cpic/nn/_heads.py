@@ -1,0 +1,179 @@
+r"""Small networks that turn features of trains into predictions.
+
+Shapes: `K` samples, `r` features, `t` tabular features.
+References: {cite}`usvyatsov2021cherry`.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from cpic.nn._checks import check_batch_norm, check_positive, check_rows
+
+
+class TwoHeadRegressor(nn.Module):
+    """Layers of 100 and 20 over features, joined by a branch for tabular ones if there are any.
+
+    The published regressors {cite}`usvyatsov2021cherry`: for survival `batch_norm=True` and no
+    tabular features, of whose three outputs the second is used; for lung function
+    `batch_norm=False` and `n_tabular` 1 or 8. The tabular branch has layers of 500 and 100; noise
+    is added to what it returns in training mode, and only then.
+
+    Args:
+        n_features: Features of a train, its rank in the projection.
+        n_tabular: Tabular features, 0 for none.
+        batch_norm: Whether batch norm stands behind the layers of 100 and 20.
+        n_outputs: Numbers a sample.
+        noise: Standard deviation of the noise.
+        generator: Source of the noise; torch's own if None, as in dropout.
+
+    Raises:
+        ValueError: If a size is out of range, and, when called, if the features do not fit, the
+            tabular ones are missing or too many, or batch norm sees a single sample.
+
+    Example:
+        >>> head = TwoHeadRegressor(10)
+        >>> head(torch.rand(21, 10)).shape
+        torch.Size([21, 3])
+        >>> sum(p.numel() for p in head.parameters())
+        3423
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        *,
+        n_tabular: int = 0,
+        batch_norm: bool = True,
+        n_outputs: int = 3,
+        noise: float = 0.2,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        check_positive("TwoHeadRegressor", n_features=n_features, n_outputs=n_outputs)
+        if n_tabular < 0 or noise < 0:
+            raise ValueError(
+                f"TwoHeadRegressor needs `n_tabular >= 0` and `noise >= 0`, got {n_tabular} and "
+                f"{noise}; 0 leaves out the branch or the noise."
+            )
+        self.n_features, self.n_tabular, self.batch_norm = n_features, n_tabular, batch_norm
+        self.noise, self.generator = noise, generator
+        self.tabular = _layers((n_tabular, 500, 100)) if n_tabular else None
+        width = n_features + (100 if n_tabular else 0)
+        self.layers = nn.Sequential(
+            *_layers((width, 100, 20), batch_norm=batch_norm), nn.Linear(20, n_outputs)
+        )
+
+    def forward(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:
+        """Predictions `(K, n_outputs)` from features `(K, r)` and tabular ones `(K, t)`."""
+        check_rows(self, "features", features, self.n_features)
+        if (tabular is None) != (self.tabular is None):
+            raise ValueError(
+                f"TwoHeadRegressor needs {self.n_tabular} tabular features, got "
+                f"{'none' if tabular is None else tuple(tabular.shape)}; pass "
+                "`head(features, tabular)`, or set `n_tabular`."
+            )
+        if self.batch_norm:
+            check_batch_norm(self, len(features))
+        if self.tabular is not None and tabular is not None:
+            check_rows(self, "tabular features", tabular, self.n_tabular)
+            branch = self.tabular(tabular)
+            if self.training and self.noise:
+                branch = branch + self.noise * self._normal(branch)
+            features = torch.cat([features, branch], 1)
+        return self.layers(features)
+
+    def _normal(self, like: Tensor) -> Tensor:
+        if self.generator is None:
+            return torch.randn_like(like)
+        place = self.generator.device
+        drawn = torch.randn(like.shape, generator=self.generator, dtype=like.dtype, device=place)
+        return drawn.to(like.device)
+
+
+class QuantileHead(nn.Module):
+    """Three quantiles of a prediction, from the regressor without batch norm.
+
+    The published head for lung function, with outputs for the quantiles 0.2, 0.5 and 0.8
+    {cite}`usvyatsov2021cherry`. Nothing there keeps them in order; with `ordered=True` the outer
+    ones are the middle one minus and plus a positive number (softplus), with as many parameters.
+
+    Args:
+        n_features: Features of a train.
+        n_tabular: Tabular features, 0 for none.
+        ordered: Whether the quantiles can never cross.
+        noise: As in `TwoHeadRegressor`.
+        generator: As in `TwoHeadRegressor`.
+
+    Example:
+        >>> head = QuantileHead(10, ordered=True)
+        >>> low, middle, high = head(torch.rand(4, 10), torch.rand(4, 1)).unbind(1)
+        >>> bool((low <= middle).all() and (middle <= high).all())
+        True
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        *,
+        n_tabular: int = 1,
+        ordered: bool = False,
+        noise: float = 0.2,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.ordered = ordered
+        self.regressor = TwoHeadRegressor(
+            n_features, n_tabular=n_tabular, batch_norm=False, noise=noise, generator=generator
+        )
+
+    def forward(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:
+        """Quantiles `(K, 3)` from features `(K, r)` and tabular ones `(K, t)`."""
+        raw = self.regressor(features, tabular)
+        if not self.ordered:
+            return raw
+        below, middle, above = raw.unbind(1)
+        softplus = nn.functional.softplus
+        return torch.stack([middle - softplus(below), middle, middle + softplus(above)], 1)
+
+
+class Classifier(nn.Module):
+    """Scores of classes: layers of 2048, 1024 and 512 with batch norm.
+
+    Args:
+        n_features: Features of a train.
+        n_classes: Classes; the scores are logits, for `torch.nn.functional.cross_entropy`.
+
+    Raises:
+        ValueError: If a size is below 1, and, when called, if the features do not fit, or batch
+            norm sees a single sample.
+
+    Example:
+        >>> Classifier(10, 4)(torch.rand(5, 10)).shape
+        torch.Size([5, 4])
+    """
+
+    def __init__(self, n_features: int, n_classes: int):
+        super().__init__()
+        check_positive("Classifier", n_features=n_features, n_classes=n_classes)
+        self.n_features = n_features
+        self.layers = nn.Sequential(
+            *_layers((n_features, 2048, 1024, 512), batch_norm=True), nn.Linear(512, n_classes)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits `(K, n_classes)` from features `(K, r)`."""
+        check_rows(self, "features", features, self.n_features)
+        check_batch_norm(self, len(features))
+        return self.layers(features)
+
+
+def _layers(widths: tuple[int, ...], *, batch_norm: bool = False) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, behind in pairwise(widths):
+        layers.append(nn.Linear(before, behind))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(behind))
+        layers.append(nn.ReLU())
+    return nn.Sequential(*layers)

@@ -1,0 +1,7 @@
+"""What C-PIC is compared with: networks and features that read every voxel."""
+
+from cpic.nn.baselines._downsample import DownsampleCNN
+from cpic.nn.baselines._histogram import histogram_features
+from cpic.nn.baselines._resnet import ResNet, resnet34
+
+__all__ = ["DownsampleCNN", "ResNet", "histogram_features", "resnet34"]
