@@ -113,6 +113,15 @@ def test_damage_in_the_middle_needs_a_deep_look(brats):
     assert set(check_cohort(brats, deep=True).faults) == {name(3)}
 
 
+def test_a_slice_cut_by_a_little_needs_a_deep_look(osic):
+    folder = sorted((osic / "train").iterdir())[0]
+    file = sorted(folder.iterdir())[0]
+    file.write_bytes(file.read_bytes()[:-100])
+    assert folder.name not in check_cohort(osic).faults
+    (fault,) = check_cohort(osic, deep=True).faults[folder.name]
+    assert str(file) in fault
+
+
 @pytest.mark.parametrize("change", ["missing", "columns", "rows", "duplicate", "binary"])
 def test_tables_of_brats(brats, change):
     table = brats / TREE / "survival_info.csv"
