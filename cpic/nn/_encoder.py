@@ -18,7 +18,7 @@ from cpic.nn._checks import check_batch_norm, check_positive
 _LAYERS = {
     ("paper", 3): (((5, 3, 1), (15, 3, 1), (25, 3, 1)), 3),
     ("paper", 2): (((5, 5, 1), (15, 5, 1), (25, 5, 1)), 5),
-    # The first layer makes few, wide positions: 50 times fewer products a cube in 3-D.
+    # Few, wide positions behind the first layer: 22 times fewer products a cube in 3-D.
     ("fast", 3): (((16, 3, 3), (32, 3, 1)), 1),
     ("fast", 2): (((16, 5, 4), (32, 4, 1)), 1),
 }

@@ -70,11 +70,13 @@ def test_empty_cubes_are_encoded_once(generator):
     grid = Quantics((9, 9, 9), channels=4)
     encoder, batch = TinyEncoder(), volumes(generator, 2, (9, 9, 9))
     entries = VolumeEntries(batch, encoder, grid, padding="encode")
-    far = torch.cartesian_prod(*[torch.arange(12, 16)] * 3, torch.arange(4)).expand(2, -1, -1)
+    beside = torch.tensor([0, 5, 8, 15])
+    far = torch.cartesian_prod(torch.arange(10, 14), beside, beside, torch.arange(4))
+    far = torch.cat([far, far[:, [1, 2, 0, 3]]]).expand(2, -1, -1)
     values = entries(grid.sites(far))
     assert encoder.cubes == entries.encoded == 2
     nothing = encoder(torch.zeros(1, 1, 3, 3, 3))[0]
-    torch.testing.assert_close(values, nothing.repeat(64).expand(2, -1))
+    torch.testing.assert_close(values, nothing.repeat(128).expand(2, -1))
     zero = VolumeEntries(batch, TinyEncoder(), grid)
     assert (zero(grid.sites(far)) == 0).all()
     assert zero.encoded == 0
@@ -261,6 +263,18 @@ def test_bad_input_is_one_sentence(change, words):
     options = {"volumes": [ArrayVolume(torch.zeros(4, 4, 4))], "encoder": TinyEncoder(), **change}
     with pytest.raises(ValueError, match=words):
         VolumeEntries(options.pop("volumes"), options.pop("encoder"), **options)
+
+
+@pytest.mark.parametrize("remember", [False, True])
+def test_one_channel_and_no_multi_index(remember, generator):
+    batch, encoder = volumes(generator, 2, (5, 1, 3)), TinyEncoder(n_dims=1)
+    grid = Quantics((5, 1, 3))
+    entries = VolumeEntries(batch, encoder, grid, remember=remember)
+    assert entries(torch.zeros(2, 0, grid.n_sites, dtype=torch.int64)).shape == (2, 0)
+    every = all_points((5, 1, 3))
+    wanted = torch.stack([dense(volume, encoder, (5, 1, 3)).flatten() for volume in batch])
+    found = entries(grid.sites(every).expand(2, -1, -1))
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
 
 
 def test_bad_indices_are_one_sentence():
