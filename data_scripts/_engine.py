@@ -223,13 +223,10 @@ def _connected(scheduler: str | None, n_workers: int) -> Iterator[Client]:
         with client:
             yield client
         return
-    options = {
-        "distributed.scheduler.allowed-failures": _LOSSES,
-        # Small batched arrays are many times slower on several threads than on one.
-        "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": 1,
-    }
+    # Small batched arrays are many times slower on several threads than on one.
+    own = {"preload": [_DEAF], "env": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
     with (
-        dask.config.set(options),
+        dask.config.set({"distributed.scheduler.allowed-failures": _LOSSES}),
         LocalCluster(
             n_workers=max(1, n_workers),
             threads_per_worker=1,
@@ -238,7 +235,7 @@ def _connected(scheduler: str | None, n_workers: int) -> Iterator[Client]:
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
-            **({"preload": [_DEAF]} if n_workers else {}),
+            **(own if n_workers else {}),
         ) as cluster,
         Client(cluster) as client,
     ):

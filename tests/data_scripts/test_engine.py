@@ -20,7 +20,8 @@ def run(function, patients, *, scheduler=None, workers=None, **options):
         return engine.map(function, patients, **options)
 
 
-def test_two_processes_give_what_one_gives():
+def test_two_processes_give_what_one_gives(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     patients = {f"p{k}": (k / 7,) for k in range(8)}
     report = run(jobs.square, patients, workers=2)
     squares = {name: value for name, (value, _, _) in report.results.items()}
