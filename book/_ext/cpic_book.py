@@ -80,12 +80,16 @@ def to_rst(line: str) -> str:
     '``n`` rows of :math:`A` :cite:`goreinov2010how`'
     >>> to_rst("shape (K, *sizes), `*b`, *much*, **more**")
     'shape (K, \\\\*sizes), ``*b``, *much*, **more**'
+    >>> to_rst("at most |K| of `|x|`")
+    'at most \\\\|K\\\\| of ``|x|``'
     """
     line = MATH.sub(r":math:`\1`", line)
     line = ROLE.sub(r":\1:\2", line)
     parts = LITERAL.split(CODE.sub(r"``\1``", line))
-    # A lone star, as in (*sizes, c), would begin emphasis that never ends.
-    return "".join(part if i % 2 else part.replace("*", r"\*") for i, part in enumerate(parts))
+    # A lone star, as in (*sizes, c), would begin emphasis that never ends, and |x| a substitution.
+    return "".join(
+        part if i % 2 else re.sub(r"[*|]", r"\\\g<0>", part) for i, part in enumerate(parts)
+    )
 
 
 def translate_docstring(app, what, name, obj, options, lines):
