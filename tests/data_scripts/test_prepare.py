@@ -14,6 +14,7 @@ import _engine
 import prepare
 import pytest
 import torch
+from filelock import FileLock
 
 from cpic import data
 from cpic._errors import CacheError, CohortError
@@ -94,15 +95,23 @@ def test_a_worker_killed_in_the_middle_changes_nothing(brats_made, alone, tmp_pa
 def test_stopped_by_ctrl_c_and_gone_on_with(brats_made, alone, tmp_path):
     """All processes of the group get the signal, as from a terminal."""
     cache = tmp_path / "c"
+    last = sorted(alone.glob("brats2020/*.zarr"))[-1]
+    (cache / ".locks").mkdir(parents=True)
     command = [sys.executable, str(SCRIPTS / "prepare.py"), str(brats_made), str(cache)]
     command += ["--shape", str(list(SHAPE)), "--upsample", "2", "--workers", "1"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    while not list(cache.glob("brats2020/*.zarr")) and process.poll() is None:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    # The last patient waits for its lock, so that the run cannot be over before the signal.
+    with FileLock(cache / ".locks" / f"{last.stem}.lock"):
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        while not list(cache.glob("brats2020/*.zarr")) and process.poll() is None:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "What is finished is kept; the same command goes on." in errors
     assert "Traceback" not in errors
