@@ -8,13 +8,11 @@ is reported and the others go on, also where it takes its worker process down wi
 import contextlib
 import dataclasses
 import itertools
-import json
 import logging
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import dask
@@ -240,15 +238,6 @@ def _connected(scheduler: str | None, n_workers: int) -> Iterator[Client]:
         Client(cluster) as client,
     ):
         yield client
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """The whole file or none of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def call(main: Callable[..., int | None]) -> NoReturn:

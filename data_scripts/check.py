@@ -13,6 +13,7 @@ from typing import Literal
 import _engine
 
 from cpic.data.cohorts import check_cohort
+from cpic.data.cohorts._cache import write_json
 from cpic.data.cohorts._patient import PatientCheck
 
 
@@ -50,7 +51,7 @@ def main(
     found = check_cohort(root, kind=kind, deep=deep, run=run)
     print(found)
     if json:
-        _engine.write_json(json, found.to_json())
+        write_json(Path(json), found.to_json())
     return int(not found.ok)
 
 

@@ -17,6 +17,7 @@ import _engine
 
 from cpic._errors import CacheError, CohortError
 from cpic.data.cohorts import Cohort, Converted, Prepared, prepare, read_brats
+from cpic.data.cohorts._cache import write_json
 from cpic.data.cohorts._check import find_kind
 from cpic.data.resample import upsample
 
@@ -91,7 +92,7 @@ def main(
             for name in stores
         }
         report = {"done": table, "failed": failed, "left_out": left_out, "seconds": total}
-        _engine.write_json(json, report)
+        write_json(Path(json), report)
     return int(bool(failed))
 
 

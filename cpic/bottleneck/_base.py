@@ -1,5 +1,6 @@
 """What all bottlenecks share: entries in, K trains out."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -55,9 +56,7 @@ class Bottleneck(torch.nn.Module, ABC):
 
     def read_all(self, entries: Entries, max_entries: int) -> Tensor:
         """All entries `(K, prod(sizes))` in one call."""
-        count = self.n_trains
-        for size in self.sizes:
-            count *= size
+        count = self.n_trains * math.prod(self.sizes)
         if count > max_entries:
             raise ValueError(
                 f"{type(self).__name__} reads every entry, at most {max_entries}, got {count}; "

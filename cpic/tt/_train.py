@@ -11,6 +11,7 @@ Shapes: `K` trains, `d` sites, `size` of a site, `l` and `r` the ranks to its le
 References: {cite}`oseledets2011tt`.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -97,9 +98,7 @@ class TensorTrain:
 
     def full(self, *, max_entries: int = _FULL_LIMIT) -> Tensor:
         """The dense tensors `(K, *sizes)`; a `ValueError` above `max_entries` numbers."""
-        count = self.n_trains
-        for size in self.sizes:
-            count *= size
+        count = self.n_trains * math.prod(self.sizes)
         if count > max_entries:
             raise ValueError(
                 f"full needs at most {max_entries} entries, got {count}; read single ones with "

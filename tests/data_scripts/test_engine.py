@@ -9,6 +9,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from cpic._errors import CacheError
+from cpic.data.cohorts._cache import write_json
 
 from . import jobs
 
@@ -49,7 +50,7 @@ def test_failures_are_collected_and_the_rest_goes_on(tmp_path):
     lines = str(report).splitlines()
     assert lines[0].startswith("6 patients: 2 done, 4 failed, ")
     assert lines[3].split("  ", 1) == ["p1", "     1 is odd; choose another."]
-    _engine.write_json(tmp_path / "new" / "report.json", report.failed)
+    write_json(tmp_path / "new" / "report.json", report.failed)
     assert json.loads((tmp_path / "new" / "report.json").read_text()) == report.failed
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["report.json"]
 
