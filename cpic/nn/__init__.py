@@ -1,17 +1,24 @@
-"""Networks around the trains: encoders before them, heads behind them."""
+"""Networks around the trains: encoders before them, heads behind them, and the whole model."""
 
+from cpic.nn._components import Components
 from cpic.nn._core_heads import CoreHead, CorePredictor
+from cpic.nn._cpic import CPIC, Counts
 from cpic.nn._encoder import CubeEncoder, PatchEncoder
 from cpic.nn._entries import VolumeEntries
 from cpic.nn._heads import Classifier, QuantileHead, TwoHeadRegressor
+from cpic.nn._memory import SetMemory
 
 __all__ = [
+    "CPIC",
     "Classifier",
+    "Components",
     "CoreHead",
     "CorePredictor",
+    "Counts",
     "CubeEncoder",
     "PatchEncoder",
     "QuantileHead",
+    "SetMemory",
     "TwoHeadRegressor",
     "VolumeEntries",
 ]

@@ -1,0 +1,132 @@
+r"""Features of trains in a basis that settles.
+
+The basis of TT-PCA follows the trains at first, while they change most, and is kept then: a head
+learns nothing from features whose meaning changes under it. The features are centred and divided
+by their spread, since the first component, the mean of the volumes, is far larger than what tells
+them apart.
+
+Shapes: `K` trains, `r` features.
+References: {cite}`usvyatsov2021cherry`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpic.project import Basis, gather, project, update
+from cpic.tt import TensorTrain
+
+
+class Components(nn.Module):
+    """Centred and scaled features `(K, r)` of K trains.
+
+    Args:
+        rank: Number of features.
+        follow: Training steps in which the basis follows the trains; None follows for ever.
+        refresh: Steps from one update of the basis to the next.
+        forgetting: As in `cpic.project.update`.
+        gradient: As in `cpic.project.project`.
+        max_rank: Bound on the ranks of the basis.
+        momentum: Share of the new batch in mean and spread of the features.
+
+    Attributes:
+        basis: The basis, or None before the first batch.
+        steps: Training steps so far.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(
+        self,
+        rank: int,
+        *,
+        follow: int | None = 60,
+        refresh: int = 4,
+        forgetting: float = 0.9,
+        gradient: str = "detached",
+        max_rank: int | None = None,
+        momentum: float = 0.1,
+    ):
+        super().__init__()
+        self.rank, self.follow, self.refresh = rank, follow, refresh
+        self.forgetting, self.gradient, self.max_rank = forgetting, gradient, max_rank
+        self.momentum, self.steps = momentum, 0
+        self.basis: Basis | None = None
+        self.register_buffer("mean", torch.zeros(rank, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(rank, dtype=torch.float64))
+
+    def forward(self, trains: TensorTrain) -> Tensor:
+        """Features of K trains; in training mode the basis and the spread follow them."""
+        if not self.training:
+            return self._scaled(self._known().features(trains))
+        raw = self._followed(trains)
+        # All processes see the same basis and spread.
+        everyone = gather(TensorTrain([raw.detach()[:, None, :, None]])).cores[0].flatten(1)
+        mean, variance = everyone.mean(0), everyone.var(0, correction=0)
+        share = max(self.momentum, 1 / (self.steps + 1))
+        self.mean.lerp_(mean.to(self.mean), share)
+        self.variance.lerp_(variance.to(self.variance), share)
+        self.steps += 1
+        return self._scaled(raw)
+
+    def _followed(self, trains: TensorTrain) -> Tensor:
+        due = self.follow is None or self.steps < self.follow
+        if self.basis is not None and not (due and self.steps % self.refresh == 0):
+            return self.basis.features(trains)
+        everyone = gather(trains.detach()) if self.gradient == "detached" else trains
+        options = {"gradient": self.gradient, "max_rank": self.max_rank}
+        if self.basis is None:
+            found = project(everyone, self.rank, **options)
+            self._check_first(found.basis, everyone)
+        else:
+            found = update(self.basis, everyone, forgetting=self.forgetting, **options)
+        self.basis = found.basis
+        return found.features if everyone is trains else self.basis.features(trains)
+
+    def _check_first(self, basis: Basis, trains: TensorTrain) -> None:
+        if basis.n_filled == 0:
+            raise ValueError(
+                f"Components needs trains that are not all zero, got {trains.n_trains} zero ones; "
+                "check that the volumes are not empty."
+            )
+        if trains.n_trains < self.rank:
+            raise ValueError(
+                f"Components needs a first batch of at least {self.rank} samples for {self.rank} "
+                f"features, got {trains.n_trains}; raise the batch size or lower the rank."
+            )
+
+    def _scaled(self, raw: Tensor) -> Tensor:
+        # Empty components stay zero.
+        floor = 1e-12 * self.variance.max() + torch.finfo(self.variance.dtype).tiny
+        scale = self.variance.clamp_min(floor).rsqrt()
+        return (raw - self.mean.to(raw)) * scale.to(raw)
+
+    def _known(self) -> Basis:
+        if self.basis is None:
+            raise ValueError(
+                "Components needs a basis, got none; train the model or load a checkpoint first."
+            )
+        return self.basis
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Basis and step, as plain tensors."""
+        basis = self.basis
+        if basis is None:
+            return {"steps": self.steps}
+        return {"steps": self.steps, "cores": list(basis.cores), "factor": basis.factor}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on where `get_extra_state` was."""
+        self.steps = int(state["steps"])
+        self.basis = Basis(state["cores"], state["factor"]) if "cores" in state else None
+        self._apply(lambda tensor: tensor.to(self.mean.device))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Components":
+        super()._apply(fn, recurse)
+        # The spread of features in float64 is kept in it, whatever the head computes in.
+        self.mean, self.variance = self.mean.double(), self.variance.double()
+        if self.basis is not None:
+            self.basis = self.basis.to(fn(torch.empty(0)).device)
+        return self

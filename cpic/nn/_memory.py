@@ -1,0 +1,110 @@
+r"""Remember, volume by volume, where a cross-approximation reads.
+
+The index sets of a volume change little from one visit to the next. So the next half-sweep of a
+volume begins where its last one ended, a whole epoch ago, and one is enough.
+
+Shapes: `K` volumes of a call, `N` volumes remembered, `d` sites.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cpic.tt import IndexSets
+
+Towards = Literal["right", "left"]
+
+
+class SetMemory(nn.Module):
+    """Index sets by name.
+
+    A name that was never stored begins with the sets stored last, of another volume: those of
+    one cohort look alike. The very first ones are random.
+
+    Args:
+        sizes: Sizes of the modes.
+        rank: Bound on the ranks.
+        generator: Draws the first sets.
+    """
+
+    def __init__(self, sizes: Sequence[int], rank: int, *, generator: torch.Generator):
+        super().__init__()
+        first = IndexSets.random(sizes, rank, generator=generator)
+        self.sizes, self.ranks = first.sizes, first.ranks
+        self.slots: dict[str, int] = {}
+        self._start = 0
+        # One row a name, behind a first one for names never seen.
+        self._left, self._right = list(first.left), list(first.right)
+        self._visits = torch.zeros(1, dtype=torch.int64)
+
+    def visits(self, names: Sequence[str]) -> Tensor:
+        """How often each name was stored, int64 `(K,)`."""
+        known = torch.tensor([name in self.slots for name in names])
+        return self._visits[self._rows(names)] * known
+
+    def get(self, names: Sequence[str]) -> IndexSets:
+        """Sets of K names."""
+        rows = self._rows(names).to(self._left[0].device)
+        return IndexSets(
+            self.sizes, *(tuple(part[rows] for part in side) for side in (self._left, self._right))
+        )
+
+    def put(self, names: Sequence[str], sets: IndexSets) -> None:
+        """Keep the sets of K names, and count a visit of each."""
+        fresh = [name for name in names if name not in self.slots]
+        if fresh:
+            self.slots.update({name: len(self._visits) + k for k, name in enumerate(fresh)})
+            more = torch.zeros(len(fresh), dtype=torch.int64)
+            self._visits = torch.cat([self._visits, more])
+            for side in (self._left, self._right):
+                side[:] = [torch.cat([p, p[:1].expand(len(fresh), -1, -1)]) for p in side]
+        rows = self._rows(names)
+        self._visits[rows] += 1
+        self._start = int(rows[0])
+        for side, parts in ((self._left, sets.left), (self._right, sets.right)):
+            for kept, part in zip(side, parts, strict=True):
+                kept[rows.to(kept.device)] = part.to(kept.device)
+
+    def towards(self, names: Sequence[str]) -> Towards:
+        """The direction that most of the names are due for: they turn round at every visit."""
+        odd = (self.visits(names) % 2).double().mean()
+        return "left" if odd > 0.5 else "right"
+
+    def _rows(self, names: Sequence[str]) -> Tensor:
+        return torch.tensor([self.slots.get(name, self._start) for name in names])
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint holds: names, their sets and visits, as plain tensors."""
+        sides = {"left": list(self._left), "right": list(self._right)}
+        # Copies, since `put` writes in place.
+        sides = {side: [part.clone() for part in parts] for side, parts in sides.items()}
+        state = {"names": list(self.slots), "visits": self._visits.clone(), "start": self._start}
+        return {"sizes": list(self.sizes), **state, **sides}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on where `get_extra_state` was.
+
+        Raises:
+            ValueError: If the sets are of other sizes or ranks.
+        """
+        ranks = (*(part.shape[1] for part in state["left"]), 1)
+        if (tuple(state["sizes"]), ranks) != (self.sizes, self.ranks):
+            raise ValueError(
+                f"SetMemory needs sets of sizes {self.sizes} and ranks {self.ranks}, got sizes "
+                f"{tuple(state['sizes'])} and ranks {ranks}; make the model with the shape, rank "
+                "and order of the checkpoint."
+            )
+        device = self._left[0].device
+        self.slots = {name: k for k, name in enumerate(state["names"], start=1)}
+        self._visits, self._start = state["visits"].clone(), int(state["start"])
+        self._left = [part.to(device, copy=True) for part in state["left"]]
+        self._right = [part.to(device, copy=True) for part in state["right"]]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "SetMemory":
+        super()._apply(fn, recurse)
+        device = fn(torch.empty(0)).device
+        self._left = [part.to(device) for part in self._left]
+        self._right = [part.to(device) for part in self._right]
+        return self

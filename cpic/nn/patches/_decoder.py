@@ -1,0 +1,79 @@
+r"""Turn a patch of a latent volume into numbers at its centre.
+
+Shapes: `n` patches, `w` their width, `D` axes, `n_dims` numbers at a latent position.
+References: {cite}`usvyatsov2021cherry`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from cpic.nn._checks import check_batch_norm, check_positive
+
+
+class PatchDecoder(nn.Module):
+    """Dense layers over a flattened latent patch, the twin of `cpic.nn.PatchEncoder`.
+
+    Two hidden layers, each with batch norm and ReLU, and a linear one behind: values of the
+    volume at the centre of the patch, or scores of classes {cite}`usvyatsov2021cherry`.
+    Differentiable in the patches and the parameters. In training mode what a patch becomes
+    depends on the other patches of a call.
+
+    Args:
+        n_outputs: Numbers at a position: contrasts, or classes.
+        n_dims: Numbers at a latent position, those of the encoder.
+        width: Positions along each axis of a patch, odd.
+        n_axes: 3 for volumes, 2 for images.
+        hidden: Width of the hidden layers.
+        precision: Number type of the parameters and the outputs. Patches of any type are
+            converted to it.
+
+    Raises:
+        ValueError: If a size does not fit, and, when called, if the patches have another shape,
+            or there is one alone in training mode.
+
+    Example:
+        >>> decoder = PatchDecoder(2, n_dims=4, width=5)
+        >>> decoder(torch.rand(7, 5, 5, 5, 4)).shape
+        torch.Size([7, 2])
+        >>> sum(p.numel() for p in decoder.parameters())
+        195586
+    """
+
+    def __init__(
+        self,
+        n_outputs: int = 1,
+        *,
+        n_dims: int = 16,
+        width: int = 5,
+        n_axes: int = 3,
+        hidden: int = 256,
+        precision: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        sizes = {"n_outputs": n_outputs, "n_dims": n_dims, "width": width, "hidden": hidden}
+        check_positive("PatchDecoder", **sizes, n_axes=n_axes)
+        if width % 2 == 0:
+            raise ValueError(
+                f"PatchDecoder needs an odd `width`, got {width}; a patch has its position in its "
+                "middle."
+            )
+        self.n_outputs, self.n_dims, self.width, self.n_axes = n_outputs, n_dims, width, n_axes
+        layers: list[nn.Module] = []
+        before = n_dims * width**n_axes
+        self.n_inputs = before
+        for _ in range(2):
+            layers += [nn.Linear(before, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
+            before = hidden
+        self.layers = nn.Sequential(*layers, nn.Linear(before, n_outputs)).to(precision)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Numbers `(n, n_outputs)` of patches `(n, w, ..., w, n_dims)`, flattened or not."""
+        flat = patches.flatten(1) if patches.ndim > 1 else patches
+        if flat.ndim != 2 or flat.shape[1] != self.n_inputs:
+            raise ValueError(
+                f"PatchDecoder needs patches of {self.n_inputs} numbers, {self.width} positions "
+                f"along {self.n_axes} axes with {self.n_dims} each, got {tuple(patches.shape)}; "
+                f"read them with `grid.patches(train, centres, width={self.width})`."
+            )
+        check_batch_norm(self, len(flat))
+        return self.layers(flat.to(next(self.parameters()).dtype))
