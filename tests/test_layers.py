@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "project": {"_errors", "linalg", "tt"},
     "nn": {"_errors", "linalg", "tt", "bottleneck", "project"},
     "data": {"_errors"},
+    "train": {"_errors", "linalg", "tt", "bottleneck", "project", "nn", "data"},
     "show": {"_errors", "linalg", "tt", "bottleneck", "project", "data"},
     "run": None,
     "cli": None,

@@ -1,0 +1,125 @@
+"""The cohort a run learns from: read from a folder, or generated in the user's cache."""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from cpic._errors import CohortError
+from cpic.data import cohorts, synthetic
+
+Task = Literal["brats", "osic"]
+_log = logging.getLogger(__name__)
+# As many patients as the published cohorts have, the one who was still alive included.
+_PATIENTS = {"brats": 236, "osic": 176}
+# Finer scans are made from these by splines, as they were for the published runs.
+_FINEST = {"brats": (256, 256, 256), "osic": (64, 512, 512)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """Converted scans and where they come from.
+
+    Attributes:
+        prepared: the converted cohort.
+        root: folder of the originals.
+        generated: whether the cohort was made by this package.
+        best_error: error that no model can beat, in the unit of the task's metric; None for a
+            cohort that was not generated.
+    """
+
+    prepared: cohorts.Prepared
+    root: Path
+    generated: bool
+    best_error: float | None
+
+
+def user_cache(cache: str | os.PathLike | None) -> Path:
+    """The folder for generated and converted scans; None is that of the user."""
+    if cache is not None:
+        return Path(cache)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cpic"
+
+
+def load_source(
+    task: Task,
+    *,
+    root: str | os.PathLike | None,
+    cache: str | os.PathLike | None,
+    resolution: Sequence[int],
+    contrasts: Sequence[str] = ("t1",),
+    intensity: cohorts._prepare.Intensity = "none",
+    patients: int | None = None,
+    seed: int = 42,
+) -> Source:
+    """Read or generate a cohort, and convert its scans once.
+
+    Args:
+        task: "brats" or "osic".
+        root: folder of the published tree; None makes the semi-synthetic cohort of this package
+            in the cache, at this resolution, or takes it from there.
+        cache: folder for everything that is written; None is the user's cache folder.
+        resolution: grid all scans are brought to.
+        contrasts: of BraTS, what the channels are.
+        intensity: as in `cpic.data.cohorts.Conversion`.
+        patients: the first so many only; without root, how many to make.
+        seed: of the generated cohort.
+
+    Raises:
+        CohortError: if the cohort cannot be used.
+    """
+    place = user_cache(cache)
+    if patients is not None and patients < 1:
+        raise CohortError(f"a run needs `patients` of at least 1, or None for all, got {patients}.")
+    made = None
+    if root is None:
+        made = _generate(task, place, tuple(resolution), patients, seed)
+    found = Path(root) if root is not None else made
+    assert found is not None
+    if task == "brats":
+        cohort = cohorts.read_brats(found, contrasts=contrasts)
+    else:
+        cohort = cohorts.read_osic(found)
+    if patients is not None:
+        cohort = cohort.subset(list(cohort.patients)[:patients])
+    prepared = cohorts.prepare(
+        cohort, cache=place / "prepared", shape=tuple(resolution), intensity=intensity
+    )
+    _report(prepared, found)
+    best = synthetic.best_error(made) if made is not None else None
+    return Source(prepared, found, made is not None, best)
+
+
+def _generate(
+    task: Task, cache: Path, resolution: tuple[int, ...], patients: int | None, seed: int
+) -> Path:
+    """Make the patients that are not there yet; the folder that holds them."""
+    if len(resolution) != 3:
+        raise CohortError(f"a run needs a resolution of three sizes, got {resolution}.")
+    wanted = patients or _PATIENTS[task]
+    low = (24, 24, 24) if task == "brats" else (8, 24, 24)
+    shape = tuple(
+        min(max(n, least), most)
+        for n, least, most in zip(resolution, low, _FINEST[task], strict=True)
+    )
+    # One folder for each number of patients, so that its best error is that of the run.
+    folder = cache / "generated" / f"{task}-{'x'.join(map(str, shape))}-n{wanted}-seed{seed}"
+    _log.info(
+        "no root is given: the run uses a semi-synthetic cohort of %d patients at %s voxels, made "
+        "by this package in %s; its numbers say nothing about real patients.",
+        wanted,
+        "x".join(map(str, shape)),
+        folder,
+    )
+    make = synthetic.make_brats_like if task == "brats" else synthetic.make_osic_like
+    make(folder, n_patients=wanted, shape=shape, seed=seed)  # type: ignore[arg-type]
+    return folder
+
+
+def _report(prepared: cohorts.Prepared, root: Path) -> None:
+    cohort = prepared.cohort
+    _log.info("%r from %s", cohort, root)
+    for patient, reason in cohort.skipped.items():
+        _log.warning("left out: %s: %s", patient, reason)
