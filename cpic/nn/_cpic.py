@@ -16,6 +16,7 @@ from cpic.nn._components import Components
 from cpic.nn._entries import Readable, VolumeEntries
 from cpic.nn._memory import SetMemory
 from cpic.tt import IndexSets, Quantics, TensorTrain, interpolate
+from cpic.tt._interpolate import Solver
 
 
 class Counts(NamedTuple):
@@ -90,7 +91,7 @@ class CPIC(nn.Module):
         select: int = 1,
         padding: Literal["zero", "encode"] = "zero",
         chunk: int | None = None,
-        solver: Literal["solve", "qr", "ridge", "cvxpylayers"] = "solve",
+        solver: Solver = "solve",
         components: dict[str, Any] | None = None,
         generator: torch.Generator,
     ):
@@ -103,7 +104,8 @@ class CPIC(nn.Module):
             )
         self.encoder, self.head = encoder, head
         self.shape, self.contrasts, self.rank, self.by = tuple(shape), contrasts, rank, by
-        self.looks, self.select, self.solver = looks, select, solver
+        self.looks, self.select = looks, select
+        self.solver: Solver = solver
         self.padding: Literal["zero", "encode"] = padding
         self.chunk, self.generator = chunk, generator
         self.grid = Quantics(self.shape, channels=n_dims, order=order) if quantics else None
