@@ -16,7 +16,7 @@ def loaded_after(statement):
 
 def test_core_loads_nothing_heavy():
     core = "cpic, cpic.linalg, cpic.tt, cpic.bottleneck, cpic.project"
-    networks = "cpic.nn, cpic.nn.baselines, cpic.nn.metrics"
+    networks = "cpic.nn, cpic.nn.baselines, cpic.nn.metrics, cpic.nn.patches"
     assert loaded_after(f"import {core}, {networks}") == []
 
 

@@ -87,6 +87,7 @@ def test_page_has_its_card_and_buttons(site, name):
         "nn",
         "nn.baselines",
         "nn.metrics",
+        "nn.patches",
         "data",
         "data.cohorts",
         "data.resample",

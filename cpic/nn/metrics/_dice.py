@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Dice:
-    """Dice coefficient of every class over all positions that were added {cite}`menze2015multimodal`.
+    """Dice coefficient of every class, over all positions added {cite}`menze2015multimodal`.
 
     Counts of several processes are added: `a + b`.
 
@@ -72,7 +72,8 @@ class Dice:
         return result
 
     def __repr__(self) -> str:
-        return f"Dice({[round(x, 4) for x in self.value.tolist()]}, {int(self.counts[1].sum())} at)"
+        values = [round(value, 4) for value in self.value.tolist()]
+        return f"Dice({values}, {int(self.counts[1].sum())} positions)"
 
     def _check(self, predictions: Tensor, target: Tensor, wanted: tuple[int, ...]) -> None:
         if tuple(predictions.shape) != wanted or target.is_floating_point():

@@ -1,0 +1,93 @@
+r"""Volumes rebuilt from their latent trains.
+
+Shapes: `K` volumes, `n` positions, `D` axes, `c` contrasts.
+References: {cite}`usvyatsov2021cherry`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cpic.nn.patches._model import PatchModel, Sampled
+from cpic.nn.patches._positions import Watched, read_and_random
+from cpic.tt import TensorTrain
+
+
+class Autoencoder(PatchModel):
+    """Volumes through the bottleneck of a train and back {cite}`usvyatsov2021cherry`.
+
+    The decoder returns the grey values at a position, one a contrast. It is trained at the
+    positions that the cross-approximation reads and at as many uniform ones: the former cost
+    nothing more to read, but they gather where the encoder makes large pivots.
+
+    Takes the arguments of `PatchModel`. The values of the volumes should be of the size of 1.
+
+    Raises:
+        ValueError: As `PatchModel`, or if the decoder does not have one output a contrast.
+
+    Example:
+        >>> from cpic.data import ArrayVolume
+        >>> from cpic.nn import CubeEncoder
+        >>> from cpic.nn.patches import PatchDecoder
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> volume = ArrayVolume(torch.rand(16, 16, 16, generator=generator))
+        >>> model = Autoencoder(CubeEncoder(4), PatchDecoder(n_dims=4, width=3),
+        ...                     shape=(16, 16, 16), rank=4, generator=generator)
+        >>> model.loss([volume], ["a"], generator=generator).backward()
+        >>> train = model.eval().compress([volume], ["a"])
+        >>> model.slice(train, axis=2, at=8).shape
+        torch.Size([1, 16, 16])
+    """
+
+    def _check_decoder(self) -> None:
+        contrasts = self.latent.contrasts
+        if self.decoder.n_outputs != contrasts:
+            raise ValueError(
+                f"Autoencoder needs a decoder with {contrasts} outputs, one a contrast, got "
+                f"{self.decoder.n_outputs}; set its `n_outputs`."
+            )
+
+    def loss(
+        self, volumes: Sequence[Sampled], names: Sequence[str], *, generator: torch.Generator
+    ) -> Tensor:
+        """Mean squared error at the positions that are read and as many uniform ones.
+
+        Args:
+            volumes: K volumes.
+            names: A name for each, as in `compress`.
+            generator: Draws the uniform positions.
+
+        Returns:
+            A scalar, with gradient.
+        """
+        watched = [Watched(volume) for volume in volumes]
+        trains = self.compress(watched, names)
+        positions = read_and_random(watched, generator=generator)
+        pairs = zip(volumes, positions, strict=True)
+        values = torch.stack([volume.voxels(at) for volume, at in pairs])
+        found = self.decode(trains, positions.to(trains.device))
+        return (found - values.to(found).view_as(found)).square().mean()
+
+    def rebuild(self, trains: TensorTrain, positions: Tensor, *, batch: int = 2**13) -> Tensor:
+        """Values at any positions, without gradient, whatever mode the model is in.
+
+        Args:
+            trains: K latent trains, from `compress`.
+            positions: Int64 `(K, n, D)`.
+            batch: Positions decoded at a time.
+
+        Returns:
+            Values `(K, n)`, with contrasts behind if there are several.
+        """
+        values = self.decode_all(trains, positions, batch=batch)
+        return values[..., 0] if values.shape[-1] == 1 else values
+
+    def slice(self, trains: TensorTrain, *, axis: int, at: int, batch: int = 2**13) -> Tensor:
+        """Values of the slice at coordinate `at` along `axis`.
+
+        Returns:
+            `(K, *plane)`, with contrasts behind if there are several.
+        """
+        values = self.plane(trains, axis, at, batch)
+        return values[..., 0] if values.shape[-1] == 1 else values

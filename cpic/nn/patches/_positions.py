@@ -1,0 +1,187 @@
+r"""Choose the positions at which a decoder is trained.
+
+Shapes: `K` volumes of a batch, `V` of a cohort, `n` positions, `D` axes, `C` classes.
+References: {cite}`usvyatsov2021cherry`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cpic.nn._checks import check_positive
+from cpic.nn.patches._model import Sampled
+
+
+class Watched:
+    """A volume that remembers the positions of the cubes that were read."""
+
+    def __init__(self, volume: Sampled):
+        self.volume, self.shape, self.channels = volume, tuple(volume.shape), volume.channels
+        self.centres: list[Tensor] = []
+
+    def cubes(self, centres: Tensor, *, size: int) -> Tensor:
+        """As of the volume."""
+        self.centres.append(centres)
+        return self.volume.cubes(centres, size=size)
+
+    def read_at(self) -> Tensor:
+        """Distinct positions within the shape, `(m, D)`, in order."""
+        none = torch.zeros(0, len(self.shape), dtype=torch.int64)
+        centres = torch.cat([none, *self.centres])
+        inside = ((centres >= 0) & (centres < torch.tensor(self.shape))).all(1)
+        return _coords(_keys(centres[inside], self.shape).unique(), self.shape)
+
+
+def read_and_random(watched: Sequence[Watched], *, generator: torch.Generator) -> Tensor:
+    """Positions that were read, and at least as many uniform ones, `(K, n, D)`.
+
+    Where fewer positions of a volume were read than of another, uniform ones take their place.
+    """
+    read = [volume.read_at() for volume in watched]
+    most = max(1, *(len(positions) for positions in read))
+    shape = watched[0].shape
+    drawn = torch.rand(len(read), 2 * most, len(shape), generator=generator, dtype=torch.float64)
+    positions = (drawn * torch.tensor(shape)).long()
+    for row, found in zip(positions, read, strict=True):
+        row[: len(found)] = found
+    return positions
+
+
+def class_of(values: Tensor, *, labels: Sequence[int] = (0, 1, 2, 4)) -> Tensor:
+    """Classes of labels: the place of each in `labels`.
+
+    Args:
+        values: Labels, of any shape and type.
+        labels: The labels there are, in rising order; those of BraTS by default
+            {cite}`menze2015multimodal`.
+
+    Returns:
+        Classes, int64, of the shape of `values`.
+
+    Raises:
+        ValueError: If a value is none of the labels.
+
+    Example:
+        >>> class_of(torch.tensor([0, 4, 2]))
+        tensor([0, 3, 2])
+    """
+    known = torch.tensor(_checked(labels), device=values.device)
+    whole = values.long()
+    classes = torch.searchsorted(known, whole).clamp_max(len(known) - 1)
+    wrong = (known[classes] != whole) | (whole != values)
+    if wrong.any():
+        raise ValueError(
+            f"class_of needs values that are one of the labels {tuple(labels)}, got "
+            f"{values[wrong][0].item()} among others; pass the labels of the files."
+        )
+    return classes
+
+
+class BalancedPositions:
+    """Positions of labelled volumes, as many of each class.
+
+    A tumour takes a few of a hundred voxels, and a network that sees positions as they come learns
+    to say "none". Each volume of labels is read once, whole; of each class up to `most` random
+    positions are kept.
+
+    Args:
+        volumes: V volumes of labels, of one shape and with one channel each.
+        labels: As in `class_of`.
+        most: Positions of a class and volume to keep.
+        generator: Chooses these.
+
+    Attributes:
+        counts: Voxels of each class in each volume, int64 `(V, C)`.
+
+    Raises:
+        ValueError: If shapes differ or a label is unknown.
+
+    Example:
+        >>> from cpic.data import ArrayVolume
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> seg = torch.zeros(8, 8, 8, dtype=torch.uint8)
+        >>> seg[2:4, 3, 3] = 4
+        >>> positions = BalancedPositions([ArrayVolume(seg)], generator=generator)
+        >>> where, classes = positions.draw(torch.tensor([0]), 6, generator=generator)
+        >>> where.shape, classes
+        (torch.Size([1, 6, 3]), tensor([[0, 3, 0, 3, 0, 3]]))
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[Sampled],
+        *,
+        labels: Sequence[int] = (0, 1, 2, 4),
+        most: int = 2**16,
+        generator: torch.Generator,
+    ):
+        check_positive("BalancedPositions", most=most)
+        kinds = {(tuple(volume.shape), volume.channels) for volume in volumes}
+        if len(kinds) != 1 or next(iter(kinds))[1] != 1:
+            raise ValueError(
+                "BalancedPositions needs one or more volumes of one shape with a single channel, "
+                f"got {sorted(kinds) or 'none'}."
+            )
+        self.shape, self.labels = next(iter(kinds))[0], _checked(labels)
+        every = torch.arange(math.prod(self.shape))
+        kept, counts = [], []
+        for volume in volumes:
+            classes = class_of(volume.voxels(_coords(every, self.shape)), labels=self.labels)
+            for k in range(len(self.labels)):
+                places = (classes == k).nonzero()[:, 0]
+                counts.append(len(places))
+                if len(places) > most:
+                    places = places[torch.randperm(len(places), generator=generator)[:most]]
+                kept.append(places)
+        self.counts = torch.tensor(counts).view(len(volumes), -1)
+        self._kept = torch.tensor([len(places) for places in kept]).view_as(self.counts)
+        self._places = torch.cat(kept)
+        self._first = self._kept.flatten().cumsum(0).view_as(self._kept) - self._kept
+
+    def draw(self, rows: Tensor, n: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random positions of some volumes, the classes of each in turn.
+
+        A class that a volume does not have is left out there.
+
+        Args:
+            rows: Which volumes, int64 `(K,)`.
+            n: Positions of each.
+            generator: Chooses them, with repetition.
+
+        Returns:
+            Int64 positions `(K, n, D)` and their classes `(K, n)`.
+        """
+        kept = self._kept[rows]
+        # Classes that are there come first, and take turns.
+        present = (kept == 0).long().argsort(dim=1, stable=True)
+        turn = torch.arange(n) % (kept > 0).sum(1, keepdim=True)
+        classes = present.gather(1, turn)
+        share = torch.rand(classes.shape, generator=generator, dtype=torch.float64)
+        place = (share * kept.gather(1, classes)).long() + self._first[rows].gather(1, classes)
+        return _coords(self._places[place], self.shape), classes
+
+
+def _checked(labels: Sequence[int]) -> tuple[int, ...]:
+    found = tuple(labels)
+    if len(found) < 2 or list(found) != sorted(set(found)):
+        raise ValueError(f"needs two or more labels in rising order, got {found}.")
+    return found
+
+
+def _keys(positions: Tensor, shape: Sequence[int]) -> Tensor:
+    """Places `(...)` of positions `(..., D)` in a flattened array."""
+    key = torch.zeros_like(positions[..., 0])
+    for axis, size in enumerate(shape):
+        key = key * size + positions[..., axis]
+    return key
+
+
+def _coords(keys: Tensor, shape: Sequence[int]) -> Tensor:
+    """Inverse of `_keys`."""
+    columns = []
+    for size in reversed(shape):
+        columns.append(keys % size)
+        keys = keys // size
+    return torch.stack(columns[::-1], -1)
