@@ -164,12 +164,12 @@ class CPIC(nn.Module):
         self.counts = Counts(0, 0, 0)
 
     def _cross(self, entries: VolumeEntries, names: Sequence[str]) -> TensorTrain:
-        sets = self.memory.get(names)
-        visits = self.memory.visits(names)
-        towards = self.memory.towards(names)
         if not self.training:
-            found = self._look(entries, sets, self.looks)
+            # Not from the sets of its name: what is predicted shall not depend on who was seen.
+            found = self._look(entries, self.memory.begin(len(names)), self.looks)
             return half_sweep(entries, found, solver=self.solver).train
+        sets, visits = self.memory.get(names), self.memory.visits(names)
+        towards = self.memory.towards(names)
         fresh = bool((visits == 0).any())
         if fresh:
             sets = self._look(entries, sets, self.looks)

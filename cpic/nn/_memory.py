@@ -46,10 +46,11 @@ class SetMemory(nn.Module):
 
     def get(self, names: Sequence[str]) -> IndexSets:
         """Sets of K names."""
-        rows = self._rows(names).to(self._left[0].device)
-        return IndexSets(
-            self.sizes, *(tuple(part[rows] for part in side) for side in (self._left, self._right))
-        )
+        return self._take(self._rows(names))
+
+    def begin(self, n_trains: int) -> IndexSets:
+        """Where K volumes begin, whatever their names: the sets stored last."""
+        return self._take(torch.full((n_trains,), self._start))
 
     def put(self, names: Sequence[str], sets: IndexSets) -> None:
         """Keep the sets of K names, and count a visit of each."""
@@ -71,6 +72,12 @@ class SetMemory(nn.Module):
         """The direction that most of the names are due for: they turn round at every visit."""
         odd = (self.visits(names) % 2).double().mean()
         return "left" if odd > 0.5 else "right"
+
+    def _take(self, rows: Tensor) -> IndexSets:
+        rows = rows.to(self._left[0].device)
+        return IndexSets(
+            self.sizes, *(tuple(part[rows] for part in side) for side in (self._left, self._right))
+        )
 
     def _rows(self, names: Sequence[str]) -> Tensor:
         return torch.tensor([self.slots.get(name, self._start) for name in names])
