@@ -4,8 +4,8 @@ Shapes: `K` volumes of a batch, `V` of a cohort, `n` positions, `D` axes, `C` cl
 References: {cite}`usvyatsov2021cherry`.
 """
 
-import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -79,6 +79,24 @@ def class_of(values: Tensor, *, labels: Sequence[int] = (0, 1, 2, 4)) -> Tensor:
     return classes
 
 
+class Labels(Protocol):
+    """The part of a volume of labels that is needed here."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial sizes."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Values at a position."""
+        ...
+
+    def read(self) -> Tensor:
+        """All labels, `(*shape)`."""
+        ...
+
+
 class BalancedPositions:
     """Positions of labelled volumes, as many of each class.
 
@@ -111,7 +129,7 @@ class BalancedPositions:
 
     def __init__(
         self,
-        volumes: Sequence[Sampled],
+        volumes: Sequence[Labels],
         *,
         labels: Sequence[int] = (0, 1, 2, 4),
         most: int = 2**16,
@@ -125,10 +143,9 @@ class BalancedPositions:
                 f"got {sorted(kinds) or 'none'}."
             )
         self.shape, self.labels = next(iter(kinds))[0], _checked(labels)
-        every = torch.arange(math.prod(self.shape))
         kept, counts = [], []
         for volume in volumes:
-            classes = class_of(volume.voxels(_coords(every, self.shape)), labels=self.labels)
+            classes = class_of(volume.read().flatten(), labels=self.labels)
             for k in range(len(self.labels)):
                 places = (classes == k).nonzero()[:, 0]
                 counts.append(len(places))
