@@ -11,6 +11,7 @@ from cpic._errors import CohortError
 from cpic.data import cohorts, synthetic
 
 Task = Literal["brats", "osic"]
+Intensity = Literal["none", "minmax", "zscore"]
 _log = logging.getLogger(__name__)
 # As many patients as the published cohorts have, the one who was still alive included.
 _PATIENTS = {"brats": 236, "osic": 176}
@@ -50,9 +51,10 @@ def load_source(
     cache: str | os.PathLike | None,
     resolution: Sequence[int],
     contrasts: Sequence[str] = ("t1",),
-    intensity: cohorts._prepare.Intensity = "none",
+    intensity: Intensity = "none",
     patients: int | None = None,
     seed: int = 42,
+    age: bool = False,
 ) -> Source:
     """Read or generate a cohort, and convert its scans once.
 
@@ -66,6 +68,7 @@ def load_source(
         intensity: as in `cpic.data.cohorts.Conversion`.
         patients: the first so many only; without root, how many to make.
         seed: of the generated cohort.
+        age: whether the model is told the age, which lowers the best error of BraTS-like patients.
 
     Raises:
         CohortError: if the cohort cannot be used.
@@ -88,7 +91,7 @@ def load_source(
         cohort, cache=place / "prepared", shape=tuple(resolution), intensity=intensity
     )
     _report(prepared, found)
-    best = synthetic.best_error(made) if made is not None else None
+    best = synthetic.best_error(made, age=age) if made is not None else None
     return Source(prepared, found, made is not None, best)
 
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from cpic.cli import _train
+
 __all__ = ["main"]
 
 
@@ -24,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"cpic {__version__}")
         return 0
+    if arguments and arguments[0] in _train.HELP:
+        return _train.run(arguments[0], arguments[1:])
     try:
         parser = _parser()
     except ImportError:
@@ -43,8 +47,11 @@ def _parser() -> Any:
     )
     parser.add_argument("-V", "--version", action="store_true", help="print the version and leave")
     commands = parser.add_subcommands(dest="command")
+    for name, text in _train.HELP.items():
+        # Only listed here: their flags need the training code, which takes seconds to load.
+        commands.add_subcommand(name, ArgumentParser(description=text), help=text)
     book = ArgumentParser(description="The chapters of the book.")
-    commands.add_subcommand("book", book)
+    commands.add_subcommand("book", book, help="run chapters of the book")
     run = ArgumentParser(description="Run chapters of the book and report seconds and memory.")
     book.add_subcommands(dest="command").add_subcommand("run", run)
     run.add_argument("chapters", nargs="*", default=[], help="names or numbers; default: all")
@@ -61,7 +68,7 @@ def _parser() -> Any:
         help="set a parameter of the chapters; may be repeated",
     )
     data = ArgumentParser(description="Data sets on this machine.")
-    commands.add_subcommand("data", data)
+    commands.add_subcommand("data", data, help="check data sets on this machine")
     check = ArgumentParser(description="Name what is missing or broken, patient by patient.")
     data.add_subcommands(dest="command").add_subcommand("check", check)
     check.add_argument("root", help="folder of BraTS 2020 or OSIC, or the one above")
