@@ -2,21 +2,126 @@
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from cpic.data import Volume
+from cpic.nn.baselines import ResNet, histogram_features
+
+
+class Dense(nn.Module):
+    """A network over whole volumes; `dense` makes one.
+
+    Args:
+        module: Maps volumes `(K, c, *shape)`, and tabular features if there are any.
+        shape: Sizes it wants; volumes are cut or filled up with zeros at their far ends.
+    """
+
+    def __init__(self, module: nn.Module, shape: Sequence[int]):
+        super().__init__()
+        self.module, self.shape = module, tuple(shape)
+
+    def forward(
+        self,
+        volumes: Sequence[Volume],
+        names: Sequence[str],
+        *,
+        rows: Tensor | None = None,
+        tabular: Tensor | None = None,
+    ) -> Tensor:
+        """Predictions of B samples of K volumes, each of which is read and seen once."""
+        like = next(self.module.parameters())
+        whole = torch.stack([_read(volume, self.shape, like) for volume in volumes])
+        if tabular is None:
+            out = self.module(whole)
+            return out if rows is None else out[rows]
+        if isinstance(self.module, ResNet | HistogramLinear):
+            features = self.module.body(whole)
+            return self.module.head(features if rows is None else features[rows], tabular)
+        return self.module(whole if rows is None else whole[rows], tabular)
 
 
 class HistogramLinear(nn.Module):
-    """A linear model on histograms."""
+    """A linear model on the shares of grey values, the least that a network has to beat.
 
-    def __init__(self, n_outputs: int = 1, *, in_channels: int = 1, n_bins: int = 32):
+    The shares are brought to about 1 by the number of bins.
+
+    Args:
+        n_outputs: Numbers a sample.
+        in_channels: Contrasts of the volumes.
+        n_bins: Bins of a contrast.
+        n_tabular: Tabular features, which are appended.
+
+    Example:
+        >>> HistogramLinear(3, n_bins=8)(torch.rand(2, 1, 4, 4, 4)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        n_outputs: int = 1,
+        *,
+        in_channels: int = 1,
+        n_bins: int = 32,
+        n_tabular: int = 0,
+    ):
         super().__init__()
-        raise NotImplementedError
+        self.n_bins = n_bins
+        self.linear = nn.Linear(in_channels * n_bins + n_tabular, n_outputs)
 
     def forward(self, volumes: Tensor, *tabular: Tensor) -> Tensor:
-        """Outputs."""
-        raise NotImplementedError
+        """Outputs `(K, n_outputs)` of volumes `(K, c, ...)` and tabular features `(K, t)`."""
+        return self.head(self.body(volumes), *tabular)
+
+    def body(self, volumes: Tensor) -> Tensor:
+        """Shares of the bins `(K, c * n_bins)`, times the number of bins."""
+        return self.n_bins * histogram_features(volumes, n_bins=self.n_bins)
+
+    def head(self, features: Tensor, *tabular: Tensor) -> Tensor:
+        """Outputs of shares and tabular features."""
+        return self.linear(torch.cat([features, *tabular], 1))
 
 
-def dense(module: nn.Module, shape: Sequence[int]) -> nn.Module:
-    """Wrap a network `module(volumes (K, c, *shape), *tabular)`: the interface of C-PIC."""
-    raise NotImplementedError
+def dense(module: nn.Module, shape: Sequence[int]) -> Dense:
+    """Put a network over whole volumes behind the interface of C-PIC.
+
+    The result is called as `model(volumes, names, rows=rows, tabular=tabular)`, like
+    `cpic.nn.CPIC`, reads the volumes, and shows each to the network once, however many samples
+    it has.
+
+    Args:
+        module: Maps volumes `(K, c, *shape)`, and tabular features `(K, t)` if there are any:
+            `cpic.nn.baselines.resnet34`, `DownsampleCNN`, `HistogramLinear`, or any other.
+        shape: Sizes of what it sees; volumes are cut or filled up with zeros at their far ends.
+
+    Returns:
+        A module with the parameters of `module`.
+
+    Raises:
+        ValueError: When called, if a volume has another number of axes.
+
+    Example:
+        >>> from cpic.data import ArrayVolume
+        >>> model = dense(HistogramLinear(1), (4, 4, 4))
+        >>> volume = ArrayVolume(torch.rand(4, 4, 4))
+        >>> model([volume], ["a"], rows=torch.tensor([0, 0])).shape
+        torch.Size([2, 1])
+    """
+    return Dense(module, shape)
+
+
+def _read(volume: Volume, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """All of a volume `(c, *shape)`, in the floating type and place of `like`."""
+    if len(volume.shape) != len(shape):
+        raise ValueError(
+            f"a dense network for shape {shape} needs volumes with {len(shape)} axes, got "
+            f"{tuple(volume.shape)}; prepare the cohort on this grid."
+        )
+    values = volume.read().to(like.device, like.dtype)
+    values = values[None] if volume.channels == 1 else values.movedim(-1, 0)
+    if values.shape[1:] == shape:
+        return values
+    values = values[(slice(None), *(slice(0, size) for size in shape))]
+    missing = [size - have for size, have in zip(shape, values.shape[1:], strict=True)]
+    return F.pad(values, [end for gap in reversed(missing) for end in (0, gap)])

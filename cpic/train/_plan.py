@@ -1,0 +1,89 @@
+"""Which samples make the batches of an epoch.
+
+Drawn from the seed and the number of the epoch alone: nothing needs to be remembered to go on.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from cpic._errors import CohortError
+
+
+def plan_epoch(
+    patients: Sequence[str],
+    *,
+    batch_size: int,
+    min_patients: int,
+    drop_last: bool,
+    seed: int,
+    epoch: int,
+) -> list[list[int]]:
+    """Numbers of the samples of each batch of an epoch.
+
+    Args:
+        patients: The patient of each sample.
+        batch_size: Samples a batch.
+        min_patients: Distinct patients a batch needs.
+        drop_last: Leave out the samples that fill no batch; a last small batch otherwise.
+        seed: Of the run.
+        epoch: Number of the epoch.
+
+    Raises:
+        CohortError: If there is no such plan.
+    """
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    order = torch.randperm(len(patients), generator=generator).tolist()
+    batches = _cut(order, batch_size, drop_last)
+    if not _enough(batches, patients, min_patients):
+        # Patients with many samples crowd a batch: deal out the patients evenly.
+        batches = _cut(_dealt(order, patients), batch_size, drop_last)
+    if not _enough(batches, patients, min_patients):
+        raise CohortError(
+            f"every batch of {batch_size} samples needs {min_patients} patients, as many as the "
+            f"rank, and {len(set(patients))} patients with {len(patients)} samples give no such "
+            "batches; raise the batch size or lower the rank."
+        )
+    return batches
+
+
+def share_of(indices: Sequence[int], patients: Sequence[str], rank: int, size: int) -> list[int]:
+    """The samples of a batch that one of several processes takes: those of its patients.
+
+    Raises:
+        CohortError: If a process would get no patient.
+    """
+    if size == 1:
+        return list(indices)
+    names = list(dict.fromkeys(patients[k] for k in indices))
+    if len(names) < size:
+        raise CohortError(
+            f"{size} processes need as many patients in each batch, got {len(names)}; raise the "
+            "batch size or use fewer processes."
+        )
+    low, high = rank * len(names) // size, (rank + 1) * len(names) // size
+    mine = set(names[low:high])
+    return [k for k in indices if patients[k] in mine]
+
+
+def _cut(order: list[int], size: int, drop_last: bool) -> list[list[int]]:
+    batches = [order[k : k + size] for k in range(0, len(order), size)]
+    return batches[:-1] if drop_last and len(batches[-1]) < size else batches
+
+
+def _enough(batches: list[list[int]], patients: Sequence[str], least: int) -> bool:
+    return all(len({patients[k] for k in batch}) >= least for batch in batches)
+
+
+def _dealt(order: list[int], patients: Sequence[str]) -> list[int]:
+    """The samples of each patient spread evenly over the epoch."""
+    places: dict[str, list[int]] = {}
+    for place, k in enumerate(order):
+        places.setdefault(patients[k], []).append(place)
+    # The j-th of m samples of a patient belongs at (j + offset) / m of the way; the place of the
+    # first is as random as the order, and serves as the offset.
+    at = {}
+    for own in places.values():
+        offset = own[0] / len(order) % 1
+        at.update({order[place]: (j + offset) / len(own) for j, place in enumerate(own)})
+    return sorted(order, key=lambda k: at[k])
