@@ -1,0 +1,181 @@
+"""A run that was killed, stopped or finished goes on exactly, or says why it does not."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cpic.train import fit_fold, read_checkpoint
+from tests.train.killed import CASES
+from tests.train.tiny import Means, make_data, make_task
+
+ROOT = Path(__file__).parents[2]
+# What a clock says.
+CLOCKS = ("seconds", "step_seconds", "spent", "times")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "tests.train.killed", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+def assert_equal(a, b, at=""):
+    assert type(a) is type(b), at
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype, at
+        assert torch.equal(a, b), at
+    elif isinstance(a, dict):
+        assert list(a) == list(b), at
+        for key in a:
+            if key not in CLOCKS:
+                assert_equal(a[key], b[key], f"{at}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), at
+        for k, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal(x, y, f"{at}[{k}]")
+    else:
+        assert a == b, at
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c[0]}-{c[1].__name__}-{c[2]}")
+def test_a_killed_run_ends_as_if_it_had_not_been(runs, case):
+    kind, how, n = case
+    folder = runs / f"{kind}-{how.__name__}-{n}"
+    for name in ("latest.ckpt", "best.ckpt"):
+        assert_equal(read_checkpoint(folder / name), read_checkpoint(runs / kind / name))
+    for name in ("metrics.csv", "config.yaml"):
+        assert (folder / name).read_bytes() == (runs / kind / name).read_bytes()
+    assert not list(folder.glob(".*"))
+
+
+def test_a_checkpoint_holds_sets_optimiser_and_generators(runs):
+    saved = read_checkpoint(runs / "cpic" / "latest.ckpt")
+    assert len(saved["model"]["memory._extra_state"]["names"]) == 9
+    assert "cores" in saved["model"]["components._extra_state"]
+    assert saved["optimizer"]["state"][0]["step"] == 4
+    assert saved["random"]["processes"][0]["own"]
+    assert len(saved["history"]) == 2
+
+
+class Signalled(Means):
+    """Sends itself a signal in its n-th call."""
+
+    def __init__(self, calls, number):
+        super().__init__()
+        self.calls, self.number, self.n = calls, number, 0
+
+    def forward(self, *args, **options):
+        self.n += 1
+        if self.n in self.calls:
+            os.kill(os.getpid(), self.number)
+        return super().forward(*args, **options)
+
+
+# An epoch has 3 steps and 1 call of validation.
+@pytest.mark.parametrize(
+    ("call", "number", "epoch", "steps"),
+    [(2, signal.SIGINT, 0, 2), (4, signal.SIGINT, 1, 3), (7, signal.SIGTERM, 2, 6)],
+    ids=["step", "validation", "last-step"],
+)
+def test_a_signal_saves_the_state(tmp_path, call, number, epoch, steps):
+    before = signal.getsignal(signal.SIGINT)
+    whole = fit_fold(make_task(), make_data(), folder=tmp_path / "whole", num_epochs=2)
+    model = Signalled([call], number)
+    with pytest.raises(KeyboardInterrupt, match=f"after {steps} steps; the state is saved: .*ckpt"):
+        fit_fold(make_task(model), make_data(), folder=tmp_path / "run", num_epochs=2)
+    assert signal.getsignal(signal.SIGINT) is before
+    saved = read_checkpoint(tmp_path / "run" / "latest.ckpt")
+    assert (saved["epoch"], saved["step"]) == (epoch, steps)
+    result = fit_fold(make_task(), make_data(), folder=tmp_path / "run", num_epochs=2, resume=True)
+    assert result.metrics == whole.metrics
+    assert_equal(read_checkpoint(result.latest), read_checkpoint(whole.latest))
+
+
+def test_a_second_signal_leaves_at_once(tmp_path):
+    class Twice(Means):
+        def forward(self, *args, **options):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("went on")
+
+    with pytest.raises(KeyboardInterrupt, match="after 0 steps; the last saved state"):
+        fit_fold(make_task(Twice()), make_data(), folder=tmp_path, num_epochs=1)
+    assert not (tmp_path / "latest.ckpt").exists()
+
+
+def test_a_finished_run_goes_on_to_more_epochs(tmp_path):
+    whole = fit_fold(make_task(), make_data(), folder=tmp_path / "whole", num_epochs=3)
+    first = fit_fold(make_task(), make_data(), folder=tmp_path / "run", num_epochs=2)
+    again = fit_fold(make_task(), make_data(), folder=tmp_path / "run", num_epochs=2, resume=True)
+    assert again.metrics == first.metrics
+    assert again.epochs == 2
+    more = fit_fold(make_task(), make_data(), folder=tmp_path / "run", num_epochs=3, resume=True)
+    assert more.metrics == whole.metrics
+    assert_equal(read_checkpoint(more.latest), read_checkpoint(whole.latest))
+    assert more.seconds > first.seconds
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "model", "message"),
+    [
+        ({"config": {"rank": 12, "options": {"lr": 1}}}, {}, {}, "rank is 10 there and 12 here"),
+        ({"config": {"rank": 10, "options": {"lr": 2}}}, {}, {}, r"options\.lr is 1 there and 2"),
+        ({"precision": 64}, {}, {}, "precision is 32 there and 64 here"),
+        ({}, {"batch_size": 6}, {}, "batch_size is 4 there and 6 here"),
+        ({}, {"n": 15}, {}, "samples is '.*' there and '.*' here"),
+        ({}, {}, {"n_outputs": 2}, r"out\.weight is \(1, 4\) there and \(2, 4\) here"),
+    ],
+    ids=["rank", "nested", "precision", "batch_size", "samples", "model"],
+)
+def test_a_run_of_other_settings_is_refused(tmp_path, options, data, model, message):
+    config = {"rank": 10, "options": {"lr": 1, "num_workers": 1}, "shape": (8, 8)}
+    fit_fold(make_task(), make_data(), folder=tmp_path, num_epochs=1, config=config)
+    options = {"config": config, **options, "num_epochs": 2}
+    task = make_task(Means(**model), output=0)
+    with pytest.raises(ValueError, match=message):
+        fit_fold(task, make_data(**data), folder=tmp_path, resume=True, **options)
+
+
+def test_what_may_differ_is_no_other_configuration(tmp_path):
+    config = {"shape": (8, 8), "options": {"num_workers": 1, "results_folder": "a"}}
+    fit_fold(make_task(), make_data(), folder=tmp_path, num_epochs=1, config=config)
+    config = {"shape": [8, 8], "options": {"num_workers": 4, "results_folder": "b"}}
+    options = {"folder": tmp_path, "num_epochs": 2, "resume": True, "config": config}
+    assert fit_fold(make_task(), make_data(), **options).epochs == 2
+
+
+def test_a_folder_with_a_run_needs_resume(tmp_path):
+    fit_fold(make_task(), make_data(), folder=tmp_path, num_epochs=1)
+    before = (tmp_path / "latest.ckpt").read_bytes()
+    with pytest.raises(ValueError, match=r"holds a run already.*resume=True"):
+        fit_fold(make_task(), make_data(), folder=tmp_path, num_epochs=1)
+    assert (tmp_path / "latest.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no checkpoint"),
+        (b"", "cannot be read as a checkpoint"),
+        (b"half a checkpoint", "cannot be read as a checkpoint"),
+        ({"format": 7}, "is no checkpoint of cpic.train of format 1"),
+        ([1], "is no checkpoint of cpic.train"),
+        ({"format": 1, "path": Path("code")}, "cannot be read as a checkpoint"),
+    ],
+)
+def test_another_file_is_refused(tmp_path, content, message):
+    path = tmp_path / "latest.ckpt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(path)
