@@ -83,6 +83,16 @@ def test_decoder_takes_patches_flattened_or_not_of_any_type(generator):
     assert torch.equal(made(patches), made(patches.flatten(1).double()))
 
 
+def test_statistics_follow_at_the_stated_pace(generator):
+    patches = torch.rand(50, 3, 3, 3, 2, generator=generator)
+    for momentum in (0.3, 1.0):
+        torch.manual_seed(1)
+        made = PatchDecoder(n_dims=2, width=3, hidden=8, momentum=momentum)
+        mean = made.layers[0](patches.flatten(1)).mean(0)
+        made(patches)
+        torch.testing.assert_close(made.layers[1].running_mean, momentum * mean)
+
+
 def test_gradient_of_the_decoder(generator):
     made = decoder(2)
     patches = torch.rand(4, 54, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -369,6 +379,7 @@ def gen():
     ("call", "message"),
     [
         (lambda: PatchDecoder(width=4), "an odd `width`, got 4"),
+        (lambda: PatchDecoder(momentum=0.0), r"`momentum` in \(0, 1\], got 0.0"),
         (lambda: PatchDecoder(0), "`n_outputs`.*got 0"),
         (lambda: decoder()(torch.rand(3, 5)), r"patches of 54 numbers.*got \(3, 5\)"),
         (lambda: decoder()(torch.rand(1, 54)), "at least 2 rows"),

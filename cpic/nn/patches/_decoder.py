@@ -24,6 +24,8 @@ class PatchDecoder(nn.Module):
         width: Positions along each axis of a patch, odd.
         n_axes: 3 for volumes, 2 for images.
         hidden: Width of the hidden layers.
+        momentum: Share of a call in the running statistics of the batch norm. A call has
+            thousands of positions, and the latent volumes move, so it is larger than usual.
         precision: Number type of the parameters and the outputs. Patches of any type are
             converted to it.
 
@@ -47,6 +49,7 @@ class PatchDecoder(nn.Module):
         width: int = 5,
         n_axes: int = 3,
         hidden: int = 256,
+        momentum: float = 0.3,
         precision: torch.dtype = torch.float32,
     ):
         super().__init__()
@@ -58,11 +61,14 @@ class PatchDecoder(nn.Module):
                 "middle."
             )
         self.n_outputs, self.n_dims, self.width, self.n_axes = n_outputs, n_dims, width, n_axes
+        if not 0 < momentum <= 1:
+            raise ValueError(f"PatchDecoder needs `momentum` in (0, 1], got {momentum}.")
         layers: list[nn.Module] = []
         before = n_dims * width**n_axes
         self.n_inputs = before
         for _ in range(2):
-            layers += [nn.Linear(before, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
+            layers += [nn.Linear(before, hidden), nn.BatchNorm1d(hidden, momentum=momentum)]
+            layers.append(nn.ReLU())
             before = hidden
         self.layers = nn.Sequential(*layers, nn.Linear(before, n_outputs)).to(precision)
 
