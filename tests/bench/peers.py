@@ -6,6 +6,7 @@ function, so its cost is the same for all.
 """
 
 import contextlib
+import importlib
 import io
 import warnings
 from functools import cache
@@ -82,10 +83,13 @@ def seemps(function, sizes, *, rank=None, tol=None, seed=0, sweeps=4, strategy="
     start = start[np.flatnonzero(function(start))[:1]]
     bounds = {
         "range_max_bonds": (1, rank or RANK_CAP),
-        "range_iters": (1, 2 * (sweeps if tol is None else 25)),
+        # It begins at rank 1 and adds little in a half-sweep; at its rank it stops by itself.
+        "range_iters": (1, 2 * (max(sweeps, rank or 0) if tol is None else 25)),
     }
     options = {"tol": tol or 1e-14, "error_relative": True, "rng": draw, **bounds}
-    if strategy == "dmrg":
+    if strategy == "greedy":
+        chosen = peer.CrossStrategyGreedy(**options)
+    elif strategy == "dmrg":
         # The bond range only stops the sweeps; the cap of the truncation is what holds the rank.
         truncation = DEFAULT_CROSS_DMRG_STRATEGY.replace(max_bond_dimension=rank or RANK_CAP)
         chosen = peer.CrossStrategyDMRG(strategy=truncation, **options)
@@ -100,9 +104,27 @@ def seemps_dmrg(function, sizes, **options):
     return seemps(function, sizes, strategy="dmrg", **options)
 
 
+def seemps_greedy(function, sizes, **options):
+    """The variant of seemps that adds one pivot a bond and half-sweep."""
+    return seemps(function, sizes, strategy="greedy", **options)
+
+
 PEERS = {
-    run.__name__.replace("_", "-"): run for run in (tntorch, teneva, torchtt, seemps, seemps_dmrg)
+    run.__name__.replace("_", "-"): run
+    for run in (tntorch, teneva, torchtt, seemps, seemps_dmrg, seemps_greedy)
 }
+
+
+def missing(name: str) -> str | None:
+    """Why a peer cannot run here, or None; imports it, so that no clock sees that."""
+    module = {"torchtt": "torchtt.interpolate"}.get(name, name.split("-")[0])
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            importlib.import_module(module)
+    except ImportError as error:
+        return f"not installed: {error}"
+    return None
 
 
 def run_peer(name, function, sizes, **options):

@@ -88,6 +88,39 @@ def reciprocal():
     return (lambda indices: 1.0 / (1.0 + indices.sum(-1).to(torch.float64))), (20,) * 10, None
 
 
+GENZ = ("oscillatory", "product peak", "corner peak", "gaussian", "continuous", "discontinuous")
+
+
+def genz(family: str, *, n_modes: int = 10, n: int = 20):
+    """A function of Genz's families for numerical integration on a grid of midpoints in [0, 1].
+
+    Its difficulties are those that are usual in ten dimensions.
+    """
+    draw = torch.Generator().manual_seed(GENZ.index(family))
+    shift = 0.2 + 0.6 * torch.rand(n_modes, generator=draw, dtype=torch.float64)
+    steep = torch.rand(n_modes, generator=draw, dtype=torch.float64)
+    hard = dict(zip(GENZ, (9.0, 7.25, 1.85, 7.03, 20.4, 4.3), strict=True))[family]
+    steep = steep * hard / steep.sum()
+
+    def entries(indices: Tensor) -> Tensor:
+        x = (indices.to(torch.float64) + 0.5) / n
+        match family:
+            case "oscillatory":
+                return (2 * math.pi * shift[0] + x @ steep).cos()
+            case "product peak":
+                return (steep**-2 + (x - shift).square()).reciprocal().prod(-1)
+            case "corner peak":
+                return (1 + x @ steep).pow(-(n_modes + 1))
+            case "gaussian":
+                return (-(steep * (x - shift)).square().sum(-1)).exp()
+            case "continuous":
+                return (-((x - shift).abs() @ steep)).exp()
+            case _:
+                return (x @ steep).exp() * (x[..., :2] <= shift[:2]).all(-1)
+
+    return entries, (n,) * n_modes, None
+
+
 def spike(layout: str = "tt"):
     """A wide bump and, far from it, a spike of about five voxels that holds a sixth of the norm."""
     centre = torch.tensor([[100.0, 120.0, 110.0], [200.3, 60.7, 190.2]], dtype=torch.float64)
