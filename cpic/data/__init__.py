@@ -12,8 +12,9 @@ from cpic.data._nifti import NiftiVolume
 from cpic.data._open import open_volume
 from cpic.data._phantoms import exact_rank, gaussians, spike
 from cpic.data._samples import mni152, photograph
+from cpic.data._save import save_zarr
 from cpic.data._volume import Volume
-from cpic.data._zarr import ZarrVolume, save_zarr
+from cpic.data._zarr import ZarrVolume
 
 __all__ = [
     "ArrayVolume",

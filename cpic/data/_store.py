@@ -2,9 +2,10 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpic._errors import VolumeError
 
@@ -14,6 +15,18 @@ _PAUSE, _LONGEST = 0.1, 2.0
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 # Shard indices held; 16 bytes a chunk.
 _INDEX_BYTES = 2**26
+# Requests under way at once: to a server, where each waits for the way there and back, and threads
+# that read files, where a disk with many heads or a network may lie behind the folder.
+_REQUESTS, _FILES = 64, 8
+
+
+class Piece(NamedTuple):
+    """Bytes of one key: all of it, from `start` on (`stop` excluded), or the `last` ones."""
+
+    key: str
+    start: int = 0
+    stop: int | None = None
+    last: int | None = None
 
 
 def open_store(
@@ -49,7 +62,9 @@ def open_store(
 
             return await reads.get(key, byte_range, fetch)
 
-    return SteadyStore(inner), reads
+    reads.steady = SteadyStore(inner)
+    reads.folder = inner.root if type(inner) is LocalStore else None
+    return reads.steady, reads
 
 
 class Reads:
@@ -59,7 +74,14 @@ class Reads:
         retries: further attempts after one that failed by its connection.
         timeout: seconds an attempt may take.
         address: of the store, for errors.
+
+    Attributes:
+        steady: the store that reads through this.
+        folder: where it lies, if its keys are files here.
     """
+
+    steady: Any
+    folder: Path | None
 
     def __init__(self, retries: int, timeout: float, address: str) -> None:
         self.retries, self.timeout, self.address = retries, timeout, address
@@ -83,19 +105,110 @@ class Reads:
             self._under_way[key].add_done_callback(lambda _: self._under_way.pop(key))
         index = await asyncio.shield(self._under_way[key])
         if index is not None:
-            self._indices[key] = index
-            while len(self._indices) * len(index) > _INDEX_BYTES:
-                self._indices.pop(next(iter(self._indices)))
+            self._keep(key, index)
         return index
+
+    def many(self, pieces: Sequence[Piece]) -> list[Any]:
+        """The bytes of each piece, or None where its key is missing; all at once."""
+        if self.folder is None:
+            from zarr.core.sync import sync
+
+            return sync(self._gathered(pieces))
+        if len(pieces) < 2 * _FILES:
+            return [self._of_file(piece) for piece in pieces]
+        with ThreadPoolExecutor(_FILES) as pool:
+            found = list(pool.map(self._of_files, [pieces[k::_FILES] for k in range(_FILES)]))
+        return [found[k % _FILES][k // _FILES] for k in range(len(pieces))]
+
+    def stamp(self) -> int:
+        """Changes when another array is written in the place of this one; 0 where unknown."""
+        if self.folder is None:
+            return 0 if "://" in self.address else id(self)
+        described = self.folder / "zarr.json"
+        return described.stat().st_mtime_ns if described.exists() else id(self)
+
+    def known(self, keys: Sequence[str]) -> set[str]:
+        """Which of the keys have an index that is held."""
+        return self._indices.keys() & set(keys)
+
+    def index(self, keys: Sequence[str], length: int) -> list[bytes | None]:
+        """The last `length` bytes of each key, or None; those seen before are not read again."""
+        from zarr.core.buffer import default_buffer_prototype
+
+        held = {key: self._indices[key].to_bytes() for key in self.known(keys)}
+        new = [key for key in keys if key not in held]
+        for key, index in zip(
+            new, self.many([Piece(key, last=length) for key in new]), strict=True
+        ):
+            held[key] = index
+            if index is not None:
+                self._keep(key, default_buffer_prototype().buffer.from_bytes(index))
+        return [held[key] for key in keys]
+
+    def forget(self, key: str | None = None) -> None:
+        """Drop the index of `key`, or all: they may be damaged, or out of date."""
+        if key is None:
+            self._indices.clear()
+        else:
+            self._indices.pop(key, None)
+
+    def _of_files(self, pieces: Sequence[Piece]) -> list[Any]:
+        return [self._of_file(piece) for piece in pieces]
+
+    def _of_file(self, piece: Piece) -> Any:
+        assert self.folder is not None
+        try:
+            with open(self.folder / piece.key, "rb", buffering=0) as file:
+                if piece.last is not None:
+                    size = file.seek(0, 2)
+                    file.seek(max(0, size - piece.last))
+                elif piece.start:
+                    file.seek(piece.start)
+                return _rest(file, piece.last if piece.stop is None else piece.stop - piece.start)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:
+            # A folder of a network comes back, perhaps: with pauses, and a sentence at the end.
+            from zarr.core.sync import sync
+
+            found = sync(self._gathered([piece]))[0]
+            self.n_bytes -= len(found or b"")  # whoever asked counts what files gave
+            return found
+
+    async def _gathered(self, pieces: Sequence[Piece]) -> list[Any]:
+        from zarr.abc.store import RangeByteRequest, SuffixByteRequest
+        from zarr.core.buffer import default_buffer_prototype
+
+        turn = asyncio.Semaphore(_REQUESTS)
+
+        async def one(piece: Piece) -> Any:
+            asked = None
+            if piece.last is not None:
+                asked = SuffixByteRequest(piece.last)
+            elif piece.stop is not None:
+                asked = RangeByteRequest(piece.start, piece.stop)
+            async with turn:
+                found = await self.steady.get(piece.key, default_buffer_prototype(), asked)
+            return None if found is None else found.to_bytes()
+
+        tasks = [asyncio.ensure_future(one(piece)) for piece in pieces]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+
+    def _keep(self, key: str, index: Any) -> None:
+        self._indices[key] = index
+        while len(self._indices) * len(index) > _INDEX_BYTES:
+            self._indices.pop(next(iter(self._indices)))
 
     def take_missing(self) -> list[str]:
         """The keys that were not there since the last call."""
         missing, self.missing = sorted(self.missing), set()
         return missing
-
-    def forget(self) -> None:
-        """Drop the indices: one of them may be damaged."""
-        self._indices.clear()
 
     async def _fetched(self, key: str, byte_range: Any, fetch: Callable[[], Awaitable[Any]]) -> Any:
         for attempt in range(self.retries + 1):
@@ -144,6 +257,17 @@ class Reads:
             )
         times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
         return f"{self.address} cannot be read: {key} failed after {times} ({said}); {todo}."
+
+
+def _rest(file: Any, length: int | None) -> bytes:
+    """`length` bytes, or all to the end; fewer where the file ends."""
+    if length is None:
+        return file.read()
+    parts = []
+    while length > 0 and (part := file.read(length)):
+        parts.append(part)
+        length -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _failures() -> tuple[type[BaseException], ...]:

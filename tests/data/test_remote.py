@@ -95,6 +95,7 @@ def served(folder, fault=lambda _: None, *, ranges=True):
 
     class Server(http.server.ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 128
 
         def handle_error(self, *_):
             pass
@@ -168,9 +169,9 @@ def test_a_server_that_stays_down_is_one_error(store, kind, when):
     assert "\n" not in message
     failed = [path for path, fault in requests if fault]
     # The HTTP client may repeat an attempt at a connection that was closed. Readers of one shard
-    # share its attempts, and no reader turns to another chunk.
+    # share its attempts; all 36 chunks are asked for at once.
     assert max(failed.count(path) for path in failed) <= 4 * 2
-    assert len(failed) <= 4 * 2 * 10
+    assert len(failed) <= 4 * 2 * 36
 
 
 AXES = [torch.arange(n) for n in SHAPE]
@@ -327,9 +328,11 @@ def test_the_index_of_a_shard_is_fetched_once(tmp_path):
         volume = data.open_volume(f"{address}/v.zarr")
         n_opening = len(requests)
         volume.voxels(torch.cartesian_prod(*[torch.arange(0, 12, 2)] * 3))
-        assert len(requests) - n_opening == 1 + 6**3
+        # Chunks that lie side by side come in one answer: a chunk each at the most.
+        n_first = len(requests) - n_opening
+        assert 2 <= n_first <= 1 + 6**3
         volume.voxels(torch.tensor([[13, 9, 9]]))
-        assert len(requests) - n_opening == 1 + 6**3 + 1
+        assert len(requests) - n_opening == n_first + 1
     index = 16 * 8 * 6 * 6 + 4
     assert index < volume.ledger.bytes < index + (6**3 + 1) * 60
     assert path.is_dir()

@@ -14,7 +14,8 @@ import numpy as np
 
 from cpic._errors import CohortError, VolumeError
 from cpic.data._array import ArrayVolume
-from cpic.data._zarr import ZarrVolume, save_zarr
+from cpic.data._save import save_zarr
+from cpic.data._zarr import ZarrVolume
 from cpic.data.cohorts import _cache
 from cpic.data.cohorts._cohort import Cohort, open_scan
 from cpic.data.cohorts._conversion import Conversion, Intensity

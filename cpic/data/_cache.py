@@ -1,0 +1,181 @@
+"""Decoded chunks kept from call to call, within a number of bytes."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from cpic._errors import VolumeError
+
+# Slots begin at multiples of this, so that values of every type lie where they may.
+_ALIGNED = 16
+
+
+class Held(NamedTuple):
+    """Slots that stay while they are used.
+
+    Attributes:
+        memory: all slots, one after the other, as bytes.
+        starts: (n,) first byte of the slot of each chunk.
+        fresh: (n,) True where the chunk must be loaded first.
+    """
+
+    memory: np.ndarray
+    starts: np.ndarray
+    fresh: np.ndarray
+
+
+class ChunkCache:
+    """Chunks of one volume or several, decoded; the least recently used ones make room for others.
+
+    Given as `ZarrVolume(..., cache=)`. Several volumes, read in several threads, may share one; a
+    volume that is opened again finds its chunks. Chunks of all of them take slots of the size that
+    the first one needs. Memory is taken as slots are used for the first time.
+
+    A pickled copy is empty; volumes pickled together share one copy.
+
+    Args:
+        limit_bytes: decoded bytes to hold at most, at least one chunk.
+
+    Attributes:
+        limit_bytes: as given.
+        hits: chunks found so far.
+        misses: chunks loaded so far.
+
+    Raises:
+        VolumeError: if `limit_bytes` is not positive, or (when read) a chunk needs more bytes than
+            the first one.
+
+    Example:
+        >>> cache = ChunkCache(2**30)
+        >>> volumes = [ZarrVolume(path, cache=cache) for path in paths]  # doctest: +SKIP
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        if isinstance(limit_bytes, bool) or not isinstance(limit_bytes, int) or limit_bytes < 1:
+            raise VolumeError(
+                f"a cache of chunks needs a positive whole number of bytes, got {limit_bytes!r}."
+            )
+        self.limit_bytes = limit_bytes
+        self.hits = self.misses = 0
+        self._changed = threading.Condition()
+        self._memory: np.ndarray | None = None
+        self._slot_bytes = 0
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all chunks; their memory is given back when no read uses it any more."""
+        with self._changed:
+            self._memory, self._slot_bytes = None, 0
+            self._slots: OrderedDict[Hashable, int] = OrderedDict()
+            self._pins: dict[int, int] = {}
+            self._free: list[int] = []
+            self._used = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the slots used so far: what of the limit is in memory."""
+        return self._used * self._slot_bytes
+
+    def capacity(self, n_bytes: int) -> int:
+        """Chunks of `n_bytes` that fit."""
+        return max(1, self.limit_bytes // _padded(n_bytes))
+
+    def known(self, owner: Hashable, ids: Sequence[int]) -> np.ndarray:
+        """Which of the chunks `ids` are held, (n,) bool."""
+        with self._changed:
+            return np.fromiter(((owner, k) in self._slots for k in ids), bool, len(ids))
+
+    @contextmanager
+    def hold(self, owner: Hashable, ids: Sequence[int], n_bytes: int) -> Iterator[Held]:
+        """Slots for at most `capacity` chunks; nobody else gets them inside the block.
+
+        Whoever enters fills the fresh ones; they are kept if the block ends without an error.
+        """
+        with self._changed:
+            memory = self._allocated(n_bytes)
+            while (slots := self._reserved(owner, ids)) is None:
+                self._changed.wait()
+            fresh = np.fromiter(((owner, k) not in self._slots for k in ids), bool, len(ids))
+            self.misses += int(fresh.sum())
+            self.hits += len(ids) - int(fresh.sum())
+            starts = np.asarray(slots, np.int64) * self._slot_bytes
+        whole = False
+        try:
+            yield Held(memory, starts, fresh)
+            whole = True
+        finally:
+            with self._changed:
+                if memory is self._memory:
+                    self._release(owner, ids, slots, whole)
+                self._changed.notify_all()
+
+    def _allocated(self, n_bytes: int) -> np.ndarray:
+        if self._memory is None:
+            self._slot_bytes = _padded(n_bytes)
+            # Pages come into memory when they are first written.
+            self._memory = np.empty(self.capacity(n_bytes) * self._slot_bytes, np.uint8)
+        if n_bytes > self._slot_bytes:
+            raise VolumeError(
+                f"a cache of chunks of {self._slot_bytes} bytes cannot hold chunks of {n_bytes}; "
+                "give volumes of other chunks a cache of their own."
+            )
+        return self._memory
+
+    def _reserved(self, owner: Hashable, ids: Sequence[int]) -> list[int] | None:
+        """A pinned slot for each chunk, or None while too many are in use."""
+        found = [self._slots.get((owner, k)) for k in ids]
+        mine = {slot for slot in found if slot is not None}
+        missing = len(ids) - len(mine)
+        unused = self.limit_bytes // self._slot_bytes or 1
+        short = missing - len(self._free) - (unused - self._used)
+        if short > 0:
+            used = mine.union(self._pins)
+            old = list(
+                islice((key for key, slot in self._slots.items() if slot not in used), short)
+            )
+            if len(old) < short:
+                return None
+            self._free.extend(self._slots.pop(key) for key in old)
+        result = []
+        for key, slot in zip(ids, found, strict=True):
+            if slot is None:
+                slot = self._free.pop() if self._free else self._used
+                self._used = max(self._used, slot + 1)
+            else:
+                self._slots.move_to_end((owner, key))
+            self._pins[slot] = self._pins.get(slot, 0) + 1
+            result.append(slot)
+        return result
+
+    def _release(
+        self, owner: Hashable, ids: Sequence[int], slots: Sequence[int], whole: bool
+    ) -> None:
+        for key, slot in zip(ids, slots, strict=True):
+            self._pins[slot] -= 1
+            if self._pins[slot] == 0:
+                del self._pins[slot]
+            if self._slots.get((owner, key)) == slot:
+                continue
+            # Another volume of the same store may have been first.
+            if whole and (owner, key) not in self._slots:
+                self._slots[(owner, key)] = slot
+            else:
+                self._free.append(slot)
+
+    def __reduce__(self) -> tuple:
+        return (ChunkCache, (self.limit_bytes,))
+
+    def __repr__(self) -> str:
+        return (
+            f"ChunkCache({self.held_bytes:,} of {self.limit_bytes:,} bytes, "
+            f"{self.hits:,} hits, {self.misses:,} misses)"
+        )
+
+
+def _padded(n_bytes: int) -> int:
+    return -(-n_bytes // _ALIGNED) * _ALIGNED

@@ -1,0 +1,165 @@
+"""Cubes out of chunks: each chunk that a call touches is loaded once, or found in a cache."""
+
+import math
+import threading
+from abc import abstractmethod
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from cpic.data._array import _as_tensor
+from cpic.data._cache import ChunkCache
+from cpic.data._volume import Reader, spread, windows
+
+# Decoded chunks held at once without a cache; what a call touches beyond it is read in rounds.
+_HELD_BYTES = 2**28
+
+
+class Touched(NamedTuple):
+    """What was read of a volume so far, as fractions of all of it; above 1 when calls overlap.
+
+    Attributes:
+        voxels: distinct voxels of each call.
+        chunks: chunks loaded.
+        bytes: stored bytes that came, of the bytes that all voxels take.
+    """
+
+    voxels: float
+    chunks: float
+    bytes: float
+
+
+class ChunkedReader(Reader):
+    """What volumes in chunks share; a subclass sets these, then loads what it is asked for.
+
+    Attributes:
+        chunks: spatial sizes of a chunk.
+        cache: where chunks stay from call to call, or None.
+    """
+
+    chunks: tuple[int, ...]
+    cache: ChunkCache | None
+
+    def _set_chunks(
+        self,
+        chunks: tuple[int, ...],
+        dtype: np.dtype,
+        cache: int | ChunkCache | None,
+        name: Hashable,
+    ) -> None:
+        """`dtype`: of the values in memory; `name`: the same for volumes of the same chunks."""
+        self.chunks, self._stored = tuple(chunks), dtype
+        self.cache = ChunkCache(cache) if isinstance(cache, int) else cache
+        self._name = name
+        # Two threads that read one volume take turns: what came is counted for each call.
+        self._turn = threading.RLock()
+
+    @abstractmethod
+    def _load(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
+        """Write the chunks at `positions` (n, D) of the grid of chunks into `out`, n arrays.
+
+        Beyond the shape anything may be written. The ledger's bytes are counted here.
+        """
+
+    def cubes(self, centres: Tensor, *, size: int) -> Tensor:
+        with self._turn:
+            return super().cubes(centres, size=size)
+
+    def voxels(self, coords: Tensor) -> Tensor:
+        with self._turn:
+            return super().voxels(coords)
+
+    def touched(self) -> Touched:
+        """What the ledger counts, divided by all there is."""
+        n_voxels = math.prod(self.shape)
+        return Touched(
+            self.ledger.voxels / n_voxels,
+            self.ledger.chunks / (math.prod(self._grid) * self._chunks_at_a_position),
+            self.ledger.bytes / (n_voxels * self.channels * self._stored.itemsize),
+        )
+
+    def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
+        n_axes, axes = len(self.shape), windows(corners.cpu(), size, self.shape)
+        chunk = [positions // edge for (positions, _), edge in zip(axes, self.chunks, strict=True)]
+        offset = [of - of[:, :1] for of in chunk]
+        span = 1 + max((int(of.max()) for of in offset if of.numel()), default=0)
+        # Chunks a cube may need, (n, span, ..., span): which they are, and whether it does.
+        ids, needed = torch.zeros((), dtype=torch.int64), torch.ones((), dtype=torch.bool)
+        used = [
+            (one_hot(of, span).bool() & valid[..., None]).any(1)
+            for of, (_, valid) in zip(offset, axes, strict=True)
+        ]
+        first = [of[:, :1] + torch.arange(span) for of in chunk]
+        for of, use, count in zip(spread(first), spread(used), self._grid, strict=True):
+            ids, needed = ids * count + of, needed & use
+        place, within = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.int64)
+        inside = torch.ones((), dtype=torch.bool)
+        for of, positions, valid, edge in zip(
+            spread(offset),
+            spread([p for p, _ in axes]),
+            spread([v for _, v in axes]),
+            self.chunks,
+            strict=True,
+        ):
+            place, within = place * span + of, within * edge + positions % edge
+            inside = inside & valid
+        cubes = torch.zeros(len(corners), size**n_axes, self.channels, dtype=self.dtype)
+        ids, needed = ids.flatten(1), needed.flatten(1)
+        place, within, inside = place.flatten(1), within.flatten(1), inside.flatten(1)
+        wanted = ids[needed].unique()
+        cache = self.cache or ChunkCache(max(1, min(_HELD_BYTES, len(wanted) * self._chunk_bytes)))
+        for batch in self._rounds(wanted, cache):
+            with self._held(batch, cache) as (memory, starts):
+                slot = torch.searchsorted(batch, ids).clamp(max=len(batch) - 1)
+                hit = (batch[slot] == ids) & needed
+                rows = hit.any(1).nonzero()[:, 0]
+                take = hit[rows].gather(1, place[rows]) & inside[rows]
+                at = starts[slot[rows]].gather(1, place[rows]) + within[rows] * self.channels
+                at = at[..., None] + torch.arange(self.channels)
+                values = _as_tensor(memory.take(at.numpy()))
+            cubes[rows] = torch.where(take[..., None], values, cubes[rows])
+        return cubes.mT.reshape(len(corners), self.channels, *[size] * n_axes)
+
+    def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
+        return self._cubes(coords, 1, n_distinct).reshape(len(coords), self.channels)
+
+    def _rounds(self, ids: Tensor, cache: ChunkCache) -> list[Tensor]:
+        """Chunks in sorted batches that fit; those that are held first, before they are dropped."""
+        size = cache.capacity(self._chunk_bytes)
+        if len(ids) > size and cache is self.cache:
+            known = torch.from_numpy(cache.known(self._name, ids.tolist()))
+            ids = torch.cat([ids[known], ids[~known]])
+        return [part.sort()[0] for part in ids.split(size)] if len(ids) else []
+
+    @contextmanager
+    def _held(self, ids: Tensor, cache: ChunkCache) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """All values in memory, flat, and where those of each chunk start."""
+        with cache.hold(self._name, ids.tolist(), self._chunk_bytes) as (memory, starts, fresh):
+            values = memory.view(self._stored)
+            starts = starts // self._stored.itemsize
+            if fresh.any():
+                shape = (*self.chunks, self.channels)
+                n_values = math.prod(shape)
+                out = [values[k : k + n_values].reshape(shape) for k in starts[fresh].tolist()]
+                positions = np.unravel_index(ids.numpy()[fresh], self._grid)
+                self._load(np.stack(positions, -1), out)
+                self.ledger.add(chunks=len(out) * self._chunks_at_a_position)
+            yield values, torch.from_numpy(starts)
+
+    @property
+    def _grid(self) -> tuple[int, ...]:
+        return tuple(-(-n // edge) for n, edge in zip(self.shape, self.chunks, strict=True))
+
+    @property
+    def _chunk_bytes(self) -> int:
+        return math.prod(self.chunks) * self.channels * self._stored.itemsize
+
+    @property
+    def _chunks_at_a_position(self) -> int:
+        """Above 1 where a stored chunk does not hold all channels."""
+        return 1

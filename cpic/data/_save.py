@@ -1,0 +1,95 @@
+"""Write a volume as a Zarr store."""
+
+import itertools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cpic._errors import VolumeError
+from cpic.data._array import ArrayVolume
+from cpic.data._volume import Volume
+
+
+def save_zarr(
+    volume: Volume | Tensor | np.ndarray,
+    path: str | os.PathLike,
+    *,
+    chunks: tuple[int, ...] | None = None,
+    shards: tuple[int, ...] | None = None,
+    attributes: dict[str, Any] | None = None,
+) -> Path:
+    """Write a volume as a Zarr v3 array, block by block, every chunk stored.
+
+    The folder appears under its name only when it is complete.
+
+    Args:
+        volume: a volume, or an array of one (two or three axes).
+        path: folder to make; must not exist.
+        chunks: what is read at once; at most 64 voxels an axis by default.
+        shards: what is one file, a multiple of `chunks`; None makes a file a chunk.
+        attributes: JSON values to store along; `ZarrVolume.attributes` has them again.
+
+    Returns:
+        `path`.
+
+    Raises:
+        VolumeError: if `path` exists, or `chunks` or `shards` do not fit.
+
+    Example:
+        >>> save_zarr(volume, "volume.zarr", chunks=(32, 32, 32))  # doctest: +SKIP
+    """
+    import zarr
+
+    source = ArrayVolume(volume) if isinstance(volume, Tensor | np.ndarray) else volume
+    path = Path(path)
+    if path.exists():
+        raise VolumeError(f"{path} exists; save_zarr does not overwrite, choose another name.")
+    chunks = chunks or tuple(min(64, length) for length in source.shape)
+    blocks = shards or chunks
+    check_chunks("save_zarr", source.shape, chunks, blocks)
+    tail = (source.channels,) if source.channels > 1 else ()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(".part", f".{path.name}-", path.parent))
+    try:
+        array = zarr.create_array(
+            part / "array",
+            shape=(*source.shape, *tail),
+            chunks=(*chunks, *tail),
+            shards=(*shards, *tail) if shards else None,
+            dtype=torch.empty(0, dtype=source.dtype).numpy().dtype,
+            config={"write_empty_chunks": True},
+            attributes=attributes,
+        )
+        for corner in itertools.product(
+            *(range(0, n, b) for n, b in zip(source.shape, blocks, strict=True))
+        ):
+            edges = [
+                torch.arange(a, min(a + b, n))
+                for a, b, n in zip(corner, blocks, source.shape, strict=True)
+            ]
+            grid = torch.stack(torch.meshgrid(*edges, indexing="ij"), -1)
+            box = tuple(slice(int(edge[0]), int(edge[-1]) + 1) for edge in edges)
+            array[box] = source.voxels(grid).cpu().numpy()
+        os.replace(part / "array", path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return path
+
+
+def check_chunks(
+    who: str, shape: tuple[int, ...], chunks: tuple[int, ...], shards: tuple[int, ...]
+) -> None:
+    """Refuse chunks and shards that are not one edge an axis, the second multiples of the first."""
+    if not len(chunks) == len(shards) == len(shape) or any(
+        c < 1 or b < 1 or b % c for b, c in zip(shards, chunks, strict=False)
+    ):
+        raise VolumeError(
+            f"{who} needs {len(shape)} chunk edges and shards that are multiples of them, got "
+            f"chunks={chunks} and shards={shards}."
+        )

@@ -1,0 +1,12 @@
+"""Stores of any size: written chunk by chunk as they are read, and chunks held in memory.
+
+Chunks of an `OnDemandVolume` come to the disk when they are first touched, so that a volume of
+8192^3 voxels takes the space of what was looked at. A `ChunkCache` holds decoded chunks of several
+volumes within one bound.
+"""
+
+from cpic.data._cache import ChunkCache
+from cpic.data._chunks import Touched
+from cpic.data.stores._on_demand import OnDemandVolume, Written
+
+__all__ = ["ChunkCache", "OnDemandVolume", "Touched", "Written"]
