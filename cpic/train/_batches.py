@@ -106,10 +106,14 @@ class CohortData(pl.LightningDataModule):
             for patients, side in zip(fold, ("training", "validation"), strict=True)
         )
         self._check_batches()
-        self.volumes = {
-            patient: prepared.volume(patient)
-            for patient in dict.fromkeys([*self.train.patients, *self.validation.patients])
-        }
+        self.volumes: dict[str, Volume] = {}
+        for patient in dict.fromkeys([*self.train.patients, *self.validation.patients]):
+            try:
+                self.volumes[patient] = prepared.volume(patient)
+            except KeyError as error:
+                raise CohortError(
+                    f"patient {patient} has no scan; leave its samples out of the fold."
+                ) from error
 
     @property
     def n_batches(self) -> int:
@@ -251,6 +255,11 @@ def _table(
             f"the first is {missing[0] if missing else 'nobody'}; leave them out of the fold."
         )
     columns = ["target", *([scale] if isinstance(scale, str) else [])]
+    missing = [column for column in columns if column not in rows]
+    if missing:
+        raise CohortError(
+            f"samples need the column {missing[0]}, got {', '.join(map(str, rows))}; rename it."
+        )
     values = [torch.tensor(rows[column].to_numpy(dtype="float64")) for column in columns]
     if not isinstance(scale, str):
         values.append(torch.full((len(names),), float(scale), dtype=torch.float64))
