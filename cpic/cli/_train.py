@@ -57,8 +57,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
             raise
         print(f"cpic {command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"cpic {command}: stopped; go on with --resume true", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"cpic {command}: {error or 'stopped'}", file=sys.stderr)
         return 130
     if int(os.environ.get("RANK", 0)) == 0:
         print(_table(results))
@@ -164,7 +164,7 @@ def _parser(command: str, function: Callable[..., Any]) -> Any:
             "--print_config", action="store_true", help="print all settings as YAML and leave"
         )
     parser.add_function_arguments(function, as_positional=False)
-    helps = _helps(brats)
+    helps = {"name": "Model to train.", "task": "Cohort and what to predict.", **_helps(brats)}
     for action in parser._actions:
         if action.dest in helps and not (action.help or "").strip(" %"):
             action.help = helps[action.dest]

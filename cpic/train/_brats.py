@@ -41,6 +41,7 @@ def brats(
     seed: int = 42,
     max_faults: int = 3,
     max_minutes: float | None = None,
+    save_every: int | None = None,
     progress: bool = False,
     wandb: bool = False,
 ) -> list[FoldResult]:
@@ -86,6 +87,7 @@ def brats(
         seed: Of everything drawn.
         max_faults: Failing steps after which training stops.
         max_minutes: Time a fold may take; what is left is done by `resume`.
+        save_every: Steps from one checkpoint to the next within an epoch; none by default.
         progress: Show a bar.
         wandb: Log to Weights & Biases too.
 

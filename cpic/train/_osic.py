@@ -40,6 +40,7 @@ def osic(
     seed: int = 42,
     max_faults: int = 3,
     max_minutes: float | None = None,
+    save_every: int | None = None,
     progress: bool = False,
     wandb: bool = False,
 ) -> list[FoldResult]:

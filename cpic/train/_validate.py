@@ -116,6 +116,7 @@ def _fold(
         patience=options["patience"],
         max_minutes=options["max_minutes"],
         max_faults=options["max_faults"],
+        save_every=options["save_every"],
         precision=options["precision"],
         progress=options["progress"],
         wandb=options["wandb"],

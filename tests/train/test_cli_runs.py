@@ -1,0 +1,164 @@
+"""The commands from the first to the last file, on generated cohorts."""
+
+import json
+import logging
+import math
+
+import pytest
+import torch
+
+from cpic import cli, train
+from cpic._errors import CohortError
+from cpic.train._cohorts import load_source
+
+from . import cohorts
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog):
+    """Leave the log as it was: the command sets a level and a handler."""
+    log = logging.getLogger("cpic")
+    before = log.level, list(log.handlers)
+    yield
+    log.setLevel(before[0])
+    log.handlers[:] = before[1]
+
+
+def words(options):
+    return [
+        f"--{name}={json.dumps(v) if isinstance(v, tuple) else v}" for name, v in options.items()
+    ]
+
+
+def summary(folder, name):
+    return json.loads((folder / name / "summary.json").read_text())
+
+
+def test_brats_from_the_command_line(tmp_path, capsys):
+    options = cohorts.options("brats", tmp_path)
+    assert cli.main(["brats", *words(options), "--ngpus", "1", "--use_encoder", "True"]) == 0
+    captured = capsys.readouterr()
+    assert "1 GPU asked for, this machine has none: the run is on the CPU." in captured.err
+    assert "left out: BraTS20_Training_002" in captured.err
+    assert "rmse" in captured.out
+    facts = summary(tmp_path, "brats_cpic")
+    assert facts["best_possible"] is None
+    assert facts["patients"] == 13
+    assert facts["data"] == str(cohorts.brats())
+    (fold,) = facts["folds"]
+    assert fold["fold"] == 0
+    assert fold["metrics"]["rmse"] > 0
+    assert fold["metrics"]["mean_error"] > 0
+    assert fold["step_seconds"] > 0
+    assert fold["peak_bytes"] > 0
+    assert {"torch", "commit", "machine"} <= set(facts["provenance"])
+    files = {path.name for path in (tmp_path / "brats_cpic" / "fold_0").iterdir()}
+    assert {"latest.ckpt", "best.ckpt", "metrics.csv", "config.yaml", "tensorboard"} <= files
+
+
+def test_osic_with_all_tabular_features_and_other_contrasts(tmp_path):
+    options = cohorts.options("osic", tmp_path)
+    (result,) = train.osic(**options, use_extra_features=True)
+    assert result.fold == 1
+    assert math.isfinite(result.metrics["mlll"])
+    assert -12 < result.metrics["mean_mlll"] < -4.595
+    saved = train.read_checkpoint(result.latest)
+    assert saved["config"]["n_tabular"] == 8
+    options = cohorts.options("brats", tmp_path)
+    train.brats(**options, use_extra_features=True, contrasts=("t1", "flair"), precision=64)
+    config = train.read_checkpoint(tmp_path / "brats_cpic" / "fold_0" / "best.ckpt")["config"]
+    assert (config["n_tabular"], config["channels"]) == (5, 2)
+    assert config["contrasts"] == ["t1", "flair"]
+
+
+@pytest.mark.parametrize("task", ["brats", "osic"])
+@pytest.mark.parametrize("name", ["tt_mlp", "downsample", "histogram"])
+def test_baselines_on_the_same_folds(task, name, tmp_path):
+    (result,) = train.baseline(name, task=task, **cohorts.options(task, tmp_path, dense=True))
+    assert math.isfinite(result.metrics["error"])
+    folds = json.loads((tmp_path / f"{task}_{name}" / "folds.json").read_text())
+    assert len(folds["folds"]) == 3
+
+
+@pytest.mark.parametrize("task", ["brats", "osic"])
+def test_the_residual_network(task, tmp_path):
+    options = cohorts.options(task, tmp_path, dense=True) | {"batch_size": 8}
+    (result,) = train.baseline("resnet34", task=task, **options, more={"stem_pool": False})
+    assert math.isfinite(result.metrics["error"])
+
+
+def test_all_folds_and_going_on(tmp_path):
+    options = cohorts.options("brats", tmp_path) | {"only_fold": None}
+    first = train.brats(**options)
+    assert [one.fold for one in first] == [0, 1, 2]
+    with pytest.raises(ValueError, match="holds a run already .*; go on with it by resume"):
+        train.brats(**options)
+    again = train.brats(**options | {"num_epochs": 2}, resume=True)
+    assert [one.epochs for one in again] == [2, 2, 2]
+    straight = train.brats(
+        **options | {"num_epochs": 2, "only_fold": 1}, experiment_name="straight"
+    )
+    assert straight[0].metrics == again[1].metrics
+
+
+def test_a_run_may_begin_with_other_weights(tmp_path):
+    options = cohorts.options("brats", tmp_path)
+    (first,) = train.brats(**options)
+    (second,) = train.brats(**options, pretrain=first.latest, experiment_name="b", lr=0.0)
+    before, after = (train.read_checkpoint(one.latest)["model"] for one in (first, second))
+    weights = [name for name in before if name.endswith("weight") and "encoder" in name]
+    assert weights
+    assert all(torch.equal(before[name], after[name]) for name in weights)
+    with pytest.raises(ValueError, match="of another model"):
+        train.brats(**options | {"ndims": 4}, pretrain=first.latest, experiment_name="c")
+
+
+def test_without_root_a_cohort_is_made_once_and_said_so(tmp_path, caplog):
+    def load(n):
+        return load_source("brats", root=None, cache=tmp_path, resolution=(24, 24, 24), patients=n)
+
+    with caplog.at_level(logging.INFO, "cpic"):
+        source = load(3)
+    assert "no root is given: the run uses a semi-synthetic cohort of 3 patients" in caplog.text
+    assert source.generated
+    assert source.best_error > 0
+    assert source.prepared.volume(source.prepared.patients[0]).shape == (32, 32, 32)
+    (made,) = (tmp_path / "generated").iterdir()
+    stamps = {path: path.stat().st_mtime_ns for path in made.rglob("*.nii.gz")}
+    load(3)
+    assert stamps == {path: path.stat().st_mtime_ns for path in made.rglob("*.nii.gz")}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 2}, "batch_size of at least rank, 3, .*, got 2"),
+        ({"only_fold": 3}, "only_fold needs a number from 0 to 2, got 3"),
+        ({"folds": 99}, "folds needs n between 2 and the 13 patients"),
+        ({"patients": 1}, "folds needs n between 2 and the 1 patients"),
+        ({"patients": 0}, "`patients` of at least 1"),
+        ({"num_epochs": 0}, "`num_epochs` of at least 1"),
+        ({"root": "nowhere"}, "nowhere is no folder"),
+        ({"contrasts": ("t3",)}, "out of flair, t1"),
+        ({"more": {"rank": 3}}, "there is no setting 'rank'"),
+        ({"ndims": 0}, "`n_dims` to be an integer of at least 1"),
+        ({"pretrain": "nowhere.ckpt"}, "there is no checkpoint nowhere.ckpt"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_training(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train.brats(**cohorts.options("brats", tmp_path) | change)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_results_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    options = cohorts.options("brats", tmp_path / "file")
+    with pytest.raises(ValueError, match="cannot be written .*; choose another results_folder"):
+        train.brats(**options)
+
+
+def test_a_cache_in_the_data_is_refused(tmp_path):
+    options = cohorts.options("brats", tmp_path) | {"cache": cohorts.brats() / "cache"}
+    with pytest.raises(CohortError, match="lies in the data folder"):
+        train.brats(**options)
