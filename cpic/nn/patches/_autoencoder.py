@@ -66,7 +66,7 @@ class Autoencoder(PatchModel):
         positions = read_and_random(watched, generator=generator)
         pairs = zip(volumes, positions, strict=True)
         values = torch.stack([volume.voxels(at) for volume, at in pairs])
-        found = self.decode(trains, positions.to(trains.device))
+        found = self.decode(trains, positions)
         return (found - values.to(found).view_as(found)).square().mean()
 
     def rebuild(self, trains: TensorTrain, positions: Tensor, *, batch: int = 2**13) -> Tensor:

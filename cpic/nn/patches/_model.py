@@ -119,6 +119,7 @@ class PatchModel(nn.Module):
 
         Patches reach zeros beyond the volume. Positions may lie anywhere.
         """
+        positions = positions.to(trains.device)
         patches = self.grid.patches(trains, positions, width=self.decoder.width)
         return self.decoder(patches.flatten(0, 1)).unflatten(0, positions.shape[:2])
 

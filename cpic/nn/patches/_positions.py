@@ -183,7 +183,7 @@ class BalancedPositions:
 def _checked(labels: Sequence[int]) -> tuple[int, ...]:
     found = tuple(labels)
     if len(found) < 2 or list(found) != sorted(set(found)):
-        raise ValueError(f"needs two or more labels in rising order, got {found}.")
+        raise ValueError(f"class_of needs two or more labels in rising order, got {found}.")
     return found
 
 
