@@ -69,8 +69,8 @@ class Keeper(pl.Callback):
 
     @property
     def ended(self) -> bool:
-        """Whether patience or time is over."""
-        late = self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
+        """Whether patience or time was over before; there is a row then."""
+        late = self.epoch > 0 and self._late()
         return late or (self.patience is not None and self.stale >= self.patience)
 
     def load(self, module: Task, data: CohortData) -> None:
@@ -113,8 +113,9 @@ class Keeper(pl.Callback):
         if self._is_last(trainer):
             # The end of the epoch saves, with its validation.
             return
-        late = self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
-        signalled, late = (number > 0 for number in summed([self.signals, late], pl_module.device))
+        signalled, late = (
+            number > 0 for number in summed([self.signals, self._late()], pl_module.device)
+        )
         if late:
             # Validation follows, and the end of the epoch.
             self.stopped, trainer.should_stop = "minutes", True
@@ -138,8 +139,9 @@ class Keeper(pl.Callback):
             self.stale += 1
         if self.patience is not None and self.stale >= self.patience:
             self.stopped = "patience"
-        late = self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
-        signalled, late = (number > 0 for number in summed([self.signals, late], pl_module.device))
+        signalled, late = (
+            number > 0 for number in summed([self.signals, self._late()], pl_module.device)
+        )
         if late and self.stopped == "epochs" and self.epoch < (trainer.max_epochs or 0):
             self.stopped = "minutes"
         trainer.should_stop = trainer.should_stop or self.stopped != "epochs"
@@ -168,6 +170,9 @@ class Keeper(pl.Callback):
             best=self.best,
             stopped=self.stopped,
         )
+
+    def _late(self) -> bool:
+        return self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
 
     def _is_last(self, trainer: pl.Trainer) -> bool:
         return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
