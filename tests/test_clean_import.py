@@ -20,6 +20,18 @@ def test_core_loads_nothing_heavy():
     assert loaded_after(f"import {core}, {networks}") == []
 
 
+def test_training_loads_lightning_and_nothing_before_it_is_used():
+    loaded = loaded_after("import cpic.train")
+    assert "lightning" in loaded
+    # Lightning's own metrics draw, where matplotlib is installed.
+    assert set(loaded) <= {"lightning", "matplotlib"}
+
+
+def test_only_training_loads_lightning():
+    others = "cpic.data, cpic.data.cohorts, cpic.data.synthetic, cpic.show, cpic.cli"
+    assert "lightning" not in loaded_after(f"import {others}")
+
+
 def test_the_package_alone_loads_no_torch():
     assert loaded_after("import cpic, sys; assert 'torch' not in sys.modules") == []
 
