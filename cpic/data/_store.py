@@ -133,8 +133,6 @@ class Reads:
 
     def index(self, keys: Sequence[str], length: int) -> list[bytes | None]:
         """The last `length` bytes of each key, or None; those seen before are not read again."""
-        from zarr.core.buffer import default_buffer_prototype
-
         held = {key: self._indices[key].to_bytes() for key in self.known(keys)}
         new = [key for key in keys if key not in held]
         for key, index in zip(
@@ -142,8 +140,14 @@ class Reads:
         ):
             held[key] = index
             if index is not None:
-                self._keep(key, default_buffer_prototype().buffer.from_bytes(index))
+                self.keep(key, index)
         return [held[key] for key in keys]
+
+    def keep(self, key: str, index: bytes) -> None:
+        """Hold an index."""
+        from zarr.core.buffer import default_buffer_prototype
+
+        self._keep(key, default_buffer_prototype().buffer.from_bytes(index))
 
     def forget(self, key: str | None = None) -> None:
         """Drop the index of `key`, or all: they may be damaged, or out of date."""

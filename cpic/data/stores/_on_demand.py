@@ -214,7 +214,7 @@ class OnDemandVolume(ZarrVolume):
                 # Read again: another process may have added to it.
                 old = file.read_bytes() if file.exists() else None
                 shard, n_new = with_chunks(old, new, self._shards)
-                self._reads.forget(key)
+                self._reads.keep(key, shard[-layout.index_bytes :])
                 if n_new == 0:
                     continue
                 part = folder / secrets.token_hex(8)
@@ -231,7 +231,7 @@ class OnDemandVolume(ZarrVolume):
         from filelock import FileLock
 
         try:
-            with FileLock(self._path / ".lock"):
+            with FileLock(self._path / ".lock", poll_interval=0.002):
                 yield
         except OSError as error:
             raise CacheError(
