@@ -1,0 +1,161 @@
+"""Predictions of checkpoints for folders of scans of every kind."""
+
+import csv
+import hashlib
+import math
+import shutil
+
+import pytest
+
+from cpic import cli, train
+from cpic.train._scans import find_scans
+
+from . import cohorts
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Of one tiny run of each task."""
+    results = tmp_path_factory.mktemp("results")
+    plain = train.brats(**cohorts.options("brats", results))
+    told = cohorts.options("brats", results) | {"contrasts": ("t1", "t2")}
+    two = train.brats(**told, use_extra_features=True, experiment_name="two")
+    weeks = train.osic(**cohorts.options("osic", results))
+    extra = train.osic(
+        **cohorts.options("osic", results), use_extra_features=True, experiment_name="extra"
+    )
+    dense = train.baseline("histogram", task="osic", **cohorts.options("osic", results, dense=True))
+    runs = {"plain": plain, "two": two, "weeks": weeks, "extra": extra, "dense": dense}
+    return {name: one[0].latest for name, one in runs.items()}
+
+
+def predict(checkpoint, scans, tmp_path, **options):
+    out = tmp_path / "out.csv"
+    train.predict(checkpoint, scans, out=out, cache=cohorts.folder() / "cache", **options)
+    return read(out)
+
+
+def read(out):
+    with out.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(folder):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_tree_of_brats_from_the_command_line(checkpoints, tmp_path, capsys):
+    before = contents(cohorts.brats())
+    out = tmp_path / "days.csv"
+    cache = str(cohorts.folder() / "cache")
+    arguments = ["--checkpoint", str(checkpoints["plain"]), "--scans", str(cohorts.brats())]
+    assert cli.main(["predict", *arguments, "--out", str(out), "--cache", cache]) == 0
+    assert str(out) in capsys.readouterr().out
+    rows = read(out)
+    assert [row["patient"] for row in rows] == [f"BraTS20_Training_{k:03d}" for k in range(1, 15)]
+    assert all(math.isfinite(float(row["days"])) and not row["reason"] for row in rows)
+    assert contents(cohorts.brats()) == before
+
+
+def test_the_same_scans_give_the_same_in_any_folder(checkpoints, tmp_path):
+    tree = predict(checkpoints["plain"], cohorts.brats(), tmp_path)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for k, path in enumerate(sorted(cohorts.brats().rglob("*_t1.nii.gz"))[:3]):
+        shutil.copy(path, flat / (path.name if k else "first.nii.gz"))
+    rows = {row["patient"]: row["days"] for row in predict(checkpoints["plain"], flat, tmp_path)}
+    # A file without the name of its contrast is not mixed up with those that have one.
+    assert rows == {row["patient"]: row["days"] for row in tree[1:3]}
+    shutil.move(flat / "first.nii.gz", tmp_path / "one.nii.gz")
+    shutil.rmtree(flat)
+    flat.mkdir()
+    shutil.move(tmp_path / "one.nii.gz", flat / "one.nii.gz")
+    (row,) = predict(checkpoints["plain"], flat, tmp_path)
+    assert (row["patient"], row["days"]) == ("one", tree[0]["days"])
+
+
+def test_validation_patients_as_in_training(checkpoints, tmp_path):
+    """The root mean square error of the written days is the metric of the run."""
+    import pandas
+
+    folder = checkpoints["plain"].parent
+    rows = {row["patient"]: float(row["days"]) for row in predict(
+        checkpoints["plain"], cohorts.brats(), tmp_path
+    )}  # fmt: skip
+    truth = pandas.read_csv(cohorts.brats() / "truth.csv").set_index("Brats20ID")["survival_days"]
+    validation = pandas.read_json(folder.parent / "folds.json")["folds"][0]["validation"]
+    squares = [(rows[name] - truth[name]) ** 2 for name in validation]
+    metrics = pandas.read_csv(folder / "metrics.csv")
+    wanted = float(metrics.filter(regex="rmse").iloc[-1, 0])
+    assert math.sqrt(sum(squares) / len(squares)) == pytest.approx(wanted, abs=0.1)
+
+
+def test_reasons_for_what_cannot_be_read(checkpoints, tmp_path):
+    scans = tmp_path / "scans"
+    tree = cohorts.brats() / "MICCAI_BraTS2020_TrainingData"
+    names = [f"BraTS20_Training_{k:03d}" for k in (1, 3, 4)]
+    for name in names:
+        shutil.copytree(tree / name, scans / name)
+    (scans / names[1] / f"{names[1]}_t2.nii.gz").unlink()
+    (scans / names[2] / f"{names[2]}_t1.nii.gz").write_bytes(b"no scan")
+    (scans / "empty").mkdir()
+    shutil.copy(tree / "survival_info.csv", scans)
+    rows = {row["patient"]: row for row in predict(checkpoints["two"], scans, tmp_path)}
+    assert list(rows) == [*names, "empty"]
+    assert not rows[names[0]]["reason"]
+    assert math.isfinite(float(rows[names[0]]["days"]))
+    assert rows[names[1]]["reason"] == "t2 is missing"
+    assert rows[names[2]]["reason"].startswith("t1: ")
+    assert rows["empty"]["reason"] == "its folder holds no scan"
+    assert not any(rows[name]["days"] for name in (*names[1:], "empty"))
+
+
+@pytest.mark.parametrize("name", ["weeks", "extra", "dense"])
+def test_the_tree_of_osic(checkpoints, name, tmp_path):
+    rows = predict(checkpoints[name], cohorts.osic(), tmp_path)
+    with (cohorts.osic() / "train.csv").open() as file:
+        visits = list(csv.DictReader(file))
+    good = [row for row in rows if not row["reason"]]
+    (bad,) = [row for row in rows if row["reason"]]
+    assert len(good) == sum(visit["Patient"] != bad["patient"] for visit in visits)
+    assert {row["unit"] for row in good} == {"ml"}
+    assert all(float(r["low"]) <= float(r["median"]) <= float(r["high"]) for r in good)
+
+
+def test_weeks_and_no_table(checkpoints, tmp_path):
+    scans = tmp_path / "series"
+    patient = next(p for p in sorted((cohorts.osic() / "train").iterdir()) if p.is_dir())
+    shutil.copytree(patient, scans / "anyone")
+    rows = predict(checkpoints["weeks"], scans, tmp_path, weeks=(0, 12.5))
+    assert [row["weeks"] for row in rows] == ["0", "12.5"]
+    assert rows[0]["unit"] == "share of first FVC"
+    (row,) = predict(checkpoints["weeks"], scans, tmp_path)
+    assert row["reason"] == "no table has weeks for it; give a table, or weeks"
+    (row,) = predict(checkpoints["extra"], scans, tmp_path, weeks=(1.0,))
+    assert "needs finite numbers" in row["reason"]
+    assert "anyone" in find_scans(scans, ["ct"])
+
+
+def test_what_cannot_be_predicted_is_one_sentence(checkpoints, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    good, scans = checkpoints["plain"], cohorts.brats()
+    text = tmp_path / "text.ckpt"
+    text.write_text("no checkpoint")
+    table = tmp_path / "table.csv"
+    table.write_text("a,b\n1,2\n")
+    cases = [
+        (text, scans, {}, "text.ckpt cannot be read as a checkpoint"),
+        (tmp_path / "none.ckpt", scans, {}, "there is no checkpoint"),
+        (good, tmp_path / "none", {}, "there is no folder"),
+        (good, tmp_path / "nothing", {}, "holds no scans"),
+        (good, scans, {"table": table}, "needs the column Brats20ID, got a, b"),
+        (good, scans, {"out": scans / "out.csv"}, "outside that of the scans"),
+        (good, scans, {"out": tmp_path / "no" / "out.csv"}, "a folder that exists"),
+        (good, scans, {"cache": scans / "cache"}, "lies in the data folder"),
+    ]
+    for checkpoint, folder, options, message in cases:
+        arguments = {"out": tmp_path / "x.csv", "cache": tmp_path / "cache", **options}
+        with pytest.raises(ValueError, match=message):
+            train.predict(checkpoint, folder, **arguments)
+    assert not (tmp_path / "x.csv").exists()
