@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -46,12 +47,20 @@ class Case:
     `ours(seed)` and each of `peers[name](seed)` map units (`error`, `entries`, ...) to numbers; the
     processor seconds of the call join them as `seconds`, unless they bring their own. With
     `check=False` they skip what only measures the result, as the memory rows need it.
+
+    `goals` are upper bounds by unit; `shares` are such bounds relative to a peer, by unit and name
+    of the peer. `repeats` caps the runs of a case that takes long. `peak`: the row of memory is the
+    growth over imports and problem ("growth"), the peak resident set of a fresh process that does
+    nothing else, imports included ("whole"), or left out ("none").
     """
 
     name: str
     ours: Callable[..., Mapping[str, float]]
     peers: Mapping[str, Callable[..., Mapping[str, float]]]
     goals: Mapping[str, float]
+    shares: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    repeats: int | None = None
+    peak: Literal["growth", "whole", "none"] = "growth"
 
 
 def timed(run: Callable[..., Mapping[str, float]], seed: int) -> dict[str, float]:
@@ -64,7 +73,7 @@ def measure(case: Case, repeats: int = REPEATS) -> list[Row]:
     """Alternate ours and the peers over seeds, and return a row a figure and peer."""
     runs = {"": case.ours, **case.peers}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
-    for seed in range(repeats):
+    for seed in range(min(repeats, case.repeats or repeats)):
         for name, run in runs.items():
             found[name].append(timed(run, seed))
     middle = {
@@ -75,32 +84,41 @@ def measure(case: Case, repeats: int = REPEATS) -> list[Row]:
 
 
 def _rows_of(case: Case, unit: str, middle: dict[str, dict[str, float]]) -> list[Row]:
-    value, goal = middle[""][unit], case.goals.get(unit)
-    common = {
-        "name": case.name,
-        "value": value,
-        "unit": unit,
-        "goal": goal,
-        "met": None if goal is None else value <= goal,
-        "machine": machine(),
-        "commit": commit(),
-    }
+    value = middle[""][unit]
+    common = {"name": case.name, "value": value, "unit": unit}
+    common |= {"machine": machine(), "commit": commit()}
     beside = {peer: figures[unit] for peer, figures in middle.items() if peer and unit in figures}
-    if not beside:
-        return [Row(**common)]
-    return [
-        Row(**common, peer=peer, peer_value=v, ratio=value / v if v else None)
-        for peer, v in beside.items()
-    ]
+    rows = []
+    alone: dict[str | None, float | None] = {None: None}
+    for peer, theirs in (beside or alone).items():
+        bounds = [case.goals[unit]] if unit in case.goals else []
+        if peer and theirs is not None and (unit, peer) in case.shares:
+            bounds.append(case.shares[unit, peer] * theirs)
+        goal = min(bounds, default=None)
+        met = None if goal is None else value <= goal
+        ratio = value / theirs if theirs else None
+        rows.append(Row(**common, goal=goal, met=met, peer=peer, peer_value=theirs, ratio=ratio))
+    return rows
 
 
 def peak_growth(run: Callable[..., object]) -> float:
     """Megabytes by which one run raises the peak resident set of this process (Linux)."""
-    # The high-water mark survives exec, so a fresh process starts with its parent's: reset it.
-    Path("/proc/self/clear_refs").write_text("5")
+    reset_peak()
     before = _high_water()
     run(0, check=False)
     return (_high_water() - before) / 1024
+
+
+def peak_whole(run: Callable[..., object]) -> float:
+    """Megabytes that this process holds at most, from now to the end of one run (Linux)."""
+    reset_peak()
+    run(0, check=False)
+    return _high_water() / 1024
+
+
+def reset_peak() -> None:
+    """Forget the peak so far: it survives exec, so a fresh process starts with its parent's."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _high_water() -> int:
@@ -117,6 +135,8 @@ def peak_in_fresh_process(case: str, who: str) -> float:
 
 def memory(case: Case) -> list[Row]:
     """Peak memory of our side and of each peer."""
+    if case.peak == "none":
+        return []
     middle = {name: {"MB": peak_in_fresh_process(case.name, name)} for name in ("", *case.peers)}
     return _rows_of(case, "MB", middle)
 

@@ -1,0 +1,156 @@
+"""One training step of C-PIC on volumes out of core, and the same of a ResNet-34.
+
+What is timed is a step as in training: half-sweep with selection from the sets of the last visit,
+forward, backward, clipping, an update by RAdam. The volumes are read from disk in every step.
+"""
+
+import math
+import shutil
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from cpic import data
+from cpic.data import brain_like
+from cpic.data.resample import resample
+from cpic.data.stores import ChunkCache
+from cpic.nn import CPIC, CubeEncoder, TwoHeadRegressor
+from cpic.nn.baselines import resnet34
+from tests.bench.harness import ROOT
+from tests.bench.timing import processor_clock
+
+Variant = Literal["fast", "paper"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is trained on what.
+
+    `source`: "stores", distinct heads in Zarr stores written once, or "formula", one
+    phantom head a sample, at any resolution. `cache`: bytes of decoded chunks that all stores
+    together hold.
+    """
+
+    shape: tuple[int, ...]
+    n_dims: int = 16
+    rank: int = 10
+    batch: int = 20
+    variant: Variant = "fast"
+    chunk: int | None = None
+    source: Literal["stores", "formula"] = "stores"
+    cache: int | None = 2**29
+
+
+class Training:
+    """A model with its optimiser and one batch, warmed up."""
+
+    def __init__(self, setting: Setting, *, seed: int = 0, warm: int = 2):
+        self.setting = setting
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
+        self.encoder = CubeEncoder(setting.n_dims, variant=setting.variant)
+        self.model = CPIC(
+            self.encoder,
+            TwoHeadRegressor(setting.rank),
+            shape=setting.shape,
+            rank=setting.rank,
+            chunk=setting.chunk,
+            generator=generator,
+        )
+        self.optimizer = torch.optim.RAdam(self.model.parameters(), lr=1e-3)
+        self.volumes = volumes(setting)
+        self.names = [f"patient {k}" for k in range(setting.batch)]
+        self.target = torch.rand(setting.batch, generator=generator)
+        for _ in range(warm):
+            self.step()
+
+    def step(self) -> float:
+        """One step; returns the loss."""
+        self.model.train()
+        self.optimizer.zero_grad()
+        predicted = self.model(self.volumes, self.names)[:, 1]
+        loss = (predicted - self.target).square().mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def predict(self, n: int) -> Tensor:
+        """Predictions of the first n volumes, whose sets are sought without any memory of them."""
+        self.model.eval()
+        return self.model(self.volumes[:n], [f"unknown {k}" for k in range(n)])
+
+
+def volumes(setting: Setting) -> Sequence[data.Volume]:
+    """As many distinct volumes as the batch has samples, none of them in memory."""
+    if setting.source == "formula":
+        return [brain_like(setting.shape, seed=k) for k in range(setting.batch)]
+    cache = None if setting.cache is None else ChunkCache(setting.cache)
+    paths = [stored(setting.shape, k) for k in range(setting.batch)]
+    return [data.ZarrVolume(path, cache=cache) for path in paths]
+
+
+def stored(shape: Sequence[int], seed: int) -> Path:
+    """A head as a store of 32^3 chunks, made once: the template cut by `seed`, with texture."""
+    size = "x".join(map(str, shape))
+    path = ROOT / "_build" / f"bench-heads-{size}" / f"{seed}.zarr"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        chunks = tuple(min(32, n) for n in shape)
+        folder = Path(tempfile.mkdtemp(".part", ".", path.parent))
+        try:
+            data.save_zarr(head(shape, seed), folder / "head.zarr", chunks=chunks)
+            (folder / "head.zarr").rename(path)
+        finally:
+            shutil.rmtree(folder)
+    return path
+
+
+def head(shape: Sequence[int], seed: int) -> Tensor:
+    """The template with margins cut at random, stretched to `shape`, times smooth noise."""
+    generator = torch.Generator().manual_seed(seed)
+    whole = data.mni152("t1").read()
+    cut = torch.randint(0, 12, (2, 3), generator=generator).tolist()
+    box = tuple(slice(a, n - b) for a, b, n in zip(*cut, whole.shape, strict=True))
+    half = torch.randn([math.ceil(n / 2) for n in shape], generator=generator)
+    texture = resample(half, tuple(shape), order=1)
+    return resample(whole[box], tuple(shape), order=1) * (1 + 0.1 * texture)
+
+
+def one_step(training: Training, steps: int = 3) -> dict[str, float]:
+    """Medians over steps, by sample: processor seconds, positions encoded, entries asked for."""
+    batch, found = training.setting.batch, []
+    for _ in range(steps):
+        training.model.reset_counts()
+        clock = processor_clock()
+        training.step()
+        counts = training.model.counts
+        found.append((clock(), counts.encoded, counts.asked))
+    middle = [statistics.median(part) / batch for part in zip(*found, strict=True)]
+    return dict(zip(("seconds", "positions", "entries"), middle, strict=True))
+
+
+class Dense:
+    """The ResNet-34 on one whole volume, which is in memory."""
+
+    def __init__(self, shape: Sequence[int], volume: data.Volume):
+        self.model = resnet34()
+        self.values = volume.read().float().view(1, 1, *shape)
+
+    def step(self) -> None:
+        """Forward and backward of a batch of one."""
+        self.model.train()
+        self.model(self.values).square().sum().backward()
+
+    @torch.no_grad()
+    def predict(self) -> Tensor:
+        """A forward pass."""
+        self.model.eval()
+        return self.model(self.values)
