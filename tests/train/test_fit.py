@@ -164,16 +164,23 @@ def test_files_hold_an_epoch_a_row_and_what_was_read(tmp_path):
     assert 0 < result.step_seconds < result.seconds
 
 
-def test_the_best_checkpoint_is_of_the_best_epoch(tmp_path):
-    task = make_task(Means(), lr=0.3)
-    result = fit_fold(task, make_data(), folder=tmp_path, num_epochs=6)
-    errors = [float(row["val_rmse"]) for row in rows_of(tmp_path / "metrics.csv")]
-    best = errors.index(min(errors))
-    assert best != 5
+@pytest.mark.parametrize(
+    ("kind", "values", "best"),
+    [(Regression, [3.0, 2.0, 5.0, 2.0], 1), (Quantiles, [-6.0, -8.0, -5.0, -7.0], 2)],
+)
+def test_the_best_checkpoint_is_of_the_best_epoch(tmp_path, kind, values, best):
+    known = outputs(16) if kind is Regression else outputs(16, 3)
+    task, told = kind(Fixed(known)), iter([*values, 0.0])
+    finish = task.finish
+    task.finish = lambda means: {**finish(means), task.monitor: next(told)}
+    result = fit_fold(task, make_data(), folder=tmp_path, num_epochs=4)
+    rows = rows_of(tmp_path / "metrics.csv")
+    assert [float(row[f"val_{task.monitor}"]) for row in rows] == values
     assert result.metrics["best_epoch"] == best
-    assert result.metrics["best_rmse"] == min(errors)
+    assert result.metrics[f"best_{task.monitor}"] == values[best]
+    assert result.metrics[task.monitor] == values[-1]
     assert read_checkpoint(result.best)["epoch"] == best + 1
-    assert result.metrics["rmse"] == errors[-1]
+    assert read_checkpoint(result.latest)["epoch"] == 4
 
 
 @pytest.mark.parametrize("kind", [Regression, Quantiles])
