@@ -49,7 +49,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
             path = function(options.pop("checkpoint"), options.pop("scans"), **options)
             print(f"predictions: {path}")
             return 0
-        options["progress"] = options["progress"] or sys.stderr.isatty()
+        options["progress"] = _first() and (options["progress"] or sys.stderr.isatty())
         results = function(**options)
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and error.__cause__ is None:
@@ -60,7 +60,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as error:
         print(f"cpic {command}: {error or 'stopped'}", file=sys.stderr)
         return 130
-    if int(os.environ.get("RANK", 0)) == 0:
+    if _first():
         print(_table(results))
     return 0
 
@@ -185,7 +185,12 @@ def _log_to_stderr() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    # All processes do the same; one of them says it.
+    log.setLevel(logging.INFO if _first() else logging.ERROR)
+
+
+def _first() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _table(results: Sequence[Any]) -> str:

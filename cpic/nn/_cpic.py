@@ -15,6 +15,7 @@ from cpic.bottleneck import BOTTLENECKS, bottleneck, half_sweep
 from cpic.nn._components import Components
 from cpic.nn._entries import Readable, VolumeEntries
 from cpic.nn._memory import SetMemory
+from cpic.nn._together import all_names, all_rows, all_sets
 from cpic.tt import IndexSets, Quantics, TensorTrain, interpolate
 from cpic.tt._interpolate import Solver
 
@@ -35,6 +36,9 @@ class CPIC(nn.Module):
     volumes, with gradient. In evaluation mode the sets are found from those of another volume in
     `looks` half-sweeps, and nothing is changed: a prediction depends on the volume and the state
     of the model alone. Differentiable in the parameters of encoder and head.
+
+    With several processes, each with its share of a batch, the step is that of one process with
+    the whole batch, but for noise in the head, if the loss is the mean over all samples.
 
     `state_dict` holds the parameters, the index sets of every name, the basis and the spread of
     the features: a run that is resumed takes the same steps.
@@ -139,7 +143,12 @@ class CPIC(nn.Module):
         features = features.to(next(self.head.parameters(), features))
         if rows is not None:
             features = features[rows.to(features.device)]
-        return self.head(features) if tabular is None else self.head(features, tabular.to(features))
+        given = [features] if tabular is None else [features, tabular.to(features)]
+        if not self.training:
+            return self.head(*given)
+        # The head sees the batch of all processes, for its batch norm.
+        whole = [all_rows(part) for part in given]
+        return self.head(*(part for part, _ in whole))[whole[0][1]]
 
     def trains(self, volumes: Sequence[Readable], names: Sequence[str]) -> TensorTrain:
         """Trains of K encoded volumes, with gradient."""
@@ -168,16 +177,18 @@ class CPIC(nn.Module):
             # Not from the sets of its name: what is predicted shall not depend on who was seen.
             found = self._look(entries, self.memory.begin(len(names)), self.looks)
             return half_sweep(entries, found, solver=self.solver).train
-        sets, visits = self.memory.get(names), self.memory.visits(names)
-        towards = self.memory.towards(names)
+        # Processes choose alike, and remember the sets of all.
+        everyone = all_names(names)
+        sets, visits = self.memory.get(names), self.memory.visits(everyone)
+        towards = self.memory.towards(everyone)
         fresh = bool((visits == 0).any())
         if fresh:
             sets = self._look(entries, sets, self.looks)
         if fresh or bool((visits % self.select == 0).any()):
             step = half_sweep(entries, sets, towards=towards, solver=self.solver)
-            self.memory.put(names, step.sets)
+            self.memory.put(*all_sets(names, step.sets))
             return step.train
-        self.memory.put(names, sets)
+        self.memory.put(*all_sets(names, sets))
         return interpolate(entries, sets, solver=self.solver)
 
     @torch.no_grad()

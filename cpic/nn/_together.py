@@ -1,0 +1,64 @@
+r"""What the processes of a run share, so that they take the step of one with the whole batch.
+
+Without `torch.distributed`, or in one process, all of it returns what it is given. Each function is
+a collective: all processes call it, or none.
+
+Shapes: `B` rows of this process, `N` of all processes.
+References: {cite}`usvyatsov2021cherry`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cpic.project import gather
+from cpic.tt import IndexSets, TensorTrain
+
+
+def alone() -> bool:
+    """Whether there is no other process."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+
+
+def everyones(value: Any) -> list[Any]:
+    """A small value of each process, in their order."""
+    if alone():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def all_names(names: Sequence[str]) -> list[str]:
+    """Names of all processes."""
+    return [name for part in everyones(list(names)) for name in part]
+
+
+def all_sets(names: Sequence[str], sets: IndexSets) -> tuple[list[str], IndexSets]:
+    """Index sets of all processes with their names."""
+    if alone():
+        return list(names), sets
+    sides = [[part.cpu() for part in side] for side in (sets.left, sets.right)]
+    parts = everyones((list(names), *sides))
+    left, right = (
+        tuple(torch.cat(site) for site in zip(*(part[side] for part in parts), strict=True))
+        for side in (1, 2)
+    )
+    return [name for part in parts for name in part[0]], IndexSets(sets.sizes, left, right)
+
+
+def all_rows(rows: Tensor) -> tuple[Tensor, slice]:
+    """Rows `(N, t)` of all processes, differentiable in one's own `(B, t)`, and where these are.
+
+    The gradient of one's own rows is the sum over the losses of all processes.
+    """
+    if alone():
+        return rows, slice(None)
+    counts = everyones(len(rows))
+    first = sum(counts[: dist.get_rank()])
+    # One site: the train of a row is the row.
+    whole = gather(TensorTrain([rows[:, None, :, None]])).cores[0].flatten(1)
+    return whole, slice(first, first + len(rows))
