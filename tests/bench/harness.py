@@ -113,6 +113,11 @@ def peak_whole(run: Callable[..., object]) -> float:
     """Megabytes that this process holds at most, from now to the end of one run (Linux)."""
     reset_peak()
     run(0, check=False)
+    return peak_of_process()
+
+
+def peak_of_process() -> float:
+    """Megabytes that this process held at most since `reset_peak` (Linux)."""
     return _high_water() / 1024
 
 
