@@ -55,6 +55,7 @@ def load_source(
     patients: int | None = None,
     seed: int = 42,
     age: bool = False,
+    progress: bool = False,
 ) -> Source:
     """Read or generate a cohort, and convert its scans once.
 
@@ -69,6 +70,7 @@ def load_source(
         patients: the first so many only; without root, how many to make.
         seed: of the generated cohort.
         age: whether the model is told the age, which lowers the best error of BraTS-like patients.
+        progress: show bars.
 
     Raises:
         CohortError: if the cohort cannot be used.
@@ -78,7 +80,7 @@ def load_source(
         raise CohortError(f"a run needs `patients` of at least 1, or None for all, got {patients}.")
     made = None
     if root is None:
-        made = _generate(task, place, tuple(resolution), patients, seed)
+        made = _generate(task, place, tuple(resolution), patients, seed, progress)
     found = Path(root) if root is not None else made
     assert found is not None
     if task == "brats":
@@ -88,7 +90,11 @@ def load_source(
     if patients is not None:
         cohort = cohort.subset(list(cohort.patients)[:patients])
     prepared = cohorts.prepare(
-        cohort, cache=place / "prepared", shape=tuple(resolution), intensity=intensity
+        cohort,
+        cache=place / "prepared",
+        shape=tuple(resolution),
+        intensity=intensity,
+        progress=progress,
     )
     _report(prepared, found)
     best = synthetic.best_error(made, age=age) if made is not None else None
@@ -96,7 +102,12 @@ def load_source(
 
 
 def _generate(
-    task: Task, cache: Path, resolution: tuple[int, ...], patients: int | None, seed: int
+    task: Task,
+    cache: Path,
+    resolution: tuple[int, ...],
+    patients: int | None,
+    seed: int,
+    progress: bool,
 ) -> Path:
     """Make the patients that are not there yet; the folder that holds them."""
     if len(resolution) != 3:
@@ -111,13 +122,14 @@ def _generate(
     folder = cache / "generated" / f"{task}-{'x'.join(map(str, shape))}-n{wanted}-seed{seed}"
     _log.info(
         "no root is given: the run uses a semi-synthetic cohort of %d patients at %s voxels, made "
-        "by this package in %s; its numbers say nothing about real patients.",
+        "by this package in %s; its numbers say nothing about real patients. Patients and "
+        "resolution make it smaller.",
         wanted,
         "x".join(map(str, shape)),
         folder,
     )
     make = synthetic.make_brats_like if task == "brats" else synthetic.make_osic_like
-    make(folder, n_patients=wanted, shape=shape, seed=seed)  # type: ignore[arg-type]
+    make(folder, n_patients=wanted, shape=shape, seed=seed, progress=progress)  # type: ignore[arg-type]
     return folder
 
 

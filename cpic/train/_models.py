@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import nn
 
@@ -46,7 +45,7 @@ def check_model(name: str, more: Mapping[str, Any]) -> None:
         check_name(key, known, where=f"more options of {name}")
 
 
-def make_module(config: Mapping[str, Any], *, fold: int = 0) -> pl.LightningModule:
+def make_module(config: Mapping[str, Any], *, fold: int = 0) -> Regression | Quantiles:
     """The model of a configuration, with loss and metric of its task.
 
     Args:

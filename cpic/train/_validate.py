@@ -53,6 +53,7 @@ def cross_validate(task: Task, model: str, options: Mapping[str, Any]) -> list[F
         patients=options["patients"],
         seed=options["seed"],
         age=options["use_extra_features"],
+        progress=options["progress"],
     )
     pairs = cohorts.folds(source.prepared.cohort, options["folds"], path=folder / "folds.json")
     only = options["only_fold"]

@@ -143,6 +143,44 @@ def test_what_is_misspelled_is_one_line(arguments, message, tmp_path, capsys):
     assert len(captured.splitlines()) == 1
 
 
+def raising(error):
+    def fake(task, model, options):
+        raise error
+
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError("encode in pieces with chunk=4096"), 2),
+        (OSError("no room"), 2),
+        (KeyboardInterrupt("the state is saved"), 130),
+    ],
+)
+def test_how_a_run_ends_is_one_line(error, code, monkeypatch, capsys):
+    monkeypatch.setattr("cpic.train._brats.cross_validate", raising(error))
+    assert cli.main(["brats"]) == code
+    assert capsys.readouterr().err == f"cpic brats: {error}\n"
+
+
+def test_too_many_faults_are_one_line_and_mistakes_of_the_program_are_not(monkeypatch, capsys):
+    error = RuntimeError("training stops after 4 failing steps")
+    monkeypatch.setattr("cpic.train._brats.cross_validate", raising(error))
+    with pytest.raises(RuntimeError):
+        cli.main(["brats"])
+    error.__cause__ = FloatingPointError("the loss is not finite")
+    assert cli.main(["brats"]) == 2
+    assert capsys.readouterr().err == f"cpic brats: {error}\n"
+
+
+def test_only_the_first_process_speaks(seen, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    run(seen, "brats --progress true")
+    assert capsys.readouterr().out == ""
+    assert not seen[-1][2]["progress"]
+
+
 @pytest.mark.parametrize("flags", [["--rank", "ten"], ["--encoder", "big"], ["--resolution", "3"]])
 def test_a_value_of_the_wrong_type_is_refused(flags, seen, capsys):
     with pytest.raises(SystemExit) as caught:
