@@ -1,7 +1,7 @@
 """Measure what a training step costs, and write `scale.json` and `profile.json` beside this file.
 
     python book/results/make_cost.py            # everything, about 20 minutes
-    python book/results/make_cost.py 8192 fast  # only rows whose name holds one of the words
+    python book/results/make_cost.py 8192 fast  # rows whose file and name hold one of the words
 
 Every row is measured in a fresh process with one thread; a row that is there is replaced. Seconds
 are those of the processor, which other load disturbs least; wall-clock ones and the load of the
@@ -164,7 +164,7 @@ def main() -> None:
     for file, runs in rows().items():
         path = HERE / f"{file}.json"
         for name in runs:
-            if any(word in name for word in given.words):
+            if any(word in f"{file} {name}" for word in given.words):
                 figures = measured(file, name)
                 kept = json.loads(path.read_text())["rows"] if path.exists() else {}
                 kept[name] = figures
