@@ -1,11 +1,12 @@
 """The commands that train and predict: `cpic brats`, `osic`, `baseline` and `predict`."""
 
+import contextlib
 import inspect
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +38,18 @@ def run(command: str, arguments: Sequence[str]) -> int:
 
         from cpic import train
     except ImportError as error:
-        print(f"cpic {command} needs {error.name}; pip install 'cpic[train,data]'", file=sys.stderr)
+        print(
+            f"cpic {command} needs {error.name or error}; pip install 'cpic[train,data]'",
+            file=sys.stderr,
+        )
         return 2
     function: Callable[..., Any] = getattr(train, command)
     try:
         options = _options(command, function, _expanded(command, arguments))
         if options is None:
             return 0
-        _log_to_stderr()
-        if command == "predict":
-            path = function(options.pop("checkpoint"), options.pop("scans"), **options)
-            print(f"predictions: {path}")
-            return 0
-        options["progress"] = _first() and (options["progress"] or sys.stderr.isatty())
-        results = function(**options)
+        with _log_to_stderr():
+            text = _call(command, function, options)
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and error.__cause__ is None:
             # Not one of those that say what to do: whoever repairs it needs to see where it was.
@@ -61,8 +60,17 @@ def run(command: str, arguments: Sequence[str]) -> int:
         print(f"cpic {command}: {error or 'stopped'}", file=sys.stderr)
         return 130
     if _first():
-        print(_table(results))
+        print(text)
     return 0
+
+
+def _call(command: str, function: Callable[..., Any], options: dict[str, Any]) -> str:
+    """Run it; what there is to say at the end."""
+    if command == "predict":
+        path = function(options.pop("checkpoint"), options.pop("scans"), **options)
+        return f"predictions: {path}"
+    options["progress"] = _first() and (options["progress"] or sys.stderr.isatty())
+    return _table(function(**options))
 
 
 def _expanded(command: str, arguments: Sequence[str]) -> list[str]:
@@ -80,21 +88,26 @@ def _expanded(command: str, arguments: Sequence[str]) -> list[str]:
             raise ValueError("there is no --system_path; give the folder of the data by --root.")
         values = [value] if equals else []
         if name in _LISTS:
-            while not equals and words and not words[0].startswith("-"):
+            while not equals and words and not _is_flag(words[0]):
                 values.append(words.pop(0))
             lists.setdefault(name, []).extend(values)
             continue
-        if name.startswith("--") and not equals and words and not words[0].startswith("--"):
+        if name.startswith("--") and not equals and words and not _is_flag(words[0]):
             values = [words.pop(0)]
         found.append(f"{name}={values[0]}" if values else name)
     return found + [f"{name}={_as_list(values)}" for name, values in lists.items()]
+
+
+def _is_flag(word: str) -> bool:
+    """Whether it is no value; a negative number is one."""
+    return word.startswith("-") and not word[1:2].isdigit()
 
 
 def _as_list(values: list[str]) -> str:
     if len(values) == 1 and values[0].lstrip().startswith(("[", "(")):
         return values[0].replace("(", "[").replace(")", "]")
     parts = [part for value in values for part in value.split(",") if part]
-    numbers = all(part.replace(".", "", 1).isdigit() for part in parts)
+    numbers = all(part.removeprefix("-").replace(".", "", 1).isdigit() for part in parts)
     return "[" + ",".join(part if numbers else json.dumps(part) for part in parts) + "]"
 
 
@@ -179,14 +192,19 @@ def _helps(function: Callable[..., Any]) -> dict[str, str]:
     return {one.arg_name: " ".join((one.description or "").split()) for one in found}
 
 
-def _log_to_stderr() -> None:
-    log = logging.getLogger("cpic")
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
+@contextlib.contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    log, level = logging.getLogger("cpic"), logging.getLogger("cpic").level
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
     # All processes do the same; one of them says it.
     log.setLevel(logging.INFO if _first() else logging.ERROR)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _first() -> bool:

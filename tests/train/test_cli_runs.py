@@ -16,16 +16,6 @@ from cpic.train._models import make_module
 from . import cohorts
 
 
-@pytest.fixture(autouse=True)
-def _quiet(caplog):
-    """Leave the log as it was: the command sets a level and a handler."""
-    log = logging.getLogger("cpic")
-    before = log.level, list(log.handlers)
-    yield
-    log.setLevel(before[0])
-    log.handlers[:] = before[1]
-
-
 def words(options):
     return [
         f"--{name}={json.dumps(v) if isinstance(v, tuple) else v}" for name, v in options.items()

@@ -130,6 +130,12 @@ def test_weeks_and_no_table(checkpoints, tmp_path):
     rows = predict(checkpoints["weeks"], scans, tmp_path, weeks=(0, 12.5))
     assert [row["weeks"] for row in rows] == ["0", "12.5"]
     assert rows[0]["unit"] == "share of first FVC"
+    out = tmp_path / "weeks.csv"
+    places = f"--scans {scans} --out {out} --cache {cohorts.folder() / 'cache'}".split()
+    arguments = ["--checkpoint", str(checkpoints["weeks"]), *places, "--weeks", "-3", "0", "12.5"]
+    assert cli.main(["predict", *arguments]) == 0
+    assert [row["weeks"] for row in read(out)] == ["-3", "0", "12.5"]
+    assert read(out)[1] == rows[0]
     (row,) = predict(checkpoints["weeks"], scans, tmp_path)
     assert row["reason"] == "no table has weeks for it; give a table, or weeks"
     (row,) = predict(checkpoints["extra"], scans, tmp_path, weeks=(1.0,))
