@@ -252,7 +252,8 @@ def _summed(run: Run, figures: list[tuple]) -> Run:
 def best(runs: Sequence[Run], *, budget: float | None = None, target: float | None = None) -> dict:
     """What a library reaches: `error` in a budget, or `entries` and `seconds` for a target.
 
-    Errors are those of the worst seed. None where no run fits. The fewest entries and the least seconds may come of two settings.
+    Errors are those of the worst seed. None where no run fits. The fewest entries and the least
+    seconds may come of two settings.
     """
     done = [run for run in runs if run.reason is None]
     if budget is not None:
