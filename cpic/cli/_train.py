@@ -208,7 +208,7 @@ def _log_to_stderr() -> Iterator[None]:
 
 
 def _first() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def _table(results: Sequence[Any]) -> str:

@@ -16,6 +16,7 @@ from cpic.train._checkpoints import load_weights, read_checkpoint
 from cpic.train._cohorts import Source, Task, load_source
 from cpic.train._fit import fit_fold
 from cpic.train._models import DENSE, TRAINS, check_model, make_module
+from cpic.train._ranks import place
 from cpic.train._results import FoldResult, write_summary
 from cpic.train._tables import fit_table
 
@@ -171,7 +172,7 @@ def _summarise(
     options: Mapping[str, Any],
     source: Source,
 ) -> None:
-    if int(os.environ.get("RANK", 0)) != 0:
+    if place()[0] != 0:
         return
     facts = {
         **describe(task, model, options, source),
