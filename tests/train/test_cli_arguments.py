@@ -126,7 +126,7 @@ def test_all_settings_as_yaml_and_back(seen, tmp_path, capsys):
         (["--config", "nowhere.yml"], "nowhere.yml cannot be read as YAML"),
         (["--config", "LIST"], "needs settings as `name: value`, got a list"),
         (["--config", "BROKEN"], "cannot be read as YAML"),
-        (["--more.selct", "2"], "there is no setting 'selct', did you mean 'select'?"),
+        (["--more.selekt", "2"], "there is no setting 'selekt', did you mean 'select'?"),
         (["--system_path", "x"], "give the folder of the data by --root"),
     ],
 )
