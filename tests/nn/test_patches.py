@@ -131,7 +131,7 @@ def test_loss_is_the_error_at_what_was_read_and_as_many_others(generator):
     twin = autoencoder(torch.Generator().manual_seed(3))
     twin.load_state_dict(model.state_dict())
     trains = twin.compress(watched, ["a", "b"])
-    positions = read_and_random(watched, generator=draws)
+    positions = read_and_random(watched, most=4096, generator=draws)
     values = torch.stack([v.voxels(at) for v, at in zip(batch, positions, strict=True)])
     wanted = (twin.decode(trains, positions)[..., 0] - values).square().mean()
     draws.manual_seed(5)
@@ -145,17 +145,21 @@ def test_positions_are_those_that_were_read_and_at_least_as_many_uniform_ones(ge
     batch[0].cubes(some, size=3)
     batch[1].cubes(some[:2], size=3)
     batch[0].cubes(some[:1], size=3)
-    positions = read_and_random(batch, generator=generator)
+    positions = read_and_random(batch, most=9, generator=generator)
     assert positions.shape == (2, 6, 3)
     assert positions[0, :3].tolist() == [[0, 0, 1], [2, 3, 4], [7, 5, 7]]
     assert positions[1, :2].tolist() == [[0, 0, 1], [7, 5, 7]]
     many = [Watched(volume) for volume in volumes(generator, 1, (40, 50))]
     many[0].cubes(all_points((40, 50)), size=1)
-    drawn = read_and_random(many, generator=generator)[0, 2000:]
+    drawn = read_and_random(many, most=2000, generator=generator)[0, 2000:]
     assert len(drawn) == 2000
     assert drawn.amin(0).tolist() == [0, 0]
     assert drawn.amax(0).tolist() == [39, 49]
     assert (drawn.double().mean(0) - torch.tensor([19.5, 24.5])).abs().max() < 1.5
+    few = read_and_random(many, most=100, generator=generator)[0]
+    assert few.shape == (200, 2)
+    assert len(few[:100].unique(dim=0)) == 100
+    assert few[:100, 0].max() > 20
 
 
 def test_all_that_is_read_is_watched(generator):
@@ -407,6 +411,10 @@ def gen():
                 volumes(gen()), ["a", "b"], torch.zeros(2, 3, 3).long(), torch.full((2, 3), 3)
             ),
             "classes 0 to 2, got 3 to 3",
+        ),
+        (
+            lambda: autoencoder(gen()).loss(volumes(gen()), ["a", "b"], most=0, generator=gen()),
+            "`most`.*got 0",
         ),
         (lambda: class_of(torch.tensor([0, 3])), "labels.*got 3"),
         (lambda: class_of(torch.tensor([0.5])), "got 0.5"),

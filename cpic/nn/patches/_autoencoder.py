@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cpic.nn._checks import check_positive
 from cpic.nn.patches._model import PatchModel, Sampled
 from cpic.nn.patches._positions import Watched, read_and_random
 from cpic.tt import TensorTrain
@@ -49,21 +50,29 @@ class Autoencoder(PatchModel):
             )
 
     def loss(
-        self, volumes: Sequence[Sampled], names: Sequence[str], *, generator: torch.Generator
+        self,
+        volumes: Sequence[Sampled],
+        names: Sequence[str],
+        *,
+        most: int = 2**12,
+        generator: torch.Generator,
     ) -> Tensor:
         """Mean squared error at the positions that are read and as many uniform ones.
 
         Args:
             volumes: K volumes.
             names: A name for each, as in `compress`.
+            most: Positions of a volume that count at most, of those read. The first call on a
+                volume, which has to find its index sets, reads several times as many as others.
             generator: Draws the uniform positions.
 
         Returns:
             A scalar, with gradient.
         """
+        check_positive("Autoencoder", most=most)
         watched = [Watched(volume) for volume in volumes]
         trains = self.compress(watched, names)
-        positions = read_and_random(watched, generator=generator)
+        positions = read_and_random(watched, most=most, generator=generator)
         pairs = zip(volumes, positions, strict=True)
         values = torch.stack([volume.voxels(at) for volume, at in pairs])
         found = self.decode(trains, positions)

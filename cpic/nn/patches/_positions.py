@@ -34,12 +34,16 @@ class Watched:
         return _coords(_keys(centres[inside], self.shape).unique(), self.shape)
 
 
-def read_and_random(watched: Sequence[Watched], *, generator: torch.Generator) -> Tensor:
+def read_and_random(watched: Sequence[Watched], *, most: int, generator: torch.Generator) -> Tensor:
     """Positions that were read, and at least as many uniform ones, `(K, n, D)`.
 
-    Where fewer positions of a volume were read than of another, uniform ones take their place.
+    Of the former a random choice, if there are more than `most`. Where fewer of a volume were read
+    than of another, uniform ones take their place.
     """
     read = [volume.read_at() for volume in watched]
+    for k, found in enumerate(read):
+        if len(found) > most:
+            read[k] = found[torch.randperm(len(found), generator=generator)[:most]]
     most = max(1, *(len(positions) for positions in read))
     shape = watched[0].shape
     drawn = torch.rand(len(read), 2 * most, len(shape), generator=generator, dtype=torch.float64)
