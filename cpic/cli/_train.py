@@ -147,7 +147,19 @@ def _flag(name: str, value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    """Lists as tuples, and names with dots as mappings in mappings."""
+    if isinstance(value, list):
+        return tuple(value)
+    if not isinstance(value, dict):
+        return value
+    nested: dict[str, Any] = {}
+    for name, inner in value.items():
+        *outer, last = str(name).split(".")
+        place = nested
+        for part in outer:
+            place = place.setdefault(part, {})
+        place[last] = inner
+    return nested
 
 
 def _as_yaml(options: dict[str, Any]) -> str:

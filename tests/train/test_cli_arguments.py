@@ -70,11 +70,11 @@ def test_three_sizes_in_any_form(seen, flags):
 
 
 def test_contrasts_and_options_of_the_model(seen):
-    words = ["--contrasts t1 t2 --clip null --more.select 3 --more.order interleaved"]
+    words = ["--contrasts t1 t2 --clip null --more.select 3 --more.components.follow 9"]
     _, _, options = run(seen, "brats", *words)
     assert options["contrasts"] == ("t1", "t2")
     assert options["clip"] is None
-    assert options["more"] == {"select": 3, "order": "interleaved"}
+    assert options["more"] == {"select": 3, "components": {"follow": 9}}
 
 
 def test_without_encoder_it_is_the_baseline(seen):
