@@ -34,11 +34,11 @@ CHUNK = 1024
 SHAPES = ((256, 256, 256), (32, 512, 512))
 
 
-def steps(setting: training.Setting, *, warm_steps: int = 3) -> dict[str, float]:
+def steps(setting: training.Setting, *, warm_steps: int = 2) -> dict[str, float]:
     """The first visit of the volumes, which looks for the sets, and those behind it."""
     made = training.Training(setting, warm=0)
     found, batch = [], setting.batch
-    for _ in range(2 + warm_steps):
+    for _ in range(1 + warm_steps):
         made.model.reset_counts()
         held = [(volume.ledger.bytes, volume.ledger.voxels) for volume in made.volumes]
         wall, processor = time.perf_counter(), time.process_time()
@@ -55,7 +55,7 @@ def steps(setting: training.Setting, *, warm_steps: int = 3) -> dict[str, float]
         counts = made.model.counts
         found.append((*seconds, counts.encoded, counts.asked, *read))
     names = ("seconds", "wall", "positions", "entries", "bytes", "voxels")
-    warm = [statistics.median(part) / batch for part in zip(*found[2:], strict=True)]
+    warm = [statistics.median(part) / batch for part in zip(*found[1:], strict=True)]
     first = {
         f"first {name}": value / batch
         for name, value in zip(names, found[0], strict=True)

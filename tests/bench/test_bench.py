@@ -34,3 +34,24 @@ def test_rows_say_whether_the_goal_is_met(tmp_path):
     kept = json.loads((tmp_path / "new" / "bench.json").read_text())
     assert [set(row) for row in kept] == [set(harness.Row.__dataclass_fields__)] * 2
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_goal_may_be_a_share_of_a_peer():
+    case = harness.Case(
+        name="two",
+        ours=lambda seed, check=True: {"seconds": 1.0},
+        peers={
+            "slow": lambda seed, check=True: {"seconds": 90.0},
+            "fast": lambda seed, check=True: {"seconds": 2.0},
+        },
+        goals={"seconds": 3.0},
+        shares={("seconds", "slow"): 1 / 80, ("seconds", "fast"): 0.25},
+        repeats=2,
+        peak="none",
+    )
+    rows = {row.peer: row for row in harness.measure(case, 5)}
+    assert {name: (row.goal, row.met) for name, row in rows.items()} == {
+        "slow": (90 / 80, True),
+        "fast": (0.5, False),
+    }
+    assert harness.memory(case) == []
