@@ -152,13 +152,16 @@ def _plain(value: Any) -> Any:
         return tuple(value)
     if not isinstance(value, dict):
         return value
+    import yaml
+
     nested: dict[str, Any] = {}
     for name, inner in value.items():
         *outer, last = str(name).split(".")
         place = nested
         for part in outer:
             place = place.setdefault(part, {})
-        place[last] = inner
+        # The parser leaves what is below the first dot as text.
+        place[last] = yaml.safe_load(inner) if outer and isinstance(inner, str) else inner
     return nested
 
 
