@@ -152,17 +152,23 @@ def _plain(value: Any) -> Any:
         return tuple(value)
     if not isinstance(value, dict):
         return value
-    import yaml
-
     nested: dict[str, Any] = {}
     for name, inner in value.items():
         *outer, last = str(name).split(".")
         place = nested
         for part in outer:
             place = place.setdefault(part, {})
-        # The parser leaves what is below the first dot as text.
-        place[last] = yaml.safe_load(inner) if outer and isinstance(inner, str) else inner
+        place[last] = _read(inner)
     return nested
+
+
+def _read(value: Any) -> Any:
+    """The parser leaves what is below the first dot as text."""
+    import yaml
+
+    if isinstance(value, dict):
+        return {name: _read(inner) for name, inner in value.items()}
+    return yaml.safe_load(value) if isinstance(value, str) else value
 
 
 def _as_yaml(options: dict[str, Any]) -> str:
