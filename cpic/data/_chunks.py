@@ -108,22 +108,36 @@ class ChunkedReader(Reader):
         ):
             place, within = place * span + of, within * edge + positions % edge
             inside = inside & valid
-        cubes = torch.zeros(len(corners), size**n_axes, self.channels, dtype=self.dtype)
         ids, needed = ids.flatten(1), needed.flatten(1)
         place, within, inside = place.flatten(1), within.flatten(1), inside.flatten(1)
+        within = within if self.channels == 1 else within * self.channels
         wanted = ids[needed].unique()
         cache = self.cache or ChunkCache(max(1, min(_HELD_BYTES, len(wanted) * self._chunk_bytes)))
-        for batch in self._rounds(wanted, cache):
+        rounds = self._rounds(wanted, cache)
+        cubes = torch.zeros(0)
+        if len(rounds) != 1:
+            cubes = torch.zeros(*inside.shape, self.channels, dtype=self.dtype)
+        for batch in rounds:
             with self._held(batch, cache) as (memory, starts):
                 slot = torch.searchsorted(batch, ids).clamp(max=len(batch) - 1)
+                if len(rounds) == 1:  # all there is: nothing to choose between
+                    at = starts[slot].gather(1, place).add_(within)
+                    cubes = self._values(memory, at)
+                    if not inside.all():
+                        cubes.masked_fill_(~inside[..., None], 0)
+                    break
                 hit = (batch[slot] == ids) & needed
                 rows = hit.any(1).nonzero()[:, 0]
                 take = hit[rows].gather(1, place[rows]) & inside[rows]
-                at = starts[slot[rows]].gather(1, place[rows]) + within[rows] * self.channels
-                at = at[..., None] + torch.arange(self.channels)
-                values = _as_tensor(memory.take(at.numpy()))
+                at = starts[slot[rows]].gather(1, place[rows]) + within[rows]
+                values = self._values(memory, at)
             cubes[rows] = torch.where(take[..., None], values, cubes[rows])
         return cubes.mT.reshape(len(corners), self.channels, *[size] * n_axes)
+
+    def _values(self, memory: np.ndarray, at: Tensor) -> Tensor:
+        """Values (..., c) that begin at `at` (...)."""
+        at = at[..., None] if self.channels == 1 else at[..., None] + torch.arange(self.channels)
+        return _as_tensor(memory.take(at.numpy()))
 
     def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
         return self._cubes(coords, 1, n_distinct).reshape(len(coords), self.channels)

@@ -14,14 +14,19 @@ References: {cite}`usvyatsov2021cherry`.
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from cpic.bottleneck import chunked
+from cpic.nn._ahead import Ahead
 from cpic.tt import Quantics
 from cpic.tt._entries import check_indices
+
+# Volumes read at once.
+_READERS = 8
 
 
 class Readable(Protocol):
@@ -174,14 +179,15 @@ class VolumeEntries:
 
     def _encode(self, keys: Tensor) -> Tensor:
         self.encoded += len(keys)
-        if self.chunk is None or len(keys) <= self.chunk:
-            return self._evaluate(keys)
-        return chunked(lambda part: self._evaluate(part[0])[None], self.chunk)(keys[None])[0]
-
-    def _evaluate(self, keys: Tensor) -> Tensor:
-        """Read and encode the positions behind `keys`."""
         if len(keys) == 0:
             return torch.zeros(0, self._n_dims, dtype=self.dtype, device=keys.device)
+        if self.chunk is None or len(keys) <= self.chunk:
+            return self._embed(self._read(keys))
+        ahead = Ahead(self._read, keys.split(self.chunk))
+        return chunked(lambda part: self._embed(ahead(part[0]))[None], self.chunk)(keys[None])[0]
+
+    def _read(self, keys: Tensor) -> Tensor:
+        """Cubes `(m, c, s, ..., s)` at the positions behind `keys` `(m,)`."""
         columns = []
         for size in reversed(self._extent):
             columns.insert(0, keys % size)
@@ -190,13 +196,19 @@ class VolumeEntries:
         # Readers of files work on the CPU; where the cubes go is up to the encoder.
         centres = torch.stack(columns, -1).cpu().split(owners)
         # Volumes are separate files; all else is one call for all of them.
-        cubes = torch.cat(
-            [
-                volume.cubes(at, size=self._size)
-                for volume, at in zip(self.volumes, centres, strict=True)
-                if len(at)
-            ]
-        )
+        asked = [(volume, at) for volume, at in zip(self.volumes, centres, strict=True) if len(at)]
+
+        def cubes_of(pair: tuple[Readable, Tensor]) -> Tensor:
+            return pair[0].cubes(pair[1], size=self._size)
+
+        # One waits for its file, or a server, while another is decoded.
+        if len({id(volume) for volume, _ in asked}) == len(asked) > 1:
+            with ThreadPoolExecutor(min(_READERS, len(asked))) as pool:
+                return torch.cat(list(pool.map(cubes_of, asked)))
+        return torch.cat([cubes_of(pair) for pair in asked])
+
+    def _embed(self, cubes: Tensor) -> Tensor:
+        """Vectors `(m, n_dims)` of cubes."""
         if self.encoder is None:
             return cubes.flatten(1).to(self.dtype)
         return self.encoder(cubes.to(next(self.encoder.parameters(), cubes).device))

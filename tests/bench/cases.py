@@ -16,6 +16,7 @@ from tests.bench.cases_bottleneck import bottleneck_cases
 from tests.bench.cases_data import data_cases
 from tests.bench.cases_gradient import gradient_cases
 from tests.bench.cases_project import project_cases
+from tests.bench.cases_stores import store_cases
 from tests.bench.cases_training import training_cases
 from tests.bench.harness import Case
 from tests.bench.peers import run_peer
@@ -247,5 +248,6 @@ def all_cases() -> dict[str, Case]:
         | bottleneck_cases()
         | project_cases()
         | data_cases()
+        | store_cases()
         | training_cases()
     )

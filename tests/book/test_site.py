@@ -91,6 +91,7 @@ def test_page_has_its_card_and_buttons(site, name):
         "data",
         "data.cohorts",
         "data.resample",
+        "data.stores",
         "data.synthetic",
         "show",
     ],

@@ -1,0 +1,40 @@
+"""Read the next positions while those before are encoded."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from torch import Tensor
+
+
+class Ahead:
+    """What `read` gives for each of `parts`, the next one being read by a thread meanwhile.
+
+    The order of the calls is followed, forwards or backwards (as for gradients). Nothing depends on
+    the thread but the time. Two answers are held at most: the one returned and the next.
+
+    Args:
+        read: maps a part to its values.
+        parts: sorted keys; told apart by their first.
+    """
+
+    def __init__(self, read: Callable[[Tensor], Tensor], parts: Sequence[Tensor]) -> None:
+        self._read, self._parts = read, parts
+        self._place = {int(part[0]): k for k, part in enumerate(parts)}
+        self._last = -1
+        self._next: tuple[int, Future[Tensor]] | None = None
+        self._thread = ThreadPoolExecutor(1)
+
+    def __call__(self, part: Tensor) -> Tensor:
+        """The values of `part`."""
+        k = self._place[int(part[0])]
+        waiting, self._next = self._next, None
+        # Who turns round waits for a read in vain: one of them, between the two passes.
+        future = (
+            waiting[1] if waiting and waiting[0] == k else self._thread.submit(self._read, part)
+        )
+        following = k + 1 if k > self._last else k - 1
+        self._last = k
+        values = future.result()
+        if 0 <= following < len(self._parts):
+            self._next = (following, self._thread.submit(self._read, self._parts[following]))
+        return values
