@@ -107,7 +107,7 @@ def fit_fold(
         ...                   num_epochs=100)  # doctest: +SKIP
         >>> result.metrics["rmse"] / result.metrics["mean_error"]  # doctest: +SKIP
     """
-    _check(num_epochs, precision, save_every, patience)
+    _check(num_epochs, precision, save_every, patience, ngpus)
     folder = Path(folder)
     settings = {"precision": precision, "clip": clip, "seed": seed, "batch_size": data.batch_size}
     settings.update(task=type(module).__name__, samples=data.fingerprint)
@@ -209,7 +209,14 @@ def _prepare(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
             replace_file(folder / "config.yaml", lambda file: file.write(text.encode()))
 
 
-def _check(num_epochs: int, precision: int, save_every: int | None, patience: int | None) -> None:
+def _check(
+    num_epochs: int, precision: int, save_every: int | None, patience: int | None, ngpus: int
+) -> None:
+    if not 0 <= ngpus <= torch.cuda.device_count():
+        raise ValueError(
+            f"fit_fold needs ngpus between 0 and the {torch.cuda.device_count()} GPUs of this "
+            f"machine, got {ngpus}; 0 trains on the processor."
+        )
     if precision not in _DTYPES:
         raise ValueError(f"fit_fold needs precision 32 or 64, got {precision!r}.")
     numbers = {"num_epochs": num_epochs, "save_every": save_every, "patience": patience}

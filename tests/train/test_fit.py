@@ -236,6 +236,7 @@ def test_wandb_says_what_to_install(tmp_path):
         ({"precision": 16}, "precision 32 or 64, got 16"),
         ({"num_epochs": 0}, "num_epochs of at least 1, got 0"),
         ({"save_every": 0}, "save_every of at least 1, got 0"),
+        ({"ngpus": 99}, "ngpus between 0 and the .* GPUs of this machine, got 99"),
         ({"patience": -1}, "patience of at least 1, got -1"),
     ],
 )
