@@ -74,7 +74,7 @@ def stages_of(training: Training, steps: int = 5) -> dict[str, float]:
 def _watch(training: Training, stages: Stages, stack: ExitStack) -> None:
     model = training.model
     targets = [
-        *[(volume, "cubes", "reading cubes") for volume in training.volumes],
+        (VolumeEntries, "_read", "reading cubes"),
         (VolumeEntries, "__call__", "distinct positions"),
         (_half_sweep, "_choose", "maxvol"),
         (_half_sweep, "solve_core", "solving for cores"),
