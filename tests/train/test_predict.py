@@ -6,6 +6,7 @@ import math
 import shutil
 
 import pytest
+import torch
 
 from cpic import cli, train
 from cpic.train._scans import find_scans
@@ -148,10 +149,13 @@ def test_what_cannot_be_predicted_is_one_sentence(checkpoints, tmp_path):
     good, scans = checkpoints["plain"], cohorts.brats()
     text = tmp_path / "text.ckpt"
     text.write_text("no checkpoint")
+    other = tmp_path / "other.ckpt"
+    torch.save({**torch.load(good, weights_only=True), "config": {"task": "brats"}}, other)
     table = tmp_path / "table.csv"
     table.write_text("a,b\n1,2\n")
     cases = [
         (text, scans, {}, "text.ckpt cannot be read as a checkpoint"),
+        (other, scans, {}, "does not say how its scans were prepared"),
         (tmp_path / "none.ckpt", scans, {}, "there is no checkpoint"),
         (good, tmp_path / "none", {}, "there is no folder"),
         (good, tmp_path / "nothing", {}, "holds no scans"),
