@@ -66,9 +66,10 @@ def main() -> None:
 def run_races(races: list[race.Race], path: Path) -> list[harness.Row]:
     """Run the races, keep their record in a file of its own, and return their readings as rows."""
     begin, runs = time.monotonic(), []
-    for one in tqdm(races, disable=None, unit="race"):
+    for k, one in enumerate(tqdm(races, disable=None, unit="race")):
         runs += run_race(one)
-    race.write(race.record(races, runs, wall=time.monotonic() - begin), path)
+        # Kept after each, so that a run that is interrupted leaves what it has.
+        race.write(race.record(races[: k + 1], runs, wall=time.monotonic() - begin), path)
     for run in runs:
         if run.reason is not None:
             print(f"{run.race}, {run.library} {run.setting}: {run.reason}")
