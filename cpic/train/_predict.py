@@ -69,8 +69,8 @@ def predict(
     config, folder, file = saved["config"], Path(scans), Path(out)
     if lacking := sorted({"task", "model", "conversion", "table"} - set(config)):
         raise ValueError(
-            f"{checkpoint} does not say how its scans were prepared ({', '.join(lacking)} missing): "
-            "predict needs a checkpoint of cpic.train.brats, osic or baseline."
+            f"{checkpoint} does not say how its scans were prepared ({', '.join(lacking)} "
+            "missing): predict needs a checkpoint of cpic.train.brats, osic or baseline."
         )
     _check_out(file, folder)
     found = find_scans(folder, config["contrasts"])
