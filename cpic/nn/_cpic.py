@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cpic.bottleneck import BOTTLENECKS, bottleneck, half_sweep
+from cpic.nn._centred import Centred
 from cpic.nn._components import Components
 from cpic.nn._entries import Readable, VolumeEntries
 from cpic.nn._memory import SetMemory
@@ -57,6 +58,8 @@ class CPIC(nn.Module):
         looks: Half-sweeps without gradient that find the sets of a volume never seen.
         select: Visits of a volume from one choice of its sets to the next; in between its train is
             interpolated on those it has.
+        centre: Take from each vector that of an empty cube, so that empty space is zero. Without
+            it nearly all of the norm of a train, and so of its features, is a constant.
         padding: As in `VolumeEntries`.
         chunk: As in `VolumeEntries`: with it, memory does not grow with the batch.
         solver: How cores are solved for, as in `cpic.tt.interpolate`.
@@ -93,6 +96,7 @@ class CPIC(nn.Module):
         by: str = "cross",
         looks: int = 4,
         select: int = 1,
+        centre: bool = True,
         padding: Literal["zero", "encode"] = "zero",
         chunk: int | None = None,
         solver: Solver = "solve",
@@ -108,7 +112,7 @@ class CPIC(nn.Module):
             )
         self.encoder, self.head = encoder, head
         self.shape, self.contrasts, self.rank, self.by = tuple(shape), contrasts, rank, by
-        self.looks, self.select = looks, select
+        self.looks, self.select, self.centre = looks, select, centre
         self.solver: Solver = solver
         self.padding: Literal["zero", "encode"] = padding
         self.chunk, self.generator = chunk, generator
@@ -153,9 +157,10 @@ class CPIC(nn.Module):
     def trains(self, volumes: Sequence[Readable], names: Sequence[str]) -> TensorTrain:
         """Trains of K encoded volumes, with gradient."""
         self._check(volumes, names)
+        encoder = self.encoder
         entries = VolumeEntries(
             volumes,
-            self.encoder,
+            Centred(encoder) if self.centre and encoder is not None else encoder,
             self.grid,
             padding=self.padding,
             chunk=self.chunk,
