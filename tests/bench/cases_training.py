@@ -62,7 +62,9 @@ def dense(shape: tuple[int, ...], what: str, seed: int, *, check: bool = True) -
 def sweeps(setting: Setting, seed: int, *, check: bool = True) -> dict[str, float]:
     """The cross of tntorch on one volume through the same encoder, from nothing, without gradient.
 
-    A published step does this for every sample, and the backward pass comes on top.
+    A published step does this for every sample, and the backward pass comes on top. Here the
+    sweeps read and encode distinct positions by our means, which the published code does not: the
+    row compares what is asked for, not how.
     """
     model = Training(setting, seed=seed, warm=0).model
     entries = VolumeEntries(volumes(replace(setting, batch=1)), model.encoder, model.grid)
@@ -156,8 +158,7 @@ def _beside_sweeps(setting: Setting) -> Case:
         partial(step, setting),
         {"tntorch": partial(sweeps, setting)},
         {},
-        # The published pipeline adds a backward pass of a few seconds, which is not counted.
-        {("seconds", "tntorch"): 1 / 300},
+        {("entries", "tntorch"): 1 / 25},
     )
 
 
