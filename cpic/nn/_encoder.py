@@ -43,6 +43,8 @@ class CubeEncoder(nn.Module):
         n_axes: 3 for cubes, 2 for patches.
         variant: `"paper"` or `"fast"`.
         channels_last: Keep the weights so that the channels of a voxel are neighbours in memory.
+        bias: What the last biases begin with; None draws them. Well below zero the channels of a
+            new encoder are nearly off, except where they answer to something.
         precision: Number type of the parameters and of all sums. Cubes of any type are
             converted to it; the vectors have it.
 
@@ -69,6 +71,7 @@ class CubeEncoder(nn.Module):
         n_axes: int = 3,
         variant: Literal["paper", "fast"] = "paper",
         channels_last: bool = False,
+        bias: float | None = None,
         precision: torch.dtype = torch.float32,
     ):
         super().__init__()
@@ -86,6 +89,8 @@ class CubeEncoder(nn.Module):
         for channels, size, stride in (*hidden, (n_dims, kernel, 1)):
             layers += [convolution(width, channels, size, stride=stride), nn.ReLU()]
             field, step, width = field + (size - 1) * step, step * stride, channels
+        if bias is not None:
+            nn.init.constant_(layers[-2].bias, bias)  # type: ignore[arg-type]
         if n_axes == 3:
             layers[-1] = nn.Sigmoid()
         self.receptive_field = field

@@ -37,6 +37,8 @@ def baseline(
     chunk: int | None = None,
     precision: Literal[32, 64] = 32,
     lr: float = 1e-3,
+    schedule: Literal["constant", "cosine"] = "constant",
+    standardise: bool = False,
     clip: float | None = 1.0,
     patience: int | None = None,
     folds: int = 5,

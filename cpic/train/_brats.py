@@ -29,10 +29,13 @@ def brats(
     contrasts: tuple[str, ...] = ("t1",),
     intensity: Intensity = "zscore",
     encoder: Literal["fast", "paper"] = "fast",
+    bias: float | None = None,
     more: dict[str, Any] | None = None,
     chunk: int | None = None,
     precision: Literal[32, 64] = 32,
     lr: float = 1e-3,
+    schedule: Literal["constant", "cosine"] = "constant",
+    standardise: bool = False,
     clip: float | None = 1.0,
     patience: int | None = None,
     folds: int = 5,
@@ -75,10 +78,14 @@ def brats(
         contrasts: Of t1, t1ce, t2 and flair; channels of the encoder.
         intensity: "zscore" within the brain, "minmax" a scan, or "none", as published.
         encoder: The published network, or a faster one with as wide a view.
+        bias: What the last biases of the encoder begin with; see `cpic.nn.CubeEncoder`.
         more: More options of the model, by name; see `cpic.nn.CPIC`.
         chunk: Positions encoded at once; bounds the memory.
         precision: Bits of the network's numbers; trains always have 64.
         lr: Learning rate of RAdam.
+        schedule: "cosine" lets it fall to 0 over all epochs.
+        standardise: Let the model say how many spreads of the training fold a target is from its
+            mean; false is as published.
         clip: Bound on the norm of the gradient; null for none.
         patience: Epochs without improvement after which a fold is over.
         folds: Folds the patients are split into.

@@ -50,17 +50,20 @@ def make_module(config: Mapping[str, Any], *, fold: int = 0) -> Regression | Qua
 
     Args:
         config: `task`, `model`, `shape`, `channels`, `n_tabular`, `rank`, `ndims`, `encoder`,
-            `chunk`, `precision`, `lr`, `seed`, and `more` options of the model.
+            `chunk`, `precision`, `lr`, `seed`, `more` options of the model, and, if wanted,
+            `schedule` and `standard` of the task.
         fold: Every fold begins with parameters of its own.
     """
     # Two runs with one seed begin alike, whatever was drawn before.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"] + fold)
         model = _model(config, fold)
+    options = {key: config[key] for key in ("schedule", "standard") if config.get(key)}
     if config["task"] == "osic":
-        return Quantiles(model, lr=config["lr"])
+        return Quantiles(model, lr=config["lr"], **options)
     single = config["model"] in DENSE and not config["n_tabular"]
-    return Regression(model, lr=config["lr"], output=None if single else _SURVIVAL)
+    output = None if single else _SURVIVAL
+    return Regression(model, lr=config["lr"], output=output, **options)
 
 
 def _model(config: Mapping[str, Any], fold: int) -> nn.Module:
@@ -71,7 +74,11 @@ def _model(config: Mapping[str, Any], fold: int) -> nn.Module:
     encoder = None
     if config["model"] == "cpic":
         encoder = CubeEncoder(
-            config["ndims"], in_channels=channels, variant=config["encoder"], precision=dtype
+            config["ndims"],
+            in_channels=channels,
+            variant=config["encoder"],
+            bias=config.get("bias"),
+            precision=dtype,
         )
     head = _head(config, more.get("n_features") or config["rank"])
     return CPIC(

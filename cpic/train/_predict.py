@@ -88,7 +88,7 @@ def predict(
 def _model(saved: Mapping[str, Any], path: Path) -> Any:
     module: Any = make_module(saved["config"])
     load_weights(module.model, saved, path)
-    return module.model.eval()
+    return module.eval()
 
 
 def _patient(
@@ -135,9 +135,8 @@ def _outputs(
 ) -> torch.Tensor:
     """What the network says of the n samples of a volume, (n, outputs)."""
     rows = torch.zeros(n, dtype=torch.int64)
-    if tabular is not None:
-        tabular = tabular.to(next(model.parameters()).dtype)
-    return model([volume], [patient], rows=rows, tabular=tabular).double()
+    batch = {"volumes": [volume], "names": [patient], "rows": rows, "tabular": tabular}
+    return model(batch).double()
 
 
 def _rows(patient: str, outputs: torch.Tensor, known: Any, task: str) -> Iterator[Row]:

@@ -31,6 +31,7 @@ class Task(pl.LightningModule):
     Attributes:
         monitor: The metric by which epochs are compared.
         higher: Whether more of it is better.
+        power: Of the unit of the targets in the loss; with `standard` it has no unit.
         metrics: Those of the last validation.
         sums: Of the epoch so far: loss, samples, steps, faults, entries asked for, positions
             encoded and voxels read.
@@ -39,11 +40,24 @@ class Task(pl.LightningModule):
 
     monitor = "rmse"
     higher = False
+    power = 2
 
-    def __init__(self, model: nn.Module, *, lr: float = 1e-3):
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: float = 1e-3,
+        schedule: str = "constant",
+        standard: Sequence[float] | None = None,
+    ):
         super().__init__()
+        self.mean, self.spread = standard or (0.0, 1.0)
+        if not self.spread > 0:
+            raise ValueError(f"a task needs targets with a spread above 0, got {self.spread}.")
+        if schedule not in ("constant", "cosine"):
+            raise ValueError(f'a task needs schedule "constant" or "cosine", got {schedule!r}.')
         self.automatic_optimization = False
-        self.model, self.lr = model, lr
+        self.model, self.lr, self.schedule = model, lr, schedule
         self.clip: float | None = None
         self.faults = Faults()
         self.metrics: dict[str, float] = {}
@@ -57,19 +71,27 @@ class Task(pl.LightningModule):
         self.seconds = 0.0
 
     def forward(self, batch: Batch) -> Tensor:
-        """Predictions of a batch."""
+        """Predictions of a batch, in the unit of the targets."""
         dtype = next(self.model.parameters()).dtype
         tabular = batch["tabular"]
-        return self.model(
+        outputs = self.model(
             batch["volumes"],
             batch["names"],
             rows=batch["rows"],
             tabular=None if tabular is None else tabular.to(dtype),
         )
+        return self.mean + self.spread * outputs
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """RAdam, which keeps the floating type of each parameter."""
         return torch.optim.RAdam(self.parameters(), lr=self.lr)
+
+    def on_train_epoch_start(self) -> None:
+        """Set the step size, which follows from the epoch alone: a resumed run has the same."""
+        if self.schedule == "cosine":
+            done = self.current_epoch / max(self.trainer.max_epochs or 1, 1)
+            for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+                group["lr"] = self.lr * (1 + math.cos(math.pi * done)) / 2
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step; a failing one is counted and leaves the model as it was."""
@@ -82,7 +104,7 @@ class Task(pl.LightningModule):
         losses: list[Tensor] = []
 
         def forward() -> None:
-            loss = self.loss(self(batch), batch)
+            loss = self.loss(self(batch), batch) / self.spread**self.power
             check_finite(loss, "loss")
             losses.append(loss)
 

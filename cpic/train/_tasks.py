@@ -24,6 +24,9 @@ class Regression(Task):
         model: Called as `model(volumes, names, rows=..., tabular=...)`.
         lr: Step size.
         output: Which column of the model's outputs is the prediction; None if there is one.
+        **options: `schedule`, "constant" or "cosine" (the step size falls to 0 over all epochs),
+            and `standard`, mean and spread of the targets of the training fold: the model then says
+            how many spreads a target is from the mean.
 
     Example:
         >>> from torch import nn
@@ -33,8 +36,10 @@ class Regression(Task):
         0.0625
     """
 
-    def __init__(self, model: nn.Module, *, lr: float = 1e-3, output: int | None = None):
-        super().__init__(model, lr=lr)
+    def __init__(
+        self, model: nn.Module, *, lr: float = 1e-3, output: int | None = None, **options: Any
+    ):
+        super().__init__(model, lr=lr, **options)
         self.output = output
 
     def predicted(self, outputs: Tensor) -> Tensor:
@@ -83,6 +88,7 @@ class Quantiles(Task):
         model: Called as `model(volumes, names, rows=..., tabular=...)`, returns `(B, q)`.
         lr: Step size.
         quantiles: Three levels.
+        **options: As in `Regression`.
 
     Example:
         >>> from torch import nn
@@ -94,6 +100,7 @@ class Quantiles(Task):
 
     monitor = "mlll"
     higher = True
+    power = 1
 
     def __init__(
         self,
@@ -101,8 +108,9 @@ class Quantiles(Task):
         *,
         lr: float = 1e-3,
         quantiles: Sequence[float] = (0.2, 0.5, 0.8),
+        **options: Any,
     ):
-        super().__init__(model, lr=lr)
+        super().__init__(model, lr=lr, **options)
         self.quantiles = tuple(quantiles)
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 SCALE_DAYS = 1825.0
 _QUANTILES = (0.2, 0.5, 0.8)
+_KEPT = ("rank", "chunk", "precision", "lr", "schedule", "seed")
 
 
 def cross_validate(task: Task, model: str, options: Mapping[str, Any]) -> list[FoldResult]:
@@ -97,6 +98,7 @@ def _fold(
     )
     config = {
         **describe(task, model, options, source),
+        "standard": _standard(train) if options["standardise"] else None,
         "n_tabular": table.width if table else 0,
         "table": table.to_json() if table else None,
         "fold": k,
@@ -148,7 +150,8 @@ def describe(task: Task, model: str, options: Mapping[str, Any], source: Source)
         "conversion": dataclasses.asdict(prepared.conversion),
         "ndims": options.get("ndims"),
         "encoder": options.get("encoder", "fast"),
-        **{key: options[key] for key in ("rank", "chunk", "precision", "lr", "seed")},
+        "bias": options.get("bias"),
+        **{key: options[key] for key in _KEPT},
         "more": dict(options["more"] or {}),
         "generated": source.generated,
         "options": plain,
@@ -162,6 +165,12 @@ def constant_likelihood(train: "DataFrame", held_out: "DataFrame") -> float:
     levels = before.quantile(torch.tensor(_QUANTILES, dtype=before.dtype))
     scale = torch.tensor(held_out["first_fvc"].to_numpy(float))
     return float(laplace_log_likelihood(levels.expand(len(target), 3), target, scale=scale).mean())
+
+
+def _standard(train: "DataFrame") -> list[float]:
+    """Mean and spread of the targets, to 9 digits, so that a file gives them back."""
+    target = train["target"].to_numpy(float)
+    return [float(f"{value:.9g}") for value in (target.mean(), target.std())]
 
 
 def _summarise(

@@ -92,6 +92,7 @@ def test_the_published_models_have_the_published_number_of_parameters(
         {"n_dims": 1},
         {"channels": 2},
         {"by": "tt_svd"},
+        {"centre": False},
     ],
     ids=str,
 )
@@ -115,10 +116,18 @@ def test_the_train_is_that_of_a_half_sweep_from_the_remembered_sets(generator):
         towards = net.memory.towards(NAMES)
         from cpic.nn import VolumeEntries
 
-        entries = VolumeEntries(scans, net.encoder, net.grid)
+        nothing = net.encoder(torch.zeros(1, 1, 9, 9, 9))
+
+        class Difference(torch.nn.Module):
+            n_dims, receptive_field, in_channels = 2, 9, 1
+
+            def forward(self, cubes):
+                return net.encoder(cubes) - nothing
+
+        entries = VolumeEntries(scans, Difference(), net.grid)
         wanted = half_sweep(entries, before, towards=towards)
         found = net.trains(scans, NAMES)
-    torch.testing.assert_close(found.full(), wanted.train.full())
+    torch.testing.assert_close(found.full(), wanted.train.full(), rtol=1e-4, atol=1e-5)
     for side in ("left", "right"):
         for one, other in zip(
             getattr(net.memory.get(NAMES), side), getattr(wanted.sets, side), strict=True
@@ -204,6 +213,14 @@ def test_constant_volumes_give_finite_numbers(generator):
     net(scans, NAMES).sum().backward()
     grads = [p.grad for p in net.parameters() if p.grad is not None]
     assert all(torch.isfinite(grad).all() for grad in grads)
+
+
+def test_empty_space_is_zero_in_the_trains(generator):
+    scans = [ArrayVolume(torch.zeros(SHAPE)) for _ in range(4)]
+    for centre in (True, False):
+        with torch.no_grad():
+            train = model(centre=centre).trains(scans, NAMES)
+        assert (float(train.norm().max()) == 0) == centre
 
 
 def test_counts_are_of_all_calls_and_far_below_the_volume(generator):

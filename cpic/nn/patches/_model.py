@@ -82,7 +82,7 @@ class PatchModel(nn.Module):
             contrasts=contrasts,
             rank=rank,
             generator=generator,
-            **options,
+            **{"centre": False, **options},
         )
         if self.latent.grid is None:
             raise ValueError(

@@ -1,0 +1,151 @@
+"""Cross-validate C-PIC and what it is compared with, and write the tables of chapters 10 to 12.
+
+    python book/results/make_tables.py                    # as large as the machine allows: hours
+    python book/results/make_tables.py --setting small    # 64^3, every model the same minutes
+
+Every run of the list becomes one file in `book/results/tables/`, which also holds its curves; a run
+whose file is there for the same setting is not repeated, and a killed one goes on where it was.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import logging
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpic import train
+from cpic.data.cohorts._cache import write_json
+
+HERE = Path(__file__).parent
+BRATS_OPTIONS: dict[str, Any] = {"contrasts": ("t1", "t1ce", "t2", "flair")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How large the cohorts are, and how long a fold may take."""
+
+    patients: dict[str, int]
+    resolution: dict[str, tuple[int, int, int]]
+    minutes: float | None
+    epochs: int
+    ngpus: int
+
+
+SETTINGS = {
+    "small": Setting(
+        {"brats": 100, "osic": 60},
+        {"brats": (64, 64, 64), "osic": (32, 128, 128)},
+        minutes=1.0,
+        epochs=1000,
+        ngpus=0,
+    ),
+    "full": Setting(
+        {"brats": 236, "osic": 176},
+        {"brats": (256, 256, 256), "osic": (32, 512, 512)},
+        minutes=None,
+        epochs=100,
+        ngpus=1,
+    ),
+}
+# Options by which C-PIC learns; chapter 9 shows what happens without them.
+LEARNS: dict[str, Any] = {"lr": 1e-2}
+RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    f"{task}-{name}": (task, model, options)
+    for task, rows in {
+        "brats": {
+            "cpic-n16-r10": ("cpic", {"ndims": 16, "rank": 10}),
+            "resnet34": ("resnet34", {}),
+            "tt-mlp": ("tt_mlp", {"rank": 10}),
+            "histogram": ("histogram", {}),
+            "downsample": ("downsample", {}),
+            "cpic-n8-r10": ("cpic", {"ndims": 8, "rank": 10}),
+            "cpic-n32-r10": ("cpic", {"ndims": 32, "rank": 10}),
+            "cpic-n8-r12": ("cpic", {"ndims": 8, "rank": 12}),
+            "cpic-n8-r15": ("cpic", {"ndims": 8, "rank": 15}),
+        },
+        "osic": {
+            "cpic-n16-r10": ("cpic", {"ndims": 16, "rank": 10}),
+            "resnet34": ("resnet34", {}),
+            "tt-mlp": ("tt_mlp", {"rank": 10}),
+            "histogram": ("histogram", {}),
+            "downsample": ("downsample", {}),
+        },
+    }.items()
+    for name, (model, options) in rows.items()
+}
+
+
+def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
+    """Train and validate all folds of one row; returns its summary and curves."""
+    task, model, options = RUNS[name]
+    if task == "brats":
+        options = {**BRATS_OPTIONS, **options}
+    common: dict[str, Any] = {
+        "results_folder": work,
+        "experiment_name": name,
+        "resolution": setting.resolution[task],
+        "patients": setting.patients[task],
+        "num_epochs": setting.epochs,
+        "max_minutes": setting.minutes,
+        "ngpus": setting.ngpus,
+        "num_workers": 0,
+        "resume": True,
+        "progress": True,
+    }
+    if model == "cpic":
+        {"brats": train.brats, "osic": train.osic}[task](**common, **LEARNS, **options)
+    else:
+        slow = {"lr": LEARNS["lr"]} if model == "tt_mlp" else {}
+        train.baseline(model, task=task, **common, **slow, **options)
+    summary = json.loads((work / name / "summary.json").read_text())
+    for fold in summary["folds"]:
+        with (work / name / f"fold_{fold['fold']}" / "metrics.csv").open(newline="") as file:
+            rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        fold["curve"] = [{k: round(v, 6) for k, v in row.items()} for row in thinned(rows)]
+    return {"name": name, **summary}
+
+
+def thinned(rows: list[dict[str, float]], most: int = 40) -> list[dict[str, float]]:
+    """At most so many rows, first and last among them."""
+    if len(rows) <= most:
+        return rows
+    chosen = sorted({round(k * (len(rows) - 1) / (most - 1)) for k in range(most)})
+    return [rows[k] for k in chosen]
+
+
+def main() -> None:
+    """Run what is asked for and not there yet."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("names", nargs="*", help=f"rows out of {', '.join(RUNS)}; default: all")
+    default = "full" if torch.cuda.is_available() else "small"
+    parser.add_argument("--setting", choices=sorted(SETTINGS), default=default)
+    parser.add_argument("--minutes", type=float, help="minutes a fold, instead of the setting's")
+    parser.add_argument("--out", type=Path, default=HERE / "tables")
+    parser.add_argument("--work", type=Path, default=Path("_build/tables"))
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    unknown = sorted(set(options.names) - set(RUNS))
+    if unknown:
+        parser.error(f"no rows {', '.join(unknown)}; there are {', '.join(RUNS)}")
+    setting = SETTINGS[options.setting]
+    if options.minutes is not None:
+        setting = dataclasses.replace(setting, minutes=options.minutes)
+    wanted = json.loads(json.dumps(dataclasses.asdict(setting)))
+    for name in options.names or RUNS:
+        path = options.out / f"{name}.json"
+        if path.exists() and json.loads(path.read_text()).get("setting") == wanted:
+            logging.info("%s is there", path)
+            continue
+        result = {"setting": wanted, **run(name, setting, options.work / options.setting)}
+        write_json(path, result)
+        shares = [f["metrics"]["error"] / f["metrics"]["mean_error"] for f in result["folds"]]
+        logging.info("%s: %.2f of predicting the mean", name, statistics.fmean(shares))
+
+
+if __name__ == "__main__":
+    main()
