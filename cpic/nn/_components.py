@@ -98,9 +98,10 @@ class Components(nn.Module):
             )
 
     def _scaled(self, raw: Tensor) -> Tensor:
-        # Empty components stay zero.
-        floor = 1e-12 * self.variance.max() + torch.finfo(self.variance.dtype).tiny
-        scale = self.variance.clamp_min(floor).rsqrt()
+        # A feature that is the same for all tells nothing, and dividing by its spread is noise.
+        floor = 1e-12 * (self.variance + self.mean.square()).max()
+        alive = self.variance > floor
+        scale = torch.where(alive, torch.where(alive, self.variance, 1.0).rsqrt(), 0.0)
         return (raw - self.mean.to(raw)) * scale.to(raw)
 
     def _known(self) -> Basis:

@@ -164,7 +164,7 @@ class CPIC(nn.Module):
             self.grid,
             padding=self.padding,
             chunk=self.chunk,
-            remember=self.by == "cross" and self.chunk is None,
+            remember=self.by == "cross",
         )
         trains = self._cross(entries, names) if self.by == "cross" else self._dense(entries)
         past = self.counts

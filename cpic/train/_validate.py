@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 SCALE_DAYS = 1825.0
+# Decoded chunks: every epoch reads nearly the same ones.
+_HELD_BYTES = 2**30
 _QUANTILES = (0.2, 0.5, 0.8)
 _KEPT = ("rank", "chunk", "precision", "lr", "schedule", "seed")
 
@@ -85,7 +87,7 @@ def _fold(
     table = fit_table(task, train, extra=options["use_extra_features"])
     scale = "first_fvc" if task == "osic" else SCALE_DAYS
     data = CohortData(
-        prepared,
+        prepared.hold(_HELD_BYTES),
         prepared.samples,
         fold=pair,
         batch_size=options["batch_size"],

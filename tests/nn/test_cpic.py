@@ -8,7 +8,7 @@ import torch
 
 from cpic.bottleneck import half_sweep
 from cpic.data import ArrayVolume
-from cpic.nn import CPIC, CubeEncoder, QuantileHead, SetMemory, TwoHeadRegressor
+from cpic.nn import CPIC, Components, CubeEncoder, QuantileHead, SetMemory, TwoHeadRegressor
 from cpic.tt import IndexSets, TensorTrain
 
 SHAPE, RANK = (16, 12, 16), 3
@@ -283,7 +283,6 @@ def test_what_does_not_fit_is_named(generator, message, act):
 
 
 def test_components_without_gradient_to_the_basis_are_inner_products(generator):
-    from cpic.nn import Components
 
     cores = [
         torch.randn(5, a, 3, b, dtype=torch.float64, generator=generator)
@@ -295,3 +294,12 @@ def test_components_without_gradient_to_the_basis_are_inner_products(generator):
     wanted = (raw - raw.mean(0)) / raw.std(0, correction=0)
     components.eval()
     torch.testing.assert_close(components(trains), wanted)
+
+
+def test_features_that_are_the_same_for_all_are_zero_with_a_finite_gradient(generator):
+    core = torch.randn(1, 1, 5, 1, dtype=torch.float64, generator=generator).expand(4, 1, 5, 1)
+    core = core.clone().requires_grad_(True)
+    features = Components(2)(TensorTrain([core]))
+    features.square().sum().backward()
+    assert features.abs().max() < 1e-5
+    assert torch.isfinite(core.grad).all()

@@ -14,6 +14,7 @@ import numpy as np
 
 from cpic._errors import CohortError, VolumeError
 from cpic.data._array import ArrayVolume
+from cpic.data._cache import ChunkCache
 from cpic.data._save import save_zarr
 from cpic.data._zarr import ZarrVolume
 from cpic.data.cohorts import _cache
@@ -136,11 +137,13 @@ class Prepared:
         cohort: the patients that could be converted, and their samples.
         conversion: what was done.
         stores: the Zarr folder of each patient.
+        cache: holds decoded chunks of all patients, see `hold`; None decodes anew in each call.
     """
 
     cohort: Cohort
     conversion: Conversion
     stores: dict[str, Path]
+    cache: ChunkCache | None = None
 
     @property
     def patients(self) -> list[str]:
@@ -166,7 +169,12 @@ class Prepared:
             CohortError: if the patient is not here; the message says why.
         """
         self.cohort.files(patient)
-        return ZarrVolume(self.stores[patient], channels=len(self.cohort.contrasts))
+        channels = len(self.cohort.contrasts)
+        return ZarrVolume(self.stores[patient], channels=channels, cache=self.cache)
+
+    def hold(self, limit_bytes: int) -> "Prepared":
+        """The same, with decoded chunks held in memory up to a bound, for repeated reading."""
+        return dataclasses.replace(self, cache=ChunkCache(limit_bytes))
 
 
 def prepare(
