@@ -38,6 +38,8 @@ class ArrayVolume(Reader):
         Ledger(27 asked, 8 voxels, 32 bytes, 0 chunks)
     """
 
+    waits = False
+
     def __init__(
         self, array: Tensor | np.ndarray, *, channels: int = 1, nan: float | None = None
     ) -> None:
@@ -142,6 +144,8 @@ class MemmapVolume(ArrayVolume):
         channels: as in `ArrayVolume`.
         nan: as in `ArrayVolume`.
     """
+
+    waits = True
 
     def __init__(
         self,

@@ -32,6 +32,8 @@ class FormulaVolume(Reader):
         tensor([24573.,     0.], dtype=torch.float64)
     """
 
+    waits = False
+
     def __init__(
         self,
         function: Callable[..., Tensor],

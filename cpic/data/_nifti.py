@@ -46,6 +46,8 @@ class NiftiVolume(ArrayVolume):
         >>> NiftiVolume("scan.nii").cubes(centres, size=7)  # doctest: +SKIP
     """
 
+    waits = True
+
     def __init__(
         self,
         path: str | os.PathLike,

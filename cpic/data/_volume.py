@@ -26,6 +26,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,6 +80,9 @@ class Volume(Protocol):
 
 class Reader(ABC):
     """What all implementations share: checks, duplicates, padding, the ledger, NaN."""
+
+    # Whether a read may wait for a disk or a server; then several at once are quicker.
+    waits = True
 
     def __init__(
         self, shape: tuple[int, ...], channels: int, dtype: torch.dtype, nan: float | None = None
@@ -229,13 +233,25 @@ def spread(axes: list[Tensor]) -> list[Tensor]:
     ]
 
 
+def _paint(corners: Tensor, size: int, shape: tuple[int, ...]) -> int:
+    painted = np.zeros([length + 2 * size for length in shape], bool)
+    view = np.lib.stride_tricks.sliding_window_view(painted, (size,) * len(shape), writeable=True)
+    top = corners.new_tensor(shape)
+    places = corners.clamp(min=-size).minimum(top) + size
+    view[tuple(places.numpy().T)] = True
+    return int(np.count_nonzero(painted[(slice(size, -size),) * len(shape)]))
+
+
 def count_distinct(corners: Tensor, size: int, shape: tuple[int, ...]) -> int:
     """Voxels in the union of the windows at `corners` (n, D) that lie inside `shape`.
 
-    Counted by runs along the last axis: sorted by start, each run adds what lies before the next.
+    Where the windows hold more voxels than the volume they are painted. Else they are counted by
+    runs along the last axis: sorted by start, each run adds what lies before the next.
     """
     if len(corners) == 0:
         return 0
+    if math.prod(shape) <= len(corners) * size ** len(shape) and not corners.is_cuda:
+        return _paint(corners, size, shape)
     if math.prod(shape) >= 2**62:
         raise VolumeError(f"a volume needs fewer than 2^62 voxels, got shape {shape}.")
     *outer, (_, _) = windows(corners, size, shape)

@@ -202,7 +202,8 @@ class VolumeEntries:
             return pair[0].cubes(pair[1], size=self._size)
 
         # One waits for its file, or a server, while another is decoded.
-        if len({id(volume) for volume, _ in asked}) == len(asked) > 1:
+        waiting = [volume for volume, _ in asked if getattr(volume, "waits", True)]
+        if len({id(volume) for volume in waiting}) == len(asked) > 1:
             with ThreadPoolExecutor(min(_READERS, len(asked))) as pool:
                 return torch.cat(list(pool.map(cubes_of, asked)))
         return torch.cat([cubes_of(pair) for pair in asked])

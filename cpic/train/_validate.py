@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cpic.data import cohorts
+from cpic.data import Volume, cohorts
 from cpic.nn.metrics import laplace_log_likelihood
 from cpic.train._batches import CohortData
 from cpic.train._checkpoints import load_weights, read_checkpoint
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 SCALE_DAYS = 1825.0
-# Decoded chunks: every epoch reads nearly the same ones.
+# Of decoded voxels: every epoch reads nearly the same ones.
 _HELD_BYTES = 2**30
 _QUANTILES = (0.2, 0.5, 0.8)
 _KEPT = ("rank", "chunk", "precision", "lr", "schedule", "seed")
@@ -72,6 +73,20 @@ def cross_validate(task: Task, model: str, options: Mapping[str, Any]) -> list[F
     return results
 
 
+class _Held:
+    """Volumes in memory: whole if all of them fit, else the chunks that are read most."""
+
+    def __init__(self, prepared: cohorts.Prepared):
+        first = prepared.volume(prepared.patients[0])
+        size = math.prod(first.shape) * first.channels * 4 * len(prepared.patients)
+        self.prepared = prepared.hold(_HELD_BYTES)
+        self.whole = size <= _HELD_BYTES
+
+    def volume(self, patient: str) -> Volume:
+        """The scan of a patient."""
+        return (self.prepared.in_memory if self.whole else self.prepared.volume)(patient)
+
+
 def _fold(
     task: Task,
     model: str,
@@ -87,7 +102,7 @@ def _fold(
     table = fit_table(task, train, extra=options["use_extra_features"])
     scale = "first_fvc" if task == "osic" else SCALE_DAYS
     data = CohortData(
-        prepared.hold(_HELD_BYTES),
+        _Held(prepared),
         prepared.samples,
         fold=pair,
         batch_size=options["batch_size"],

@@ -176,6 +176,10 @@ class Prepared:
         """The same, with decoded chunks held in memory up to a bound, for repeated reading."""
         return dataclasses.replace(self, cache=ChunkCache(limit_bytes))
 
+    def in_memory(self, patient: str) -> ArrayVolume:
+        """The converted scan, read as a whole, for cohorts that fit into memory."""
+        return ArrayVolume(self.volume(patient).read(), channels=len(self.cohort.contrasts))
+
 
 def prepare(
     cohort: Cohort,
