@@ -8,7 +8,7 @@ SITE   := _build/html/index.html
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check lab serve bench clean new-chapter install vendor
+.PHONY: help book test check lab serve bench results clean new-chapter install vendor
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,12 +26,12 @@ install: $(STAMP)
 vendor: $(STAMP)
 	@bash book/vendor_js.sh
 
-book: install vendor  ## run every chapter (quick mode, built-in data) and build the site: about 6 minutes
-	@echo "Building the book: every chapter is run once, about 5 minutes on two cores; seconds when nothing changed"
+book: install vendor  ## run every chapter (quick mode, built-in data) and build the site: about 9 minutes
+	@echo "Building the book: every chapter is run once, about 8 minutes on two cores; seconds when nothing changed"
 	$(BIN)/python book/build.py
 
-test: install vendor  ## all tests, notebooks and the browser included: about 20 minutes
-	@echo "Running all tests, the notebooks and the browser tests included: about 20 minutes on two cores"
+test: install vendor  ## all tests, notebooks and the browser included: about 30 minutes
+	@echo "Running all tests, the notebooks and the browser tests included: about 30 minutes on two cores"
 	$(BIN)/python book/build.py
 	$(BIN)/python -m pytest tests
 
@@ -54,6 +54,13 @@ $(SITE):
 bench:  ## compare speed, memory and accuracy with the other libraries: about 15 minutes
 	@$(MAKE) --no-print-directory install EXTRAS=all,bench
 	$(BIN)/python -m tests.bench
+
+results:  ## train and measure what the chapters quote, into book/results: hours, days without a GPU
+	@$(MAKE) --no-print-directory install EXTRAS=all,bench
+	$(BIN)/python book/results/make_tables.py
+	$(BIN)/python book/results/make_toy.py
+	$(BIN)/python book/results/make_cost.py
+	$(BIN)/python -m tests.bench --only "race: " --peers book/results/peers.json
 
 new-chapter: install  ## start a chapter: make new-chapter NAME=05_gradients
 	$(BIN)/python book/new_chapter.py "$(NAME)"
