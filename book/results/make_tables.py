@@ -41,10 +41,10 @@ class Setting:
 
 SETTINGS = {
     "small": Setting(
-        {"brats": 236, "osic": 40},
+        {"brats": 236, "osic": 176},
         {"brats": (64, 64, 64), "osic": (16, 64, 64)},
-        epochs={"brats": 40, "osic": 4},
-        minutes={"brats": 5.0, "osic": 0.5},
+        epochs={"brats": 80, "osic": 12},
+        minutes={"brats": 5.0, "osic": 5.0},
         ngpus=0,
     ),
     "full": Setting(
@@ -60,7 +60,7 @@ LEARNS: dict[str, Any] = {
     "lr": 1e-2,
     "schedule": "cosine",
     "standardise": True,
-    "more": {"components": {"follow": None}, "looks": 2},
+    "more": {"components": {"follow": None}, "looks": 2, "starts": 8},
 }
 RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     f"{task}-{name}": (task, model, options)

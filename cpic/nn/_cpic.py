@@ -34,9 +34,9 @@ class CPIC(nn.Module):
 
     The published model {cite}`usvyatsov2021cherry`. In training mode each call makes one
     half-sweep of cross-interpolation from the index sets remembered under the names of the
-    volumes, with gradient. In evaluation mode the sets are found from those of another volume in
-    `looks` half-sweeps, and nothing is changed: a prediction depends on the volume and the state
-    of the model alone. Differentiable in the parameters of encoder and head.
+    volumes, with gradient. In evaluation mode the sets are found in `looks` half-sweeps from those
+    of `starts` other volumes, and nothing is changed: a prediction depends on the volume and the
+    state of the model alone. Differentiable in the parameters of encoder and head.
 
     With several processes, each with its share of a batch, the step is that of one process with
     the whole batch, but for noise in the head, if the loss is the mean over all samples.
@@ -56,6 +56,9 @@ class CPIC(nn.Module):
         order: Order of the bits, as in `cpic.tt.Quantics`.
         by: Name of the bottleneck, one of `cpic.bottleneck.BOTTLENECKS`.
         looks: Half-sweeps without gradient that find the sets of a volume never seen.
+        starts: Remembered volumes in whose places the first of these looks, in evaluation mode. A
+            lesion that no start is near is missed; with more of them that is rare, and a
+            prediction depends less on which they are.
         select: Visits of a volume from one choice of its sets to the next; in between its train is
             interpolated on those it has.
         centre: Take from each vector that of an empty cube, so that empty space is zero. Without
@@ -95,6 +98,7 @@ class CPIC(nn.Module):
         order: Literal["sequential", "interleaved"] = "sequential",
         by: str = "cross",
         looks: int = 4,
+        starts: int = 4,
         select: int = 1,
         centre: bool = True,
         padding: Literal["zero", "encode"] = "zero",
@@ -105,14 +109,15 @@ class CPIC(nn.Module):
     ):
         super().__init__()
         n_dims = contrasts if encoder is None else int(encoder.n_dims)  # type: ignore[arg-type]
-        if by not in BOTTLENECKS or rank < 1 or looks < 1 or select < 1:
+        if by not in BOTTLENECKS or min(rank, looks, starts, select) < 1:
             raise ValueError(
-                f"CPIC needs `by` out of {', '.join(BOTTLENECKS)} and `rank`, `looks` and `select` "
-                f"of at least 1, got {by!r}, {rank}, {looks} and {select}."
+                f"CPIC needs `by` out of {', '.join(BOTTLENECKS)} and `rank`, `looks`, `starts` "
+                f"and `select` of at least 1, got {by!r}, {rank}, {looks}, {starts} and {select}."
             )
         self.encoder, self.head = encoder, head
         self.shape, self.contrasts, self.rank, self.by = tuple(shape), contrasts, rank, by
-        self.looks, self.select, self.centre = looks, select, centre
+        self.looks, self.starts, self.select = looks, starts, select
+        self.centre = centre
         self.solver: Solver = solver
         self.padding: Literal["zero", "encode"] = padding
         self.chunk, self.generator = chunk, generator
@@ -180,7 +185,8 @@ class CPIC(nn.Module):
     def _cross(self, entries: VolumeEntries, names: Sequence[str]) -> TensorTrain:
         if not self.training:
             # Not from the sets of its name: what is predicted shall not depend on who was seen.
-            found = self._look(entries, self.memory.begin(len(names)), self.looks)
+            begun = self.memory.begin(len(names), n_starts=self.starts)
+            found = self._look(entries, begun, self.looks)
             return half_sweep(entries, found, solver=self.solver).train
         # Processes choose alike, and remember the sets of all.
         everyone = all_names(names)
@@ -198,9 +204,10 @@ class CPIC(nn.Module):
 
     @torch.no_grad()
     def _look(self, entries: VolumeEntries, sets: IndexSets, times: int) -> IndexSets:
-        """Sets after some half-sweeps, of which the last goes left."""
+        """Sets after some half-sweeps, of which the last goes left; begun wide, they end narrow."""
         for k in reversed(range(times)):
-            sets = half_sweep(entries, sets, towards="right" if k % 2 else "left").sets
+            towards = "right" if k % 2 else "left"
+            sets = half_sweep(entries, sets, towards=towards, ranks=self.memory.ranks).sets
         return sets
 
     def _dense(self, entries: VolumeEntries) -> TensorTrain:

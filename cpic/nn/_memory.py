@@ -48,9 +48,19 @@ class SetMemory(nn.Module):
         """Sets of K names."""
         return self._take(self._rows(names))
 
-    def begin(self, n_trains: int) -> IndexSets:
-        """Where K volumes begin, whatever their names: the sets stored last."""
-        return self._take(torch.full((n_trains,), self._start))
+    def begin(self, n_trains: int, *, n_starts: int = 1) -> IndexSets:
+        """Where K volumes begin, whatever their names: the sets stored last.
+
+        With `n_starts` above 1, those of so many names side by side, or of all there are.
+        """
+        n_names = len(self._visits) - 1
+        first = torch.tensor([self._start])
+        if n_names > 1:
+            n_starts = min(n_starts, n_names)
+            first = 1 + (self._start - 1 + torch.arange(n_starts) * n_names // n_starts) % n_names
+        one = self._take(first)
+        sides = ([_side_by_side(part, n_trains) for part in side] for side in (one.left, one.right))
+        return IndexSets(self.sizes, *(tuple(side) for side in sides))
 
     def put(self, names: Sequence[str], sets: IndexSets) -> None:
         """Keep the sets of K names, and count a visit of each."""
@@ -115,3 +125,9 @@ class SetMemory(nn.Module):
         self._left = [part.to(device) for part in self._left]
         self._right = [part.to(device) for part in self._right]
         return self
+
+
+def _side_by_side(rows: Tensor, n_trains: int) -> Tensor:
+    """Multi-indices of all, for each of K trains; there is one empty multi-index only."""
+    rows = rows.flatten(0, 1) if rows.shape[-1] else rows[0]
+    return rows.expand(n_trains, *rows.shape)

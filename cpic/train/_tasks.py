@@ -149,6 +149,8 @@ class Classification(Task):
     Args:
         model: Called as `model(volumes, names, rows=..., tabular=...)`, returns scores `(B, q)`.
         lr: Step size.
+        schedule: "constant" or "cosine" (the step size falls to 0 over all epochs).
+        standard: left at None, as classes have no mean.
 
     Example:
         >>> from torch import nn

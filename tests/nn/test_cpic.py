@@ -248,6 +248,40 @@ def test_the_memory_starts_a_new_name_from_the_last_one(generator):
     assert first.n_trains == 1
 
 
+def test_a_lesion_far_from_the_last_volume_is_found_from_several_starts(generator):
+    shape, corners = (16, 16, 16), torch.cartesian_prod(*[torch.tensor([4, 12])] * 3)
+    net = model_without_encoder(shape=shape, looks=2).eval()
+    for k, corner in enumerate(corners):
+        places = corner + torch.randint(-2, 2, (1, 9, 3), generator=generator)
+        points = net.grid.sites(places)
+        sets = IndexSets.random(net.sizes, RANK, generator=generator, points=points)
+        net.memory.put([str(k)], sets)
+
+    def share(corner):
+        """Of the norm of a volume with a cube of ones, the norm of its train."""
+        values = torch.zeros(shape)
+        values[tuple(slice(int(x) - 2, int(x) + 2) for x in corner)] = 1.0
+        return float(net.trains([ArrayVolume(values)], ["new"]).norm() / values.norm())
+
+    net.starts = 1
+    assert share(corners[-1]) == pytest.approx(1.0, abs=1e-6)
+    assert share(corners[0]) == 0.0
+    net.starts = 8
+    assert [share(corner) for corner in corners] == pytest.approx([1.0] * 8, abs=1e-6)
+
+
+def test_there_are_as_many_starts_as_volumes_remembered_at_most(generator):
+    sizes = (2, 3, 2)
+    memory = SetMemory(sizes, 2, generator=generator)
+    assert memory.begin(2, n_starts=4).ranks == memory.ranks
+    mine = IndexSets.random(sizes, 2, n_trains=3, generator=generator)
+    memory.put(["a", "b", "c"], mine)
+    begun = memory.begin(2, n_starts=4)
+    assert begun.ranks == (1, 6, 6, 1)
+    assert torch.equal(begun.left[1][1], mine.left[1].flatten(0, 1))
+    assert torch.equal(memory.begin(1).left[1], mine.left[1][:1])
+
+
 REFUSED = [
     ("first batch of at least 3", lambda net, s: net(s[:2], NAMES[:2])),
     ("needs a basis", lambda net, s: net.eval()(s, NAMES)),
@@ -258,6 +292,7 @@ REFUSED = [
     ("sizes and ranks|of sizes", lambda net, s: net.load_state_dict(trained(rank=2))),
     ("`by` out of", lambda net, s: model(by="magic")),
     ("`select`", lambda net, s: model(select=0)),
+    ("`starts`", lambda net, s: model(starts=0)),
 ]
 
 
@@ -265,9 +300,10 @@ def zeros(n):
     return [ArrayVolume(torch.zeros(SHAPE)) for _ in range(n)]
 
 
-def model_without_encoder():
+def model_without_encoder(**options):
     head = TwoHeadRegressor(RANK, batch_norm=False)
-    return CPIC(None, head, shape=SHAPE, rank=RANK, generator=torch.Generator().manual_seed(0))
+    options = {"shape": SHAPE, "generator": torch.Generator().manual_seed(0), **options}
+    return CPIC(None, head, rank=RANK, **options)
 
 
 def trained(**options):

@@ -126,7 +126,7 @@ def test_all_settings_as_yaml_and_back(seen, tmp_path, capsys):
         (["--config", "nowhere.yml"], "nowhere.yml cannot be read as YAML"),
         (["--config", "LIST"], "needs settings as `name: value`, got a list"),
         (["--config", "BROKEN"], "cannot be read as YAML"),
-        (["--more.selekt", "2"], "there is no setting 'selekt', did you mean 'select'?"),
+        (["--more.lookss", "2"], "there is no setting 'lookss', did you mean 'looks'?"),
         (["--system_path", "x"], "give the folder of the data by --root"),
     ],
 )
@@ -208,6 +208,6 @@ def test_the_same_options_mean_the_same_everywhere():
         for name, f in (("brats", train.brats), ("osic", train.osic), ("baseline", train.baseline))
     }
     assert set(kinds["brats"]) - set(kinds["osic"]) == {"contrasts"}
-    less = {"use_encoder", "ndims", "encoder"}
+    less = {"use_encoder", "ndims", "encoder", "bias"}
     assert set(kinds["brats"]) - set(kinds["baseline"]) == less
     assert set(kinds["baseline"]) - set(kinds["brats"]) == {"name", "task"}

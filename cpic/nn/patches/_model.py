@@ -45,7 +45,8 @@ class PatchModel(nn.Module):
         contrasts: Channels of the volumes.
         rank: Bound on the ranks of the latent trains.
         generator: Draws the first index sets.
-        **options: `order`, `looks`, `select`, `padding`, `chunk` and `solver` of `cpic.nn.CPIC`.
+        **options: `order`, `looks`, `starts`, `select`, `padding`, `chunk` and `solver` of
+            `cpic.nn.CPIC`.
 
     Attributes:
         latent: The `cpic.nn.CPIC` that makes the trains; `latent.counts` says what was read.
