@@ -29,7 +29,7 @@ BRATS_OPTIONS: dict[str, Any] = {"contrasts": ("t1ce",)}
 class Setting:
     """How large the cohorts are, and how long a fold is trained.
 
-    Models of trains have a number of epochs, all others the minutes that C-PIC then takes.
+    Models of trains have a number of epochs, all others a number of minutes a fold.
     """
 
     patients: dict[str, int]
@@ -70,7 +70,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
             # Two scans a batch, as published, and its step of 1e-3 make batch norm diverge here.
             "resnet34": ("resnet34", {"batch_size": 8, "lr": 3e-4}),
             "tt-mlp": ("tt_mlp", {"rank": 10}),
-            "histogram": ("histogram", {}),
+            "histogram": ("histogram", {"max_minutes": 1.0}),
             "downsample": ("downsample", {}),
             "cpic-n8-r10": ("cpic", {"ndims": 8, "rank": 10}),
             "cpic-n16-r10": ("cpic", {"ndims": 16, "rank": 10}),
@@ -82,12 +82,20 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "cpic-n16-r10": ("cpic", {"ndims": 16, "rank": 10}),
             "resnet34": ("resnet34", {}),
             "tt-mlp": ("tt_mlp", {"rank": 10}),
-            "histogram": ("histogram", {}),
+            "histogram": ("histogram", {"max_minutes": 1.0}),
             "downsample": ("downsample", {}),
         },
     }.items()
     for name, (model, options) in rows.items()
 }
+
+
+def asked(name: str, setting: Setting) -> dict[str, Any]:
+    """What of the setting concerns this row."""
+    task, model, _ = RUNS[name]
+    limit = "epochs" if model in ("cpic", "tt_mlp") else "minutes"
+    shown = {"patients": setting.patients[task], "resolution": list(setting.resolution[task])}
+    return {**shown, limit: getattr(setting, limit)[task], "ngpus": setting.ngpus}
 
 
 def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
@@ -111,10 +119,10 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
     elif model == "tt_mlp":
         train.baseline(model, task=task, **common, **LEARNS, **options)
     else:
-        limits = {"max_minutes": setting.minutes[task], "standardise": True}
+        limits = {"max_minutes": setting.minutes[task], "standardise": True, **options}
         if limits["max_minutes"]:
             limits["num_epochs"] = 10_000
-        train.baseline(model, task=task, **{**common, **limits}, **options)
+        train.baseline(model, task=task, **{**common, **limits})
     summary = json.loads((work / name / "summary.json").read_text())
     for fold in summary["folds"]:
         with (work / name / f"fold_{fold['fold']}" / "metrics.csv").open(newline="") as file:
@@ -145,9 +153,8 @@ def main() -> None:
     if unknown:
         parser.error(f"no rows {', '.join(unknown)}; there are {', '.join(RUNS)}")
     setting = SETTINGS[options.setting]
-    wanted = json.loads(json.dumps(dataclasses.asdict(setting)))
     for name in options.names or RUNS:
-        path = options.out / f"{name}.json"
+        path, wanted = options.out / f"{name}.json", asked(name, setting)
         if path.exists() and json.loads(path.read_text()).get("setting") == wanted:
             logging.info("%s is there", path)
             continue

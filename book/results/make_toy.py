@@ -3,13 +3,14 @@
     python book/results/make_toy.py              # what is missing; all of it takes 20 minutes
     python book/results/make_toy.py mni rank4    # rows whose name begins so, once more
 
-A row that is there for this version of the package is not repeated unless it is named. One thread.
+A row that is there is not repeated unless it is named. One thread.
 Seeds are fixed, but 40 epochs magnify rounding: another machine may give other second digits.
 """
 
 import argparse
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, interpolate, pad
 
-import cpic
 from cpic import data
 from cpic.data.cohorts._cache import write_json
 from cpic.nn import CPIC, CubeEncoder, TwoHeadRegressor
@@ -29,13 +29,15 @@ OUT = Path(__file__).parent / "cpic_toy.json"
 WHAT = (
     "Recorded runs of the toy task of chapter 9: 80 training and 40 test volumes of 32^3, RAdam "
     "1e-2 with cosine decay over 40 epochs of 4 steps, clip 1, seed 0, centre=False. error: root "
-    "mean square error of the test volumes relative to predicting the mean, train_error that of 40 "
-    "training volumes; last: errors after epochs 30, 35 and 40; mean_last: their mean. models: rank "
-    "and channels of the encoder, basis followed throughout (features of the test volumes along "
-    "two directions, predictions, positions encoded a visit). changed: one change each with 4 "
-    "channels at rank 4 or 8; seed1 and seed2 make data, weights and batches anew. In rank8, base, "
-    "the two seeds, refresh1 and exact follow the basis throughout, the others for 60 steps as "
-    "follow60 does. A row without provenance has that of the file."
+    "mean square error of the test volumes relative to predicting the mean, train_error that of "
+    "40 training volumes; last: errors after epochs 30, 35 and 40; mean_last: their mean. models: "
+    "rank and channels of the encoder, basis followed throughout (features of the test volumes "
+    "along two directions, predictions, positions encoded a visit). changed: one change each with "
+    "4 channels at rank 4 or 8; seed1 and seed2 make data, weights and batches anew. In rank8, "
+    "base, the two seeds, refresh1 and exact follow the basis throughout, the others for 60 steps "
+    "as follow60 does. sizes: voxels along an axis, the same shapes painted at each, centred, rank "
+    "8, 4 channels; encoded: positions a visit; seconds: of all epochs. A row without provenance "
+    "has that of the file."
 )
 MNI = (
     "balls of radius 2 to 5.5 voxels, 0.4 brighter, in white matter of the MNI152 head at 6 mm, "
@@ -65,7 +67,8 @@ RANK8 = SEEDS | {
 }
 MODELS = {f"model-{r}-{n}": (r, n) for r in (2, 4, 8) for n in (1, 2, 4, 8)}
 CHANGED = {f"{k}-{name}": (k, name) for k, v in (("rank4", RANK4), ("rank8", RANK8)) for name in v}
-NAMES = [*MODELS, *CHANGED, "mni"]
+SIZES = {f"size-{n}": n for n in (32, 64, 128, 256)}
+NAMES = [*MODELS, *CHANGED, *SIZES, "mni"]
 N_TRAIN, N_TEST = 80, 40
 N_ALL = N_TRAIN + N_TEST
 
@@ -81,7 +84,7 @@ class Windows:
         self.view = view
 
     def cubes(self, centres: Tensor, *, size: int) -> Tensor:
-        return self.view[centres[:, 0], centres[:, 1], centres[:, 2]][:, None]
+        return self.view[centres[:, 0], centres[:, 1], centres[:, 2]][:, None].float()
 
 
 @dataclass(frozen=True)
@@ -99,24 +102,27 @@ class Task:
         return model([self.volumes[k] for k in which], [f"patient {k}" for k in which])[:, 0]
 
 
-def toy(seed: int, size: int = 32) -> Task:
-    """Ellipsoids with texture and a brighter ball, as in the chapter."""
+def toy(seed: int, size: int = 32, dtype: torch.dtype = torch.float32) -> Task:
+    """Ellipsoids with texture and a brighter ball, as in the chapter; same shapes at any size."""
     generator = torch.Generator().manual_seed(seed)
     axis = torch.linspace(-1, 1, size)
     place = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1)
     half_axes = 0.7 + 0.2 * torch.rand(N_ALL, 3, generator=generator)
     coarse = torch.randn(N_ALL, 1, 8, 8, 8, generator=generator)
-    texture = 0.5 + 0.12 * interpolate(coarse, size=(size,) * 3, mode="trilinear")[:, 0]
-    texture = texture + 0.05 * torch.randn(N_ALL, size, size, size, generator=generator)
+    grain = torch.randn(N_ALL, 32, 32, 32, generator=generator)
     radius = 0.12 + 0.28 * torch.rand(N_ALL, generator=generator)
     way = torch.randn(N_ALL, 3, generator=generator)
     way = way / way.norm(dim=1, keepdim=True) * torch.rand(N_ALL, 1, generator=generator) ** (1 / 3)
     centre = 0.9 * way * (half_axes - radius[:, None])
-    inside = torch.stack([(place / axes).norm(dim=-1) < 1 for axes in half_axes])
-    lesion = torch.stack(
-        [(place - c).norm(dim=-1) < r for c, r in zip(centre, radius, strict=True)]
-    )
-    return Task.of(torch.where(lesion, texture + 0.4, texture) * inside, radius, seed)
+    finer = torch.Generator().manual_seed(1000 + seed)
+    arrays = torch.empty(N_ALL, size, size, size, dtype=dtype)
+    for k in range(N_ALL):  # one at a time: at 256^3 all of them in single precision are 8 GB
+        smooth = interpolate(coarse[k : k + 1], size=(size,) * 3, mode="trilinear")[0, 0]
+        noise = grain[k] if size == 32 else torch.randn(size, size, size, generator=finer)
+        values = 0.5 + 0.12 * smooth + 0.05 * noise
+        values = values + 0.4 * ((place - centre[k]).norm(dim=-1) < radius[k])
+        arrays[k] = values * ((place / half_axes[k]).norm(dim=-1) < 1)
+    return Task.of(arrays, radius, seed)
 
 
 def heads(pool: int = 6) -> Task:
@@ -148,7 +154,7 @@ def make(task: Task, rank: int, n_dims=4, batch_norm=True, scaled=True, **option
 
 
 def train(task: Task, model: CPIC, epochs: int, batch=20, lr=1e-2, clip=1.0, decay=True):
-    """Trains and returns errors of the test volumes ten and five epochs before the end, and then."""
+    """Errors of the test volumes ten and five epochs before the end of training, and then."""
     optimizer = torch.optim.RAdam(model.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * (N_TRAIN // batch))
     shuffle = torch.Generator().manual_seed(task.seed)
@@ -197,3 +203,86 @@ def embedded(task: Task, model: CPIC) -> dict[str, Any]:
     rounded["guess"] = [round(v, 3) for v in guess.tolist()]
     encoded = round(model.counts.encoded / model.counts.volumes)
     return {**rounded, "error": error, "encoded": encoded}
+
+
+def make_row(name: str) -> dict[str, Any]:
+    """What is recorded of one run."""
+    if name in MODELS:
+        rank, n_dims = MODELS[name]
+        task = toy(0)
+        model = make(task, rank, n_dims)
+        train(task, model, 40)
+        return {"rank": rank, "n_dims": n_dims, **embedded(task, model)}
+    if name in SIZES:
+        task = toy(0, SIZES[name], torch.float16 if SIZES[name] > 128 else torch.float32)
+        model = make(task, 8, centre=True)
+        start = time.perf_counter()
+        last = train(task, model, 40)
+        seconds = round(time.perf_counter() - start, 1)
+        encoded = round(model.counts.encoded / model.counts.volumes)
+        return {"size": SIZES[name], "last": last, "encoded": encoded, "seconds": seconds}
+    if name == "mni":
+        task = heads()
+        last = train(task, make(task, 8, components={"follow": 60}), 20)
+        return {"what": MNI, "epochs": 20, "error": last[-1]}
+    group, change = CHANGED[name]
+    options: dict[str, Any] = dict((RANK4 if group == "rank4" else RANK8)[change])
+    taught = {k: options.pop(k) for k in ("batch", "lr", "clip", "decay") if k in options}
+    task = toy(options.pop("seed", 0))
+    model = make(task, int(group[4:]), **options)
+    last = train(task, model, 40, **taught)
+    if group == "rank4":
+        return {"last": last}
+    mean = round(sum(last) / len(last), 3)
+    return {
+        "error": last[-1],
+        "mean_last": mean,
+        "train_error": evaluate(task, model, range(N_TEST))[1],
+    }
+
+
+def put(record: dict[str, Any], name: str, row: dict[str, Any]) -> None:
+    """The row in its place."""
+    if name in CHANGED:
+        group, change = CHANGED[name]
+        record["changed"].setdefault(group, {})[change] = row
+    elif name == "mni":
+        record["mni"] = row
+    else:
+        kind, keys = ("models", ("rank", "n_dims")) if name in MODELS else ("sizes", ("size",))
+        others = [x for x in record[kind] if any(x[k] != row[k] for k in keys)]
+        record[kind] = sorted([*others, row], key=lambda x: [x[k] for k in keys])
+
+
+def made(record: dict[str, Any], name: str) -> bool:
+    """Whether the row is there."""
+    if name in CHANGED:
+        group, change = CHANGED[name]
+        return change in record["changed"].get(group, {})
+    if name in MODELS:
+        return any((x["rank"], x["n_dims"]) == MODELS[name] for x in record["models"])
+    if name in SIZES:
+        return any(x["size"] == SIZES[name] for x in record["sizes"])
+    return "mni" in record
+
+
+def main() -> None:
+    """Make what is asked for, or what is missing."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("names", nargs="*", help=f"beginnings of rows out of {', '.join(NAMES)}")
+    asked = parser.parse_args().names
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    record: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
+    record = {"models": [], "changed": {}, "sizes": [], **record, "what": WHAT}
+    wanted = [n for n in NAMES if any(n.startswith(a) for a in asked)]
+    for name in wanted if asked else [n for n in NAMES if not made(record, n)]:
+        row = make_row(name)
+        put(record, name, {**row, "provenance": provenance()})
+        write_json(OUT, record)
+        shown = {k: v for k, v in row.items() if k not in ("xy", "guess", "what")}
+        logging.info("%s: %s", name, shown)
+
+
+if __name__ == "__main__":
+    main()
