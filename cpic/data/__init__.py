@@ -5,6 +5,7 @@ is opened.
 """
 
 from cpic.data._array import ArrayVolume
+from cpic.data._flipped import FlippedVolume
 from cpic.data._formula import FormulaVolume
 from cpic.data._head import brain_like
 from cpic.data._ledger import Ledger
@@ -18,6 +19,7 @@ from cpic.data._zarr import ZarrVolume
 
 __all__ = [
     "ArrayVolume",
+    "FlippedVolume",
     "FormulaVolume",
     "Ledger",
     "NiftiVolume",

@@ -39,6 +39,7 @@ def baseline(
     lr: float = 1e-3,
     schedule: Literal["constant", "cosine"] = "constant",
     standardise: bool = False,
+    flips: tuple[int, ...] = (),
     clip: float | None = 1.0,
     patience: int | None = None,
     folds: int = 5,

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cpic._errors import CohortError
-from cpic.data import ArrayVolume, Volume
-from cpic.train._plan import plan_epoch, share_of
+from cpic.data import ArrayVolume, FlippedVolume, Volume
+from cpic.train._plan import plan_epoch, plan_flips, share_of
 from cpic.train._ranks import place
 
 if TYPE_CHECKING:
@@ -64,10 +64,13 @@ class CohortData(pl.LightningDataModule):
         num_workers: Processes that read ahead, with `read`; nothing is read ahead otherwise.
         drop_last: Leave out the last samples of a training epoch that fill no batch.
         read: Hand out whole volumes in memory, for networks that read every voxel.
+        flips: Axes along which scans may be mirrored for training. Each epoch draws which are; a
+            mirrored scan has a name of its own.
 
     Raises:
         CohortError: If a target is not finite, all are equal, a patient is without scan, without
             sample, or on both sides, or there are too few patients or samples for one batch.
+        VolumeError: If there is no such axis to mirror along.
 
     Example:
         >>> train, validation = folds(prepared.cohort)[0]  # doctest: +SKIP
@@ -89,10 +92,12 @@ class CohortData(pl.LightningDataModule):
         num_workers: int = 0,
         drop_last: bool = True,
         read: bool = False,
+        flips: Sequence[int] = (),
     ):
         super().__init__()
         self.batch_size, self.min_patients, self.seed = batch_size, min_patients, seed
         self.num_workers, self.drop_last, self.read = num_workers, drop_last, read
+        self.flips = tuple(flips)
         # Epoch and batch at which a resumed run begins.
         self.start: tuple[int, int] = (0, 0)
         both = sorted(set(fold[0]) & set(fold[1]))
@@ -114,6 +119,7 @@ class CohortData(pl.LightningDataModule):
                 raise CohortError(
                     f"patient {patient} has no scan; leave its samples out of the fold."
                 ) from error
+        FlippedVolume(next(iter(self.volumes.values())), axes=self.flips)  # raises for a wrong axis
 
     @property
     def n_batches(self) -> int:
@@ -128,6 +134,7 @@ class CohortData(pl.LightningDataModule):
         for table in (self.train, self.validation):
             digest.update("\n".join(table.patients).encode())
             digest.update(table.target.numpy().tobytes())
+        digest.update("".join(map(str, self.flips)).encode())
         return digest.hexdigest()[:16]
 
     def train_dataloader(self) -> "Loader":
@@ -144,7 +151,8 @@ class CohortData(pl.LightningDataModule):
         skip = self.start[1] if epoch == self.start[0] else 0
         patients = self.train.patients
         shares = [share_of(indices, patients, *place()) for indices in plan[skip:]]
-        return self._loader(self.train, shares)
+        turns = plan_flips(patients, self.flips, seed=self.seed, epoch=epoch)
+        return self._loader(self.train, shares, turns)
 
     def val_dataloader(self) -> "Loader":
         """Batches of the validation fold, in its order, each sample once."""
@@ -164,8 +172,11 @@ class CohortData(pl.LightningDataModule):
             for key, value in batch.items()
         }
 
-    def _loader(self, table: Table, plan: list[list[int]]) -> "Loader":
-        return Loader(_Batches(table, self.volumes, self.read), plan, self.num_workers)
+    def _loader(
+        self, table: Table, plan: list[list[int]], turns: dict[str, tuple[int, ...]] | None = None
+    ) -> "Loader":
+        batches = _Batches(table, self.volumes, self.read, turns or {})
+        return Loader(batches, plan, self.num_workers)
 
     def _check_batches(self) -> None:
         n_patients, n = len(set(self.train.patients)), len(self.train.target)
@@ -218,19 +229,32 @@ class Loader:
 class _Batches(Dataset):
     """Batches by the numbers of their samples."""
 
-    def __init__(self, table: Table, volumes: dict[str, Volume], read: bool):
-        self.table, self.volumes, self.read = table, volumes, read
+    def __init__(
+        self,
+        table: Table,
+        volumes: dict[str, Volume],
+        read: bool,
+        turns: dict[str, tuple[int, ...]],
+    ):
+        self.table, self.volumes, self.read, self.turns = table, volumes, read, turns
 
     def __getitem__(self, indices: list[int]) -> Batch:
         table = self.table
         patients = [table.patients[k] for k in indices]
         names = list(dict.fromkeys(patients))
-        volumes = [self.volumes[name] for name in names]
+        turns = [self.turns.get(name, ()) for name in names]
+        volumes = [
+            FlippedVolume(self.volumes[name], axes=axes) if axes else self.volumes[name]
+            for name, axes in zip(names, turns, strict=True)
+        ]
         if self.read:
             volumes = [ArrayVolume(volume.read(), channels=volume.channels) for volume in volumes]
         return {
             "volumes": volumes,
-            "names": names,
+            # What is remembered of a scan does not hold for its mirror image.
+            "names": [
+                f"{name} {axes}" if axes else name for name, axes in zip(names, turns, strict=True)
+            ],
             "rows": torch.tensor([names.index(patient) for patient in patients]),
             "tabular": None if table.tabular is None else table.tabular[indices],
             "target": table.target[indices],

@@ -36,6 +36,7 @@ def brats(
     lr: float = 1e-3,
     schedule: Literal["constant", "cosine"] = "constant",
     standardise: bool = False,
+    flips: tuple[int, ...] = (),
     clip: float | None = 1.0,
     patience: int | None = None,
     folds: int = 5,
@@ -86,6 +87,8 @@ def brats(
         schedule: "cosine" lets it fall to 0 over all epochs.
         standardise: Let the model say how many spreads of the training fold a target is from its
             mean; false is as published.
+        flips: Axes along which training scans are mirrored, each or not, by the toss of a coin each
+            epoch. Only those whose mirror image has the same target; none, as published.
         clip: Bound on the norm of the gradient; null for none.
         patience: Epochs without improvement after which a fold is over.
         folds: Folds the patients are split into.

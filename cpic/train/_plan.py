@@ -1,4 +1,4 @@
-"""Which samples make the batches of an epoch.
+"""Which samples make the batches of an epoch, and which of them are mirrored.
 
 Drawn from the seed and the number of the epoch alone: nothing needs to be remembered to go on.
 """
@@ -32,7 +32,7 @@ def plan_epoch(
     Raises:
         CohortError: If there is no such plan.
     """
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    generator = _generator(seed, epoch)
     order = torch.randperm(len(patients), generator=generator).tolist()
     batches = _cut(order, batch_size, drop_last)
     if not _enough(batches, patients, min_patients):
@@ -45,6 +45,18 @@ def plan_epoch(
             "batches; raise the batch size or lower the rank."
         )
     return batches
+
+
+def plan_flips(
+    patients: Sequence[str], axes: Sequence[int], *, seed: int, epoch: int
+) -> dict[str, tuple[int, ...]]:
+    """The axes along which each patient's scan is mirrored in an epoch: each or not, by a coin."""
+    names = list(dict.fromkeys(patients))
+    coins = torch.randint(2, (len(names), len(axes)), generator=_generator(~seed, epoch)).tolist()
+    return {
+        name: tuple(axis for axis, coin in zip(axes, row, strict=True) if coin)
+        for name, row in zip(names, coins, strict=True)
+    }
 
 
 def share_of(indices: Sequence[int], patients: Sequence[str], rank: int, size: int) -> list[int]:
@@ -64,6 +76,10 @@ def share_of(indices: Sequence[int], patients: Sequence[str], rank: int, size: i
     low, high = rank * len(names) // size, (rank + 1) * len(names) // size
     mine = set(names[low:high])
     return [k for k in indices if patients[k] in mine]
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
 
 
 def _cut(order: list[int], size: int, drop_last: bool) -> list[list[int]]:

@@ -112,6 +112,7 @@ def _fold(
         seed=options["seed"],
         num_workers=options["num_workers"],
         read=model in DENSE,
+        flips=options["flips"],
     )
     config = {
         **describe(task, model, options, source),

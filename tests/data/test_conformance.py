@@ -116,6 +116,18 @@ def make_formula_channels(folder):
     return volume, values
 
 
+def make_flipped(folder):
+    data.save_zarr(stored(), folder / "v.zarr", chunks=(4, 3, 5))
+    volume = data.FlippedVolume(data.open_volume(folder / "v.zarr"), axes=(0, 2))
+    return volume, stored()[::-1, :, ::-1].copy()
+
+
+def make_flipped_channels(folder):
+    values = stored((9, 14), channels=2)
+    inner = data.ArrayVolume(values, channels=2)
+    return data.FlippedVolume(inner, axes=[1]), values[:, ::-1].copy()
+
+
 MAKERS = [value for name, value in list(globals().items()) if name.startswith("make_")]
 
 

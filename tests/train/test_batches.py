@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpic._errors import CohortError
-from cpic.train._plan import plan_epoch, share_of
+from cpic._errors import CohortError, VolumeError
+from cpic.train._plan import plan_epoch, plan_flips, share_of
 from tests.train.tiny import Scans, make_data, table
 
 
@@ -105,6 +105,45 @@ def test_a_batch_names_each_patient_once(read):
             assert (volume is data.volumes[name]) is not read
 
 
+def test_coins_of_all_epochs_patients_and_axes_are_fair():
+    patients = patients_of([2] * 40)
+    drawn = [plan_flips(patients, (0, 2), seed=7, epoch=epoch) for epoch in range(25)]
+    assert drawn[3] == plan_flips(patients, (0, 2), seed=7, epoch=3) != drawn[4]
+    seen = Counter(axes for flips in drawn for axes in flips.values())
+    assert set(seen) == {(), (0,), (2,), (0, 2)}
+    # 1000 draws of four kinds: 250 each, with a deviation of 14.
+    assert all(abs(n - 250) < 70 for n in seen.values())
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_mirrored_scans_have_names_of_their_own(read):
+    data = make_data(24, batch_size=8, validation=4, visits=2, flips=(1, 2), read=read)
+    batches = list(data.train_dataloader())
+    pairs = {
+        n: v for batch in batches for n, v in zip(batch["names"], batch["volumes"], strict=True)
+    }
+    assert {name.partition(" ")[2] for name in pairs} == {"", "(1,)", "(2,)", "(1, 2)"}
+    for name, volume in pairs.items():
+        patient, _, axes = name.partition(" ")
+        whole = data.volumes[patient].read()
+        assert torch.equal(volume.read(), whole.flip([int(c) for c in axes if c.isdigit()]))
+    assert all(n in data.volumes for batch in data.val_dataloader() for n in batch["names"])
+
+
+def test_rows_point_to_mirrored_scans():
+    data = make_data(12, batch_size=8, validation=4, visits=2, flips=(0,))
+    plain = make_data(12, batch_size=8, validation=4, visits=2)
+    for a, b in zip(data.train_dataloader(), plain.train_dataloader(), strict=True):
+        assert torch.equal(a["rows"], b["rows"])
+        assert [name.split(" ")[0] for name in a["names"]] == b["names"]
+        assert torch.equal(a["target"], b["target"])
+
+
+def test_an_axis_that_is_not_there_is_refused_at_once():
+    with pytest.raises(VolumeError, match=r"different axes from 0 to 2, got \(3,\)"):
+        make_data(flips=(3,))
+
+
 def test_workers_read_the_same_volumes():
     loaders = [make_data(read=True, num_workers=n).train_dataloader() for n in (0, 1)]
     for a, b in zip(*loaders, strict=True):
@@ -121,9 +160,10 @@ def test_validation_takes_every_sample_once_in_order():
     assert torch.equal(torch.cat([b["target"] for b in batches]), data.validation.target)
 
 
-def test_a_resumed_epoch_leaves_out_what_was_seen():
-    whole = [batch["names"] for batch in make_data().train_dataloader()]
-    data = make_data()
+@pytest.mark.parametrize("flips", [(), (0, 1)])
+def test_a_resumed_epoch_leaves_out_what_was_seen(flips):
+    whole = [batch["names"] for batch in make_data(flips=flips).train_dataloader()]
+    data = make_data(flips=flips)
     data.start = (0, 2)
     rest = data.train_dataloader()
     assert len(rest) == 1
