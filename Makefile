@@ -59,6 +59,7 @@ results:  ## train and measure what the chapters quote, into book/results: hours
 	@$(MAKE) --no-print-directory install EXTRAS=all,bench
 	$(BIN)/python book/results/make_tables.py
 	$(BIN)/python book/results/make_toy.py
+	$(BIN)/python book/results/make_resolution.py
 	$(BIN)/python book/results/make_cost.py
 	$(BIN)/python -m tests.bench --only "race: " --peers book/results/peers.json
 

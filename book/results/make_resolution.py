@@ -128,7 +128,6 @@ def make_row(size: int, work: Path) -> dict[str, Any]:
         batch_size=21,
         scale=SCALE_DAYS,
         min_patients=10,
-        flips=(1, 2),
     )
     standard = _standard(prepared.cohort.subset(pair[0]).samples)
     module = make_module({**OPTIONS, "shape": (size,) * 3, "standard": standard})

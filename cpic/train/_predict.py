@@ -15,7 +15,7 @@ from cpic.data import ZarrVolume, cohorts
 from cpic.data.cohorts._cache import check_outside
 from cpic.train._checkpoints import load_weights, read_checkpoint
 from cpic.train._cohorts import user_cache
-from cpic.train._models import make_module
+from cpic.train._models import TRAINS, make_module
 from cpic.train._persons import Persons, read_persons
 from cpic.train._scans import find_scans
 from cpic.train._tables import Table
@@ -36,6 +36,7 @@ def predict(
     out: str | Path,
     table: str | Path | None = None,
     weeks: tuple[float, ...] = (),
+    starts: int | None = None,
     cache: str | Path | None = None,
 ) -> Path:
     """Predict from every scan in a folder, and write a table.
@@ -52,6 +53,8 @@ def predict(
         table: CSV file of what is known besides the scan, with the columns of `survival_info.csv`
             or `train.csv`; the one in the tree by default.
         weeks: Weeks since the scan to predict the lung function at, in place of those in the table.
+        starts: Scans of the training from whose places each search begins, as in `cpic.nn.CPIC`;
+            with more of them it is slower and misses less. As in the training by default.
         cache: Folder of converted scans; the user's cache folder by default.
 
     Returns:
@@ -75,7 +78,7 @@ def predict(
     _check_out(file, folder)
     found = find_scans(folder, config["contrasts"])
     persons = read_persons(config["task"], folder, None if table is None else Path(table))
-    model = _model(saved, Path(checkpoint))
+    model = _model(saved, Path(checkpoint), starts)
     rows: list[Row] = []
     for patient, files in found.items():
         rows += _patient(patient, files, model, config, persons, tuple(weeks), folder, cache)
@@ -85,8 +88,16 @@ def predict(
     return file
 
 
-def _model(saved: Mapping[str, Any], path: Path) -> Any:
+def _model(saved: Mapping[str, Any], path: Path, starts: int | None) -> Any:
     module: Any = make_module(saved["config"])
+    if starts is not None:
+        name = saved["config"]["model"]
+        if starts < 1 or name not in TRAINS:
+            raise ValueError(
+                f"predict takes `starts` of at least 1 for models out of {', '.join(TRAINS)}, got "
+                f"{starts} for {name}; leave it out."
+            )
+        module.model.starts = starts
     load_weights(module.model, saved, path)
     return module.eval()
 

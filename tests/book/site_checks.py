@@ -57,11 +57,16 @@ class Visit:
 
 
 def formula_faults(visit: Visit) -> list[str]:
-    """Formulas of the page that MathJax did not set."""
+    """Formulas of the page that MathJax did not set, or that run into their number."""
     return visit.page.evaluate(
-        """() => [...document.querySelectorAll("span.math, div.math")]
-            .filter((e) => !e.querySelector("mjx-container") || e.querySelector("mjx-merror"))
-            .map((e) => e.textContent.slice(0, 80))"""
+        """() => {
+            const unset = (e) => !e.querySelector("mjx-container") || e.querySelector("mjx-merror");
+            const wide = (e) => e.matches("div.math mjx-container")
+                && e.scrollWidth > e.clientWidth + 1;
+            return [...document.querySelectorAll("span.math, div.math")]
+                .filter((e) => unset(e) || [...e.querySelectorAll("mjx-container")].some(wide))
+                .map((e) => e.textContent.slice(0, 80));
+        }"""
     )
 
 

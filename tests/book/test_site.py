@@ -112,6 +112,9 @@ BROKEN = f"""<!doctype html><html lang="en"><head><title>A broken page</title></
 <img src="data:image/png;base64,{PIXEL}" alt="image">
 <img src="gone.png" alt="A picture that is not in the folder">
 <span class="math">\\(x\\)</span>
+<style>mjx-container {{ display: block; width: 9px; overflow: auto; }}</style>
+<div class="math"><mjx-container>wide</mjx-container></div>
+<div class="math"><mjx-container>i</mjx-container></div>
 <figure class="cpic-explore"><input type="range" min="0" max="2" value="0" aria-valuetext="0">
 <img src="data:image/png;base64,{PIXEL}" alt="A picture that never changes"></figure>
 <a href="#nowhere">a</a> <a href="gone.html">b</a> <a href="#top">c</a>
@@ -127,7 +130,7 @@ def test_checks_find_what_is_broken(browser, tmp_path):
     with site_checks.Visit(browser, path) as page:
         assert page.requests == ["https://example.org/x.js"]
         assert any("undefined_name" in error for error in page.errors)
-        assert site_checks.formula_faults(page) == ["\\(x\\)"]
+        assert site_checks.formula_faults(page) == ["\\(x\\)", "wide"]
         images = " ".join(site_checks.image_faults(page))
         assert "alt 'image'" in images
         assert "gone.png: not shown" in images

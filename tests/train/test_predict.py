@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cpic import cli, train
+from cpic.train._checkpoints import read_checkpoint
 from cpic.train._scans import find_scans
 
 from . import cohorts
@@ -90,6 +91,25 @@ def test_validation_patients_as_in_training(checkpoints, tmp_path):
     metrics = pandas.read_csv(folder / "metrics.csv")
     wanted = float(metrics.filter(regex="rmse").iloc[-1, 0])
     assert math.sqrt(sum(squares) / len(squares)) == pytest.approx(wanted, abs=0.1)
+
+
+def test_more_starts_search_wider(checkpoints, tmp_path):
+    known = read_checkpoint(checkpoints["plain"])
+    usual = known["config"]["more"].get("starts", 4)
+    days = {
+        starts: [
+            row["days"] for row in predict(checkpoints["plain"], cohorts.brats(), tmp_path, **o)
+        ]
+        for starts, o in {None: {}, 1: {"starts": 1}, usual: {"starts": usual}}.items()
+    }
+    assert days[usual] == days[None] != days[1]
+
+
+@pytest.mark.parametrize(("name", "starts"), [("plain", 0), ("dense", 2)])
+def test_starts_that_do_not_fit(checkpoints, tmp_path, name, starts):
+    scans = cohorts.brats() if name == "plain" else cohorts.osic()
+    with pytest.raises(ValueError, match=f"`starts` of at least 1 for models.*got {starts} for"):
+        predict(checkpoints[name], scans, tmp_path, starts=starts)
 
 
 def test_reasons_for_what_cannot_be_read(checkpoints, tmp_path):
