@@ -1,0 +1,72 @@
+"""The scripts that made `book/results`, on the smallest data that they take."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import pad
+
+RESULTS = Path(__file__).parents[2] / "book" / "results"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, RESULTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # for its dataclasses
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_cubes_of_finer_scans_are_those_of_the_whole(factor, generator):
+    volume = load("make_resolution").Finer(torch.rand(5, 6, 7, generator=generator), factor)
+    whole = pad(volume.read(), [10] * 6)
+    centres = torch.stack(
+        [torch.randint(-3, n + 3, (60,), generator=generator) for n in volume.shape], 1
+    )
+    expected = [
+        whole[tuple(slice(place + 6, place + 15) for place in centre)]
+        for centre in centres.tolist()
+    ]
+    cubes = volume.cubes(centres, size=9)
+    torch.testing.assert_close(cubes[:, 0], torch.stack(expected))
+    torch.testing.assert_close(volume.voxels(centres), cubes[:, 0, 4, 4, 4])
+
+
+@pytest.fixture
+def tables(tmp_path, monkeypatch):
+    """The script of the tables, with a cache of its own and runs of seconds."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    module = load("make_tables")
+    small = dataclasses.replace(
+        module.SETTINGS["small"],
+        patients={"brats": 31, "osic": 16},
+        resolution={"brats": (24, 24, 24), "osic": (8, 24, 24)},
+        epochs={"brats": 1, "osic": 1},
+    )
+    monkeypatch.setattr(module, "STARTS", (1, 8))
+    monkeypatch.setitem(module.SETTINGS, "small", small)
+    return module
+
+
+def test_a_row_of_the_table_and_its_searches(tables, tmp_path, monkeypatch):
+    name = "brats-cpic-n4-r10"
+    folders = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr("sys.argv", ["make_tables.py", name, "--setting", "small", *folders])
+    (tmp_path / "out").mkdir()
+    tables.main()
+    path = tmp_path / "out" / f"{name}.json"
+    row = json.loads(path.read_text())
+    assert row["setting"] == tables.asked(name, tables.SETTINGS["small"])
+    assert [len(fold["curve"]) for fold in row["folds"]] == [1] * 5
+    # The runs are made with eight, so that search gives the errors of the table again.
+    (one, eight) = row["searches"]
+    assert (one["starts"], eight["starts"]) == (1, 8)
+    assert eight["errors"] == pytest.approx([f["metrics"]["error"] for f in row["folds"]], abs=0.06)
+    made = path.stat().st_mtime_ns
+    tables.main()
+    assert path.stat().st_mtime_ns == made  # not made again
