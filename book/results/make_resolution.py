@@ -1,10 +1,11 @@
 """Train on one BraTS-like cohort at several resolutions, and write `resolution.json` beside this.
 
-    python book/results/make_resolution.py             # what is missing; all of it: 90 minutes
+    python book/results/make_resolution.py             # what is missing; all of it: 1 hour
     python book/results/make_resolution.py 64 512      # these, once more
 
 The scans are made at 128^3. At 64^3 their voxels are averages of eight; finer ones are interpolated
-as they are read, so no scan is ever stored, or held, at 512^3. All else is alike. One thread.
+as they are read, so no scan is ever stored, or held, at 512^3. All else is alike, but for the last
+row, whose cubes take every fourth voxel and so see as far as those at 128^3. One thread.
 """
 
 import argparse
@@ -29,14 +30,16 @@ from cpic.train._results import provenance
 from cpic.train._validate import SCALE_DAYS, _standard
 
 OUT = Path(__file__).parent / "resolution.json"
-MADE_AT, SIZES, EPOCHS, LAST = 128, (64, 128, 256, 512), 40, 5
+MADE_AT, EPOCHS, LAST = 128, 40, 5
+# Voxels along an axis, and from one voxel of a cube to the next.
+ROWS = {"64": (64, 1), "128": (128, 1), "256": (256, 1), "512": (512, 1), "512-wide": (512, 4)}
 WHAT = (
     "Semi-synthetic BraTS-like cohort, 235 patients, t1ce, first of five folds. Scans made at 128^3"
     " and averaged to 64^3, or interpolated linearly to 256^3 and 512^3 as they are read. C-PIC "
     "with 4 channels, rank 10, 40 epochs, as in the tables of chapter 10 but with four starts. "
     "errors: root mean square error of the held-out patients after each of the last five epochs, "
-    "relative to predicting the mean; encoded: positions a sample and step of the last epoch; "
-    "seconds: of the training steps of an epoch, mean."
+    "relative to predicting the mean; every: voxels from one of a cube to the next; encoded: "
+    "positions a sample and step of the last epoch; step_seconds: mean of the training steps."
 )
 OPTIONS: dict[str, Any] = {
     "task": "brats",
@@ -57,13 +60,16 @@ OPTIONS: dict[str, Any] = {
 
 
 class Finer(Reader):
-    """A volume in memory on a grid `factor` times finer, interpolated linearly where it is read."""
+    """A volume in memory on a grid `factor` times finer, interpolated linearly where it is read.
+
+    A cube takes every so many voxels of it.
+    """
 
     waits = False
 
-    def __init__(self, values: Tensor, factor: int):
+    def __init__(self, values: Tensor, factor: int, *, every: int = 1):
         super().__init__(tuple(factor * n for n in values.shape), 1, values.dtype)
-        self.values, self.factor = values, factor
+        self.values, self.factor, self.every = values, factor, every
 
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
         lows, weights = zip(*(self._axis(corners[:, k], size, k) for k in range(3)), strict=True)
@@ -77,9 +83,10 @@ class Finer(Reader):
     def _axis(self, corner: Tensor, size: int, axis: int) -> tuple[Tensor, Tensor]:
         """Voxels `(n, m)` that an axis of a cube depends on, and how, `(n, size, m)`."""
         n = self.values.shape[axis]
-        at = corner[:, None] + torch.arange(size)
+        half = size // 2
+        at = corner[:, None] + half + self.every * torch.arange(-half, half + 1)
         exact = ((at + 0.5) / self.factor - 0.5).clamp(0, n - 1)
-        low = exact[:, :1].floor().long() + torch.arange((size - 1) // self.factor + 3)
+        low = exact[:, :1].floor().long() + torch.arange(self.every * (size - 1) // self.factor + 3)
         weight = (1 - (exact[..., None] - low[:, None]).abs()).clamp(min=0)
         inside = (at >= 0) & (at < self.factor * n)
         return low.clamp(max=n - 1), (weight * inside[..., None]).to(self.dtype)
@@ -96,20 +103,21 @@ class Finer(Reader):
 class Scans:
     """The cohort at one size."""
 
-    def __init__(self, prepared: cohorts.Prepared, size: int):
-        self.prepared, self.size = prepared, size
+    def __init__(self, prepared: cohorts.Prepared, size: int, every: int):
+        self.prepared, self.size, self.every = prepared, size, every
 
     def volume(self, patient: str, /) -> Volume:
         """The scan of a patient."""
         values = self.prepared.in_memory(patient).read()
         if self.size > MADE_AT:
-            return Finer(values, self.size // MADE_AT)
+            return Finer(values, self.size // MADE_AT, every=self.every)
         pooled = avg_pool3d(values[None, None], MADE_AT // self.size)[0, 0]
         return ArrayVolume(pooled)
 
 
-def make_row(size: int, work: Path) -> dict[str, Any]:
+def make_row(name: str, work: Path) -> dict[str, Any]:
     """Train the first fold at one size."""
+    size, every = ROWS[name]
     source = load_source(
         "brats",
         root=None,
@@ -122,7 +130,7 @@ def make_row(size: int, work: Path) -> dict[str, Any]:
     prepared = source.prepared
     pair = cohorts.folds(prepared.cohort, 5)[0]
     data = train.CohortData(
-        Scans(prepared, size),
+        Scans(prepared, size, every),
         prepared.samples,
         fold=pair,
         batch_size=21,
@@ -131,14 +139,16 @@ def make_row(size: int, work: Path) -> dict[str, Any]:
     )
     standard = _standard(prepared.cohort.subset(pair[0]).samples)
     module = make_module({**OPTIONS, "shape": (size,) * 3, "standard": standard})
-    folder = work / str(size)
+    folder = work / name
     shutil.rmtree(folder, ignore_errors=True)
     result = train.fit_fold(module, data, folder=folder, num_epochs=EPOCHS)
     mean = result.metrics["mean_error"]
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {
+        "name": name,
         "size": size,
+        "every": every,
         "errors": [round(float(row["val_error"]) / mean, 3) for row in rows[-LAST:]],
         "curve": [round(float(row["val_error"]) / mean, 3) for row in rows],
         "encoded": round(float(rows[-1]["encoded_per_sample"])),
@@ -150,23 +160,21 @@ def make_row(size: int, work: Path) -> dict[str, Any]:
 def main() -> None:
     """Make what is asked for, or what is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("sizes", nargs="*", type=int, help="voxels an axis")
+    parser.add_argument("names", nargs="*", help=f"rows out of {', '.join(ROWS)}; default: all")
     parser.add_argument("--work", type=Path, default=Path("_build/resolution"))
     options = parser.parse_args()
-    unknown = sorted(set(options.sizes) - set(SIZES))
+    unknown = sorted(set(options.names) - set(ROWS))
     if unknown:
-        parser.error(f"no size {unknown[0]}; there are {', '.join(map(str, SIZES))}")
+        parser.error(f"no row {unknown[0]}; there are {', '.join(ROWS)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
     record: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {"rows": []}
-    there = {row["size"] for row in record["rows"]}
-    for size in options.sizes or [n for n in SIZES if n not in there]:
-        row = make_row(size, options.work)
-        others = [r for r in record["rows"] if r["size"] != size]
-        rows = sorted([*others, {**row, "provenance": provenance()}], key=lambda r: r["size"])
-        record = {"what": WHAT, "rows": rows}
-        write_json(OUT, record)
-        logging.info("%d: %s, %.2f s a step", size, row["errors"], row["step_seconds"])
+    rows = {row["name"]: row for row in record["rows"]}
+    for name in options.names or [name for name in ROWS if name not in rows]:
+        rows[name] = {**make_row(name, options.work), "provenance": provenance()}
+        write_json(OUT, {"what": WHAT, "rows": [rows[n] for n in ROWS if n in rows]})
+        shown = rows[name]
+        logging.info("%s: %s, %.2f s a step", name, shown["errors"], shown["step_seconds"])
 
 
 if __name__ == "__main__":

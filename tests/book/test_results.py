@@ -21,15 +21,17 @@ def load(name):
     return module
 
 
-@pytest.mark.parametrize("factor", [1, 2, 4])
-def test_cubes_of_finer_scans_are_those_of_the_whole(factor, generator):
-    volume = load("make_resolution").Finer(torch.rand(5, 6, 7, generator=generator), factor)
-    whole = pad(volume.read(), [10] * 6)
+@pytest.mark.parametrize(("factor", "every"), [(1, 1), (2, 1), (4, 1), (4, 4), (2, 3)])
+def test_cubes_of_finer_scans_are_those_of_the_whole(factor, every, generator):
+    values = torch.rand(5, 6, 7, generator=generator)
+    volume = load("make_resolution").Finer(values, factor, every=every)
+    reach = 4 * every
+    whole = pad(volume.read(), [reach + 3] * 6)
     centres = torch.stack(
         [torch.randint(-3, n + 3, (60,), generator=generator) for n in volume.shape], 1
     )
     expected = [
-        whole[tuple(slice(place + 6, place + 15) for place in centre)]
+        whole[tuple(slice(place + 3, place + 4 + 2 * reach, every) for place in centre)]
         for centre in centres.tolist()
     ]
     cubes = volume.cubes(centres, size=9)
