@@ -49,7 +49,7 @@ SETTINGS = {
         {"brats": 236, "osic": 176},
         {"brats": (64, 64, 64), "osic": (16, 64, 64)},
         epochs={"brats": 80, "osic": 12},
-        minutes={"brats": 12.0, "osic": 5.0},
+        minutes={"brats": 12.0, "osic": 6.5},
         ngpus=0,
     ),
     "full": Setting(
@@ -87,7 +87,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
         },
         "osic": {
             "cpic-n16-r10": ("cpic", {"ndims": 16, "rank": 10}),
-            "resnet34": ("resnet34", {}),
+            "resnet34": ("resnet34", {"batch_size": 8, "lr": 3e-4}),
             "tt-mlp": ("tt_mlp", {"rank": 10}),
             "histogram": ("histogram", {"max_minutes": 1.0}),
             "downsample": ("downsample", {}),
