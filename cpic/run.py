@@ -190,7 +190,7 @@ class _PeakMemory:
         import psutil
 
         me, kernel = psutil.Process(), None
-        while not self._done.wait(0.1):
+        while not self._done.wait(0.02):
             try:
                 kernel = kernel or _kernel_of(me)
                 if kernel is not None:

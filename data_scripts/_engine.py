@@ -9,7 +9,9 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import signal
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -119,8 +121,8 @@ class Engine:
             n_workers = min(self._workers, len(patients))
             self._client = self._stack.enter_context(_connected(self._scheduler, n_workers))
         bar = tqdm(total=len(patients), desc=desc, disable=not self._progress, unit="patient")
-        with bar:
-            job = _Job(self._client, function, patients, report, fatal, bar)
+        with bar, _interrupts() as stopped:
+            job = _Job(self._client, function, patients, report, fatal, bar, stopped)
             width = max(1, sum(self._client.nthreads().values()))
             # A worker may have died of what another patient did to the machine's memory.
             for name in job.run(list(patients), width):
@@ -140,6 +142,7 @@ class _Job:
     report: Report
     fatal: tuple[type[BaseException], ...]
     bar: tqdm
+    stopped: threading.Event
 
     def run(self, names: list[str], width: int) -> list[str]:
         """Work on these, `width` at a time; those whose workers died."""
@@ -151,7 +154,7 @@ class _Job:
                     flying[self._submit(name)] = (name, time.perf_counter())
                 if not flying:
                     return suspects
-                for future in _finished(self.client, list(flying)):
+                for future in _finished(self.client, list(flying), self.stopped):
                     name, begin = flying.pop(future)
                     if self._settle(name, future, time.perf_counter() - begin):
                         suspects.append(name)
@@ -186,10 +189,35 @@ class _Job:
         self.bar.set_postfix(failed=len(self.report.failed))
 
 
-def _finished(client: Client, futures: list[Future]) -> Iterable[Future]:
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Set by Ctrl-C, which is raised as ever.
+
+    Python drops an exception that comes up in some callbacks, such as those of the garbage
+    collector; who waits looks here from time to time.
+    """
+    stopped = threading.Event()
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        stopped.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _finished(client: Client, futures: list[Future], stopped: threading.Event) -> Iterable[Future]:
     """Wait for at least one; do not wait forever for workers that are gone."""
     lonely = 0.0
     while True:
+        if stopped.is_set():
+            raise KeyboardInterrupt
         try:
             return wait(futures, timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED").done
         except TimeoutError:

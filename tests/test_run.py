@@ -33,7 +33,8 @@ def printed(path):
 
 
 def test_parameters_reach_the_kernel(tmp_path):
-    path = notebook(tmp_path / "a.ipynb", "import os; print(MODE, SEED, words, os.getcwd())")
+    said = "import os, time; print(MODE, SEED, words, os.getcwd()); time.sleep(0.5)"
+    path = notebook(tmp_path / "a.ipynb", said)
     seen = []
     (result,) = run_chapters(
         [path], out=tmp_path / "out", mode="full", parameters={"SEED": 3, "words": "a b"},
@@ -66,7 +67,9 @@ def test_failures_are_kept_and_the_rest_runs(tmp_path):
 
 
 def test_peak_memory_is_that_of_the_kernel(tmp_path):
-    path = notebook(tmp_path / "a.ipynb", "x = bytes(b'x') * 300_000_000; del x")
+    # Memory is looked at now and then, while the kernel lives.
+    taken = "import time; x = bytes(b'x') * 300_000_000; del x; time.sleep(0.5)"
+    path = notebook(tmp_path / "a.ipynb", taken)
     (result,) = run_chapters([path], out=tmp_path / "out", progress=False)
     assert 300 < result.peak_mib < 600
 

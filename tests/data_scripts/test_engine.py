@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import threading
+from types import SimpleNamespace
 
 import _engine
 import pytest
@@ -35,6 +37,25 @@ def test_two_processes_give_what_one_gives(monkeypatch):
     assert len(set(pids)) == 2
     assert os.getpid() not in pids
     assert set(threads) == {"1"}
+
+
+def test_an_interrupt_that_python_dropped_is_raised_while_waiting(monkeypatch):
+    def wait(futures, **options):
+        stopped.set()  # as the handler does, before its exception is lost
+        raise TimeoutError
+
+    stopped = threading.Event()
+    monkeypatch.setattr(_engine, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        _engine._finished(SimpleNamespace(nthreads=dict), [], stopped)
+
+
+def test_an_interrupt_is_noted_and_raised_and_the_handler_put_back():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), _engine._interrupts() as stopped:
+        signal.raise_signal(signal.SIGINT)
+    assert stopped.is_set()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_failures_are_collected_and_the_rest_goes_on(tmp_path):
