@@ -1,5 +1,6 @@
 """A volume mirrored, without being read."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -40,16 +41,14 @@ class FlippedVolume(Reader):
         self.waits = getattr(volume, "waits", True)
 
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
-        before = self._totals()
-        cubes = self.volume.cubes(self._mirrored(corners + size // 2), size=size)
-        self._count(before)
+        with self.ledger.passing_on([self.volume.ledger]):
+            cubes = self.volume.cubes(self._mirrored(corners + size // 2), size=size)
         return cubes.flip([axis + 2 for axis in self.axes])
 
     def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
-        before = self._totals()
-        values = self.volume.voxels(self._mirrored(coords)).reshape(len(coords), self.channels)
-        self._count(before)
-        return values
+        with self.ledger.passing_on([self.volume.ledger]):
+            values = self.volume.voxels(self._mirrored(coords))
+        return values.reshape(len(coords), self.channels)
 
     def _mirrored(self, positions: Tensor) -> Tensor:
         sizes = enumerate(self.shape)
@@ -57,18 +56,9 @@ class FlippedVolume(Reader):
         sign, last = positions.new_tensor(pairs).unbind(1)
         return sign * positions + last
 
-    def _totals(self) -> tuple[int, int]:
-        return self.volume.ledger.bytes, self.volume.ledger.chunks
-
-    def _count(self, before: tuple[int, int]) -> None:
-        n_bytes, n_chunks = (b - a for a, b in zip(before, self._totals(), strict=True))
-        self.ledger.add(bytes=n_bytes, chunks=n_chunks)
-
     def read(self) -> Tensor:
         """All voxels, (*shape) or (*shape, c); only for what fits in memory."""
-        before, asked = self._totals(), self.volume.ledger.asked
-        values = self.volume.read().flip(self.axes)
-        n_voxels = self.volume.ledger.asked - asked
-        self._count(before)
-        self.ledger.add(asked=n_voxels, voxels=n_voxels)
-        return values
+        with self.ledger.passing_on([self.volume.ledger]):
+            values = self.volume.read()
+        self.ledger.add(asked=math.prod(self.shape), voxels=math.prod(self.shape))
+        return values.flip(self.axes)

@@ -1,6 +1,8 @@
 """Count what a volume was asked for and what reading it took."""
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +47,14 @@ class Ledger:
         self.voxels += voxels
         self.bytes += bytes
         self.chunks += chunks
+
+    @contextmanager
+    def passing_on(self, ledgers: Sequence["Ledger"]) -> Iterator[None]:
+        """Add the bytes and chunks that other ledgers count meanwhile: those of parts of a view."""
+        before = sum(ledgers, Ledger())
+        yield
+        after = sum(ledgers, Ledger())
+        self.add(bytes=after.bytes - before.bytes, chunks=after.chunks - before.chunks)
 
     def reset(self) -> None:
         """Set all totals to 0."""

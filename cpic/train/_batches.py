@@ -10,7 +10,7 @@ go on in the middle of one.
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -21,6 +21,7 @@ from cpic._errors import CohortError
 from cpic.data import ArrayVolume, FlippedVolume, Volume
 from cpic.train._plan import plan_epoch, plan_flips, share_of
 from cpic.train._ranks import place
+from cpic.train._sides import Table, read_side
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -34,15 +35,6 @@ class Scans(Protocol):
     def volume(self, patient: str, /) -> Volume:
         """The scan of a patient; CohortError if there is none."""
         ...
-
-
-class Table(NamedTuple):
-    """Samples of one side of a fold: patients, targets `(n,)`, scales `(n,)`, tabular `(n, t)`."""
-
-    patients: list[str]
-    target: Tensor
-    scale: Tensor
-    tabular: Tensor | None
 
 
 class CohortData(pl.LightningDataModule):
@@ -107,7 +99,7 @@ class CohortData(pl.LightningDataModule):
                 f"{both[0]}; use cpic.data.cohorts.folds."
             )
         self.train, self.validation = (
-            _table(samples, list(patients), side, tabular, scale)
+            read_side(samples, list(patients), side, tabular, scale)
             for patients, side in zip(fold, ("training", "validation"), strict=True)
         )
         self._check_batches()
@@ -242,63 +234,21 @@ class _Batches(Dataset):
         table = self.table
         patients = [table.patients[k] for k in indices]
         names = list(dict.fromkeys(patients))
-        turns = [self.turns.get(name, ()) for name in names]
-        volumes = [
-            FlippedVolume(self.volumes[name], axes=axes) if axes else self.volumes[name]
-            for name, axes in zip(names, turns, strict=True)
-        ]
+        named, volumes = zip(*map(self._seen, names), strict=True)
         if self.read:
             volumes = [ArrayVolume(volume.read(), channels=volume.channels) for volume in volumes]
         return {
-            "volumes": volumes,
-            # What is remembered of a scan does not hold for its mirror image.
-            "names": [
-                f"{name} {axes}" if axes else name for name, axes in zip(names, turns, strict=True)
-            ],
+            "volumes": list(volumes),
+            "names": list(named),
             "rows": torch.tensor([names.index(patient) for patient in patients]),
             "tabular": None if table.tabular is None else table.tabular[indices],
             "target": table.target[indices],
             "scale": table.scale[indices],
         }
 
-
-def _table(
-    samples: "DataFrame",
-    patients: list[str],
-    side: str,
-    tabular: "Callable[[DataFrame], Tensor] | None",
-    scale: str | float,
-) -> Table:
-    """The samples of some patients, checked."""
-    rows: Any = samples[samples["patient"].isin(patients)]
-    names = rows["patient"].tolist()
-    if not names or set(names) != set(patients):
-        missing = sorted(set(patients) - set(names))
-        raise CohortError(
-            f"each {side} patient needs a sample, got {len(missing)} of {len(patients)} without, "
-            f"the first is {missing[0] if missing else 'nobody'}; leave them out of the fold."
-        )
-    columns = ["target", *([scale] if isinstance(scale, str) else [])]
-    missing = [column for column in columns if column not in rows]
-    if missing:
-        raise CohortError(
-            f"samples need the column {missing[0]}, got {', '.join(map(str, rows))}; rename it."
-        )
-    values = [torch.tensor(rows[column].to_numpy(dtype="float64")) for column in columns]
-    if not isinstance(scale, str):
-        values.append(torch.full((len(names),), float(scale), dtype=torch.float64))
-    made = None if tabular is None else torch.as_tensor(tabular(rows))
-    if made is not None and (made.ndim != 2 or len(made) != len(names)):
-        raise CohortError(
-            f"tabular features need shape ({len(names)}, t), got {tuple(made.shape)}; return one "
-            "row for each sample."
-        )
-    checked = {"target": values[0], "scale": values[1], "tabular": made}
-    for what, tensor in checked.items():
-        bad = [] if tensor is None else (~tensor.isfinite()).nonzero()[:, 0].unique().tolist()
-        if bad:
-            raise CohortError(
-                f"training needs finite numbers, got a {what} that is not in {len(bad)} {side} "
-                f"samples, the first of {names[bad[0]]}; leave these samples out."
-            )
-    return Table(names, values[0], values[1], made)
+    def _seen(self, patient: str) -> tuple[str, Volume]:
+        """A scan and its name; what is remembered of it does not hold for its mirror image."""
+        volume, axes = self.volumes[patient], self.turns.get(patient)
+        if not axes:
+            return patient, volume
+        return f"{patient} {axes}", FlippedVolume(volume, axes=axes)

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from cpic.nn.metrics import RMSE, FoldMean
-from cpic.train._batches import Batch, Table
+from cpic.train._batches import Batch
 from cpic.train._effort import effort
 from cpic.train._faults import Faults, Kept, check_finite
 from cpic.train._ranks import sum_gradients, summed
+from cpic.train._sides import Table
 
 Meters = dict[str, FoldMean | RMSE]
 

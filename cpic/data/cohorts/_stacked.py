@@ -1,6 +1,7 @@
 """Several volumes of one shape as the channels of one."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -42,29 +43,23 @@ class StackedVolume(Reader):
         super().__init__(shapes[0], sum(part.channels for part in parts), dtype, nan)
         self.parts = tuple(parts)
 
-    def _gathered(self, answers: list[Tensor], before: list[tuple[int, int]], axis: int) -> Tensor:
-        for part, (n_bytes, n_chunks) in zip(self.parts, before, strict=True):
-            self.ledger.add(bytes=part.ledger.bytes - n_bytes, chunks=part.ledger.chunks - n_chunks)
+    def _from_parts(self, read: Callable[[Volume], Tensor], axis: int) -> Tensor:
+        with self.ledger.passing_on([part.ledger for part in self.parts]):
+            answers = [read(part) for part in self.parts]
         return torch.cat([answer.to(self.dtype) for answer in answers], axis)
 
-    def _totals(self) -> list[tuple[int, int]]:
-        return [(part.ledger.bytes, part.ledger.chunks) for part in self.parts]
-
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
-        before, centres = self._totals(), corners + size // 2
-        cubes = [part.cubes(centres, size=size) for part in self.parts]
-        return self._gathered(cubes, before, 1)
+        centres = corners + size // 2
+        return self._from_parts(lambda part: part.cubes(centres, size=size), 1)
 
     def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
-        before = self._totals()
-        values = [part.voxels(coords).reshape(len(coords), part.channels) for part in self.parts]
-        return self._gathered(values, before, 1)
+        n = len(coords)
+        return self._from_parts(lambda part: part.voxels(coords).reshape(n, part.channels), 1)
 
     def read(self) -> Tensor:
         """All voxels, (*shape) or (*shape, c); only for what fits in memory."""
-        before, asked = self._totals(), [part.ledger.asked for part in self.parts]
-        values = [part.read().reshape(*self.shape, part.channels) for part in self.parts]
-        n_voxels = self.parts[0].ledger.asked - asked[0]
-        self.ledger.add(asked=n_voxels, voxels=n_voxels)
-        whole = self._without_nan(self._gathered(values, before, -1))
+        shape = self.shape
+        whole = self._from_parts(lambda part: part.read().reshape(*shape, part.channels), -1)
+        self.ledger.add(asked=math.prod(shape), voxels=math.prod(shape))
+        whole = self._without_nan(whole)
         return whole if self.channels > 1 else whole[..., 0]
