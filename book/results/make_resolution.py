@@ -9,7 +9,6 @@ row, whose cubes take every fourth voxel and so see as far as those at 128^3. On
 """
 
 import argparse
-import csv
 import json
 import logging
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from make_tables import LEARNS, SETTINGS, brats_like, curve_of
 from torch import Tensor
 from torch.nn.functional import avg_pool3d, interpolate
 
@@ -24,7 +24,6 @@ from cpic import train
 from cpic.data import ArrayVolume, Volume, cohorts
 from cpic.data._volume import Reader
 from cpic.data.cohorts._cache import write_json
-from cpic.train._cohorts import load_source
 from cpic.train._models import make_module
 from cpic.train._results import provenance
 from cpic.train._validate import SCALE_DAYS, _standard
@@ -52,10 +51,9 @@ OPTIONS: dict[str, Any] = {
     "bias": -2.0,
     "chunk": None,
     "precision": 32,
-    "lr": 1e-2,
-    "schedule": "cosine",
     "seed": 42,
-    "more": {"components": {"follow": None}, "looks": 2, "starts": 4},
+    **LEARNS,
+    "more": {**LEARNS["more"], "starts": 4},
 }
 
 
@@ -118,16 +116,7 @@ class Scans:
 def make_row(name: str, work: Path) -> dict[str, Any]:
     """Train the first fold at one size."""
     size, every = ROWS[name]
-    source = load_source(
-        "brats",
-        root=None,
-        cache=None,
-        resolution=(MADE_AT,) * 3,
-        contrasts=("t1ce",),
-        intensity="zscore",
-        seed=42,
-    )
-    prepared = source.prepared
+    prepared = brats_like((MADE_AT,) * 3, SETTINGS["small"].patients["brats"]).prepared
     pair = cohorts.folds(prepared.cohort, 5)[0]
     data = train.CohortData(
         Scans(prepared, size, every),
@@ -143,15 +132,15 @@ def make_row(name: str, work: Path) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     result = train.fit_fold(module, data, folder=folder, num_epochs=EPOCHS)
     mean = result.metrics["mean_error"]
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = curve_of(folder)
+    errors = [round(row["val_error"] / mean, 3) for row in rows]
     return {
         "name": name,
         "size": size,
         "every": every,
-        "errors": [round(float(row["val_error"]) / mean, 3) for row in rows[-LAST:]],
-        "curve": [round(float(row["val_error"]) / mean, 3) for row in rows],
-        "encoded": round(float(rows[-1]["encoded_per_sample"])),
+        "errors": errors[-LAST:],
+        "curve": errors,
+        "encoded": round(rows[-1]["encoded_per_sample"]),
         "step_seconds": round(result.step_seconds, 3),
         "peak_bytes": result.peak_bytes,
     }

@@ -136,23 +136,33 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
     if task == "brats" and model == "cpic":
         summary["searches"] = searches(name, setting, work)
     for fold in summary["folds"]:
-        with (work / name / f"fold_{fold['fold']}" / "metrics.csv").open(newline="") as file:
-            rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        rows = curve_of(work / name / f"fold_{fold['fold']}")
         fold["curve"] = [{k: round(v, 6) for k, v in row.items()} for row in thinned(rows)]
     return {"name": name, **summary}
 
 
+def brats_like(resolution: tuple[int, int, int], patients: int) -> Source:
+    """The cohort that `cpic.train.brats` makes for the rows of BraTS, converted."""
+    return load_source(
+        "brats",
+        root=None,
+        cache=None,
+        resolution=resolution,
+        patients=patients,
+        intensity="zscore",
+        **BRATS_OPTIONS,
+    )
+
+
+def curve_of(folder: Path) -> list[dict[str, float]]:
+    """Metrics of each epoch of a fold."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
 def searches(name: str, setting: Setting, work: Path) -> list[dict[str, Any]]:
     """Errors of the held-out patients, fold by fold, when a prediction searches more or less."""
-    cohort = {"root": None, "cache": None, "contrasts": BRATS_OPTIONS["contrasts"]}
-    source = load_source(
-        "brats",
-        **cohort,
-        resolution=setting.resolution["brats"],
-        intensity="zscore",
-        patients=setting.patients["brats"],
-        seed=42,
-    )
+    source = brats_like(setting.resolution["brats"], setting.patients["brats"])
     pairs = cohorts.folds(source.prepared.cohort, 5, path=work / name / "folds.json")
     return [
         {

@@ -1,9 +1,8 @@
 """The scripts that made `book/results`, on the smallest data that they take."""
 
 import dataclasses
-import importlib.util
+import importlib
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,16 +12,15 @@ from torch.nn.functional import pad
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, RESULTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # for its dataclasses
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def load(monkeypatch):
+    """A script by its name, imported as it imports the others."""
+    monkeypatch.syspath_prepend(RESULTS)
+    return importlib.import_module
 
 
 @pytest.mark.parametrize(("factor", "every"), [(1, 1), (2, 1), (4, 1), (4, 4), (2, 3)])
-def test_cubes_of_finer_scans_are_those_of_the_whole(factor, every, generator):
+def test_cubes_of_finer_scans_are_those_of_the_whole(load, factor, every, generator):
     values = torch.rand(5, 6, 7, generator=generator)
     volume = load("make_resolution").Finer(values, factor, every=every)
     reach = 4 * every
@@ -40,7 +38,7 @@ def test_cubes_of_finer_scans_are_those_of_the_whole(factor, every, generator):
 
 
 @pytest.fixture
-def tables(tmp_path, monkeypatch):
+def tables(load, tmp_path, monkeypatch):
     """The script of the tables, with a cache of its own and runs of seconds."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     module = load("make_tables")
