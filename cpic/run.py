@@ -4,10 +4,10 @@ Each chapter runs in its own kernel; its executed copy, partial where a cell fai
 output folder beside `summary.json`, which is rewritten whole after every chapter.
 """
 
-import ast
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ChapterRun", "find_chapters", "provenance", "run_chapters", "summary_table"]
+from cpic import _notebooks
+from cpic._execute import execute
+
+__all__ = [
+    "ChapterRun",
+    "find_chapters",
+    "provenance",
+    "read_parameters",
+    "run_chapters",
+    "summary_table",
+]
 
 MODES = ("quick", "full")
 
@@ -64,6 +74,27 @@ def _find(name: str, known: list[Path]) -> Path:
     )
 
 
+def read_parameters(chapters: Sequence[str | Path], texts: Mapping[str, str]) -> dict[str, Any]:
+    """Values for `run_chapters` out of text: a Python literal, or the text where that is meant.
+
+    It is where a chapter's own value of the parameter is text, so that `007` or `1.10` stay what
+    they are.
+
+    Raises:
+        ValueError: If a file is no notebook.
+        FileNotFoundError: If there is no such chapter.
+
+    Example:
+        >>> read_parameters(["1"], {"SEED": "3"})  # doctest: +SKIP
+        {'SEED': 3}
+    """
+    known = [_notebooks.parameters_of(p) for p in find_chapters([str(c) for c in chapters])]
+    return {
+        name: _notebooks.value_of(text, [own[name] for own in known if name in own])
+        for name, text in texts.items()
+    }
+
+
 def run_chapters(
     chapters: Sequence[str | Path] = (),
     *,
@@ -78,9 +109,11 @@ def run_chapters(
 
     Args:
         chapters: Names, numbers or paths, see `find_chapters`.
-        out: Folder of the executed copies and of `summary.json`; made if missing.
+        out: Folder of the executed copies and of `summary.json`; made if missing. What is there
+            is replaced if it is the output of an earlier run, and refused if it is anything else.
         mode: `quick` or `full`, the chapters' parameter `MODE`.
-        parameters: More parameters by name; every chapter must know all of them.
+        parameters: More parameters by name; every chapter must know all of them. Numbers, text,
+            None, and lists, tuples and mappings of these.
         cell_timeout: Seconds that one cell may take.
         progress: Show a bar; by default when standard error is a terminal.
         report: Called with each result when it is there.
@@ -89,24 +122,34 @@ def run_chapters(
         One `ChapterRun` a chapter. Nothing is raised for a chapter that fails.
 
     Raises:
-        ValueError: If a parameter or the mode is unknown; nothing has run then.
+        ValueError: If a parameter or the mode is unknown, or a file would be lost; nothing has run
+            then.
         FileNotFoundError: If there is no such chapter.
 
     Example:
         >>> runs = run_chapters(["01_low_rank"], out="_build/runs")  # doctest: +SKIP
     """
-    if mode not in MODES:
-        raise ValueError(f"running the book needs mode quick or full, got {mode!r}.")
-    paths = find_chapters([str(chapter) for chapter in chapters])
     given = {"MODE": mode, **(parameters or {})}
+    if given["MODE"] not in MODES:
+        raise ValueError(f"running the book needs mode quick or full, got {given['MODE']!r}.")
+    if cell_timeout < 1:
+        raise ValueError(f"running the book needs a cell_timeout above 0 s, got {cell_timeout}.")
+    if not str(out):
+        raise ValueError("running the book needs a folder for its output, got an empty out.")
+    paths = find_chapters([str(chapter) for chapter in chapters])
     for path in paths:
         _check_parameters(path, given)
+    literals = {name: _literal(name, value) for name, value in given.items()}
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    # A folder that is yet to be made may be another one in the end: x/.. is.
+    _notebooks.check_outputs(paths, folder.resolve())
+    _make(folder)
     shown = sys.stderr.isatty() if progress is None else progress
     results: list[ChapterRun] = []
     for path in paths:
-        results.append(_run_one(path, folder / path.name, given, cell_timeout, shown))
+        results.append(
+            _run_one(path, folder / path.name, given["MODE"], literals, cell_timeout, shown)
+        )
         _write_json(folder / "summary.json", [asdict(result) for result in results])
         if report:
             report(results[-1])
@@ -115,59 +158,40 @@ def run_chapters(
 
 def _check_parameters(path: Path, given: Mapping[str, Any]) -> None:
     # papermill itself only warns of an unknown name: a typo would run with the default.
-    known = _known_parameters(path)
+    known = _notebooks.parameters_of(path)
     if unknown := [name for name in given if name not in known]:
         raise ValueError(
             f"{path.name} has no parameter {', '.join(unknown)}; it knows {', '.join(known)}."
         )
 
 
-def _known_parameters(path: Path) -> list[str]:
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    for cell in cells:
-        if "parameters" in cell["metadata"].get("tags", []):
-            nodes = ast.parse("".join(cell["source"])).body
-            plain = [t for n in nodes if isinstance(n, ast.Assign) for t in n.targets]
-            typed = [n.target for n in nodes if isinstance(n, ast.AnnAssign)]
-            return [t.id for t in [*plain, *typed] if isinstance(t, ast.Name)]
-    return []
+def _literal(name: str, value: Any) -> str:
+    try:
+        return _notebooks.literal(value)
+    except ValueError as error:
+        raise ValueError(f"the parameter {name} {error}.") from None
+
+
+def _make(folder: Path) -> None:
+    """The folder, written to once: not after an hour may it turn out that it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot be written ({error.strerror or error}); choose another folder by out."
+        ) from error
 
 
 def _run_one(
-    path: Path, output: Path, parameters: Mapping[str, Any], timeout: int, progress: bool
+    path: Path, output: Path, mode: str, literals: Mapping[str, str], timeout: int, progress: bool
 ) -> ChapterRun:
-    import papermill
-    from jupyter_client.kernelspec import NoSuchKernel
-    from papermill.exceptions import PapermillException
-
-    output.unlink(missing_ok=True)
-    begin, error = time.perf_counter(), ""
+    begin = time.perf_counter()
     with _PeakMemory() as memory:
-        try:
-            papermill.execute_notebook(
-                str(path),
-                str(output),
-                parameters=dict(parameters),
-                kernel_name="python3",
-                language="python",
-                cwd=str(path.resolve().parent),
-                progress_bar=progress,
-                execution_timeout=timeout,
-            )
-        except (PapermillException, TimeoutError, RuntimeError, NoSuchKernel) as caught:
-            # A dead kernel and a cell that takes too long are none of papermill's exceptions.
-            error = _first_line(caught)
+        error = execute(path, output, literals, timeout=timeout, progress=progress)
     seconds = time.perf_counter() - begin
-    mode = str(parameters["MODE"])
     return ChapterRun(path.stem, mode, seconds, memory.peak_mib, str(output), error)
-
-
-def _first_line(error: BaseException) -> str:
-    name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
-    cell = getattr(error, "cell_index", None)
-    place = "" if cell is None else f"cell {cell}: "
-    lines = [line.strip() for line in str(value).splitlines() if line.strip()]
-    return f"{place}{name}: {lines[0] if lines else ''}"
 
 
 class _PeakMemory:
@@ -218,9 +242,12 @@ def _peak_mib(pid: int) -> float:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    draft = path.with_suffix(".json.part")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    draft = path.with_name(f".summary-{os.getpid()}.part")
+    try:
+        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def summary_table(results: Sequence[ChapterRun]) -> str:

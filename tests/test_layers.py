@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "data": GROUND,
     "train": GROUND | {"linalg", "tt", "bottleneck", "project", "nn", "data"},
     "show": GROUND | {"linalg", "tt", "bottleneck", "project", "data"},
+    "_execute": None,
+    "_notebooks": GROUND,
     "run": None,
     "cli": None,
 }

@@ -1,11 +1,23 @@
 """Running chapters: tiny notebooks through a real kernel."""
 
 import json
+import math
+import os
+from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
-from cpic.run import ChapterRun, find_chapters, provenance, run_chapters, summary_table
+from cpic import _notebooks
+from cpic.run import (
+    ChapterRun,
+    find_chapters,
+    provenance,
+    read_parameters,
+    run_chapters,
+    summary_table,
+)
 
 pytestmark = [
     pytest.mark.book,
@@ -17,8 +29,8 @@ pytestmark = [
 PARAMETERS = 'MODE = "quick"\nSEED = 0\nDEVICE = "cpu"\nDATA = ""\nwords: str = "x"'
 
 
-def notebook(path, *cells):
-    sources = [PARAMETERS, *cells]
+def notebook(path, *cells, parameters=PARAMETERS):
+    sources = [parameters, *cells]
     content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
     content.cells[0].metadata["tags"] = ["parameters"]
     content.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
@@ -79,12 +91,15 @@ def test_peak_memory_is_that_of_the_kernel(tmp_path):
     [
         ({"parameters": {"SEDE": 1}}, "has no parameter SEDE; it knows MODE, SEED, DEVICE, DATA"),
         ({"mode": "fast"}, "needs mode quick or full, got 'fast'"),
+        ({"parameters": {"MODE": "fast"}}, "needs mode quick or full, got 'fast'"),
+        ({"out": ""}, "got an empty out"),
+        ({"cell_timeout": 0}, "needs a cell_timeout above 0 s, got 0"),
     ],
 )
 def test_bad_options_run_nothing(tmp_path, options, message):
     path = notebook(tmp_path / "a.ipynb", "open('ran', 'w')")
     with pytest.raises(ValueError, match=message):
-        run_chapters([path], out=tmp_path / "out", **options)
+        run_chapters([path], **{"out": tmp_path / "out", **options})
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "out").exists()
 
@@ -112,3 +127,180 @@ def test_table_and_provenance_name_what_matters():
     text = provenance(mode="quick", seed=7)
     assert text.startswith("mode quick, seed 7\ncpic ")
     assert "MiB" in text
+
+
+def value(tmp_path, default, **parameters):
+    """What a parameter of this default is in the kernel."""
+    source = "open('value', 'w').write(repr(X))"
+    path = notebook(tmp_path / "a.ipynb", source, parameters=f"MODE = 'quick'\nX = {default}")
+    (result,) = run_chapters([path], out=tmp_path / "out", parameters=parameters, progress=False)
+    assert result.error == ""
+    return (tmp_path / "value").read_text()
+
+
+VALUES = [
+    (8, 8), (8,), (), [[1, (2, None)], []], None, True, False, -1e-3, -7, 10**30, 1e300, "007",
+    "1.10", "None", "a\n\"b\" 'c' \\ {x} é", {"a": (1, 2), 3: {"b": None}}, float("inf"),
+    float("-inf"), [float("nan")],
+]  # fmt: skip
+
+
+def test_parameters_reach_the_kernel_as_what_they_are(tmp_path):
+    assert value(tmp_path, "0", X=VALUES) == repr(VALUES)
+
+
+@pytest.mark.parametrize("given", VALUES, ids=repr)
+def test_the_text_of_a_value_gives_it_back(given):
+    assert repr(eval(_notebooks.literal(given))) == repr(given)
+
+
+def test_numbers_of_numpy_and_paths_are_plain(tmp_path):
+    given = (np.float32(0.5), np.int64(3), tmp_path)
+    assert _notebooks.literal(given) == repr((0.5, 3, str(tmp_path)))
+
+
+@pytest.mark.parametrize("given", [{1, 2}, 1j, b"x", object(), [np.zeros(2)]], ids=repr)
+def test_what_a_notebook_cannot_take_is_refused(tmp_path, given):
+    path = notebook(tmp_path / "a.ipynb")
+    with pytest.raises(ValueError, match="the parameter SEED needs numbers, text, None, or lists"):
+        run_chapters([path], out=tmp_path / "out", parameters={"SEED": given})
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "wanted"),
+    [
+        ("(8, 8)", (4, 4), (8, 8)),
+        ("8, 8", (4, 4), (8, 8)),
+        ("[1, [2]]", 0, [1, [2]]),
+        ("-1e-3", 0, -1e-3),
+        ("-.5", 0, -0.5),
+        ("inf", 0.0, math.inf),
+        ("-inf", 0.0, -math.inf),
+        ("None", 0, None),
+        ("null", 0, None),
+        ("true", False, True),
+        ("007", 0, "007"),
+        ("1,000", 0, "1,000"),
+        ("0.5", 0, 0.5),
+        ("0", 0, 0),
+        ("7", "", "7"),
+        ("1.10", "", "1.10"),
+        ("true", "", "true"),
+        ("None", "", "None"),
+        ("(8, 8)", "", "(8, 8)"),
+        ("'7'", "", "7"),
+        ("'7'", 0, "7"),
+        ("a b", 0, "a b"),
+        ("", 0, ""),
+        ("[" * 1000, 0, "[" * 1000),
+    ],
+)
+def test_words_of_the_command_line(tmp_path, text, default, wanted):
+    path = notebook(tmp_path / "a.ipynb", parameters=f"MODE = 'quick'\nX = {default!r}")
+    assert repr(read_parameters([path], {"X": text})["X"]) == repr(wanted)
+
+
+def test_not_a_number_is_one():
+    assert math.isnan(_notebooks.value_of("nan"))
+
+
+def linked(make):
+    """Put a notebook in `mine`, and a way to it in `out`."""
+
+    def place(folder):
+        path = notebook(folder / "mine" / "a.ipynb", "print(SEED)")
+        make(folder, Path(path))
+        return path, folder / "out"
+
+    return place
+
+
+def other(folder, path):
+    (folder / "out").mkdir()
+    (folder / "out" / "a.ipynb").write_text(path.read_text())
+
+
+PLACES = {
+    "its folder": linked(lambda f, p: (f / "out").symlink_to(p.parent)),
+    "a link to it": linked(lambda f, p: ((f / "out").mkdir(), (f / "out/a.ipynb").symlink_to(p))),
+    "a hard link": linked(lambda f, p: ((f / "out").mkdir(), os.link(p, f / "out/a.ipynb"))),
+    "another notebook": linked(other),
+    "no notebook": linked(
+        lambda f, p: ((f / "out").mkdir(), (f / "out/a.ipynb").write_text("notes"))
+    ),
+    "a folder of its name": linked(lambda f, p: (f / "out/a.ipynb").mkdir(parents=True)),
+    "another summary": linked(
+        lambda f, p: ((f / "out").mkdir(), (f / "out/summary.json").write_text('{"folds": []}'))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_nothing_that_is_no_output_is_replaced(tmp_path, name):
+    (tmp_path / "mine").mkdir()
+    path, out = PLACES[name](tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match=r"would be lost; choose another folder"):
+        run_chapters([path], out=out)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_the_folder_of_the_notebook_in_other_words(tmp_path, monkeypatch):
+    path = notebook(tmp_path / "a.ipynb")
+    monkeypatch.chdir(tmp_path)
+    for given, out in (("a.ipynb", "."), (path, "x/.."), ("./a.ipynb", tmp_path)):
+        with pytest.raises(ValueError, match="would be lost"):
+            run_chapters([given], out=out)
+
+
+def test_an_output_that_is_run_again_is_a_source(tmp_path):
+    path = notebook(tmp_path / "a.ipynb")
+    (first,) = run_chapters([path], out=tmp_path / "out", progress=False)
+    with pytest.raises(ValueError, match="would be lost"):
+        run_chapters([first.output], out=tmp_path / "out")
+
+
+def test_outputs_of_one_name_are_refused(tmp_path):
+    (tmp_path / "b").mkdir()
+    first, second = notebook(tmp_path / "a.ipynb"), notebook(tmp_path / "b" / "A.ipynb")
+    for pair in ((first, second), (first, first)):
+        with pytest.raises(ValueError, match="would have one name"):
+            run_chapters(pair, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_earlier_output_is_replaced_at_the_end(tmp_path):
+    out = tmp_path / "out {SEED}"
+    path = notebook(tmp_path / "a.ipynb", "print(SEED)")
+    for seed in (1, 2):
+        (result,) = run_chapters([path], out=out, parameters={"SEED": seed}, progress=False)
+        assert printed(result.output) == f"{seed}\n"
+    assert {p.name for p in out.iterdir()} == {"a.ipynb", "summary.json"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read as a notebook"),
+        ("[]", "cannot be read as a notebook"),
+        ('{"cells": 3}', "cannot be read as a notebook"),
+        ('{"cells": [{"metadata": null}]}', "cannot be read as a notebook"),
+        ("[" * 100_000, "cannot be read as a notebook"),
+        ("%magic", "needs plain Python in the cell tagged `parameters`"),
+    ],
+    ids=["empty", "list", "number", "null", "deep", "magic"],
+)
+def test_what_is_no_notebook_is_named(tmp_path, text, message):
+    path = tmp_path / "a.ipynb"
+    path.write_text(text)
+    if text.startswith("%"):
+        notebook(path, parameters=text)
+    with pytest.raises(ValueError, match=rf"a\.ipynb {message}"):
+        run_chapters([path], out=tmp_path / "out")
+
+
+def test_an_output_folder_that_cannot_be_made(tmp_path):
+    path = notebook(tmp_path / "a.ipynb")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"file/out cannot be written \(Not a directory\)"):
+        run_chapters([path], out=tmp_path / "file" / "out")

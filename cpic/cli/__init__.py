@@ -1,75 +1,104 @@
 """The console command `cpic`."""
 
-import ast
+import functools
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from cpic.cli import _train
+from cpic.cli import _console, _train
 
 __all__ = ["main"]
 
+_PARAMETER = ("-p", "--parameter")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the console command and return its exit code.
+    """Run the console command and return its exit code: 2, with one line, if something is wrong.
 
     Example:
         >>> main(["--version"])  # doctest: +ELLIPSIS
         cpic ...
         0
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments in (["--version"], ["-V"]):
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    # The words before the first flag, such as `book run`.
+    name = " ".join(["cpic", *words[: 1 + (words[:1] in (["book"], ["data"]))]])
+    return _console.ended(functools.partial(_run, words), name if words else "cpic")
+
+
+def _run(words: list[str]) -> int:
+    if words in (["--version"], ["-V"]):
         # Answered without the parser, so that it works where only the core is installed.
         from cpic import __version__
 
         print(f"cpic {__version__}")
         return 0
-    if arguments and arguments[0] in _train.HELP:
-        return _train.run(arguments[0], arguments[1:])
+    if words and words[0] in _train.HELP:
+        return _train.run(words[0], words[1:])
     try:
         parser = _parser()
-    except ImportError:
-        print("the command `cpic` needs jsonargparse; pip install 'cpic[book]'", file=sys.stderr)
-        return 2
-    options = parser.parse_args(arguments)
+    except ImportError as error:
+        raise ImportError("it needs jsonargparse; pip install 'cpic[book]'") from error
+    words, texts = _parameters(words)
+    options = parser.parse_args(words)
     if options.command == "data":
         return _data_check(options.data.check)
-    return _book_run(options.book.run)
+    return _book_run(options.book.run, texts)
+
+
+def _parameters(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The other words, and the parameters by name: what looks like a flag may be a value."""
+    others: list[str] = []
+    texts: dict[str, str] = {}
+    left = iter(words)
+    for word in left:
+        if word not in _PARAMETER:
+            others.append(word)
+            continue
+        name, text = next(left, None), next(left, None)
+        if name is None or text is None:
+            raise ValueError(f"{word} needs a name and a value, got {name or 'none'}.")
+        if name in texts:
+            raise ValueError(f"the parameter {name} is there twice; leave one out.")
+        texts[name] = text
+    return others, texts
 
 
 def _parser() -> Any:
-    from jsonargparse import ArgumentParser
+    import jsonargparse
+    from jsonargparse.typing import PositiveInt
 
-    parser = ArgumentParser(
-        prog="cpic", description="Tensor trains from few entries, and the book."
+    new = functools.partial(
+        jsonargparse.ArgumentParser, exit_on_error=False, allow_abbrev=False, add_help=True
     )
+    parser = new(prog="cpic", description="Tensor trains from few entries, and the book.")
     parser.add_argument("-V", "--version", action="store_true", help="print the version and leave")
     commands = parser.add_subcommands(dest="command")
     for name, text in _train.HELP.items():
         # Only listed here: their flags need the training code, which takes seconds to load.
-        commands.add_subcommand(name, ArgumentParser(description=text), help=text)
-    book = ArgumentParser(description="The chapters of the book.")
+        commands.add_subcommand(name, new(description=text), help=text)
+    book = new(description="The chapters of the book.")
     commands.add_subcommand("book", book, help="run chapters of the book")
-    run = ArgumentParser(description="Run chapters of the book and report seconds and memory.")
+    run = new(description="Run chapters of the book and report seconds and memory.")
     book.add_subcommands(dest="command").add_subcommand("run", run)
     run.add_argument("chapters", nargs="*", default=[], help="names or numbers; default: all")
     run.add_argument("--mode", choices=("quick", "full"), default="quick")
     run.add_argument("--out", default="_build/runs", help="folder of the executed notebooks")
-    run.add_argument("--cell_timeout", type=int, default=300, help="seconds a cell may take")
     run.add_argument(
-        "-p",
-        "--parameter",
+        "--cell_timeout", type=PositiveInt, default=300, help="seconds a cell may take"
+    )
+    # For the help: `_parameters` has taken them out.
+    run.add_argument(
+        *_PARAMETER,
         nargs=2,
-        action="append",
-        default=[],
         metavar=("NAME", "VALUE"),
         help="set a parameter of the chapters; may be repeated",
     )
-    data = ArgumentParser(description="Data sets on this machine.")
+    data = new(description="Data sets on this machine.")
     commands.add_subcommand("data", data, help="check data sets on this machine")
-    check = ArgumentParser(description="Name what is missing or broken, patient by patient.")
+    check = new(description="Name what is missing or broken, patient by patient.")
     data.add_subcommands(dest="command").add_subcommand("check", check)
     check.add_argument("root", help="folder of BraTS 2020 or OSIC, or the one above")
     check.add_argument("--kind", choices=("auto", "brats", "osic"), default="auto")
@@ -78,54 +107,28 @@ def _parser() -> Any:
     return parser
 
 
-def _book_run(options: Any) -> int:
+def _book_run(options: Any, texts: dict[str, str]) -> int:
     from cpic import run
 
-    try:
-        results = run.run_chapters(
-            options.chapters,
-            out=options.out,
-            mode=options.mode,
-            parameters={name: _value(text) for name, text in options.parameter},
-            cell_timeout=options.cell_timeout,
-            report=lambda r: print(
-                f"{r.chapter}: {r.error or 'ok'} ({r.seconds:.1f} s)", flush=True
-            ),
-        )
-    except (ValueError, FileNotFoundError) as error:
-        print(f"cpic book run: {error}", file=sys.stderr)
-        return 2
+    results = run.run_chapters(
+        options.chapters,
+        out=options.out,
+        mode=options.mode,
+        parameters=run.read_parameters(options.chapters, texts) if texts else {},
+        cell_timeout=options.cell_timeout,
+        report=lambda r: print(f"{r.chapter}: {r.error or 'ok'} ({r.seconds:.1f} s)", flush=True),
+    )
     print(run.summary_table(results))
     print(f"notebooks and summary.json: {options.out}")
     return int(any(result.error for result in results))
 
 
 def _data_check(options: Any) -> int:
-    from pathlib import Path
-
     from cpic.data import cohorts
 
     shown = sys.stderr.isatty()
     found = cohorts.check_cohort(options.root, kind=options.kind, deep=options.deep, progress=shown)
     print(found)
     if options.json:
-        try:
-            Path(options.json).write_text(json.dumps(found.to_json(), indent=1) + "\n", "utf-8")
-        except OSError as error:
-            print(f"cpic data check: {options.json}: {error.strerror}", file=sys.stderr)
-            return 2
+        Path(options.json).write_text(json.dumps(found.to_json(), indent=1) + "\n", "utf-8")
     return int(not found.ok)
-
-
-def _value(text: str) -> Any:
-    """A Python literal where the text is one, else the text itself.
-
-    >>> _value("3"), _value("1e-3"), _value("full"), _value("true")
-    (3, 0.001, 'full', True)
-    """
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

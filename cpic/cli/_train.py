@@ -32,33 +32,21 @@ _MORE = (*_FILES, "--print_config", "--help", "-h")
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Run one of these commands and return its exit code."""
+    """Run one of these commands and return its exit code; raises what ended it."""
     try:
         import jsonargparse  # noqa: F401
 
         from cpic import train
     except ImportError as error:
-        print(
-            f"cpic {command} needs {error.name or error}; pip install 'cpic[train,data]'",
-            file=sys.stderr,
-        )
-        return 2
+        raise ImportError(
+            f"it needs {error.name or error}; pip install 'cpic[train,data]'"
+        ) from error
     function: Callable[..., Any] = getattr(train, command)
-    try:
-        options = _options(command, function, _expanded(command, arguments))
-        if options is None:
-            return 0
-        with _log_to_stderr():
-            text = _call(command, function, options)
-    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and error.__cause__ is None:
-            # Not one of those that say what to do: whoever repairs it needs to see where it was.
-            raise
-        print(f"cpic {command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as error:
-        print(f"cpic {command}: {error or 'stopped'}", file=sys.stderr)
-        return 130
+    options = _options(command, function, _expanded(command, arguments))
+    if options is None:
+        return 0
+    with _log_to_stderr():
+        text = _call(command, function, options)
     if _first():
         print(text)
     return 0

@@ -1,0 +1,165 @@
+"""What a notebook takes in, and which files its executed copy may replace."""
+
+import ast
+import json
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from cpic._trust import DoubtError, read_regular
+
+# A notebook with its pictures; anything longer was made for something else.
+_LARGEST = 2**28
+_WORDS = {"true": True, "false": False, "null": None}
+# What every row of a summary of `cpic.run` says.
+_ROW = {"chapter", "mode", "seconds", "output"}
+# 007 is a name, and so is 1,000: Python would take the second for two numbers.
+_ZEROS = re.compile(r"(?<![\w.])0\d")
+
+
+def parameters_of(path: Path) -> dict[str, Any]:
+    """Names and values of the cell tagged `parameters`; None for a value that is computed.
+
+    Raises:
+        ValueError: If the file is no notebook, or the cell is not plain Python.
+    """
+    try:
+        cells = _content(path)["cells"]
+        tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+        source = "".join(tagged[0]["source"]) if tagged else ""
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as a notebook ({error}).") from error
+    try:
+        nodes = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} needs plain Python in the cell tagged `parameters` ({error})."
+        ) from error
+    found: dict[str, Any] = {}
+    for node in nodes:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+        found.update({t.id: _default(node) for t in targets if isinstance(t, ast.Name)})
+    return found
+
+
+def _default(node: Any) -> Any:
+    try:
+        return ast.literal_eval(node.value)
+    except (ValueError, TypeError, SyntaxError, RecursionError):
+        return None
+
+
+def value_of(text: str, defaults: Iterable[Any] = ()) -> Any:
+    """What a word of the command line says: text where a default is text, else a Python literal.
+
+    Example:
+        >>> value_of("(8, 8)"), value_of("-1e-3"), value_of("true"), value_of("007")
+        ((8, 8), -0.001, True, '007')
+        >>> value_of("1.10", ["0.9"])
+        '1.10'
+    """
+    textual = any(isinstance(default, str) for default in defaults)
+    word = text.strip().lower()
+    if not textual and word in _WORDS:
+        return _WORDS[word]
+    if not textual and word.lstrip("+-") in ("nan", "inf"):
+        return float(word)
+    try:
+        found = ast.literal_eval(text.strip())
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+    if isinstance(found, str):
+        return found
+    return text if textual or _ZEROS.search(text) else found
+
+
+def literal(value: Any) -> str:
+    """The Python text of numbers, words, None, and of lists, tuples and mappings of them.
+
+    Raises:
+        ValueError: If it is something else.
+
+    Example:
+        >>> literal((8, None, [float("nan"), "007"]))
+        "(8, None, [float('nan'), '007'])"
+    """
+    if value is None or isinstance(value, bool | str):
+        return repr(value)
+    if isinstance(value, Integral):
+        return repr(int(value))
+    if isinstance(value, Real):
+        number = float(value)
+        return repr(number) if math.isfinite(number) else f"float('{number}')"
+    if isinstance(value, os.PathLike):
+        return repr(os.fspath(value))
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        inner = ", ".join(literal(one) for one in value)
+        if isinstance(value, list):
+            return f"[{inner}]"
+        return f"({inner},)" if len(value) == 1 else f"({inner})"
+    raise ValueError(
+        f"needs numbers, text, None, or lists, tuples and mappings of them, got a "
+        f"{type(value).__name__}"
+    )
+
+
+def check_outputs(paths: Sequence[Path], folder: Path) -> None:
+    """Raise unless every executed copy, and the summary, can go to the folder without a loss.
+
+    Raises:
+        ValueError: If two notebooks have one name, or a file that is there is no output of a run.
+    """
+    seen: dict[str, Path] = {}
+    for path in paths:
+        # Not every file system tells these names apart.
+        name = unicodedata.normalize("NFC", path.name).casefold()
+        if name in seen:
+            raise ValueError(
+                f"the executed copies of {seen[name]} and {path} would have one name; run one of "
+                "them, or give each a folder of its own."
+            )
+        seen[name] = path
+    for path in paths:
+        target = folder / path.name
+        if target.exists() and (
+            any(target.samefile(one) for one in paths) or not _is_output(target)
+        ):
+            raise ValueError(
+                f"{target} is no output of a run and would be lost; choose another folder by out."
+            )
+    summary = folder / "summary.json"
+    if summary.exists() and not _is_summary(summary):
+        raise ValueError(
+            f"{summary} is no summary of chapters and would be lost; choose another folder by out."
+        )
+
+
+def _is_output(path: Path) -> bool:
+    """Whether papermill made it: the chapters themselves are stripped of its marks."""
+    try:
+        return "papermill" in _content(path)["metadata"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        rows = _content(path)
+        return isinstance(rows, list) and all(set(row) >= _ROW for row in rows)
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+
+
+def _content(path: Path) -> Any:
+    try:
+        return json.loads(read_regular(path, _LARGEST))
+    except DoubtError as error:
+        raise ValueError(f"it {error}") from error
