@@ -1,47 +1,48 @@
 """Unpack a zip or tar file that may be hostile: all of it into one new folder, or nothing."""
 
-import contextlib
-import dataclasses
-import functools
 import lzma
+import os
 import re
 import shutil
-import stat
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from _fetch import FetchError, check_space, size_text
+from _members import MEMBERS, Member, members, refusal
 from filelock import FileLock
 from tqdm import tqdm
 
-_BLOCK = 2**20
+from cpic._trust import DEPTH, DoubtError, open_regular
+
+# What the standard library raises over a damaged or hostile archive.
 _DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
     lzma.LZMAError,
-    EOFError,
-    NotImplementedError,
     struct.error,
+    EOFError,
     ValueError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,  # and with it NotImplementedError and RecursionError
+    MemoryError,
+)
+_NAME_BYTES = 255
+# Signs that steer a terminal; on Windows also what it takes for a device, a stream or another name.
+_UNUSABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f]"
+    + r'|[<>:"|?*]|[. ]$|^(?i:con|prn|aux|nul|com\d|lpt\d)(\.|$)' * (os.name == "nt")
 )
 
 
 class ArchiveError(RuntimeError):
     """An archive cannot be unpacked; nothing of it has been."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Member:
-    name: str
-    size: int
-    folder: bool
-    open: Callable[[], IO[bytes] | None]
 
 
 def extract(archive: Path, folder: Path, *, progress: bool = True) -> Path:
@@ -59,128 +60,115 @@ def extract(archive: Path, folder: Path, *, progress: bool = True) -> Path:
 
     Raises:
         ArchiveError: if a member would land outside the folder, is a link or a device, or appears
-            twice; the archive is damaged; or the disk is too small.
+            twice; the archive announces what is not believed, is damaged, or has no file in it; or
+            the disk is too small.
     """
-    if not archive.is_file():
-        raise ArchiveError(f"there is no file {archive}; check the path.")
+    try:
+        with _opened(archive) as file:
+            _extract(file, archive, folder, progress)
+    except DoubtError as error:
+        raise ArchiveError(
+            f"{archive} {error}; nothing is unpacked, fetch the archive from its publisher."
+        ) from None
+    except FetchError as error:
+        raise ArchiveError(str(error)) from None
+    except _DAMAGED as error:
+        raise ArchiveError(
+            f"{archive} is damaged ({error or type(error).__name__}); fetch it again."
+        ) from error
+    except OSError as error:
+        raise ArchiveError(
+            f"{archive} cannot be unpacked into {folder} ({error.strerror or error}); nothing is "
+            "kept, free or permit space there."
+        ) from error
+    return folder
+
+
+def _opened(archive: Path) -> BinaryIO:
+    try:
+        return open_regular(archive)
+    except FileNotFoundError:
+        raise FetchError(f"there is no file {archive}; check the path.") from None
+    except OSError as error:
+        raise FetchError(
+            f"{archive} cannot be read ({error.strerror}); permit it, or copy it again."
+        ) from None
+
+
+def _extract(file: BinaryIO, archive: Path, folder: Path, progress: bool) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.part")
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if folder.exists():
-            raise ArchiveError(f"{folder} exists; choose a folder that does not, or remove it.")
+            raise FetchError(f"{folder} exists; choose a folder that does not, or remove it.")
         # Of a run that was killed; with the lock held nobody works there.
         shutil.rmtree(part, ignore_errors=True)
         try:
-            with _opened(archive) as members:
-                checked = _check(archive, members)
-                total = sum(member.size for member in checked.values())
+            # All of it is looked at before anything is written.
+            total, n_files = 0, 0
+            for _, member in _believed(file):
+                total += member.size
+                n_files += not member.folder
                 check_space(folder.parent, total, f"unpacking {archive.name}")
-                part.mkdir()
-                _write(checked, part, total, archive, progress)
+            if not n_files:
+                raise DoubtError("has no file in it")
+            part.mkdir()
+            _write(_believed(file), part, total, progress)
             part.replace(folder)
-        except FetchError as error:
-            raise ArchiveError(str(error)) from None
-        except _DAMAGED as error:
-            raise ArchiveError(
-                f"{archive} is damaged ({error or type(error).__name__}); fetch it again."
-            ) from error
-        except OSError as error:
-            raise ArchiveError(
-                f"{archive} cannot be unpacked into {folder} ({error.strerror or error}); nothing "
-                "is kept, free or permit space there."
-            ) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    return folder
 
 
-@contextlib.contextmanager
-def _opened(archive: Path) -> Iterator[Iterator[_Member]]:
-    """The members of an archive, while it is open."""
-    # A tar file may end with a zip file and then passes for one: tar is tried first.
-    if tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tar:
-            yield _of_tar(archive, tar)
-    elif zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as packed:
-            yield _of_zip(archive, packed)
-    else:
-        raise ArchiveError(f"{archive} is neither zip nor tar, or truncated; fetch it again.")
-
-
-def _of_tar(archive: Path, tar: tarfile.TarFile) -> Iterator[_Member]:
-    for info in tar.getmembers():
-        if not (info.isfile() or info.isdir()):
-            kind = "link" if info.issym() or info.islnk() else "device"
-            raise _refused(archive, info.name, f"is a {kind}")
-        yield _Member(info.name, info.size, info.isdir(), functools.partial(tar.extractfile, info))
-
-
-def _of_zip(archive: Path, packed: zipfile.ZipFile) -> Iterator[_Member]:
-    for info in packed.infolist():
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            what = "link" if kind == stat.S_IFLNK else "device"
-            raise _refused(archive, info.filename, f"is a {what}")
-        if info.flag_bits & 1:
-            raise _refused(archive, info.filename, "is encrypted")
-        yield _Member(
-            info.filename, info.file_size, info.is_dir(), functools.partial(packed.open, info)
-        )
-
-
-def _refused(archive: Path, name: str, reason: str) -> ArchiveError:
-    return ArchiveError(
-        f"{archive} has the member {name[:200]!r}, which {reason}; nothing is unpacked, fetch the "
-        "archive from its publisher."
-    )
-
-
-def _check(archive: Path, members: Iterator[_Member]) -> dict[tuple[str, ...], _Member]:
-    """Members by the parts of their path, all of them inside the folder."""
-    found: dict[tuple[str, ...], _Member] = {}
-    for member in members:
-        # Archives made on Windows may use its separator.
-        name = member.name.replace("\\", "/")
-        if name.startswith("/") or re.match("[A-Za-z]:", name):
-            raise _refused(archive, member.name, "has an absolute name")
-        parts = tuple(part for part in name.split("/") if part not in ("", "."))
-        if ".." in parts:
-            raise _refused(archive, member.name, "lies outside the folder")
-        if "\0" in name or (not parts and not member.folder):
-            raise _refused(archive, member.name, "has no usable name")
-        if parts in found and not (member.folder and found[parts].folder):
-            raise _refused(archive, member.name, "is there twice")
+def _believed(file: BinaryIO) -> Iterator[tuple[tuple[str, ...], Member]]:
+    """Members with the parts of their path, all of them inside the folder."""
+    # Whether what is there is a folder.
+    found: dict[tuple[str, ...], bool] = {}
+    for number, member in enumerate(members(file)):
+        if number >= MEMBERS:
+            raise DoubtError(f"has more than {MEMBERS:,} members")
+        parts = _parts(member)
+        for above in (parts[:k] for k in range(1, len(parts))):
+            if not found.setdefault(above, True):
+                raise refusal(member.name, "lies inside another file")
+        if parts in found and not (member.folder and found[parts]):
+            raise refusal(member.name, "is there twice")
         if parts:
-            found[parts] = member
-    for parts, member in found.items():
-        above = (found.get(parts[:k]) for k in range(1, len(parts)))
-        if any(one is not None and not one.folder for one in above):
-            raise _refused(archive, member.name, "lies inside another file")
-    return found
+            found[parts] = member.folder
+            yield parts, member
+
+
+def _parts(member: Member) -> tuple[str, ...]:
+    """Folders and name of a member; without any for the folder itself."""
+    # Archives made on Windows may use its separator.
+    name = member.name.replace("\\", "/")
+    if name.startswith("/") or re.match("[A-Za-z]:", name):
+        raise refusal(member.name, "has an absolute name")
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if ".." in parts:
+        raise refusal(member.name, "lies outside the folder")
+    if any(map(_UNUSABLE.search, parts)) or not (parts or member.folder):
+        raise refusal(member.name, "has no usable name")
+    if len(parts) > DEPTH or any(len(os.fsencode(part)) > _NAME_BYTES for part in parts):
+        raise refusal(member.name, "has a name too long or lies too deep")
+    return parts
 
 
 def _write(
-    members: dict[tuple[str, ...], _Member], part: Path, total: int, archive: Path, progress: bool
+    found: Iterator[tuple[tuple[str, ...], Member]], part: Path, total: int, progress: bool
 ) -> None:
     bar = tqdm(total=total, unit="B", unit_scale=True, desc=size_text(total), disable=not progress)
     with bar:
-        for parts, member in members.items():
+        for parts, member in found:
             path = part.joinpath(*parts)
             if member.folder:
                 path.mkdir(parents=True, exist_ok=True)
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            stream = member.open()
-            if stream is None:
-                raise _refused(archive, member.name, "has no content")
-            with stream, path.open("xb") as file:
-                n_bytes = 0
-                while block := stream.read(_BLOCK):
+            n_bytes = 0
+            with path.open("xb") as file:
+                for block in member.blocks:
                     n_bytes += len(block)
-                    if n_bytes > member.size:
-                        raise _refused(archive, member.name, "is longer than announced")
                     file.write(block)
                     bar.update(len(block))
-            if n_bytes < member.size:
-                raise ArchiveError(f"{archive} is damaged: {member.name} is cut; fetch it again.")
+            if n_bytes != member.size:
+                raise refusal(member.name, "is shorter or longer than announced")
