@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from _fetch import FetchError, check_space, size_text
-from _members import MEMBERS, Member, members, refusal
+from _ask import FetchError
+from _member import MEMBERS, Member, refusal
+from _place import check_space, size_text
+from _tar import of_tar
+from _zip import of_zip
 from filelock import FileLock
 from tqdm import tqdm
 
@@ -123,7 +126,7 @@ def _believed(file: BinaryIO) -> Iterator[tuple[tuple[str, ...], Member]]:
     """Members with the parts of their path, all of them inside the folder."""
     # Whether what is there is a folder.
     found: dict[tuple[str, ...], bool] = {}
-    for number, member in enumerate(members(file)):
+    for number, member in enumerate(_members(file)):
         if number >= MEMBERS:
             raise DoubtError(f"has more than {MEMBERS:,} members")
         parts = _parts(member)
@@ -135,6 +138,15 @@ def _believed(file: BinaryIO) -> Iterator[tuple[tuple[str, ...], Member]]:
         if parts:
             found[parts] = member.folder
             yield parts, member
+
+
+def _members(file: BinaryIO) -> Iterator[Member]:
+    """Members of a zip or tar file; its content decides which it is."""
+    # A tar file may end with a zip file and then passes for one: tar is tried first.
+    found = of_tar(file)
+    if found is None and not zipfile.is_zipfile(file):
+        raise DoubtError("is neither zip nor tar, or truncated")
+    return of_zip(file) if found is None else found
 
 
 def _parts(member: Member) -> tuple[str, ...]:
@@ -165,10 +177,17 @@ def _write(
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             n_bytes = 0
-            with path.open("xb") as file:
+            with _new(path, member) as file:
                 for block in member.blocks:
                     n_bytes += len(block)
                     file.write(block)
                     bar.update(len(block))
             if n_bytes != member.size:
                 raise refusal(member.name, "is shorter or longer than announced")
+
+
+def _new(path: Path, member: Member) -> BinaryIO:
+    try:
+        return path.open("xb")
+    except FileExistsError:  # where a and A are one name, or two ways to write é
+        raise refusal(member.name, "has the name of another one on this disk") from None

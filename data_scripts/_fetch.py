@@ -1,5 +1,6 @@
 """Fetch one large file over HTTPS: resumed when interrupted, checked, whole or not there."""
 
+import base64
 import contextlib
 import dataclasses
 import hashlib
@@ -11,24 +12,40 @@ import shutil
 import time
 import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from _ask import FetchError, answered, check_address, failure_text, status_text
+from _place import (
+    check_place,
+    check_space,
+    fingerprint,
+    note_of,
+    part_of,
+    recall,
+    size_of,
+    size_text,
+)
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from cpic._outgoing import without_secrets
+from cpic._trust import open_regular
+
 _BLOCK = 2**20
-_TIMEOUT_SECONDS = 60
 # Failures in a row, without a byte between them, before giving up; pauses double.
 _ATTEMPTS, _PAUSE_SECONDS, _LONGEST_SECONDS = 6, 1.0, 30.0
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
-
-
-class FetchError(RuntimeError):
-    """A file cannot be fetched; the message says why and what to do."""
+# Types of an answer that is a page or a message, whatever its status says.
+_WORDS = {
+    **dict.fromkeys(("text/html", "application/xhtml+xml"), "web page"),
+    **dict.fromkeys(("application/json", "application/xml", "text/xml"), "message"),
+}
+_NUMBER = "[0-9]{1,18}"
+# Kept free on the disk when a server does not say how much will come.
+_RESERVE_BYTES = 2**28
 
 
 def fetch(
@@ -58,45 +75,33 @@ def fetch(
         The SHA-256 of the file.
 
     Raises:
-        FetchError: if the server refuses, the disk is too small, or the hash is another.
+        FetchError: if the server refuses, the disk is too small, or the hash is another; without
+            words of a server, which may repeat the secret.
     """
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise FetchError(f"a sha256 has 64 hexadecimal digits, got {sha256!r}; correct it.")
-    _check_address(url)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    check_address(url)
     with contextlib.ExitStack() as stack:
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(target.with_name(f".{target.name}.lock"), timeout=0))
+            for file in (target, part_of(target), note_of(target)):
+                check_place(file)
+            if target.exists():
+                tell(f"{target} is there; checking it")
+                return _checked(target, target, sha256)
+            _transfer(_Transfer(url, target, dict(secret or {}), tell, progress))
+            digest = _checked(part_of(target), target, sha256)
+            os.replace(part_of(target), target)
+            note_of(target).unlink(missing_ok=True)
         except Timeout:
             raise FetchError(f"another process is fetching {target}; wait until it ends.") from None
-        if target.exists():
-            tell(f"{target} is there; checking it")
-            return _checked(target, target, sha256)
-        _transfer(_Transfer(url, target, dict(secret or {}), tell, progress))
-        digest = _checked(_part(target), target, sha256)
-        os.replace(_part(target), target)
-        _note(target).unlink(missing_ok=True)
+        except OSError as error:
+            raise FetchError(
+                f"{target.parent} cannot be written ({error.strerror or type(error).__name__}); "
+                "permit or free space there, or choose another folder; the same command goes on."
+            ) from None
         return digest
-
-
-def check_space(folder: Path, n_bytes: int, what: str) -> None:
-    """Raises FetchError if `folder` has no room for so many bytes."""
-    free = shutil.disk_usage(folder).free
-    if n_bytes > free:
-        raise FetchError(
-            f"{what} needs {size_text(n_bytes)}, {folder} has {size_text(free)} free; free space "
-            "there or choose another folder."
-        )
-
-
-def size_text(n_bytes: int) -> str:
-    """For example 4.2 GiB."""
-    value, unit = float(n_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
 @dataclasses.dataclass
@@ -121,59 +126,57 @@ def _transfer(job: _Transfer) -> None:
     """Try until the part is complete; only failures without progress count."""
     failures = 0
     while True:
-        before = _size(_part(job.target))
+        before = size_of(part_of(job.target))
         try:
             return _attempt(job)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 416:
                     # The server has less than is here: it is not the same file any more.
-                    _part(job.target).unlink(missing_ok=True)
-                    _note(job.target).unlink(missing_ok=True)
+                    part_of(job.target).unlink(missing_ok=True)
+                    note_of(job.target).unlink(missing_ok=True)
                 elif error.code not in _PASSING:
                     raise FetchError(_refusal(job, error)) from None
-            reason = f"{error.code} {error.reason}"
+            reason = status_text(error.code)
+        except _ShortError as error:
+            reason = str(error)
         except _BROKEN as error:
-            reason = str(getattr(error, "reason", "") or error) or type(error).__name__
-        failures = 1 if _size(_part(job.target)) > before else failures + 1
+            reason = failure_text(error)
+        failures = 1 if size_of(part_of(job.target)) > before else failures + 1
         if failures >= _ATTEMPTS:
+            here = size_text(size_of(part_of(job.target)))
             raise FetchError(
                 f"{job.host} failed {failures} times in a row, the last time with: {reason}; run "
-                f"the same command later: it goes on after {size_text(_size(_part(job.target)))}."
+                f"the same command later: it goes on after {here}."
             )
         job.tell(f"interrupted ({reason}); going on")
         time.sleep(min(_LONGEST_SECONDS, _PAUSE_SECONDS * 2 ** (failures - 1)))
 
 
 def _attempt(job: _Transfer) -> None:
-    part, note = _part(job.target), _recall(_note(job.target), job.url)
-    offset = _size(part) if note else 0
-    request = urllib.request.Request(job.url, headers={"User-Agent": "cpic"})
-    for name, value in job.secret.items():
-        request.add_unredirected_header(name, value)
+    part, note = part_of(job.target), recall(note_of(job.target), job.url)
+    offset = size_of(part) if note else 0
+    headers = {"User-Agent": "cpic"}
     if offset:
-        request.add_header("Range", f"bytes={offset}-")
+        headers["Range"] = f"bytes={offset}-"
         if note.get("mark"):
             # A file that changed meanwhile then comes whole, not as the rest of another one.
-            request.add_header("If-Range", note["mark"])
-    opener = urllib.request.build_opener(_Redirections)
-    with opener.open(request, timeout=_TIMEOUT_SECONDS) as response:
-        if response.headers.get_content_type() == "text/html":
+            headers["If-Range"] = note["mark"]
+    with answered(job.url, headers, job.secret) as response:
+        kind = response.headers.get_content_type()
+        if kind in _WORDS:
             raise FetchError(
-                f"{job.host} sent a web page instead of the file; check that the address and the "
-                "token are right and that the terms of the set are accepted."
+                f"{job.host} sent a {_WORDS[kind]} instead of the file; check that the address "
+                "and the token are right and that the terms of the set are accepted."
             )
         start, total = _extent(response)
         if start not in (0, offset) or (start and total != note.get("total")):
-            _note(job.target).unlink(missing_ok=True)
+            note_of(job.target).unlink(missing_ok=True)
             raise _ShortError("the file at the server has changed")
         if not start:
-            mark = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-            mark = "" if mark.startswith("W/") else mark
             part.write_bytes(b"")
-            _note(job.target).write_text(
-                json.dumps({"url": job.url, "mark": mark, "total": total}), encoding="utf-8"
-            )
+            known = {"url": fingerprint(job.url), "mark": _mark(response, job), "total": total}
+            note_of(job.target).write_text(json.dumps(known), encoding="utf-8")
         left = (total or 0) - start
         if not job.told:
             size = size_text(total) if total else "unknown size"
@@ -194,7 +197,7 @@ def _pour(response: Any, part: Path, start: int, total: int | None, job: _Transf
     at = start
     with part.open("r+b") as file, bar:
         file.seek(start)
-        while block := response.read(_BLOCK):
+        while block := _read(response):
             try:
                 file.write(block)
                 file.flush()
@@ -205,33 +208,66 @@ def _pour(response: Any, part: Path, start: int, total: int | None, job: _Transf
                 ) from error
             at += len(block)
             bar.update(len(block))
+            if total is None:
+                check_space(part.parent, _RESERVE_BYTES, f"fetching {job.target.name} further")
+            elif at > total:
+                note_of(job.target).unlink(missing_ok=True)
+                raise _ShortError(f"more came than the {total:,} bytes announced")
         file.truncate()
     if total is not None and at < total:
         raise _ShortError(f"the connection closed after {at:,} of {total:,} bytes")
+    if not at:
+        raise FetchError(
+            f"{job.host} sent nothing; check the name of the set and the address, or try later."
+        )
+
+
+def _read(response: Any) -> bytes:
+    try:
+        return response.read(_BLOCK)
+    except OSError as error:  # not of the disk that is written to
+        raise _ShortError(failure_text(error)) from None
+
+
+def _mark(response: Any, job: _Transfer) -> str:
+    """What tells this version of the file from others, if it can be kept and sent back."""
+    mark = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+    fit = re.fullmatch("[\x20-\x7e]{1,200}", mark) and not mark.startswith("W/")
+    return mark if fit and without_secrets(mark, _words(job.secret)) == mark else ""
+
+
+def _words(secret: Mapping[str, str]) -> Iterator[str]:
+    """What may be repeated of a secret: the header, its token, and what Basic hides in it."""
+    for value in secret.values():
+        token = value.split()[-1]
+        yield from (value, token)
+        with contextlib.suppress(ValueError):
+            yield from base64.b64decode(token, validate=True).decode().split(":")
 
 
 def _extent(response: Any) -> tuple[int, int | None]:
     """First byte that comes, and bytes of the whole file if the server tells."""
     if response.status == 206:
         found = re.fullmatch(
-            r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip()
+            rf"bytes ({_NUMBER})-{_NUMBER}/({_NUMBER}|\*)",
+            response.headers.get("Content-Range", "").strip(),
         )
         if not found:
             return -1, None
         return int(found[1]), None if found[2] == "*" else int(found[2])
     length = response.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdigit() else None
+    return 0, int(length) if re.fullmatch(_NUMBER, length) else None
 
 
 def _checked(file: Path, target: Path, sha256: str | None) -> str:
     """The hash of a file, recorded; what is fetched wrongly is removed."""
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if sha256 is not None and digest != sha256.lower():
         gone = ""
         if file != target:
             file.unlink()
-            _note(target).unlink(missing_ok=True)
+            note_of(target).unlink(missing_ok=True)
             gone = "what had come is removed, "
         raise FetchError(
             f"{target.name} has the sha256 {digest}, {sha256} is needed; {gone}check the value or "
@@ -248,49 +284,4 @@ def _refusal(job: _Transfer, error: urllib.error.HTTPError) -> str:
         403: "accept the terms of the set with this account, and check the token",
         404: "check the name of the set and the address",
     }.get(error.code, "look at the set's page in a browser")
-    return f"{job.host} refused {job.target.name} ({error.code} {error.reason}); {advice}."
-
-
-def _check_address(url: str) -> None:
-    parts = urllib.parse.urlsplit(url)
-    here = parts.hostname in ("127.0.0.1", "::1", "localhost")
-    if parts.scheme != "https" and not (parts.scheme == "http" and here):
-        raise FetchError(
-            f"an address needs https, got {parts.scheme}://{parts.netloc}; a token or a file must "
-            "not travel in the open."
-        )
-
-
-class _Redirections(urllib.request.HTTPRedirectHandler):
-    """Follow to safe addresses; secrets stay with the host they are for."""
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
-        _check_address(newurl)
-        new = super().redirect_request(req, fp, code, msg, headers, newurl)
-        old = urllib.parse.urlsplit(req.full_url)
-        if new is not None and urllib.parse.urlsplit(newurl)[:2] == old[:2]:
-            for name, value in req.unredirected_hdrs.items():
-                if name == "Authorization":
-                    new.add_unredirected_header(name, value)
-        return new
-
-
-def _part(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part")
-
-
-def _note(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part.json")
-
-
-def _recall(note: Path, url: str) -> dict[str, Any]:
-    """What is known of the part; empty if it belongs to something else."""
-    try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-        return known if known["url"] == url else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    return f"{job.host} refused {job.target.name} ({status_text(error.code)}); {advice}."

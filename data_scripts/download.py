@@ -9,7 +9,6 @@ killed download goes on where it was with the same command.
 """
 
 import base64
-import json
 import os
 import sys
 from pathlib import Path
@@ -19,6 +18,8 @@ import _engine
 from _archive import ArchiveError, extract
 from _fetch import FetchError, fetch
 
+from cpic._outgoing import clean_token
+from cpic._trust import parse_json, read_regular
 from cpic.data.cohorts._check import expected_tree
 
 _BASES = {
@@ -128,23 +129,31 @@ def _steps(name: str, source: str) -> str:
 def _kaggle_secret() -> dict[str, str] | None:
     user, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
     folder = Path(os.environ.get("KAGGLE_CONFIG_DIR") or Path.home() / ".kaggle")
-    if not (user and key) and (folder / "kaggle.json").is_file():
+    if not (user and key) and (folder / "kaggle.json").exists():
         try:
-            known = json.loads((folder / "kaggle.json").read_text(encoding="utf-8"))
-            user, key = known["username"], known["key"]
-        except (OSError, ValueError, KeyError, TypeError):
+            known = parse_json(read_regular(folder / "kaggle.json"))
+            user, key = (known[word].strip() for word in ("username", "key"))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             raise FetchError(
                 f"{folder / 'kaggle.json'} is not what Kaggle gives out, an object with username "
                 "and key; create a new token there."
             ) from None
     if not (user and key):
         return None
-    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{key}".encode()).decode()}
+    pair = f"{_token(user, 'the user of Kaggle')}:{_token(key, 'the key of Kaggle')}"
+    return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
 
 
 def _synapse_secret() -> dict[str, str] | None:
     token = os.environ.get("SYNAPSE_AUTH_TOKEN")
-    return {"Authorization": f"Bearer {token}"} if token else None
+    return {"Authorization": f"Bearer {_token(token, 'SYNAPSE_AUTH_TOKEN')}"} if token else None
+
+
+def _token(text: str, what: str) -> str:
+    try:
+        return clean_token(text)
+    except ValueError as error:
+        raise FetchError(f"{what}: {error}") from None
 
 
 if __name__ == "__main__":

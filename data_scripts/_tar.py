@@ -1,149 +1,54 @@
-"""What a zip or tar file says that it holds, believed within bounds."""
+"""Members of a tar file, packed or not, read forwards and believed within bounds."""
 
 import bz2
 import dataclasses
 import functools
 import io
-import itertools
 import lzma
-import os
 import re
-import stat
 import tarfile
-import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
+
+from _member import BLOCK, Member, check_ratio, refusal, size_of_file
 
 from cpic._trust import DoubtError
 
-# The largest set has 33,000 files, and a tenth of its size in zeros.
-MEMBERS = 100_000
-RATIO, SMALL_BYTES = 250, 2**28
-# A name, or what a tar file says of one member; the list of a zip file; what unpacking may hold.
-_HEADER_BYTES, _DIRECTORY_BYTES, _MEMORY_BYTES = 2**16, 2**24, 2**28
-# Zeros behind the end, and headers before one member.
-_PADDING_BYTES, _HEADERS = 2**26, 8
-_TAR, _BLOCK = 512, 2**20
+# A name, or what is said of one member; headers before a member; zeros behind the end.
+_HEADER_BYTES, _HEADERS, _PADDING_BYTES = 2**16, 8, 2**26
+_MEMORY_BYTES = 2**28
+_TAR = tarfile.BLOCKSIZE
+# Small, as what a short stream leaves of it is copied for the next one.
+_PACKED_BYTES = 2**14
 _PACKERS: dict[bytes, Callable[[], Any]] = {
     b"\x1f\x8b": functools.partial(zlib.decompressobj, 16 + zlib.MAX_WBITS),
     b"BZh": bz2.BZ2Decompressor,
     b"\xfd7zXZ\0": functools.partial(lzma.LZMADecompressor, memlimit=_MEMORY_BYTES),
     b"]\0\0": functools.partial(lzma.LZMADecompressor, memlimit=_MEMORY_BYTES),
 }
-_OTHERS = {b"\x28\xb5\x2f\xfd": "zstd", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!": "rar"}
 _NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _ATTRIBUTES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """A file or folder; `blocks` are its bytes, to be read before the next member is asked for."""
+def of_tar(file: BinaryIO) -> Iterator[Member] | None:
+    """The members in their order, or None if this is no tar file.
 
-    name: str
-    size: int
-    folder: bool
-    blocks: Iterable[bytes]
-
-
-def members(file: BinaryIO) -> Iterator[Member]:
-    """The members of an open archive from its beginning; its content decides what it is.
-
-    When all are taken, the checksum of a packed tar file has been verified.
+    When all are taken, the checksum of a packed file has been verified.
 
     Raises:
-        DoubtError: if what it announces is not believed, or it is no archive.
-        tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError: if it is
-            damaged; what these modules raise besides when they stumble, is the same to the caller.
+        DoubtError: if what a header announces is not believed.
+        tarfile.TarError, zlib.error, lzma.LZMAError, EOFError: if the file is damaged.
     """
     file.seek(0)
     head = file.read(_TAR)
     file.seek(0)
-    # A tar file may end with a zip file and then passes for one: tar is tried first.
-    if _is_tar(head):
-        yield from _of_tar(file)
-        return
+    if _is_header(head):
+        return _members(file)
     for magic, begin in _PACKERS.items():
         if head.startswith(magic):
-            yield from _of_tar(io.BufferedReader(_Unpacked(file, begin)))
-            return
-    for magic, kind in _OTHERS.items():
-        if head.startswith(magic):
-            raise DoubtError(f"is packed by {kind}, only zip and tar are read")
-    if not zipfile.is_zipfile(file):
-        raise DoubtError("is neither zip nor tar, or truncated")
-    yield from _of_zip(file)
-
-
-def refusal(name: str, reason: str) -> DoubtError:
-    """The error for one member."""
-    return DoubtError(f"has the member {name[:200]!r}, which {reason}")
-
-
-def check_ratio(n_bytes: int, packed: int) -> None:
-    """Raise `DoubtError` for more than can have been packed into so few bytes."""
-    if n_bytes > SMALL_BYTES + RATIO * packed:
-        raise DoubtError(f"unpacks to more than {RATIO} times its {packed:,} bytes")
-
-
-def _size(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
-
-
-class _Sparing:
-    """A file that gives no more at once than the list of a zip file may have."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def read(self, n_bytes: int = -1) -> bytes:
-        if n_bytes > _DIRECTORY_BYTES:
-            raise DoubtError(
-                f"has a list of members of {n_bytes:,} bytes, {_DIRECTORY_BYTES:,} are the most"
-            )
-        return self._file.read(n_bytes)
-
-
-def _of_zip(file: BinaryIO) -> Iterator[Member]:
-    with zipfile.ZipFile(_Sparing(file)) as packed:
-        found, size = packed.infolist(), _size(file)
-        check_ratio(sum(info.file_size for info in found), size)
-        # Without local names and extra fields: what is left out here only lies between them.
-        spans = [(i.header_offset, i.header_offset + 30 + i.compress_size, i) for i in found]
-        spans.sort(key=lambda span: span[:2])
-        for (_, end, info), (begin, *_) in itertools.pairwise([*spans, (size, size, None)]):
-            if end > begin:
-                raise refusal(info.filename, "lies over another one, or beyond the end")
-        for info in found:
-            # What zipfile makes of the name ends at a NUL.
-            name = info.orig_filename
-            folder = name.replace("\\", "/").endswith("/")
-            _check_zipped(info, folder)
-            yield Member(name, info.file_size, folder, _zipped(packed, info))
-
-
-def _check_zipped(info: zipfile.ZipInfo, folder: bool) -> None:
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    reasons = {
-        "is a link": kind == stat.S_IFLNK,
-        "is a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK),
-        "is encrypted": info.flag_bits & 1,
-        "is a folder with content": folder and info.file_size,
-        # zipfile does not bound what other methods unpack at once.
-        f"is packed by method {info.compress_type}, where deflate is read": info.compress_type
-        not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
-    }
-    for reason, here in reasons.items():
-        if here:
-            raise refusal(info.orig_filename, reason)
-
-
-def _zipped(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    with packed.open(info) as stream:
-        yield from iter(functools.partial(stream.read, _BLOCK), b"")
+            return _members(io.BufferedReader(_Unpacked(file, begin)))
+    return None
 
 
 class _Unpacked(io.RawIOBase):
@@ -151,7 +56,7 @@ class _Unpacked(io.RawIOBase):
 
     def __init__(self, file: BinaryIO, begin: Callable[[], Any]) -> None:
         self._blocks, self._rest = _unpacked(file, begin), memoryview(b"")
-        self._packed, self._read = _size(file), 0
+        self._packed, self._read = size_of_file(file), 0
 
     def readable(self) -> bool:
         return True
@@ -171,23 +76,23 @@ def _unpacked(file: BinaryIO, begin: Callable[[], Any]) -> Iterator[bytes]:
     The modules gzip, bz2 and lzma have readers too: they bound neither the memory that a file
     asks for nor the length of its header, and two of them pass over what follows the end.
     """
-    data = file.read(_BLOCK)
+    data = file.read(_PACKED_BYTES)
     while data:
         unpacker = begin()
         while not unpacker.eof:
             try:
-                block = unpacker.decompress(data, _BLOCK)
+                block = unpacker.decompress(data, BLOCK)
             except OSError as error:  # so bz2 says that its data is no such data
                 raise tarfile.ReadError(str(error)) from None
             data = getattr(unpacker, "unconsumed_tail", b"")
             if block:
                 yield block
             if not data and getattr(unpacker, "needs_input", True) and not unpacker.eof:
-                data = file.read(_BLOCK)
+                data = file.read(_PACKED_BYTES)
                 if not (data or block):
                     raise EOFError("it is cut")
         padding, data = 0, unpacker.unused_data.lstrip(b"\0")
-        while not data and (more := file.read(_BLOCK)):
+        while not data and (more := file.read(_PACKED_BYTES)):
             data, padding = more.lstrip(b"\0"), padding + len(more)
             _check_padding(padding)
 
@@ -197,7 +102,7 @@ def _check_padding(n_bytes: int) -> None:
         raise DoubtError(f"goes on for more than {_PADDING_BYTES:,} bytes after its end")
 
 
-def _is_tar(head: bytes) -> bool:
+def _is_header(head: bytes) -> bool:
     try:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
@@ -214,7 +119,7 @@ class _Content:
 
     def __iter__(self) -> Iterator[bytes]:
         while self.left:
-            block = self.stream.read(min(_BLOCK, self.left))
+            block = self.stream.read(min(BLOCK, self.left))
             if not block:
                 raise EOFError("it is cut")
             self.left -= len(block)
@@ -223,7 +128,7 @@ class _Content:
     def skip(self) -> None:
         if self.stream.seekable():
             at = self.stream.tell() + self.left
-            if at > _size(self.stream):
+            if at > size_of_file(self.stream):
                 raise EOFError("it is cut")
             self.left = 0
             self.stream.seek(at)
@@ -231,7 +136,7 @@ class _Content:
             pass
 
 
-def _of_tar(stream: Any) -> Iterator[Member]:
+def _members(stream: Any) -> Iterator[Member]:
     """Members read forwards, header by header.
 
     tarfile.TarFile believes all lengths, knows six ways to write holes, and takes a damaged
@@ -257,7 +162,7 @@ def _of_tar(stream: Any) -> Iterator[Member]:
         content.skip()
         known, headers = {}, 0
     padding = 0
-    while block := stream.read(_BLOCK):
+    while block := stream.read(BLOCK):
         padding += len(block)
         _check_padding(padding)
         if any(block):

@@ -1,0 +1,76 @@
+"""Members of a zip file, its list and their places believed within bounds."""
+
+import functools
+import itertools
+import stat
+import zipfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from _member import BLOCK, Member, check_ratio, refusal, size_of_file
+
+from cpic._trust import DoubtError
+
+_DIRECTORY_BYTES = 2**24
+
+
+class _Sparing:
+    """A file that gives no more at once than the list of a zip file may have."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, n_bytes: int = -1) -> bytes:
+        if n_bytes > _DIRECTORY_BYTES:
+            raise DoubtError(
+                f"has a list of members of {n_bytes:,} bytes, {_DIRECTORY_BYTES:,} are the most"
+            )
+        return self._file.read(n_bytes)
+
+
+def of_zip(file: BinaryIO) -> Iterator[Member]:
+    """The members in the order of the list; each is checked against its checksum when read.
+
+    Raises:
+        DoubtError: if the list is too long, or members lie in each other's place.
+        zipfile.BadZipFile: if the file is damaged.
+    """
+    with zipfile.ZipFile(_Sparing(file)) as packed:
+        found, size = packed.infolist(), size_of_file(file)
+        check_ratio(sum(info.file_size for info in found), size)
+        # Without local names and extra fields: what is left out here only lies between them.
+        spans = [(i.header_offset, i.header_offset + 30 + i.compress_size, i) for i in found]
+        spans.sort(key=lambda span: span[:2])
+        for (_, end, info), (begin, *_) in itertools.pairwise([*spans, (size, size, None)]):
+            if end > begin:
+                raise refusal(info.filename, "lies over another one, or beyond the end")
+        for info in found:
+            # What zipfile makes of the name ends at a NUL.
+            name = info.orig_filename
+            folder = name.replace("\\", "/").endswith("/")
+            _check_zipped(info, folder)
+            yield Member(name, info.file_size, folder, _zipped(packed, info))
+
+
+def _check_zipped(info: zipfile.ZipInfo, folder: bool) -> None:
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    reasons = {
+        "is a link": kind == stat.S_IFLNK,
+        "is a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK),
+        "is encrypted": info.flag_bits & 1,
+        "is a folder with content": folder and info.file_size,
+        # zipfile does not bound what other methods unpack at once.
+        f"is packed by method {info.compress_type}, where deflate is read": info.compress_type
+        not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
+    }
+    for reason, here in reasons.items():
+        if here:
+            raise refusal(info.orig_filename, reason)
+
+
+def _zipped(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
+    with packed.open(info) as stream:
+        yield from iter(functools.partial(stream.read, BLOCK), b"")
