@@ -32,13 +32,13 @@ def shown_address(url: str) -> str:
     >>> shown_address("https://me:word@host/a.zip?X-Amz-Signature=ab12")
     'https://host/a.zip?***'
     """
+    # A password may hold any sign, also those that end a host: all before the last @ is hidden.
+    url = re.sub(r"^([A-Za-z][\w+.-]*://)?.*@", r"\1", url, flags=re.DOTALL)
     try:
         parts = urlsplit(url)
     except ValueError:
         return "an address that cannot be read"
-    # A password with a slash in it reaches into the path: what stands before the last @ is hidden.
-    host, slash, path = f"{parts.netloc}{parts.path}".rpartition("@")[2].partition("/")
-    return urlunsplit((parts.scheme, host, slash + path, parts.query and _HIDDEN, ""))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, parts.query and _HIDDEN, ""))
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:

@@ -37,6 +37,7 @@ _DAMAGED = (
     MemoryError,
 )
 _NAME_BYTES = 255
+_OTHERS = {"zstd": b"\x28\xb5\x2f\xfd", "7z": b"7z\xbc\xaf\x27\x1c", "rar": b"Rar!"}
 # Signs that steer a terminal; on Windows also what it takes for a device, a stream or another name.
 _UNUSABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f]"
@@ -145,7 +146,12 @@ def _members(file: BinaryIO) -> Iterator[Member]:
     # A tar file may end with a zip file and then passes for one: tar is tried first.
     found = of_tar(file)
     if found is None and not zipfile.is_zipfile(file):
-        raise DoubtError("is neither zip nor tar, or truncated")
+        file.seek(0)
+        magic = file.read(6)
+        kind = next((kind for kind, begin in _OTHERS.items() if magic.startswith(begin)), "")
+        raise DoubtError(
+            f"is {f'packed by {kind}, ' * bool(kind)}neither zip nor tar, or truncated"
+        )
     return of_zip(file) if found is None else found
 
 

@@ -59,8 +59,8 @@ def answered(url: str, headers: Mapping[str, str], secret: Mapping[str, str]) ->
             yield response
         return
     raise FetchError(
-        f"{shown_address(first)} leads on after {_HOPS} redirections; check the address, or look at "
-        "the set's page in a browser."
+        f"{shown_address(first)} leads on after {_HOPS} redirections; look at the set's page in a "
+        "browser."
     )
 
 
@@ -85,15 +85,16 @@ def _moved(url: str, location: str, first: str) -> str:
         fault = fault or "needs https"
     if fault:
         raise FetchError(
-            f"{shown_address(first)} leads to an address that {fault} (not shown); look at the "
-            "set's page in a browser."
+            f"{shown_address(first)} leads to another address (not shown), which {fault}; look at "
+            "the set's page in a browser."
         )
     return there
 
 
 def check_address(url: str) -> None:
     """Raise FetchError for an address in the open, with a password, or that no host can have."""
-    if fault := _fault(url):
+    # Wherever it stands: what is taken for a host and a query may be a user and a password.
+    if fault := "needs no user and no password" if "@" in url else _fault(url):
         raise FetchError(
             f"an address {fault}, got {shown_address(url)}; correct it: a token or a file must "
             "not travel in the open."

@@ -40,6 +40,8 @@ def of_zip(file: BinaryIO) -> Iterator[Member]:
     """
     with zipfile.ZipFile(_Sparing(file)) as packed:
         found, size = packed.infolist(), size_of_file(file)
+        if _count(file, size) not in (len(found) % 2**16, 2**16 - 1):
+            raise zipfile.BadZipFile("its list has lost members")
         check_ratio(sum(info.file_size for info in found), size)
         # Without local names and extra fields: what is left out here only lies between them.
         spans = [(i.header_offset, i.header_offset + 30 + i.compress_size, i) for i in found]
@@ -53,6 +55,14 @@ def of_zip(file: BinaryIO) -> Iterator[Member]:
             folder = name.replace("\\", "/").endswith("/")
             _check_zipped(info, folder)
             yield Member(name, info.file_size, folder, _zipped(packed, info))
+
+
+def _count(file: BinaryIO, size: int) -> int:
+    """Members by the last record, which zipfile passes over; 65,535 stands for more."""
+    file.seek(max(0, size - 2**16 - zipfile.sizeEndCentDir))
+    tail = file.read()
+    at = tail.rfind(zipfile.stringEndArchive)
+    return int.from_bytes(tail[at + 10 : at + 12], "little")
 
 
 def _check_zipped(info: zipfile.ZipInfo, folder: bool) -> None:

@@ -95,6 +95,11 @@ def test_addresses_are_shown_without_what_is_secret_in_them():
         f"https://host/a?{SECRET}",
         f"https://host/a?key={SECRET}&more=1",
         f"https://host/a#{SECRET}",
+        f"https://me:#{SECRET}@host/a",
+        f"https://me:?{SECRET}@host/a",
+        f"https://me:{SECRET}/{SECRET}@host/a",
+        f"me:{SECRET}@host/a",
+        f"me://{SECRET}//{SECRET}@host/a",
         f"https://[{SECRET}/a",
     ):
         assert SECRET.rstrip("=") not in shown(url), url
