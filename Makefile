@@ -8,7 +8,7 @@ SITE   := _build/html/index.html
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check lab serve bench results clean new-chapter install vendor
+.PHONY: help book test check lab serve bench results clean new-chapter install vendor browser
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -30,10 +30,13 @@ book: install vendor  ## run every chapter (quick mode, built-in data) and build
 	@echo "Building the book: every chapter is run once, about 8 minutes on two cores; seconds when nothing changed"
 	$(BIN)/python book/build.py
 
-test: install vendor  ## all tests, notebooks and the browser included: about 30 minutes
-	@echo "Running all tests, the notebooks and the browser tests included: about 30 minutes on two cores"
+browser:
+	@bash book/find_chromium.sh >/dev/null
+
+test: install vendor browser  ## all tests, notebooks and the browser included: about 15 minutes
+	@echo "Running all tests, one process a core: about 10 minutes on two cores after make book"
 	$(BIN)/python book/build.py
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n logical --dist worksteal tests
 
 check: install  ## format, lint, types, notebooks, spelling: about 1 minute
 	$(BIN)/ruff format --check .
@@ -51,9 +54,9 @@ serve: $(SITE)  ## show the built site on http://127.0.0.1:8000
 $(SITE):
 	@$(MAKE) --no-print-directory book
 
-bench:  ## compare speed, memory and accuracy with the other libraries: about 15 minutes
+bench:  ## compare speed, memory and accuracy with other libraries: about 20 minutes; make bench PARTS=search: a part
 	@$(MAKE) --no-print-directory install EXTRAS=all,bench
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(if $(PARTS),--parts $(PARTS))
 
 results:  ## train and measure what the chapters quote, into book/results: hours, days without a GPU
 	@$(MAKE) --no-print-directory install EXTRAS=all,bench
@@ -61,7 +64,7 @@ results:  ## train and measure what the chapters quote, into book/results: hours
 	$(BIN)/python book/results/make_toy.py
 	$(BIN)/python book/results/make_resolution.py
 	$(BIN)/python book/results/make_cost.py
-	$(BIN)/python -m tests.bench --only "race: " --peers book/results/peers.json
+	$(BIN)/python -m tests.bench --parts races --peers book/results/peers.json
 
 new-chapter: install  ## start a chapter: make new-chapter NAME=05_gradients
 	$(BIN)/python book/new_chapter.py "$(NAME)"

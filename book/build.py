@@ -3,7 +3,8 @@
     python book/build.py                   the whole book, any warning is an error
     python book/build.py --only 03_cross   one page, for its author; warnings are only shown
 
-The whole book goes to _build/html, one page to _build/only/NAME/_build/html.
+Chapters that changed are run first, one a core side by side. The whole book goes to _build/html,
+one page to _build/only/NAME/_build/html.
 """
 
 import argparse
@@ -14,12 +15,13 @@ import sys
 import time
 from pathlib import Path
 
+import executed
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
 STAMP = ROOT / "_build" / "built"
-SOURCES = (".ipynb", ".md", ".py", ".yml", ".bib", ".css", ".js", ".svg", ".png", ".webp")
+SOURCES = (".ipynb", ".md", ".json", ".py", ".yml", ".bib", ".css", ".js", ".svg", ".png", ".webp")
 
 
 def toc_pages(toc: dict) -> list[str]:
@@ -125,7 +127,15 @@ def main() -> int:
     )
     parser.add_argument("--only", metavar="PAGE", help="build one page, for example 03_cross")
     arguments = parser.parse_args()
-    return build_one(arguments.only) if arguments.only else build()
+    if arguments.only:
+        return build_one(arguments.only)
+    if is_fresh():
+        print(f"Nothing changed since the last build: {SITE / 'index.html'}")
+        return 0
+    if executed.run_stale(tell=lambda line: print(line, flush=True)):
+        print("The build stops: a chapter failed, see above.", file=sys.stderr)
+        return 1
+    return build()
 
 
 if __name__ == "__main__":

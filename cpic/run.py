@@ -8,16 +8,18 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from cpic import _notebooks
 from cpic._execute import execute
+from cpic._peak import PeakMemory, peak_mib
 
 __all__ = [
     "ChapterRun",
@@ -102,10 +104,11 @@ def run_chapters(
     mode: str = "quick",
     parameters: Mapping[str, Any] | None = None,
     cell_timeout: int = 300,
+    jobs: int = 1,
     progress: bool | None = None,
     report: Callable[[ChapterRun], None] | None = None,
 ) -> list[ChapterRun]:
-    """Run chapters through papermill, one after the other, and go on when one fails.
+    """Run chapters through papermill, and go on when one fails.
 
     Args:
         chapters: Names, numbers or paths, see `find_chapters`.
@@ -115,11 +118,12 @@ def run_chapters(
         parameters: More parameters by name; every chapter must know all of them. Numbers, text,
             None, and lists, tuples and mappings of these.
         cell_timeout: Seconds that one cell may take.
+        jobs: Chapters that run side by side, each in a process of its own.
         progress: Show a bar; by default when standard error is a terminal.
         report: Called with each result when it is there.
 
     Returns:
-        One `ChapterRun` a chapter. Nothing is raised for a chapter that fails.
+        One `ChapterRun` a chapter, in their order. Nothing is raised for a chapter that fails.
 
     Raises:
         ValueError: If a parameter or the mode is unknown, or a file would be lost; nothing has run
@@ -132,8 +136,9 @@ def run_chapters(
     given = {"MODE": mode, **(parameters or {})}
     if given["MODE"] not in MODES:
         raise ValueError(f"running the book needs mode quick or full, got {given['MODE']!r}.")
-    if cell_timeout < 1:
-        raise ValueError(f"running the book needs a cell_timeout above 0 s, got {cell_timeout}.")
+    for name, value in (("cell_timeout", cell_timeout), ("jobs", jobs)):
+        if value < 1:
+            raise ValueError(f"running the book needs {name} of at least 1, got {value}.")
     if not str(out):
         raise ValueError("running the book needs a folder for its output, got an empty out.")
     paths = find_chapters([str(chapter) for chapter in chapters])
@@ -145,15 +150,15 @@ def run_chapters(
     _notebooks.check_outputs(paths, folder.resolve())
     _make(folder)
     shown = sys.stderr.isatty() if progress is None else progress
-    results: list[ChapterRun] = []
-    for path in paths:
-        results.append(
-            _run_one(path, folder / path.name, given["MODE"], literals, cell_timeout, shown)
-        )
-        _write_json(folder / "summary.json", [asdict(result) for result in results])
+    results: dict[Path, ChapterRun] = {}
+    rest = (given["MODE"], literals, cell_timeout, shown)
+    for path, result in _run_all([(path, folder / path.name, *rest) for path in paths], jobs):
+        results[path] = result
+        done = [results[p] for p in paths if p in results]
+        _write_json(folder / "summary.json", [asdict(one) for one in done])
         if report:
-            report(results[-1])
-    return results
+            report(result)
+    return [results[path] for path in paths]
 
 
 def _check_parameters(path: Path, given: Mapping[str, Any]) -> None:
@@ -184,61 +189,25 @@ def _make(folder: Path) -> None:
         ) from error
 
 
+def _run_all(orders: list[tuple], jobs: int) -> Iterator[tuple[Path, ChapterRun]]:
+    """Results as they come, each with the path of its chapter."""
+    if jobs == 1:
+        yield from ((order[0], _run_one(*order)) for order in orders)
+        return
+    # The memory of a kernel is found as that of the only child of its process.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        paths = {pool.submit(_run_one, *order): order[0] for order in orders}
+        yield from ((paths[future], future.result()) for future in as_completed(paths))
+
+
 def _run_one(
     path: Path, output: Path, mode: str, literals: Mapping[str, str], timeout: int, progress: bool
 ) -> ChapterRun:
     begin = time.perf_counter()
-    with _PeakMemory() as memory:
+    with PeakMemory() as memory:
         error = execute(path, output, literals, timeout=timeout, progress=progress)
     seconds = time.perf_counter() - begin
     return ChapterRun(path.stem, mode, seconds, memory.peak_mib, str(output), error)
-
-
-class _PeakMemory:
-    """The largest resident memory of the kernel that runs while this is entered."""
-
-    def __init__(self):
-        self.peak_mib = 0.0
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "_PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        import psutil
-
-        me, kernel = psutil.Process(), None
-        while not self._done.wait(0.02):
-            try:
-                kernel = kernel or _kernel_of(me)
-                if kernel is not None:
-                    self.peak_mib = max(self.peak_mib, _peak_mib(kernel.pid))
-            except psutil.Error:
-                kernel = None
-
-
-def _kernel_of(process: Any) -> Any:
-    for child in process.children():
-        if any("ipykernel" in word for word in child.cmdline()):
-            return child
-    return None
-
-
-def _peak_mib(pid: int) -> float:
-    """Peak resident memory; Linux keeps it, elsewhere it is what is seen now."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-    except (OSError, StopIteration):
-        import psutil
-
-        return psutil.Process(pid).memory_info().rss / 2**20 if psutil.pid_exists(pid) else 0.0
 
 
 def _write_json(path: Path, content: Any) -> None:
@@ -289,7 +258,7 @@ def provenance(**settings: Any) -> str:
             ", ".join(f"{name} {value}" for name, value in settings.items()),
             ", ".join(f"{name} {_version(name)}" for name in names)
             + f", Python {platform.python_version()}",
-            f"{seconds:.0f} s since the kernel started, {_peak_mib(process.pid):.0f} MiB at most, "
+            f"{seconds:.0f} s since the kernel started, {peak_mib(process.pid):.0f} MiB at most, "
             f"{os.cpu_count()} CPU cores, {platform.system()} {platform.machine()}",
         ]
     )

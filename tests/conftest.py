@@ -1,11 +1,13 @@
 import os
-import shutil
+import subprocess
+from pathlib import Path
 
 # Small batched linear algebra is many times slower on several threads than on one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from filelock import FileLock
 
 
 @pytest.fixture
@@ -15,11 +17,14 @@ def generator():
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    path = os.environ.get("CPIC_CHROMIUM") or shutil.which("chromium")
-    path = path or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not path:
-        pytest.fail("needs Chromium: apt-get install chromium, or set CPIC_CHROMIUM to its path")
-    return path
+    """The path of a browser: the one that is there, else one that is fetched (once)."""
+    script = Path(__file__).resolve().parents[1] / "book" / "find_chromium.sh"
+    (script.parents[1] / ".cache").mkdir(exist_ok=True)
+    with FileLock(script.parents[1] / ".cache" / "chromium.lock"):
+        found = subprocess.run(["bash", script], capture_output=True, text=True)
+    if found.returncode:
+        pytest.fail(found.stderr)
+    return found.stdout.strip()
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "show": GROUND | {"linalg", "tt", "bottleneck", "project", "data"},
     "_execute": None,
     "_notebooks": GROUND,
+    "_peak": set(),
     "run": None,
     "cli": None,
 }

@@ -78,12 +78,33 @@ def test_failures_are_kept_and_the_rest_runs(tmp_path):
     assert not [*out.glob("*.part")]
 
 
-def test_peak_memory_is_that_of_the_kernel(tmp_path):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_peak_memory_is_that_of_the_kernel(tmp_path, jobs):
     # Memory is looked at now and then, while the kernel lives.
     taken = "import time; x = bytes(b'x') * 300_000_000; del x; time.sleep(0.5)"
-    path = notebook(tmp_path / "a.ipynb", taken)
-    (result,) = run_chapters([path], out=tmp_path / "out", progress=False)
-    assert 300 < result.peak_mib < 600
+    large = notebook(tmp_path / "a.ipynb", taken)
+    small = notebook(tmp_path / "b.ipynb", "import time; time.sleep(0.5)")
+    results = run_chapters([large, small], out=tmp_path / "out", jobs=jobs, progress=False)
+    assert [result.chapter for result in results] == ["a", "b"]
+    assert 300 < results[0].peak_mib < 600
+    assert 20 < results[1].peak_mib < 250
+
+
+def test_chapters_run_side_by_side(tmp_path):
+    # Each waits for the other: one after the other, neither would end.
+    wait = """
+import pathlib, time
+pathlib.Path("{mine}").touch()
+while not pathlib.Path("{other}").exists():
+    time.sleep(0.05)
+print("met")
+"""
+    a = notebook(tmp_path / "a.ipynb", wait.format(mine="a_is_here", other="b_is_here"))
+    b = notebook(tmp_path / "b.ipynb", wait.format(mine="b_is_here", other="a_is_here"))
+    results = run_chapters([a, b], out=tmp_path / "out", jobs=2, progress=False)
+    assert [(r.chapter, r.error) for r in results] == [("a", ""), ("b", "")]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [row["chapter"] for row in summary] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +114,8 @@ def test_peak_memory_is_that_of_the_kernel(tmp_path):
         ({"mode": "fast"}, "needs mode quick or full, got 'fast'"),
         ({"parameters": {"MODE": "fast"}}, "needs mode quick or full, got 'fast'"),
         ({"out": ""}, "got an empty out"),
-        ({"cell_timeout": 0}, "needs a cell_timeout above 0 s, got 0"),
+        ({"cell_timeout": 0}, "needs cell_timeout of at least 1, got 0"),
+        ({"jobs": 0}, "needs jobs of at least 1, got 0"),
     ],
 )
 def test_bad_options_run_nothing(tmp_path, options, message):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 # A new version of one of these may change a number or a picture.
 LIBRARIES = ("torch", "numpy", "matplotlib", "ipykernel", "myst-nb")
-SOURCES = ("*.py", "*.js", "*.css")
+SOURCES = {"cpic": ("*.py", "*.js", "*.css", "*.yml"), "book/results": ("*.json",)}
 
 MATH = re.compile(r"\$(?=\S)([^$]+?)(?<=\S)\$")
 ROLE = re.compile(r"\{([a-z:]+)\}(`[^`]+`)")
@@ -20,10 +20,10 @@ PLAIN: dict[str, list[str]] = {}
 
 
 def source_digest(root: Path) -> str:
-    """A short name for the state of the package and of what it runs on."""
+    """A short name for the state of the package, of the recorded runs, and of what both run on."""
     digest = hashlib.sha256()
-    for pattern in SOURCES:
-        for path in sorted((root / "cpic").rglob(pattern)):
+    for folder, patterns in SOURCES.items():
+        for path in sorted(p for pattern in patterns for p in (root / folder).rglob(pattern)):
             digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     for name in ("constraints.txt", "pyproject.toml"):
         if (root / name).is_file():
@@ -33,15 +33,22 @@ def source_digest(root: Path) -> str:
     return digest.hexdigest()[:12]
 
 
+def cache_folder(root: Path, build: Path) -> Path:
+    """Where the outputs of chapters lie that were run with the package as it is now.
+
+    jupyter-cache compares cells only: after a change in the package it would keep old numbers.
+    """
+    return build / ".jupyter_cache" / source_digest(root)
+
+
 def prepare(app, config):
     """Set what the kernels of this build see, and where outputs are kept."""
     # Pages show the pre-rendered slider, also when the build was started inside a notebook.
     os.environ["CPIC_EXPLORE"] = "static"
-    # jupyter-cache compares cells only: after a change in the package it would keep old numbers.
-    # The new path is a changed setting too, so that Sphinx reads every page again.
+    # A new path is a changed setting too, so that Sphinx reads every page again.
     if config.nb_execution_mode == "cache":
-        cache = Path(app.outdir).parent / ".jupyter_cache" / source_digest(Path(app.srcdir))
-        config.nb_execution_cache_path = str(cache)
+        folder = cache_folder(Path(app.srcdir), Path(app.outdir).parent)
+        config.nb_execution_cache_path = str(folder)
 
 
 def dedupe_scripts(app, pagename, templatename, context, doctree):

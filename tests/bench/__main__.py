@@ -1,25 +1,34 @@
-"""`python -m tests.bench`: print the tables, write `_build/bench.json` and `_build/peers.json`."""
+"""`python -m tests.bench`: print the tables, write `_build/bench.json` and `_build/peers.json`.
+
+Parts are named: search, gradients, features, volumes, stores, training; and races, all libraries on
+all problems, which takes hours and is run only when it is asked for.
+"""
 
 import argparse
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from tests.bench import harness, race
-from tests.bench.cases import all_cases
+from tests.bench.cases import all_cases, all_parts
 from tests.bench.cases_peers import peer_races, run_race
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parts = all_parts()
     parser.add_argument(
-        "--only",
-        nargs="*",
-        default=[""],
-        metavar="WORD",
-        help="cases and races whose name holds one of these; races begin with 'race: '",
+        "--parts",
+        nargs="+",
+        default=list(parts),
+        choices=[*parts, "races"],
+        help="parts to run; default: all but the races",
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", help="of these, names that hold one of the words"
     )
     parser.add_argument(
         "--repeats", type=int, default=harness.REPEATS, help="alternating runs, at least 1"
@@ -31,9 +40,8 @@ def main() -> None:
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "WHO"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    cases = all_cases()
     if given.peak:
-        case, who = cases[given.peak[0]], given.peak[1]
+        case, who = all_cases()[given.peak[0]], given.peak[1]
         run = case.peers[who] if who else case.ours
         if case.peak == "whole":
             print(harness.peak_whole(run))
@@ -42,22 +50,29 @@ def main() -> None:
         print(harness.peak_growth(run))
         return
 
-    def asked_for(name: str) -> bool:
-        return any(word in name for word in given.only)
+    def chosen(part: str, names: Iterable[str]) -> list[str]:
+        words = given.only or [""]
+        return [n for n in names if part in given.parts and any(word in n for word in words)]
 
-    chosen = [case for name, case in cases.items() if asked_for(name)]
-    races = [one for one in peer_races() if asked_for(f"race: {one.name}")]
-    if not chosen and not races:
-        names = [*cases, *(f"race: {one.name}" for one in peer_races())]
-        parser.error(f"no case holds {given.only}; the names are: " + "; ".join(names))
+    cases = {p: [found[n] for n in chosen(p, found)] for p, found in parts.items()}
+    races = {one.name: one for one in peer_races()}
+    races = [races[name] for name in chosen("races", races)]
+    if not any(cases.values()) and not races:
+        parser.error(f"no name in {', '.join(given.parts)} holds one of {given.only}.")
     rows = []
-    for case in tqdm(chosen, disable=None, unit="case"):
-        rows += harness.measure(case, given.repeats)
-        rows += harness.memory(case)
+    for part, some in cases.items():
+        begin = time.monotonic()
+        for case in tqdm(some, disable=None, unit="case", desc=part):
+            rows += harness.measure(case, given.repeats)
+            rows += harness.memory(case)
+            # Kept after each, so that a run that is interrupted leaves what it has.
+            harness.write(rows, given.out)
+        if some:
+            print(f"{part}: {len(some)} cases in {(time.monotonic() - begin) / 60:.1f} minutes")
     if races:
         rows += run_races(races, given.peers)
-    print(harness.table(rows))
     harness.write(rows, given.out)
+    print(harness.table(rows))
     missed = sorted({f"{row.name} ({row.unit})" for row in rows if row.met is False})
     print(f"\n{len(rows)} rows in {given.out}")
     print("goals missed: " + ("; ".join(missed) or "none"))

@@ -149,8 +149,25 @@ def one_pass(seed: int, *, check: bool = True) -> dict[str, float]:
     return {"entries": counted.asked}
 
 
+def all_parts() -> dict[str, dict[str, Case]]:
+    """Every case by the name of its part and its own."""
+    return {
+        "search": search_cases(),
+        "gradients": {case.name: case for case in gradient_cases()} | bottleneck_cases(),
+        "features": project_cases(),
+        "volumes": data_cases(),
+        "stores": store_cases(),
+        "training": training_cases(),
+    }
+
+
 def all_cases() -> dict[str, Case]:
     """Every case by its name."""
+    return {name: case for part in all_parts().values() for name, case in part.items()}
+
+
+def search_cases() -> dict[str, Case]:
+    """The search beside those of other libraries."""
     brain = partial(problem, "brain")
     brain_s, brain_i = (
         partial(problem, "brain", "sequential"),
@@ -243,11 +260,4 @@ def all_cases() -> dict[str, Case]:
             goals={"error": 0.05, "entries": 300_000, "missed in silence": 0},
         ),
     ]
-    return (
-        {case.name: case for case in [*cases, *gradient_cases()]}
-        | bottleneck_cases()
-        | project_cases()
-        | data_cases()
-        | store_cases()
-        | training_cases()
-    )
+    return {case.name: case for case in cases}
