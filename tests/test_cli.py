@@ -31,12 +31,12 @@ def calls(monkeypatch):
 
 
 def test_arguments_reach_the_run(calls, capsys):
-    arguments = ["book", "run", "3", "4", "--mode", "full", "--out", "o"]
+    arguments = ["book", "run", "3", "4", "--mode", "full", "--out", "o", "--jobs", "2"]
     assert cli.main([*arguments, "-p", "SEED", "-2", "--parameter", "DATA", "--007"]) == 0
     chapters, options = calls[0]
     assert chapters == ["3", "4"]
     assert options == {
-        "out": "o", "mode": "full", "cell_timeout": 300,
+        "out": "o", "mode": "full", "cell_timeout": 300, "jobs": 2,
         "parameters": {"SEED": -2, "DATA": "--007"},
     }  # fmt: skip
     assert "chapter" in capsys.readouterr().out

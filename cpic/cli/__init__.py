@@ -89,6 +89,7 @@ def _parser() -> Any:
     run.add_argument(
         "--cell_timeout", type=PositiveInt, default=300, help="seconds a cell may take"
     )
+    run.add_argument("--jobs", type=PositiveInt, default=1, help="chapters that run side by side")
     # For the help: `_parameters` has taken them out.
     run.add_argument(
         *_PARAMETER,
@@ -116,6 +117,7 @@ def _book_run(options: Any, texts: dict[str, str]) -> int:
         mode=options.mode,
         parameters=run.read_parameters(options.chapters, texts) if texts else {},
         cell_timeout=options.cell_timeout,
+        jobs=options.jobs,
         report=lambda r: print(f"{r.chapter}: {r.error or 'ok'} ({r.seconds:.1f} s)", flush=True),
     )
     print(run.summary_table(results))
