@@ -4,11 +4,13 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from cpic.data._store import Piece, Reads
+from cpic.data._unpack import Unpacker, room
 
 NOT_THERE = 2**64 - 1
 # Pieces of one file that lie no further apart are read as one.
@@ -41,7 +43,7 @@ class Layout:
     chunk: tuple[int, ...]
     per_shard: tuple[int, ...] | None
     stored: np.dtype
-    codecs: tuple[Any, ...]
+    codecs: tuple[Unpacker, ...]
     fill: Any
     key: Callable[[Sequence[int]], str]
 
@@ -50,6 +52,11 @@ class Layout:
         """Length of a shard's index."""
         assert self.per_shard is not None
         return 16 * math.prod(self.per_shard) + _CHECKSUM
+
+    @cached_property
+    def packed_bytes(self) -> int:
+        """What a chunk can have in the store."""
+        return room(math.prod(self.chunk) * self.stored.itemsize)
 
     def shard_of(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the shards of chunks at `positions` (n, d), and their numbers therein."""
@@ -84,15 +91,17 @@ class Layout:
             if indices[key] is None:
                 continue
             try:
-                body = checked(indices[key])
+                body = checked(indices[key], self.index_bytes)
             except ValueError as error:
                 raise DamagedError(chunks[0], str(error)) from error
             # A shard gives a few chunks, for which arrays would take longer than this.
             spans = sorted((*_SPAN.unpack_from(body, 16 * numbers[k]), k) for k in chunks)
             for start, length, k in spans:
-                if start == NOT_THERE:
+                if start == length == NOT_THERE:
                     continue
                 stop = start + length
+                if length > self.packed_bytes or stop >= 2**63:
+                    raise DamagedError(k, f"its shard says that it lies at {start:,} to {stop:,}")
                 last = pieces[-1] if pieces else None
                 if last and last.key == key and last.stop <= start <= last.stop + _GAP:
                     pieces[-1] = last._replace(stop=stop)
@@ -111,7 +120,7 @@ class Layout:
     def decode(self, raw: Any, out: np.ndarray) -> None:
         """Write the values of a chunk into `out`, of its sizes."""
         for codec in reversed(self.codecs):
-            raw = codec.decode(raw)
+            raw = codec.decode(raw, out.nbytes)
         values = np.frombuffer(raw, self.stored)
         if values.size != out.size:
             raise ValueError(f"{values.size} values came, {out.size} are needed")
@@ -125,60 +134,19 @@ class Layout:
         return bytes(raw)
 
 
-def layout_of(array: Any) -> Layout | None:
-    """The layout of a Zarr array; None for one that Zarr's own, slower reader is left to."""
-    from zarr.codecs import BytesCodec, ShardingCodec
-    from zarr.core.chunk_grids import RegularChunkGrid
-
-    metadata = array.metadata
-    if metadata.zarr_format != 3 or not isinstance(metadata.chunk_grid, RegularChunkGrid):
-        return None
-    codecs, per_shard = tuple(metadata.codecs), None
-    if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
-        shard = codecs[0]
-        kinds = [type(codec).__name__ for codec in shard.index_codecs]
-        if kinds != ["BytesCodec", "Crc32cCodec"] or shard.index_location.value != "end":
-            return None
-        outer = metadata.chunk_grid.chunk_shape
-        per_shard = tuple(n // edge for n, edge in zip(outer, shard.chunk_shape, strict=True))
-        codecs = tuple(shard.codecs)
-    packers = [_packer(codec) for codec in codecs[1:]]
-    if not codecs or not isinstance(codecs[0], BytesCodec) or None in packers:
-        return None
-    endian = codecs[0].endian
-    prefix = f"{array.path}/" if array.path else ""
-    return Layout(
-        chunk=tuple(array.chunks),
-        per_shard=per_shard,
-        stored=array.dtype.newbyteorder("<" if endian is None or endian.value == "little" else ">"),
-        codecs=tuple(packers),
-        fill=array.fill_value,
-        key=lambda at: prefix + metadata.encode_chunk_key(tuple(at)),
-    )
-
-
-def _packer(codec: Any) -> Any:
-    import numcodecs
-
-    kind = type(codec).__name__
-    if kind == "ZstdCodec":
-        return numcodecs.Zstd(level=codec.level, checksum=codec.checksum)
-    if kind == "GzipCodec":
-        return numcodecs.GZip(level=codec.level)
-    return numcodecs.Blosc() if kind == "BloscCodec" else None
-
-
-def parsed(index: bytes) -> np.ndarray:
+def parsed(index: bytes, n_chunks: int) -> np.ndarray:
     """First byte and length of each chunk of a shard, (n, 2)."""
-    return np.frombuffer(checked(index), "<u8").reshape(-1, 2)
+    return np.frombuffer(checked(index, 16 * n_chunks + _CHECKSUM), "<u8").reshape(-1, 2)
 
 
-def checked(index: bytes) -> bytes:
+def checked(index: bytes, length: int) -> bytes:
     """The index of a shard without its checksum, which is right."""
     import google_crc32c
 
     body, checksum = index[:-_CHECKSUM], index[-_CHECKSUM:]
-    if len(body) % 16 or google_crc32c.value(body).to_bytes(_CHECKSUM, "little") != checksum:
+    if len(index) != length:
+        raise ValueError(f"the index of the shard has {len(index):,} of {length:,} bytes")
+    if google_crc32c.value(body).to_bytes(_CHECKSUM, "little") != checksum:
         raise ValueError("the index of the shard does not have its checksum")
     return body
 
@@ -200,7 +168,7 @@ def with_chunks(shard: bytes | None, new: dict[int, bytes], n_chunks: int) -> tu
         parts, spans = [], np.full((n_chunks, 2), NOT_THERE, "<u8")
     else:
         length = 16 * n_chunks + _CHECKSUM
-        parts, spans = [shard[:-length]], parsed(shard[-length:]).copy()
+        parts, spans = [shard[:-length]], parsed(shard[-length:], n_chunks).copy()
     at, before = sum(map(len, parts)), len(parts)
     for number, chunk in sorted(new.items()):
         if spans[number, 0] == NOT_THERE:

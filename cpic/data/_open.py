@@ -9,6 +9,7 @@ from cpic._errors import VolumeError
 from cpic.data._array import MemmapVolume
 from cpic.data._dicom import DicomVolume
 from cpic.data._nifti import NiftiVolume
+from cpic.data._sources import is_zarr
 from cpic.data._volume import Volume
 from cpic.data._zarr import ZarrVolume
 
@@ -38,6 +39,8 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
     """
     name = str(path).rstrip("/")
     reader = next((_READERS[end] for end in _READERS if name.lower().endswith(end)), None)
+    if reader is None and ("://" in name or is_zarr(path)):
+        reader = ZarrVolume
     if reader is None and Path(path).is_dir():
         reader = DicomVolume
     if reader is None:

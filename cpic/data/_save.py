@@ -47,6 +47,7 @@ def save_zarr(
     import zarr
 
     source = ArrayVolume(volume) if isinstance(volume, Tensor | np.ndarray) else volume
+    dtype = stored_dtype(source)
     path = Path(path)
     if path.exists():
         raise VolumeError(f"{path} exists; save_zarr does not overwrite, choose another name.")
@@ -62,7 +63,7 @@ def save_zarr(
             shape=(*source.shape, *tail),
             chunks=(*chunks, *tail),
             shards=(*shards, *tail) if shards else None,
-            dtype=torch.empty(0, dtype=source.dtype).numpy().dtype,
+            dtype=dtype,
             config={"write_empty_chunks": True},
             attributes=attributes,
         )
@@ -80,6 +81,16 @@ def save_zarr(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return path
+
+
+def stored_dtype(source: Volume) -> np.dtype:
+    """The type of NumPy that a store holds the values of a volume in."""
+    try:
+        return torch.empty(0, dtype=source.dtype).numpy().dtype
+    except TypeError:
+        raise VolumeError(
+            f"a Zarr store cannot hold {source.dtype}; convert the volume, for example to float32."
+        ) from None
 
 
 def check_chunks(

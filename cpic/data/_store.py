@@ -1,18 +1,19 @@
 """Reads of a Zarr store that survive a bad connection, are counted, and fetch an index once."""
 
 import asyncio
-import sys
-from collections.abc import Awaitable, Callable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpic._errors import VolumeError
+from cpic._trust import DoubtError, open_handle
+from cpic.data._described import FILES, METADATA_BYTES, check_metadata
+from cpic.data._failed import failures, may_pass, sentence
 
 # Seconds before the second attempt; each further pause is twice as long, up to the longest.
 _PAUSE, _LONGEST = 0.1, 2.0
-# Answers of a server that may pass: it is busy, or in front of one that is.
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
 # Shard indices held; 16 bytes a chunk.
 _INDEX_BYTES = 2**26
 # Requests under way at once: to a server, where each waits for the way there and back, and threads
@@ -29,66 +30,38 @@ class Piece(NamedTuple):
     last: int | None = None
 
 
-def open_store(
-    store: Any, options: dict | None, *, retries: int, timeout: float
-) -> tuple[Any, "Reads"]:
-    """A store at a path or address (or the one given), and what its reads go through."""
-    from zarr.abc.store import Store
-    from zarr.storage import FsspecStore, LocalStore, WrapperStore
-
-    if isinstance(store, Store):
-        inner = store
-    elif "://" in str(store):
-        try:
-            inner = FsspecStore.from_url(str(store), storage_options=options, read_only=True)
-        except (ImportError, ValueError, TypeError) as error:
-            raise VolumeError(
-                f"{store} cannot be opened ({error}); install what its kind of address needs, such "
-                "as s3fs for s3://, and check storage_options."
-            ) from error
-    elif Path(store).is_dir():
-        inner = LocalStore(Path(store), read_only=True)
-    else:
-        raise VolumeError(f"there is no Zarr folder {store}; check the path.")
-
-    reads = Reads(retries, timeout, str(store))
-
-    class SteadyStore(WrapperStore):
-        """A store that reads through `reads`, copies too; zarr calls it in a thread of its own."""
-
-        async def get(self, key, prototype, byte_range=None):
-            async def fetch():
-                return await self._store.get(key, prototype, byte_range)
-
-            return await reads.get(key, byte_range, fetch)
-
-    reads.steady = SteadyStore(inner)
-    reads.folder = inner.root if type(inner) is LocalStore else None
-    return reads.steady, reads
-
-
 class Reads:
     """Attempts, bytes, missing keys and shard indices of one store.
 
     Args:
         retries: further attempts after one that failed by its connection.
         timeout: seconds an attempt may take.
-        address: of the store, for errors.
+        address: of the store, for errors: without what is secret in it.
+        secrets: what no error may hold.
 
     Attributes:
         steady: the store that reads through this.
         folder: where it lies, if its keys are files here.
+        file_bytes: what a file that is no metadata may have, unpacked by a server or a zip file.
     """
 
     steady: Any
     folder: Path | None
 
-    def __init__(self, retries: int, timeout: float, address: str) -> None:
+    def __init__(
+        self, retries: int, timeout: float, address: str, secrets: Iterable[str] = ()
+    ) -> None:
         self.retries, self.timeout, self.address = retries, timeout, address
+        self.file_bytes = METADATA_BYTES
+        self.secrets = frozenset(secrets)
         self.n_bytes = 0
         self.missing: set[str] = set()
         self._indices: dict[str, Any] = {}
         self._under_way: dict[str, asyncio.Future] = {}
+
+    def limit(self, key: str) -> int:
+        """Bytes that the file of a key may have."""
+        return METADATA_BYTES if _name(key) in FILES else self.file_bytes
 
     async def get(self, key: str, byte_range: Any, fetch: Callable[[], Awaitable[Any]]) -> Any:
         """What the store holds, or None; an index of a shard is fetched once."""
@@ -160,18 +133,8 @@ class Reads:
         return [self._of_file(piece) for piece in pieces]
 
     def _of_file(self, piece: Piece) -> Any:
-        assert self.folder is not None
         try:
-            # As text: joining paths would take as long as reading.
-            with open(f"{self.folder}/{piece.key}", "rb", buffering=0) as file:
-                if piece.last is not None:
-                    size = file.seek(0, 2)
-                    file.seek(max(0, size - piece.last))
-                elif piece.start:
-                    file.seek(piece.start)
-                return _rest(file, piece.last if piece.stop is None else piece.stop - piece.start)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            return self.file(piece)
         except OSError:
             # A folder of a network comes back, perhaps: with pauses, and a sentence at the end.
             from zarr.core.sync import sync
@@ -179,6 +142,24 @@ class Reads:
             found = sync(self._gathered([piece]))[0]
             self.n_bytes -= len(found or b"")  # whoever asked counts what files gave
             return found
+        except DoubtError as error:
+            raise VolumeError(sentence(self, piece.key, error, 1)) from error
+
+    def file(self, piece: Piece) -> bytes | None:
+        """Bytes of a file in the folder, or None where there is none; it is tried once."""
+        try:
+            # As text: joining paths would take as long as reading.
+            handle, size = open_handle(f"{self.folder}/{piece.key}")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            start = piece.start if piece.last is None else max(0, size - piece.last)
+            length = max(0, min(size, piece.stop or size) - start)
+            if length > self.limit(piece.key):
+                raise DoubtError(f"has {length:,} bytes, {self.limit(piece.key):,} can be")
+            return _read(handle, start, length)
+        finally:
+            os.close(handle)
 
     async def _gathered(self, pieces: Sequence[Piece]) -> list[Any]:
         from zarr.abc.store import RangeByteRequest, SuffixByteRequest
@@ -222,13 +203,16 @@ class Reads:
             try:
                 value = await asyncio.wait_for(fetch(), self.timeout)
                 if value is None:
-                    if not key.rsplit("/", 1)[-1].startswith((".z", "zarr.json")):
+                    if _name(key) not in FILES:
                         self.missing.add(key)
                     return None
+                if _name(key) in FILES:
+                    check_metadata(_name(key), value.to_bytes())
                 return self._whole(value, byte_range)
-            except _failures() as error:
-                if attempt == self.retries or not _may_pass(error):
-                    raise VolumeError(self._sentence(key, error, attempt + 1)) from error
+            except failures() as error:
+                if attempt == self.retries or not may_pass(error):
+                    # Libraries write addresses and headers into what they raise: it is not chained.
+                    raise VolumeError(sentence(self, key, error, attempt + 1)) from None
         raise AssertionError  # the last attempt returns or raises
 
     def _whole(self, value: Any, byte_range: Any) -> Any:
@@ -249,44 +233,17 @@ class Reads:
             value = value[first : first + wanted]
         return value
 
-    def _sentence(self, key: str, error: BaseException, attempts: int) -> str:
-        said = f"{type(error).__name__}: {error}".rstrip(": ")
-        if isinstance(error, PermissionError) or getattr(error, "status", 0) in (401, 403):
-            todo = 'check your rights, or pass storage_options={"anon": True} to a public s3 store'
-        elif not _may_pass(error):
-            todo = "check the address and storage_options"
-        else:
-            todo = (
-                "check that the server is up and the address is right, or allow more with "
-                f"retries= (now {self.retries}) and timeout= (now {self.timeout:g} s)"
-            )
-        times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
-        return f"{self.address} cannot be read: {key} failed after {times} ({said}); {todo}."
+
+def _name(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
-def _rest(file: Any, length: int | None) -> bytes:
-    """`length` bytes, or all to the end; fewer where the file ends."""
-    if length is None:
-        return file.read()
+def _read(handle: int, start: int, length: int) -> bytes:
+    """`length` bytes from `start` on; fewer where the file ends."""
+    if start and length:
+        os.lseek(handle, start, os.SEEK_SET)
     parts = []
-    while length > 0 and (part := file.read(length)):
+    while length > 0 and (part := os.read(handle, length)):
         parts.append(part)
         length -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _failures() -> tuple[type[BaseException], ...]:
-    """What file systems raise when a read fails; their libraries count once they are loaded."""
-    found: list[type[BaseException]] = [OSError, TimeoutError]
-    for module, name in (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")):
-        if module in sys.modules:
-            found.append(getattr(sys.modules[module], name))
-    return tuple(found)
-
-
-def _may_pass(error: BaseException) -> bool:
-    status = getattr(error, "status", None)
-    if status is not None:
-        return status in _PASSING
-    # A ValueError too: an address or a certificate that is wrong.
-    return not isinstance(error, PermissionError | ValueError)

@@ -1,5 +1,6 @@
 """Zarr stores: each chunk that a call touches is fetched and decoded once, if it is not held."""
 
+import lzma
 import math
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,22 @@ from cpic._errors import VolumeError
 from cpic.data._array import _as_tensor, torch_dtype
 from cpic.data._cache import ChunkCache
 from cpic.data._chunks import ChunkedReader
-from cpic.data._format import DamagedError, Layout, layout_of
-from cpic.data._store import open_store
+from cpic.data._format import DamagedError, Layout
+from cpic.data._sources import open_store
 
 _READERS = 8
 # Less than this is decoded before threads would have started.
 _ALONE_BYTES = 2**18
-_DAMAGE = (RuntimeError, ValueError, EOFError, OSError, zlib.error)
+_DAMAGE = (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError)
+_DAMAGE += (EOFError, OSError, MemoryError, zlib.error, lzma.LZMAError)
+# Attribute of an array that says what it is made of.
+MARK = "on_demand"
+
+
+def mark_of(attributes: dict[str, Any]) -> dict[str, Any] | None:
+    """What the store of an `OnDemandVolume` says of itself; None for arrays of others."""
+    found = attributes.get(MARK)
+    return found if isinstance(found, dict) and "probe" in found else None
 
 
 class ZarrVolume(ChunkedReader):
@@ -70,29 +80,23 @@ class ZarrVolume(ChunkedReader):
         nan: float | None = None,
         cache: "int | ChunkCache | None" = None,
     ) -> None:
-        import zarr
-        from zarr.errors import BaseZarrError
+        from cpic.data._bounded import layout_of, opened
 
         self._opened = {"channels": channels, "fill_missing": fill_missing, "nan": nan}
         self._opened |= {"store": store, "storage_options": storage_options}
         self._opened |= {"retries": retries, "timeout": timeout, "cache": cache}
-        steady, self._reads = open_store(store, storage_options, retries=retries, timeout=timeout)
-        try:
-            array = zarr.open_array(steady, mode="r")
-        except VolumeError:
-            raise
-        except (FileNotFoundError, BaseZarrError, KeyError, ValueError) as error:
-            raise VolumeError(
-                f"there is no Zarr array at {store} ({type(error).__name__}); give the folder that "
-                "holds zarr.json of the array, not of a group."
-            ) from error
+        self._reads = open_store(store, storage_options, retries=retries, timeout=timeout)
+        array = opened(self._reads)
         if channels > 1 and array.shape[-1] != channels:
             raise VolumeError(
-                f"{store} with channels={channels} needs them in the last axis, got shape "
+                f"{self._address} with channels={channels} needs them in the last axis, got shape "
                 f"{array.shape}."
             )
         shape = array.shape[:-1] if channels > 1 else array.shape
-        super().__init__(shape, channels, torch_dtype(array.dtype), nan)
+        try:
+            super().__init__(shape, channels, torch_dtype(array.dtype), nan)
+        except VolumeError as error:
+            raise VolumeError(f"{self._address} is no volume: {error}") from error
         self._array = array
         self._fill_missing = fill_missing
         layout = layout_of(array)
@@ -104,12 +108,17 @@ class ZarrVolume(ChunkedReader):
             array.chunks[: len(self.shape)], array.dtype.newbyteorder("="), cache, name
         )
         self.attributes: dict[str, Any] = dict(array.attrs)
-        grown = self.attributes.get("on_demand", {"complete": True})
-        if not self._grows and not grown.get("complete"):
+        grown = mark_of(self.attributes)
+        if not self._grows and grown is not None and not grown.get("complete"):
             raise VolumeError(
-                f"{store} holds the chunks that were read so far, and 0 elsewhere; open it as "
-                "cpic.data.stores.OnDemandVolume with its source, or fill it first."
+                f"{self._address} holds the chunks that were read so far, and 0 elsewhere; open it "
+                "as cpic.data.stores.OnDemandVolume with its source, or fill it first."
             )
+
+    @property
+    def _address(self) -> str:
+        """Of the store, without what is secret in it."""
+        return self._reads.address
 
     def _load(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
         before = self._reads.n_bytes
@@ -189,14 +198,14 @@ class ZarrVolume(ChunkedReader):
         self._reads.forget()
         edges = "whole" if box is ... else ", ".join(f"{b.start}:{b.stop}" for b in box)
         raise VolumeError(
-            f"{self._opened['store']} cannot be decoded at [{edges}] ({error}); a file of it "
+            f"{self._address} cannot be decoded at [{edges}] ({error}); a file of it "
             "is damaged or was cut short, copy the store again."
         ) from error
 
     def _refuse(self, missing: list[str]) -> None:
         if missing and not self._fill_missing:
             raise VolumeError(
-                f"{self._opened['store']} lacks {len(missing)} of the chunks read, the first is "
+                f"{self._address} lacks {len(missing)} of the chunks read, the first is "
                 f"{missing[0]}; copy the store again, or pass fill_missing=True to take them as "
                 f"{self._array.fill_value}."
             )

@@ -286,7 +286,7 @@ def whole_store(path):
     assert not list((path / ".partial").glob("*"))
     for file in (path / "c").rglob("*"):
         if file.is_file():
-            parsed(file.read_bytes()[-(16 * 64 + 4) :])
+            parsed(file.read_bytes()[-(16 * 64 + 4) :], 64)
 
 
 class TestOnDemand:
@@ -496,7 +496,7 @@ def test_adding_to_a_shard_moves_no_chunk():
         shard, n_new = with_chunks(shard, {number: chunk}, 6)
         assert n_new == (number not in seen)
         seen.setdefault(number, chunk)
-        spans = parsed(shard[-(6 * 16 + 4) :])
+        spans = parsed(shard[-(6 * 16 + 4) :], 6)
         assert {
             k: shard[a : a + n] for k, (a, n) in enumerate(spans.tolist()) if a != NOT_THERE
         } == seen

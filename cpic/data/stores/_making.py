@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from cpic._errors import CacheError, VolumeError
+from cpic._trust import open_regular
 from cpic.data._format import parsed
+from cpic.data._save import stored_dtype
 from cpic.data._volume import Volume
-
-# Attribute of the array that says what it is made of.
-MARK = "on_demand"
+from cpic.data._zarr import MARK
 
 
 def boxes(source: Volume, positions: np.ndarray, chunks: tuple[int, ...]) -> np.ndarray:
@@ -37,8 +37,7 @@ def created(path: Path, source: Volume, key: dict, level: int) -> None:
     import zarr
     from zarr.codecs import ZstdCodec
 
-    if source.dtype == torch.bfloat16:
-        raise VolumeError("a Zarr store cannot hold bfloat16; convert the source to float32.")
+    dtype = stored_dtype(source)
     tail = (source.channels,) if source.channels > 1 else ()
     part = path.parent / f".{path.name}-{secrets.token_hex(8)}.part"
     try:
@@ -48,7 +47,7 @@ def created(path: Path, source: Volume, key: dict, level: int) -> None:
             shape=(*source.shape, *tail),
             chunks=(*key["chunks"], *tail),
             shards=(*key["shards"], *tail),
-            dtype=torch.empty(0, dtype=source.dtype).numpy().dtype,
+            dtype=dtype,
             compressors=ZstdCodec(level=level),
             attributes={MARK: key},
         )
@@ -64,10 +63,12 @@ def created(path: Path, source: Volume, key: dict, level: int) -> None:
 
 
 def index_of(file: Path, n_chunks: int) -> np.ndarray:
+    """First byte and length of the chunks in the file of a shard, (n, 2)."""
+    length = 16 * n_chunks + 4
     try:
-        with open(file, "rb") as opened:
-            opened.seek(max(0, opened.seek(0, os.SEEK_END) - (16 * n_chunks + 4)))
-            return parsed(opened.read())
+        with open_regular(file) as opened:
+            opened.seek(max(0, opened.seek(0, os.SEEK_END) - length))
+            return parsed(opened.read(length), n_chunks)
     except ValueError as error:
         raise VolumeError(
             f"{file} is damaged ({error}); delete it, and its chunks are made again."

@@ -19,8 +19,8 @@ from cpic.data._cache import ChunkCache
 from cpic.data._format import NOT_THERE, Layout, with_chunks
 from cpic.data._save import check_chunks
 from cpic.data._volume import Volume
-from cpic.data._zarr import ZarrVolume
-from cpic.data.stores._making import MARK, boxes, created, done, index_of, probe
+from cpic.data._zarr import MARK, ZarrVolume, mark_of
+from cpic.data.stores._making import boxes, created, done, index_of, probe
 
 # Voxels taken from the source at once.
 _BLOCK = 2**21
@@ -109,7 +109,7 @@ class OnDemandVolume(ZarrVolume):
         if not path.exists():
             created(path, source, key, level)
         super().__init__(path, channels=source.channels, fill_missing=True, cache=cache)
-        found = self.attributes.get(MARK, {})
+        found = mark_of(self.attributes) or {}
         if (self.shape, self.dtype, found) != (source.shape, source.dtype, key | done(found)):
             raise VolumeError(
                 f"{path} holds {self!r}, which was not made of {source!r} with chunks={chunks} and "

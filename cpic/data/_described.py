@@ -1,0 +1,165 @@
+"""What is believed of the metadata of a Zarr array: checked before zarr reads it, or takes memory.
+
+Zarr checks what its own writers could get wrong. A stranger's file may say anything: sizes beyond
+64 bits, chunks of terabytes, codecs that make objects of bytes. What passes here is an array of
+numbers whose chunks fit in memory; whether it is one that zarr can read, zarr says.
+"""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from cpic._trust import DoubtError, parse_json
+
+# Names of the files, and bytes that one may have.
+FILES = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
+METADATA_BYTES = 2**22
+# What a chunk may take in memory, and the index of a shard in its file.
+CHUNK_BYTES = 2**34
+INDEX_BYTES = 2**28
+_VOXELS = 2**62
+_CODECS = 32
+# Codecs of objects and texts: no volume has them, and some run what they read.
+_OF_OBJECTS = {"pickle", "json2", "msgpack2", "categorize", "vlen-utf8", "vlen-bytes", "vlen-array"}
+_NUMBER = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)")
+_NUMBER_OF_2 = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c(8|16))")
+_NUMBER_OR_2 = re.compile(f"{_NUMBER.pattern}|{_NUMBER_OF_2.pattern}")
+
+
+def check_metadata(name: str, raw: bytes) -> dict[str, Any]:
+    """The metadata in the file `name` of a Zarr node, if it is of a kind that zarr can be given.
+
+    Raises:
+        DoubtError: If it is no JSON object, or of an array whose sizes, type or codecs cannot be
+            those of a volume.
+    """
+    found = parse_json(raw)
+    _need(isinstance(found, dict), f"is {_kind(found)}, an object is needed")
+    if name == ".zarray":
+        _check_2(found)
+    elif name == "zarr.json":
+        attributes = found.get("attributes") or {}
+        _need(isinstance(attributes, dict), f"has attributes that are {_kind(attributes)}")
+        if found.get("node_type") == "array":
+            _check_3(found)
+    return found
+
+
+def _check_3(found: dict[str, Any]) -> None:
+    shape = _shape(found)
+    kind, _ = _named(found.get("data_type"), "data_type")
+    _need(_NUMBER.fullmatch(kind), f"has values of type {kind[:40]!r}, numbers are needed")
+    grid, options = _named(found.get("chunk_grid"), "chunk_grid")
+    _need(grid == "regular", f"has a chunk_grid named {grid[:40]!r}, a regular one is needed")
+    chunk = _sizes(options.get("chunk_shape"), "chunk_shape", like=shape)
+    _check_codecs(found.get("codecs"), chunk, np.dtype(kind).itemsize)
+
+
+def _check_codecs(codecs: Any, chunk: list[int], itemsize: int) -> None:
+    _need(isinstance(codecs, list), f"has codecs that are {_kind(codecs)}, a list is needed")
+    _need(0 < len(codecs) <= _CODECS, f"has {len(codecs)} codecs, 1 to {_CODECS} can be")
+    named = [_check_codec(codec) for codec in codecs]
+    # The whole chunk comes into memory, unless all it is is a shard, of which parts are read.
+    if [name for name, _ in named] != ["sharding_indexed"]:
+        _need_room(chunk, itemsize)
+    for name, options in named:
+        if name != "sharding_indexed":
+            continue
+        inner = _sizes(options.get("chunk_shape"), "chunk_shape of a shard", like=chunk)
+        whole = all(n % edge == 0 for n, edge in zip(chunk, inner, strict=True))
+        _need(whole, f"has shards of {chunk}, no multiples of their chunks of {inner}")
+        count = math.prod(n // edge for n, edge in zip(chunk, inner, strict=True))
+        _need(16 * count < INDEX_BYTES, f"has shards of {count:,} chunks, too many for an index")
+        # An index that is packed would unpack to what its shard likes.
+        index = options.get("index_codecs", [])
+        _need(isinstance(index, list), f"has index_codecs that are {_kind(index)}")
+        others = {_check_codec(codec)[0] for codec in index} - {"bytes", "crc32c"}
+        _need(not others, f"has index_codecs {sorted(others)}, bytes and crc32c can be")
+        _check_codecs(options.get("codecs"), inner, itemsize)
+
+
+def _check_2(found: dict[str, Any]) -> None:
+    shape, kind = _shape(found), found.get("dtype")
+    known = isinstance(kind, str) and _NUMBER_OF_2.fullmatch(kind)
+    _need(known, f"has values of dtype {str(kind)[:40]!r}, numbers are needed")
+    chunk = _sizes(found.get("chunks"), "chunks", like=shape)
+    _need_room(chunk, np.dtype(kind).itemsize)
+    filters = found.get("filters") or []
+    _need(isinstance(filters, list), f"has filters that are {_kind(filters)}, a list is needed")
+    _need(len(filters) <= _CODECS, f"has {len(filters)} filters, at most {_CODECS} can be")
+    for codec in [*filters, found.get("compressor")]:
+        if codec is not None:
+            _need(isinstance(codec, dict), f"has a codec that is {_kind(codec)}")
+            options = {key: value for key, value in codec.items() if key != "id"}
+            _check_codec({"name": codec.get("id"), "configuration": options})
+
+
+def _check_codec(codec: Any) -> tuple[str, dict[str, Any]]:
+    """Name and options of a codec that makes numbers."""
+    name, options = _named(codec, "a codec")
+    plain = name.removeprefix("numcodecs.")
+    _need(plain not in _OF_OBJECTS, f"has the codec {name!r}, which makes no numbers")
+    for key, kind in options.items():
+        if key.endswith(("dtype", "astype")) and kind is not None:
+            known = isinstance(kind, str) and _NUMBER_OR_2.fullmatch(kind)
+            _need(known, f"has the codec {name!r} with {key} {str(kind)[:40]!r}, no numbers")
+        if key == "filters":  # of LZMA, which takes memory by them
+            _need(_modest(kind), f"has the codec {name!r} with filters that take much memory")
+    return name, options
+
+
+def _modest(filters: Any) -> bool:
+    return filters is None or (
+        isinstance(filters, list)
+        and all(isinstance(one, dict) for one in filters)
+        and all(isinstance(one.get("dict_size", 0), int) for one in filters)
+        and all(0 <= one.get("dict_size", 0) <= 2**27 for one in filters)
+    )
+
+
+def _named(value: Any, what: str) -> tuple[str, dict[str, Any]]:
+    """Name and configuration of an extension point of version 3."""
+    if isinstance(value, str):
+        return value, {}
+    _need(isinstance(value, dict), f"has {what} that is {_kind(value)}, an object is needed")
+    name, options = value.get("name"), value.get("configuration") or {}
+    _need(isinstance(name, str), f"has {what} whose name is {_kind(name)}, a text is needed")
+    _need(isinstance(options, dict), f"has {what} whose configuration is {_kind(options)}")
+    return name, options
+
+
+def _shape(found: dict[str, Any]) -> list[int]:
+    shape = _sizes(found.get("shape"), "shape", least=0)
+    _need(math.prod(shape) < _VOXELS, f"has the shape {shape}, fewer than 2^62 voxels can be")
+    return shape
+
+
+def _sizes(value: Any, what: str, *, least: int = 1, like: list[int] | None = None) -> list[int]:
+    _need(isinstance(value, list), f"has {what} that is {_kind(value)}, a list is needed")
+    known = all(type(n) is int and least <= n < 2**63 for n in value)
+    _need(known and 0 < len(value) <= 32, f"has {what} {str(value)[:80]}, no list of sizes")
+    if like is not None:
+        _need(len(value) == len(like), f"has {what} {value} for {len(like)} axes")
+    return value
+
+
+def _need_room(chunk: list[int], itemsize: int) -> None:
+    n_bytes = math.prod(chunk) * itemsize
+    _need(
+        n_bytes <= CHUNK_BYTES,
+        f"has chunks of {chunk}, which take {n_bytes:,} bytes each, {CHUNK_BYTES:,} can be",
+    )
+
+
+def _need(met: Any, otherwise: str) -> None:
+    if not met:
+        raise DoubtError(otherwise)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
+    return kinds.get(type(value), "a list" if isinstance(value, list) else "an object")

@@ -1,0 +1,116 @@
+"""Files of a web server: what the caller gave stays with its host, no answer is longer than asked.
+
+Imported when an address is opened, as fsspec and aiohttp are.
+"""
+
+import zlib
+from contextvars import ContextVar
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+from fsspec.implementations.http import HTTPFileSystem
+from multidict import CIMultiDict
+from yarl import URL
+
+from cpic._outgoing import same_origin, shown_address
+from cpic._trust import METADATA_BYTES, DoubtError
+
+# Bytes that the answer to the request under way may have, packed for the way or not.
+LIMIT: ContextVar[int] = ContextVar("LIMIT", default=METADATA_BYTES)
+_HOPS = 10
+_ELSEWHERE = {301, 302, 303, 307, 308}
+# Of the page that comes with an error: read, so that the connection can be used again.
+_PAGE = 2**16
+# Options of a request that say nothing of the caller.
+_PLAIN = {"ssl", "proxy", "proxy_auth", "proxy_headers", "timeout"}
+
+
+class StatusError(OSError):
+    """An answer without the file."""
+
+    def __init__(self, status: int, more: str = "") -> None:
+        known = {one.value: one.phrase for one in HTTPStatus}
+        super().__init__(f"{status} {known.get(status, '')}".strip() + more)
+        self.status = status
+
+
+class BoundedHTTP(HTTPFileSystem):
+    """`HTTPFileSystem` whose headers, cookies and passwords do not follow to another host."""
+
+    async def _cat_file(
+        self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> bytes:
+        given = {**self.kwargs, **kwargs}
+        # A server may pack it all the same.
+        asked = {"Accept-Encoding": "identity"}
+        if start is not None or end is not None:
+            asked["Range"] = await self._process_limits(url, start, end)
+        plain = {**{key: given[key] for key in _PLAIN & given.keys()}, "headers": asked}
+        given["headers"] = CIMultiDict(given.get("headers") or {})
+        given["headers"].update(asked)
+        at = self.encode_url(url)
+        if at.raw_user is not None:
+            given.setdefault("auth", aiohttp.BasicAuth(at.user or "", at.password or "", "utf-8"))
+            at = at.with_user(None)
+        follow = given.pop("allow_redirects", True)
+        session, first, home = await self.set_session(), at, True
+        for _ in range(_HOPS + 1):
+            # Whoever sent us away does not send us back with the caller's headers.
+            home = home and same_origin(str(at), str(first))
+            if home:
+                found = await _answer(session, at, given)
+            else:
+                async with _stranger(session) as other:
+                    found = await _answer(other, at, plain)
+            if isinstance(found, bytes):
+                return found
+            if not follow:
+                break
+            at = found
+        raise StatusError(302, f" to {shown_address(str(at))}, more than {_HOPS} times in a row")
+
+
+def _stranger(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
+    """A session with the connections of another one, and nothing that its owner gave it."""
+    return aiohttp.ClientSession(
+        connector=session.connector,
+        connector_owner=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=session.timeout,
+        trust_env=session.trust_env,
+    )
+
+
+async def _answer(session: aiohttp.ClientSession, at: URL, options: dict) -> bytes | URL:
+    """The file, or where it is."""
+    async with session.get(at, allow_redirects=False, auto_decompress=False, **options) as answer:
+        place = answer.headers.get("Location")
+        if answer.status in _ELSEWHERE and place is not None:
+            return at.join(URL(place))
+        if 200 <= answer.status < 300:
+            return await _body(answer)
+        await answer.content.read(_PAGE)
+        if answer.status == 404:
+            raise FileNotFoundError(404)
+        raise StatusError(answer.status)
+
+
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
+    left, limit, parts = LIMIT.get(), LIMIT.get(), []
+    async for part in answer.content.iter_any():
+        left -= len(part)
+        if left < 0:
+            raise DoubtError(f"has more than {limit:,} bytes")
+        parts.append(part)
+    raw = b"".join(parts)
+    if answer.headers.get("Content-Encoding", "").strip().lower() not in ("gzip", "deflate"):
+        return raw
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        found = unpacker.decompress(raw, limit + 1)
+    except zlib.error as error:
+        raise DoubtError(f"came packed and is damaged ({error})") from None
+    if len(found) > limit or not unpacker.eof:
+        raise DoubtError(f"came packed, and has more than {limit:,} bytes or is cut short")
+    return found

@@ -1,0 +1,193 @@
+"""Chunks unpacked within the bytes that they must have, whatever their files say."""
+
+import bz2
+import gzip
+import io
+import lzma
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cpic._trust import DoubtError, read_at_most
+
+# What an unpacker may take besides its input and output; xz asks for 64 MiB at its highest level.
+_MEMORY = 2**28
+# Filters of version 2 may store wider numbers than they give.
+WIDER = 8
+
+
+def room(n_bytes: int) -> int:
+    """Bytes that `n_bytes` have at most once they are packed: packers add little."""
+    return n_bytes + n_bytes // 8 + 2**16
+
+
+@dataclass(frozen=True)
+class Unpacker:
+    """A packer of numcodecs that unpacks no more than a chunk can have.
+
+    Attributes:
+        codec: the packer.
+        more: bytes that what it packed has beyond those of the values; None where another packer
+            came before it, so that only a bound is known.
+    """
+
+    codec: Any
+    more: int | None = 0
+
+    def encode(self, raw: Any) -> Any:
+        """Packed bytes."""
+        return self.codec.encode(raw)
+
+    def decode(self, raw: Any, n_bytes: int) -> Any:
+        """What was packed, for a chunk whose values take `n_bytes`.
+
+        Raises:
+            DoubtError: If it is more, or less where that is known.
+            RuntimeError, ValueError, EOFError, OSError, zlib.error, lzma.LZMAError: If it is
+                damaged.
+        """
+        exact, limit = self.more is not None, n_bytes + (self.more or 0)
+        limit = limit if exact else room(limit)
+        unpack = _UNPACK.get(self.codec.codec_id)
+        found = self.codec.decode(raw) if unpack is None else unpack(self.codec, raw, limit, exact)
+        size = memoryview(found).nbytes
+        if size > limit or (exact and size != limit):
+            raise DoubtError(f"{size:,} bytes came, {limit:,} are needed")
+        return found
+
+
+def _zstd(codec: Any, raw: Any, limit: int, exact: bool) -> Any:
+    said = _content_size(raw)
+    if said is None and not exact:
+        raise DoubtError("a frame of Zstandard does not say its size")
+    if said is not None and said > limit:
+        raise DoubtError(f"{said:,} bytes are announced, {limit:,} are needed")
+    out = np.empty(limit if exact or said is None else said, np.uint8)
+    codec.decode(raw, out)
+    if said is not None and said < out.size:
+        # Of several frames that say their sizes, the library fills the front of `out`. They fill
+        # all of it if one byte less would not do, which it finds out before it unpacks.
+        try:
+            codec.decode(raw, out[:-1])
+        except (ValueError, RuntimeError):
+            return out
+        raise DoubtError(f"fewer than {limit:,} bytes came")
+    return out
+
+
+def _content_size(raw: Any) -> int | None:
+    """What the first frame of Zstandard says it unpacks to; None if it does not."""
+    head = bytes(raw[:18])
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    flags = head[4]
+    kind, single = flags >> 6, flags >> 5 & 1
+    start = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
+    length = (single, 2, 4, 8)[kind]
+    if not length:
+        return None
+    return int.from_bytes(head[start : start + length], "little") + (256 if kind == 1 else 0)
+
+
+def _announced(layout: str, at: int) -> Callable[..., Any]:
+    """For packers whose first bytes say the size, and that keep to it."""
+
+    def unpack(codec: Any, raw: Any, limit: int, _: bool) -> Any:
+        view = memoryview(raw).cast("B")
+        said = struct.unpack_from(layout, view, at)[0] if len(view) >= at + 4 else 0
+        if said > limit:
+            raise DoubtError(f"{said:,} bytes are announced, {limit:,} are needed")
+        return codec.decode(raw)
+
+    return unpack
+
+
+def _file(opened: Callable[[io.BytesIO], Any]) -> Callable[..., Any]:
+    """For packers of several streams in a row, whose sizes come with the last byte."""
+
+    def unpack(codec: Any, raw: Any, limit: int, _: bool) -> Any:
+        with opened(io.BytesIO(raw)) as file:
+            return read_at_most(file, limit, what="a chunk")
+
+    return unpack
+
+
+def _stream(start: Callable[[Any], Any]) -> Callable[..., Any]:
+    """For packers of one stream."""
+
+    def unpack(codec: Any, raw: Any, limit: int, _: bool) -> Any:
+        unpacker = start(codec)
+        found = unpacker.decompress(raw, limit + 1)
+        if len(found) <= limit and not unpacker.eof:
+            raise EOFError("the packed bytes end too soon")
+        return found
+
+    return unpack
+
+
+def _xz(codec: Any) -> Any:
+    # Without a bound, a header of a few bytes makes the library take gigabytes.
+    memory = None if codec.format == lzma.FORMAT_RAW else _MEMORY
+    return lzma.LZMADecompressor(codec.format, memory, codec.filters)
+
+
+_UNPACK: dict[str, Callable[..., Any]] = {
+    "zstd": _zstd,
+    "blosc": _announced("<I", 4),
+    "lz4": _announced("<I", 0),
+    "gzip": _file(lambda source: gzip.GzipFile(fileobj=source)),
+    "bz2": _file(bz2.BZ2File),
+    "zlib": _stream(lambda _: zlib.decompressobj()),
+    "lzma": _stream(_xz),
+}
+
+
+class Compressor:
+    """A packer of version 2 that unpacks what a chunk of `n_bytes` can have."""
+
+    codec_id = "bounded"
+
+    def __init__(self, codec: Any, n_bytes: int, filtered: bool) -> None:
+        self._unpacker = Unpacker(codec, None if filtered else 0)
+        self._n_bytes = n_bytes * WIDER if filtered else n_bytes
+        self._named = codec
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        return self._unpacker.decode(np.asarray(buf).tobytes(), self._n_bytes)
+
+    def encode(self, buf: Any) -> Any:
+        return self._named.encode(buf)
+
+    def get_config(self) -> dict:
+        return self._named.get_config()
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Compressor":
+        raise NotImplementedError
+
+
+class Filter(Compressor):
+    """A filter of version 2 that gives what a chunk of `n_bytes` can have."""
+
+    def __init__(self, codec: Any, n_bytes: int) -> None:
+        super().__init__(codec, n_bytes, True)
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        if np.asarray(buf).nbytes * _growth(self._named) > room(self._n_bytes):
+            raise DoubtError("more bytes came than a chunk has")
+        return self._named.decode(buf)
+
+
+def _growth(codec: Any) -> float:
+    """How many times the bytes of a filter's input its output has."""
+    if codec.codec_id == "packbits":
+        return 8
+    stored = getattr(codec, "encode_dtype", getattr(codec, "astype", None))
+    given = getattr(codec, "decode_dtype", getattr(codec, "dtype", None))
+    if isinstance(stored, np.dtype) and isinstance(given, np.dtype):
+        return given.itemsize / stored.itemsize
+    return 1
