@@ -40,8 +40,9 @@ def check_metadata(name: str, raw: bytes) -> dict[str, Any]:
     if name == ".zarray":
         _check_2(found)
     elif name == "zarr.json":
-        attributes = found.get("attributes") or {}
-        _need(isinstance(attributes, dict), f"has attributes that are {_kind(attributes)}")
+        attributes = found.get("attributes")
+        known = attributes is None or isinstance(attributes, dict)
+        _need(known, f"has attributes that are {_kind(attributes)}, an object is needed")
         if found.get("node_type") == "array":
             _check_3(found)
     return found

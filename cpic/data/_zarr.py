@@ -197,8 +197,9 @@ class ZarrVolume(ChunkedReader):
     def _damaged(self, box: Any, error: Exception) -> NoReturn:
         self._reads.forget()
         edges = "whole" if box is ... else ", ".join(f"{b.start}:{b.stop}" for b in box)
+        said = " ".join(str(error).split()) or type(error).__name__
         raise VolumeError(
-            f"{self._address} cannot be decoded at [{edges}] ({error}); a file of it "
+            f"{self._address} cannot be decoded at [{edges}] ({said}); a file of it "
             "is damaged or was cut short, copy the store again."
         ) from error
 
