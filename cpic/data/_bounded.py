@@ -18,6 +18,7 @@ from zarr.core.array import AsyncArray
 from zarr.core.chunk_grids import RegularChunkGrid
 
 from cpic._errors import VolumeError
+from cpic.data._failed import unopened
 from cpic.data._format import Layout
 from cpic.data._group import members
 from cpic.data._store import Reads
@@ -59,6 +60,8 @@ def _otherwise(reads: Reads, error: BaseException) -> str:
         return f"there is no Zarr array at {reads.address}, but a group; give " + (
             f"one of its arrays: {known}{more}." if names else "the folder of one of its arrays."
         )
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return unopened(reads.address, error)
     if isinstance(error, FileNotFoundError):
         return (
             f"there is no Zarr array at {reads.address}; give the folder that holds zarr.json or "

@@ -16,6 +16,9 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _FINAL = (ValueError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
 # What a disk says of a name that is no file, however often it is asked.
 _LASTING = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG, errno.EINVAL}
+# Too many files are open, here or on the whole machine.
+_MANY = {errno.EMFILE, errno.ENFILE}
+_FEWER = "drop other volumes, each holds a file open, or allow more with ulimit -n"
 
 
 class _Asker(Protocol):
@@ -56,8 +59,8 @@ def sentence(asker: _Asker, key: str, error: BaseException, attempts: int) -> st
         todo = "check your rights"
         if asker.folder is None:
             todo += ', or pass storage_options={"anon": True} to a public s3 store'
-    elif getattr(error, "errno", 0) in (errno.EMFILE, errno.ENFILE):
-        todo = "too many files are open: drop other volumes, or allow more with ulimit -n"
+    elif getattr(error, "errno", 0) in _MANY:
+        todo = _FEWER
     elif asker.folder is not None:
         todo = "check the disk and the names of its files"
     elif not may_pass(error):
@@ -69,3 +72,9 @@ def sentence(asker: _Asker, key: str, error: BaseException, attempts: int) -> st
         )
     times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
     return f"{asker.address} cannot be read: {key} failed after {times} ({said}); {todo}."
+
+
+def unopened(name: str, error: OSError) -> str:
+    """What to tell of a file that the operating system does not open."""
+    todo = _FEWER if error.errno in _MANY else "check the path and your rights"
+    return f"{name} cannot be opened ({error.strerror or error}); {todo}."

@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from cpic._errors import VolumeError
 from cpic._outgoing import shown_address, without_secrets
-from cpic._trust import DoubtError, check_regular
+from cpic._trust import DoubtError, check_regular, open_regular
+from cpic.data._failed import unopened
 from cpic.data._store import Piece, Reads
 
 # Files that say a folder is a node of Zarr.
@@ -79,13 +80,13 @@ def _store_at(store: Any, options: dict | None) -> Any:
     try:
         if path.is_dir():
             return LocalStore(path, read_only=True)
-        check_regular(path)
-        if zipfile.is_zipfile(path):
-            return ZipStore(path, mode="r")
+        with open_regular(path) as file:
+            if zipfile.is_zipfile(file):
+                return ZipStore(path, mode="r")
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise VolumeError(f"{path} cannot be opened ({error.strerror}); check the path.") from error
+        raise VolumeError(unopened(str(path), error)) from error
     raise VolumeError(f"there is no Zarr folder {path}; check the path.")
 
 
