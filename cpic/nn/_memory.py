@@ -104,7 +104,7 @@ class SetMemory(nn.Module):
         """Go on where `get_extra_state` was.
 
         Raises:
-            ValueError: If the sets are of other sizes or ranks.
+            ValueError: If the sets are of other sizes or ranks, or not one a name.
         """
         ranks = (*(part.shape[1] for part in state["left"]), 1)
         if (tuple(state["sizes"]), ranks) != (self.sizes, self.ranks):
@@ -112,6 +112,13 @@ class SetMemory(nn.Module):
                 f"SetMemory needs sets of sizes {self.sizes} and ranks {self.ranks}, got sizes "
                 f"{tuple(state['sizes'])} and ranks {ranks}; make the model with the shape, rank "
                 "and order of the checkpoint."
+            )
+        n_rows = 1 + len(state["names"])
+        tables = [state["visits"], *state["left"], *state["right"]]
+        if any(len(part) != n_rows for part in tables) or not 0 <= int(state["start"]) < n_rows:
+            raise ValueError(
+                f"SetMemory needs sets and visits of {n_rows - 1} names and of a first one, got "
+                f"other numbers of them, or begins with {state['start']}; use another checkpoint."
             )
         device = self._left[0].device
         self.slots = {name: k for k, name in enumerate(state["names"], start=1)}

@@ -33,6 +33,7 @@ def baseline(
     resolution: tuple[int, int, int] | None = None,
     contrasts: tuple[str, ...] = ("t1",),
     intensity: Intensity | None = None,
+    nan: float | None = None,
     more: dict[str, Any] | None = None,
     chunk: int | None = None,
     precision: Literal[32, 64] = 32,

@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, BinaryIO
@@ -16,9 +16,16 @@ from typing import Any, BinaryIO
 import torch
 from torch import nn
 
+from cpic._trust import DoubtError, open_regular
+from cpic.train._parts import check_kinds, check_records, check_there
 from cpic.train._ranks import everyones, place
 
 _FORMAT = 1
+# What torch raises for values that it did not write.
+_UNFIT = (
+    *(OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, AssertionError, MemoryError),
+)
 # What may differ in a run that goes on: how long, where and how fast it computes.
 FREE = {
     *("num_epochs", "max_minutes", "patience", "max_faults", "save_every", "resume", "only_fold"),
@@ -30,7 +37,8 @@ FREE = {
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """Read what `fit_fold` saved.
 
-    Nothing in the file is executed.
+    Nothing in the file is executed, and each of its records is compared with the sum that was
+    saved with it.
 
     Args:
         path: A `latest.ckpt` or `best.ckpt`.
@@ -41,7 +49,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         else a run needs to go on.
 
     Raises:
-        ValueError: If the file is missing, damaged, or something else.
+        ValueError: If the file is missing, damaged, or something else, or one of its parts is.
 
     Example:
         >>> saved = read_checkpoint("results/run/fold_0/best.ckpt")  # doctest: +SKIP
@@ -49,18 +57,21 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            check_records(file)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError(
             f"there is no checkpoint {path}; train first, or check the path."
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, LookupError, UnpicklingError) as error:
+    except (DoubtError, EOFError, UnpicklingError, *_UNFIT) as error:
         raise _not_ours(path, error) from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise ValueError(
             f"{path} is no checkpoint of cpic.train of format {_FORMAT}; train again, or use the "
             "version of cpic that made it."
         )
+    check_kinds(state, path)
     return state
 
 
@@ -107,9 +118,9 @@ def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> 
         if key.rpartition(".")[2] in FREE or there.get(key) == here.get(key):
             continue
         raise ValueError(
-            f"{path} is of another configuration: {key} is {there.get(key)!r} there and "
+            f"the checkpoint is of another configuration: {key} is {there.get(key)!r} there and "
             f"{here.get(key)!r} here; resume with the settings of the run, or choose another "
-            "folder."
+            f"folder than that of {path}."
         )
 
 
@@ -128,6 +139,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: Path) -> None
     Raises:
         ValueError: If they are of another model, naming the first tensor that differs.
     """
+    check_there(state, ("model",), path)
     have, saved = model.state_dict(), state["model"]
     for key in dict.fromkeys([*saved, *have]):
         shapes = [tuple(getattr(side.get(key), "shape", ())) for side in (saved, have)]
@@ -135,10 +147,42 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: Path) -> None
             pairs = zip(shapes, (saved, have), strict=True)
             what = [str(shape) if key in side else "missing" for shape, side in pairs]
             raise ValueError(
-                f"{path} is of another model: {key} is {what[0]} there and {what[1]} here; make "
-                "the model with the settings of the checkpoint."
+                f"the checkpoint is of another model: {key} is {what[0]} there and {what[1]} here; "
+                f"make the model with the settings of {path}."
             )
-    model.load_state_dict(saved)
+    with fitting(path, "model"):
+        model.load_state_dict(saved)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], path: Path) -> None:
+    """Put an optimiser where that of a checkpoint was.
+
+    Raises:
+        ValueError: If its state is of other parameters.
+    """
+    with fitting(path, "optimizer"):
+        optimizer.load_state_dict(state["optimizer"])
+        for parameter, values in optimizer.state.items():
+            for name, value in values.items():
+                shape = getattr(value, "shape", ())
+                if len(shape) and shape != parameter.shape:
+                    raise ValueError(f"{name} has {tuple(shape)}, not {tuple(parameter.shape)}")
+
+
+@contextlib.contextmanager
+def fitting(path: Path, part: str) -> Iterator[None]:
+    """Whatever a part of a checkpoint does not fit in this block becomes one error that names it.
+
+    Raises:
+        ValueError: Naming the file and the part.
+    """
+    try:
+        yield
+    except _UNFIT as error:
+        raise ValueError(
+            f"the {part} of a checkpoint cannot be used here ({_first_line(error)}); train again, "
+            f"or use another than {path}."
+        ) from error
 
 
 def random_state(module: nn.Module) -> dict[str, Any]:
@@ -174,7 +218,12 @@ def _generators(module: nn.Module) -> dict[str, torch.Generator]:
 
 
 def _not_ours(path: Path, error: Exception) -> ValueError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
     return ValueError(
-        f"{path} cannot be read as a checkpoint ({reason}); train again or copy it again."
+        f"{path} cannot be read as a checkpoint ({_first_line(error)}); train again or copy it "
+        "again."
     )
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip().splitlines() or [""])[0][:160]
+    return line if line and not isinstance(error, KeyError) else f"{type(error).__name__} {line}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from cpic._errors import CohortError
-from cpic.data import cohorts, synthetic
+from cpic.data import Volume, cohorts, synthetic
 
 Task = Literal["brats", "osic"]
 Intensity = Literal["none", "minmax", "zscore"]
@@ -52,6 +52,7 @@ def load_source(
     resolution: Sequence[int],
     contrasts: Sequence[str] = ("t1",),
     intensity: Intensity = "none",
+    nan: float | None = None,
     patients: int | None = None,
     seed: int = 42,
     age: bool = False,
@@ -67,13 +68,14 @@ def load_source(
         resolution: grid all scans are brought to.
         contrasts: of BraTS, what the channels are.
         intensity: as in `cpic.data.cohorts.Conversion`.
+        nan: see there.
         patients: the first so many only; without root, how many to make.
         seed: of the generated cohort.
         age: whether the model is told the age, which lowers the best error of BraTS-like patients.
         progress: show bars.
 
     Raises:
-        CohortError: if the cohort cannot be used.
+        CohortError: if the cohort cannot be used, or its scans hold nothing to learn from.
     """
     place = user_cache(cache)
     if patients is not None and patients < 1:
@@ -94,11 +96,39 @@ def load_source(
         cache=place / "prepared",
         shape=tuple(resolution),
         intensity=intensity,
+        nan=nan,
         progress=progress,
     )
+    prepared = _with_content(prepared)
     _report(prepared, found)
     best = synthetic.best_error(made, age=age) if made is not None else None
     return Source(prepared, found, made is not None, best)
+
+
+def nothing_in(volume: Volume) -> str:
+    """Why there is nothing to learn from a converted scan; empty where there is something."""
+    # Written when it was converted; stores of older versions do not say.
+    found = getattr(volume, "attributes", {}).get("constant")
+    if not found:
+        return ""
+    return f"every voxel of {', '.join(map(str, found))} has one value: nothing to learn from"
+
+
+def _with_content(prepared: cohorts.Prepared) -> cohorts.Prepared:
+    """The patients in whose scans there is something."""
+    reasons = {name: nothing_in(prepared.volume(name)) for name in prepared.patients}
+    empty = {name: reason for name, reason in reasons.items() if reason}
+    if not empty:
+        return prepared
+    if len(empty) == len(reasons):
+        name, reason = next(iter(empty.items()))
+        raise CohortError(
+            f"the scans of all {len(empty)} patients hold nothing to learn from, the first "
+            f"because: {name}: {reason}; download or convert them again."
+        )
+    stores = {name: store for name, store in prepared.stores.items() if name not in empty}
+    cohort = prepared.cohort.subset(stores, skipped=empty)
+    return dataclasses.replace(prepared, cohort=cohort, stores=stores)
 
 
 def _generate(

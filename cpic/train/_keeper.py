@@ -10,12 +10,15 @@ import lightning.pytorch as pl
 from cpic.train._batches import CohortData
 from cpic.train._checkpoints import (
     check_same,
+    fitting,
+    load_optimizer,
     load_weights,
     random_state,
     read_checkpoint,
     set_random_state,
     write_checkpoint,
 )
+from cpic.train._parts import RESUMED, check_there
 from cpic.train._ranks import copy_from_first, place, summed
 from cpic.train._results import FoldResult, Row, peak_bytes, write_rows, writing
 from cpic.train._task import Task
@@ -78,7 +81,9 @@ class Keeper(pl.Callback):
         if not self.latest.exists():
             return
         state = read_checkpoint(self.latest)
+        check_there(state, RESUMED, self.latest)
         check_same(state["config"], self.config, self.latest)
+        _check_place(state, module, data, self.latest)
         load_weights(module.model, state, self.latest)
         for name in ("epoch", "position", "step", "stale", "history", "times", "best_epoch"):
             setattr(self, name, state[name])
@@ -100,8 +105,9 @@ class Keeper(pl.Callback):
         copy_from_first(pl_module)
         self.stopped = "epochs"
         if self._resumed is not None:
-            trainer.optimizers[0].load_state_dict(self._resumed["optimizer"])
-            set_random_state(pl_module, self._resumed["random"])
+            load_optimizer(trainer.optimizers[0], self._resumed, self.latest)
+            with fitting(self.latest, "random"):
+                set_random_state(pl_module, self._resumed["random"])
             self._resumed = None
         self._write_tables()
 
@@ -233,3 +239,15 @@ class Keeper(pl.Callback):
         if place()[0] == 0:
             write_rows(self.folder / "metrics.csv", self.history)
             write_rows(self.folder / "times.csv", self.times)
+
+
+def _check_place(state: dict[str, Any], module: Task, data: CohortData, path: Path) -> None:
+    """Raise unless a run can go on from where a checkpoint says that it was."""
+    with fitting(path, "place in the run"):
+        if state["position"] >= max(1, data.n_batches):
+            raise ValueError(f"batch {state['position']} of {data.n_batches} in an epoch")
+        if state["sums"].keys() != module.sums.keys():
+            raise ValueError(f"sums of {', '.join(map(str, state['sums']))}")
+        wanted = {f"val_{module.monitor}", "val_error"}
+        if any(not wanted <= row.keys() for row in state["history"]):
+            raise ValueError(f"a row of history without {' or '.join(sorted(wanted))}")

@@ -27,6 +27,7 @@ def osic(
     resume: bool = False,
     resolution: tuple[int, int, int] = (32, 512, 512),
     intensity: Intensity = "minmax",
+    nan: float | None = None,
     encoder: Literal["fast", "paper"] = "fast",
     bias: float | None = None,
     more: dict[str, Any] | None = None,

@@ -1,27 +1,37 @@
 """Predictions of a checkpoint for scans that it has not seen."""
 
 import csv
+import dataclasses
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from cpic._errors import CohortError
+from cpic._errors import CacheError, CohortError
 from cpic.data import ZarrVolume, cohorts
 from cpic.data.cohorts._cache import check_outside
-from cpic.train._checkpoints import load_weights, read_checkpoint
-from cpic.train._cohorts import user_cache
+from cpic.train._checkpoints import fitting, load_weights, read_checkpoint
+from cpic.train._cohorts import Task, nothing_in, user_cache
+from cpic.train._faults import check_finite
 from cpic.train._models import TRAINS, make_module
+from cpic.train._parts import check_there
 from cpic.train._persons import Persons, read_persons
 from cpic.train._scans import find_scans
 from cpic.train._tables import Table
 from cpic.train._validate import SCALE_DAYS
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 _log = logging.getLogger(__name__)
+_NEEDED = {"task", "model", "conversion", "table", "contrasts", "shape", "channels"}
+# As in the tables of the training.
+_MOST_WEEKS = 2000
 _COLUMNS = {
     "brats": ("patient", "days", "reason"),
     "osic": ("patient", "weeks", "low", "median", "high", "unit", "reason"),
@@ -37,28 +47,35 @@ def predict(
     table: str | Path | None = None,
     weeks: tuple[float, ...] = (),
     starts: int | None = None,
+    nan: float | None = None,
     cache: str | Path | None = None,
 ) -> Path:
     """Predict from every scan in a folder, and write a table.
 
     Scans are treated as those of the training: what was done is in the checkpoint. Originals are
     only read; converted scans go to the cache. A scan that cannot be read gets a row that says why.
+    The log has the number of patients, files that no patient needs, and what is not known of whom.
 
     Args:
         checkpoint: File of a fold, `best.ckpt` or `latest.ckpt`.
-        scans: Folder with the tree of BraTS 2020 or OSIC, of .nii or .nii.gz files, or of folders
-            of .dcm files.
+        scans: Folder with the tree of BraTS or OSIC, of .nii or .nii.gz files, or of folders of
+            .dcm files, at any depth. The contrast of a file is in its name: `_t1` as in BraTS 2020,
+            `-t1n` as in BraTS 2023, or `_T1w` as in BIDS; see `Returns` for names of patients.
         out: CSV file to write: `patient`, then `days`, or `weeks` with the three quantiles `low`,
             `median` and `high` and their `unit`, then `reason`, empty where all went well.
         table: CSV file of what is known besides the scan, with the columns of `survival_info.csv`
-            or `train.csv`; the one in the tree by default.
+            (days are not needed) or `train.csv`; those in the tree by default. It is read as in the
+            training.
         weeks: Weeks since the scan to predict the lung function at, in place of those in the table.
         starts: Scans of the training from whose places each search begins, as in `cpic.nn.CPIC`;
             with more of them it is slower and misses less. As in the training by default.
+        nan: Value that replaces NaN voxels. As in the training by default, where a patient who has
+            some is left out unless it was given.
         cache: Folder of converted scans; the user's cache folder by default.
 
     Returns:
-        `out`.
+        `out`. A patient is called as in the table; who is in none, by the folders on the way to
+        the scan, less what is the same for all.
 
     Raises:
         ValueError: If the checkpoint, the folder or the table cannot be used, or `out` cannot be
@@ -68,86 +85,120 @@ def predict(
         >>> from cpic import train
         >>> train.predict("best.ckpt", "scans", out="days.csv")  # doctest: +SKIP
     """
-    saved = read_checkpoint(checkpoint)
-    config, folder, file = saved["config"], Path(scans), Path(out)
-    if lacking := sorted({"task", "model", "conversion", "table"} - set(config)):
-        raise ValueError(
-            f"{checkpoint} does not say how its scans were prepared ({', '.join(lacking)} "
-            "missing): predict needs a checkpoint of cpic.train.brats, osic or baseline."
-        )
+    _check_weeks(weeks)
+    recipe = _read(Path(checkpoint), starts, nan)
+    folder, file = Path(scans), Path(out)
     _check_out(file, folder)
-    found = find_scans(folder, config["contrasts"])
-    persons = read_persons(config["task"], folder, None if table is None else Path(table))
-    model = _model(saved, Path(checkpoint), starts)
+    kind = None if recipe.table is None else recipe.table.kind
+    persons = read_persons(recipe.task, kind, folder, None if table is None else Path(table), weeks)
+    found = find_scans(folder, recipe.contrasts, persons.names)
+    place = user_cache(cache) / "prepared"
+    check_outside(place, folder)
+    persons.report(found)
     rows: list[Row] = []
     for patient, files in found.items():
-        rows += _patient(patient, files, model, config, persons, tuple(weeks), folder, cache)
+        rows += _patient(patient, files, recipe, persons, weeks, place)
         if rows[-1]["reason"]:
             _log.warning("%s: %s", patient, rows[-1]["reason"])
-    _write(file, _COLUMNS[config["task"]], rows)
+    _write(file, _COLUMNS[recipe.task], rows)
+    failed = len({row["patient"] for row in rows if row["reason"]})
+    _log.info("%d patients in %s, %d of them without prediction", len(found), folder, failed)
     return file
 
 
-def _model(saved: Mapping[str, Any], path: Path, starts: int | None) -> Any:
-    module: Any = make_module(saved["config"])
+class _Recipe(NamedTuple):
+    """What a checkpoint says of its model and of what it was trained with."""
+
+    task: Task
+    model: Any
+    conversion: cohorts.Conversion
+    contrasts: tuple[str, ...]
+    shape: tuple[int, ...]
+    table: Table | None
+
+
+def _read(path: Path, starts: int | None, nan: float | None) -> _Recipe:
+    saved = read_checkpoint(path)
+    check_there(saved, ("config", "model"), path)
+    config = saved["config"]
+    if lacking := sorted(_NEEDED - set(config)):
+        raise ValueError(
+            f"{path} does not say how its scans were prepared ({', '.join(lacking)} "
+            "missing): predict needs a checkpoint of cpic.train.brats, osic or baseline."
+        )
+    with fitting(path, "config"):
+        module: Any = make_module(config)
+        conversion = cohorts.Conversion(**config["conversion"])
+        table = None if config["table"] is None else Table.from_json(config["table"])
+        contrasts, shape = tuple(map(str, config["contrasts"])), tuple(map(int, config["shape"]))
+        if config["task"] not in _COLUMNS or len(contrasts) != config["channels"]:
+            raise ValueError(f"{config['task']!r} with {len(contrasts)} contrasts")
     if starts is not None:
-        name = saved["config"]["model"]
-        if starts < 1 or name not in TRAINS:
-            raise ValueError(
-                f"predict takes `starts` of at least 1 for models out of {', '.join(TRAINS)}, got "
-                f"{starts} for {name}; leave it out."
-            )
-        module.model.starts = starts
+        _set_starts(module, config["model"], starts)
     load_weights(module.model, saved, path)
-    return module.eval()
+    if nan is not None:
+        conversion = dataclasses.replace(conversion, nan=nan)
+    return _Recipe(config["task"], module.eval(), conversion, contrasts, shape, table)
+
+
+def _set_starts(module: Any, name: str, starts: int) -> None:
+    if starts < 1 or name not in TRAINS:
+        raise ValueError(
+            f"predict takes `starts` of at least 1 for models out of {', '.join(TRAINS)}, got "
+            f"{starts} for {name}; leave it out."
+        )
+    module.model.starts = starts
 
 
 def _patient(
     patient: str,
     files: dict[str, Path] | str,
-    model: Any,
-    config: Mapping[str, Any],
+    recipe: _Recipe,
     persons: Persons,
-    weeks: tuple[float, ...],
-    folder: Path,
-    cache: str | Path | None,
+    weeks: Sequence[float],
+    place: Path,
 ) -> list[Row]:
     """The rows of one patient: predictions, or the reason why there are none."""
-    if isinstance(files, str):
-        return [{"patient": patient, "reason": files}]
-    known = persons.of(patient, weeks)
-    if isinstance(known, str):
+    known = files if isinstance(files, str) else persons.of(patient, weeks)
+    if isinstance(files, str) or isinstance(known, str):
         return [{"patient": patient, "reason": known}]
-    place = user_cache(cache) / "prepared"
-    check_outside(place, folder)
-    conversion = cohorts.Conversion(**config["conversion"])
-    converted = cohorts.prepare_patient(
-        patient, files, conversion=conversion, cache=place, name="predict"
+    try:
+        outputs = _outputs(recipe, _volume(files, recipe, place), patient, known)
+    except (ValueError, ArithmeticError, LinAlgError) as error:
+        if isinstance(error, CacheError):
+            raise
+        return [{"patient": patient, "reason": str(error)}]
+    return list(_rows(patient, outputs, known, recipe.task))
+
+
+def _volume(files: dict[str, Path], recipe: _Recipe, place: Path) -> ZarrVolume:
+    """A converted scan; the reason why there is none is a CohortError."""
+    # Scans of one content have one store, whatever their patients are called.
+    done = cohorts.prepare_patient(
+        "scan", files, conversion=recipe.conversion, cache=place, name="predict"
     )
-    if converted.store is None:
-        return [{"patient": patient, "reason": converted.reason}]
-    volume = ZarrVolume(converted.store, channels=config["channels"])
-    if list(volume.shape) != list(config["shape"]):
-        reason = f"its shape is {volume.shape}, the model needs {tuple(config['shape'])}"
-        return [{"patient": patient, "reason": reason}]
-    tabular = None
-    if config["table"] is not None:
-        try:
-            tabular = Table.from_json(config["table"])(known)
-        except CohortError as error:
-            return [{"patient": patient, "reason": str(error)}]
-    outputs = _outputs(model, volume, patient, len(known), tabular)
-    return list(_rows(patient, outputs, known, config["task"]))
+    if done.store is None:
+        raise CohortError(done.reason)
+    volume = ZarrVolume(done.store, channels=len(recipe.contrasts))
+    if volume.shape != recipe.shape:
+        raise CohortError(f"its shape is {volume.shape}, the model needs {recipe.shape}")
+    if reason := nothing_in(volume):
+        raise CohortError(reason)
+    return volume
 
 
 @torch.no_grad()
-def _outputs(
-    model: Any, volume: Any, patient: str, n: int, tabular: torch.Tensor | None
-) -> torch.Tensor:
-    """What the network says of the n samples of a volume, (n, outputs)."""
-    rows = torch.zeros(n, dtype=torch.int64)
-    batch = {"volumes": [volume], "names": [patient], "rows": rows, "tabular": tabular}
-    return model(batch).double()
+def _outputs(recipe: _Recipe, volume: ZarrVolume, patient: str, known: "DataFrame") -> torch.Tensor:
+    """What the network says of the samples of a volume, (samples, outputs), finite."""
+    batch = {
+        "volumes": [volume],
+        "names": [patient],
+        "rows": torch.zeros(len(known), dtype=torch.int64),
+        "tabular": None if recipe.table is None else recipe.table(known),
+    }
+    outputs = recipe.model(batch).double()
+    check_finite(outputs, "prediction")
+    return outputs
 
 
 def _rows(patient: str, outputs: torch.Tensor, known: Any, task: str) -> Iterator[Row]:
@@ -167,6 +218,14 @@ def _rows(patient: str, outputs: torch.Tensor, known: Any, task: str) -> Iterato
             "unit": "ml" if absolute else "share of first FVC",
             "reason": "",
         }
+
+
+def _check_weeks(weeks: Sequence[float]) -> None:
+    wrong = [week for week in weeks if not -_MOST_WEEKS < week < _MOST_WEEKS]
+    if wrong:
+        raise ValueError(
+            f"predict needs weeks between -{_MOST_WEEKS} and {_MOST_WEEKS}, got {wrong[0]}."
+        )
 
 
 def _check_out(file: Path, folder: Path) -> None:

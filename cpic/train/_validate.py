@@ -55,6 +55,7 @@ def cross_validate(task: Task, model: str, options: Mapping[str, Any]) -> list[F
         resolution=options["resolution"],
         contrasts=options.get("contrasts", ("ct",)),
         intensity=options["intensity"],
+        nan=options["nan"],
         patients=options["patients"],
         seed=options["seed"],
         age=options["use_extra_features"],

@@ -5,6 +5,8 @@ import hashlib
 import math
 import shutil
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 
@@ -144,6 +146,95 @@ def test_the_tree_of_osic(checkpoints, name, tmp_path):
     assert all(float(r["low"]) <= float(r["median"]) <= float(r["high"]) for r in good)
 
 
+def test_a_table_changes_nothing_by_its_form(checkpoints, tmp_path, caplog):
+    tree = cohorts.brats() / "MICCAI_BraTS2020_TrainingData"
+    text = (tree / "survival_info.csv").read_text()
+    header, *lines = [line.split(",") for line in text.splitlines()]
+    known = [[line[0], line[1], line[3]] for line in lines]
+    forms = {
+        "spaces": text.replace(",", ", "),
+        "names": "\n".join(map(",".join, [["BraTS20ID", "Age", "ResectionStatus"], *known])),
+        "unknown": "\n".join([",".join(header), *(f"{line[0]},NA,0,NA" for line in lines)]),
+    }
+    days = {"tree": predict(checkpoints["two"], tree, tmp_path)}
+    for form, content in forms.items():
+        table = tmp_path / f"{form}.csv"
+        table.write_text(content)
+        days[form] = predict(checkpoints["two"], tree, tmp_path, table=table)
+    assert days["spaces"] == days["names"] == days["tree"] != days["unknown"]
+    assert f"the age of 14 patients ({lines[0][0]}, " in caplog.text
+
+
+def test_names_of_another_year_and_a_folder_deeper(checkpoints, tmp_path, caplog):
+    tree, scans = cohorts.brats() / "MICCAI_BraTS2020_TrainingData", tmp_path / "scans"
+    ends = {"t1": "t1n", "t2": "t2w", "t1ce": "t1c", "flair": "t2f"}
+    places = {1: "BraTS-GLI-00001-000", 3: "BraTS-GLI-00003-000/first"}
+    for k, place in places.items():
+        (scans / place).mkdir(parents=True)
+        for old, new in ends.items():
+            path = tree / f"BraTS20_Training_{k:03d}" / f"BraTS20_Training_{k:03d}_{old}.nii.gz"
+            shutil.copy(path, scans / place / f"BraTS-GLI-0000{k}-000-{new}.nii.gz")
+    with caplog.at_level("INFO", "cpic"):
+        rows = {r["patient"]: r["days"] for r in predict(checkpoints["plain"], scans, tmp_path)}
+    old = {r["patient"]: r["days"] for r in predict(checkpoints["plain"], tree, tmp_path)}
+    assert rows == {f"BraTS-GLI-0000{k}-000": old[f"BraTS20_Training_{k:03d}"] for k in places}
+    assert "6 files and folders are not needed" in caplog.text
+    assert f"2 patients in {scans}, 0 of them without prediction" in caplog.text
+
+
+def test_voxels_that_are_nan_and_scans_without_content(checkpoints, tmp_path):
+    values = np.random.default_rng(0).integers(1, 900, (24, 24, 24)).astype(np.float32)
+    scans, out = tmp_path / "scans", tmp_path / "days.csv"
+    scans.mkdir()
+    zero, hurt = values.copy(), values.copy()
+    zero[:3], hurt[:3] = 0, np.nan
+    for name, one in {"zero": zero, "nan": hurt, "one": 0 * values + 7}.items():
+        nibabel.save(nibabel.Nifti1Image(one, np.eye(4)), scans / f"{name}_t1.nii")
+    places = ["--scans", str(scans), "--out", str(out), "--cache", str(tmp_path / "cache")]
+    arguments = ["predict", "--checkpoint", str(checkpoints["plain"]), *places]
+    assert cli.main(arguments) == 0
+    rows = {row["patient"]: row for row in read(out)}
+    assert "NaN voxels" in rows["nan"]["reason"]
+    reason = "every voxel of t1 has one value: nothing to learn from"
+    assert rows["one"]["reason"] == reason
+    assert cli.main([*arguments, "--nan", "0"]) == 0
+    rows = {row["patient"]: row for row in read(out)}
+    assert rows["nan"]["days"] == rows["zero"]["days"] != ""
+    assert rows["one"]["reason"] == reason
+
+
+def test_weeks_that_cannot_be(checkpoints, tmp_path):
+    for week in (math.nan, math.inf, -2001.0):
+        with pytest.raises(ValueError, match=f"weeks between -2000 and 2000, got {week}"):
+            predict(checkpoints["weeks"], cohorts.osic(), tmp_path, weeks=(week,))
+
+
+def test_a_checkpoint_whose_settings_or_weights_are_something_else(checkpoints, tmp_path):
+    good = torch.load(checkpoints["plain"], weights_only=True)
+    config, weights = good["config"], good["model"]
+    key = next(name for name, value in weights.items() if value.dtype == torch.float32)
+    hurt = {
+        "needs model, there is none": {"model": None},
+        "does not say how its scans were prepared": {"config": {**config, "shape": None}},
+        "config of a checkpoint cannot be used here": {"config": {**config, "task": "x"}},
+        "config of a checkpoint cannot be used": {"config": {**config, "conversion": {"a": 1}}},
+        "config of a checkpoint cannot be": {"config": {**config, "table": {"kind": "brats"}}},
+        "config of a checkpoint cannot": {"config": {**config, "precision": 8}},
+        "is of another model": {"config": {**config, "rank": 2}},
+    }
+    path = tmp_path / "best.ckpt"
+    for message, change in hurt.items():
+        state = {**good, **change}
+        state["config"] = {k: v for k, v in state["config"].items() if k != "shape" or v}
+        torch.save({k: v for k, v in state.items() if v is not None}, path)
+        with pytest.raises(ValueError, match=message) as caught:
+            predict(path, cohorts.brats(), tmp_path)
+        assert str(path) in str(caught.value)
+    torch.save({**good, "model": {**weights, key: weights[key] * math.nan}}, path)
+    rows = predict(path, cohorts.brats(), tmp_path)
+    assert all(row["reason"] and not row["days"] for row in rows)
+
+
 def test_weeks_and_no_table(checkpoints, tmp_path):
     scans = tmp_path / "series"
     patient = next(p for p in sorted((cohorts.osic() / "train").iterdir()) if p.is_dir())
@@ -179,7 +270,12 @@ def test_what_cannot_be_predicted_is_one_sentence(checkpoints, tmp_path):
         (tmp_path / "none.ckpt", scans, {}, "there is no checkpoint"),
         (good, tmp_path / "none", {}, "there is no folder"),
         (good, tmp_path / "nothing", {}, "holds no scans"),
-        (good, scans, {"table": table}, "needs the column Brats20ID, got a, b"),
+        (
+            good,
+            scans,
+            {"table": table},
+            "needs each of the columns Brats20ID, Age, .* once, got a, b",
+        ),
         (good, scans, {"out": scans / "out.csv"}, "outside that of the scans"),
         (good, scans, {"out": tmp_path / "no" / "out.csv"}, "a folder that exists"),
         (good, scans, {"cache": scans / "cache"}, "lies in the data folder"),

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cpic._errors import CohortError
@@ -15,6 +15,14 @@ CONTRASTS = ("flair", "t1", "t1ce", "t2", "seg")
 # Days that count as a target of 1.
 SCALE_DAYS = 5 * 365
 _COLUMNS = ("Brats20ID", "Age", "Survival_days", "Extent_of_Resection")
+# Tables of other years, and of the validation patients, call them so.
+_ALSO = {
+    "Brats20ID": tuple(f"BraTS{year}ID" for year in range(17, 26)),
+    "Survival_days": ("Survival",),
+    "Extent_of_Resection": ("ResectionStatus",),
+}
+# Tables that lie beside scans, of whatever year.
+TABLES = (TABLE, "survival_evaluation.csv", "survival_data.csv")
 _RESECTIONS = ("GTR", "STR", "NA")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -71,6 +79,21 @@ def read_brats(root: str | os.PathLike, *, contrasts: Sequence[str] = ("t1",)) -
     return Cohort("brats2020", root, chosen, patients, pandas.DataFrame(samples), skipped)
 
 
+def read_people(path: Path) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
+    """Age and resection of each patient of a table, and why a row is of no use.
+
+    The table is read as `read_brats` reads it; nobody needs days of survival.
+    """
+    people: dict[str, dict[str, object]] = {}
+    skipped: dict[str, str] = {}
+    for name, rows in _read_table(path, optional=("Survival_days",)).items():
+        try:
+            people[name] = _person(rows, path.name)
+        except _UnusableError as error:
+            skipped[name] = str(error)
+    return people, skipped
+
+
 class _UnusableError(Exception):
     """Why one patient is left out."""
 
@@ -99,39 +122,44 @@ def _find_tree(root: Path) -> Path:
     )
 
 
-def _read_table(path: Path) -> dict[str, list[Row]]:
+def _read_table(path: Path, *, optional: Collection[str] = ()) -> dict[str, list[Row]]:
     """The rows of each patient, in the order of the file."""
     table: dict[str, list[Row]] = {}
-    for row in read_table(path, _COLUMNS):
+    for row in read_table(path, _COLUMNS, also=_ALSO, optional=optional):
         table.setdefault(row.cells["Brats20ID"] or "a row without name", []).append(row)
     return table
 
 
 def _parse(name: str, rows: list[Row]) -> dict[str, object]:
     """The sample of one patient."""
-    if len(rows) > 1:
-        raise _UnusableError(f"{len(rows)} rows in {TABLE}, one is needed")
-    row = rows[0]
-    if row.fault:
-        raise _UnusableError(f"its row in {TABLE} cannot be used: {row.fault}")
+    person = _person(rows, TABLE)
     if not _NAME.fullmatch(name):
         raise _UnusableError("this cannot be the name of a patient's folder")
-    _, age, days, resection = (row.cells[column] for column in _COLUMNS)
+    days = rows[0].cells["Survival_days"]
     if not _NUMBER.fullmatch(days) or float(days) > _MOST_DAYS:
         raise _UnusableError(f"survival is {days!r}, a number of days is needed")
+    return {
+        "patient": name,
+        "target": float(days) / SCALE_DAYS,
+        "days": float(days),
+        **person,
+    }
+
+
+def _person(rows: list[Row], table: str) -> dict[str, object]:
+    """What is known of a patient besides the scan."""
+    if len(rows) > 1:
+        raise _UnusableError(f"{len(rows)} rows in {table}, one is needed")
+    if rows[0].fault:
+        raise _UnusableError(f"its row in {table} cannot be used: {rows[0].fault}")
+    age, resection = (rows[0].cells[column] for column in ("Age", "Extent_of_Resection"))
     resection = resection.upper() or "NA"
     unknown = age.upper() in ("", "NA", "NAN")
     if not unknown and (not _NUMBER.fullmatch(age) or float(age) > _MOST_YEARS):
         raise _UnusableError(f"age is {age!r}, a number of years or NA is needed")
     if resection not in _RESECTIONS:
         raise _UnusableError(f"resection is {resection!r}, GTR, STR or NA is needed")
-    return {
-        "patient": name,
-        "target": float(days) / SCALE_DAYS,
-        "days": float(days),
-        "age": float("nan") if unknown else float(age),
-        "resection": resection,
-    }
+    return {"age": float("nan") if unknown else float(age), "resection": resection}
 
 
 def _find_scan(folder: Path, name: str, contrast: str) -> Path:

@@ -1,6 +1,7 @@
 """What is done to the voxels of every scan of a cohort."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import numpy as np
@@ -44,6 +45,8 @@ class Conversion:
             if len(sizes) != 3 or any(int(n) != n or n < 1 for n in sizes):
                 raise CohortError(f"{name} needs three sizes of at least 1, got {sizes}.")
             object.__setattr__(self, name, tuple(int(n) for n in sizes))
+        if self.nan is not None and not math.isfinite(self.nan):
+            raise CohortError(f"nan needs to be a finite number, or None, got {self.nan}.")
         if self.order not in (None, 0, 1, 2, 3, 4, 5):
             raise CohortError(
                 f"order needs to be that of a spline, 0 to 5, or None to pad, got {self.order}."

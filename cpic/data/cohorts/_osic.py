@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from cpic.data.cohorts._table import Row, read_table
 
 TREE = "osic-pulmonary-fibrosis-progression"
 TABLE = "train.csv"
+# Tables that lie beside scans.
+TABLES = (TABLE, "test.csv")
 SEXES = ("Female", "Male")
 SMOKING = ("Ex-smoker", "Never smoked", "Currently smokes")
 _COLUMNS = ("Patient", "Weeks", "FVC", "Percent", "Age", "Sex", "SmokingStatus")
@@ -55,7 +58,7 @@ def read_osic(root: str | os.PathLike, *, headers: bool = False) -> Cohort:
     root = Path(root)
     tree = _find_tree(root)
     skipped: dict[str, str] = {}
-    visits = _read_visits(tree / TABLE, skipped)
+    visits = read_visits(tree / TABLE, skipped)
     patients: dict[str, dict[str, Path]] = {}
     samples: list[dict[str, Any]] = []
     for name, rows in visits.items():
@@ -88,10 +91,23 @@ def _find_tree(root: Path) -> Path:
     )
 
 
-def _read_visits(path: Path, skipped: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
-    """Usable rows of each patient, in the order of the table; adds to `skipped`."""
+def read_visits(
+    path: Path,
+    skipped: dict[str, str],
+    *,
+    unknown: Collection[str] = (),
+    optional: Collection[str] = (),
+) -> dict[str, list[dict[str, Any]]]:
+    """Usable rows of each patient, in the order of the table; adds to `skipped`.
+
+    Args:
+        path: the table.
+        skipped: why a patient or a row is of no use.
+        unknown: columns whose cells may be empty or NA; the values are NaN, or "" for words.
+        optional: columns that may be missing altogether.
+    """
     table: dict[str, list[Row]] = {}
-    for row in read_table(path, _COLUMNS):
+    for row in read_table(path, _COLUMNS, optional=optional):
         name = row.cells["Patient"]
         if not _NAME.fullmatch(name):
             reason = f"{name[:60]!r} cannot be the name of a patient's folder"
@@ -103,7 +119,7 @@ def _read_visits(path: Path, skipped: dict[str, str]) -> dict[str, list[dict[str
         good: list[dict[str, Any]] = []
         seen: dict[tuple[str, ...], int] = {}
         for row in rows:
-            fault, visit = (row.fault, {}) if row.fault else _parse(row.cells)
+            fault, visit = (row.fault, {}) if row.fault else _parse(row.cells, unknown)
             before = seen.setdefault(tuple(row.cells.values()), row.line)
             if before != row.line:
                 fault = f"it repeats line {before}"
@@ -119,20 +135,24 @@ def _read_visits(path: Path, skipped: dict[str, str]) -> dict[str, list[dict[str
     return visits
 
 
-def _parse(cells: dict[str, str]) -> tuple[str, dict[str, Any]]:
+def _parse(cells: dict[str, str], unknown: Collection[str]) -> tuple[str, dict[str, Any]]:
     """What is wrong with a row, if anything, and its values."""
-    numbers = {}
+    values: dict[str, Any] = {}
+    blank = {name for name in unknown if cells[name].upper() in ("", "NA", "NAN")}
     for column, (low, high) in _RANGES.items():
+        if column in blank:
+            values[column.lower()] = float("nan")
+            continue
         if not _NUMBER.fullmatch(cells[column]) or not low < float(cells[column]) <= high:
             said = f"{column} is {cells[column][:40]!r}, a number above {low} and up to {high}"
             return f"{said} is needed", {}
-        numbers[column.lower()] = float(cells[column])
+        values[column.lower()] = float(cells[column])
     for column, known in (("Sex", SEXES), ("SmokingStatus", SMOKING)):
         found = [word for word in known if word.casefold() == cells[column].casefold()]
-        if not found:
+        if not found and column not in blank:
             return f"{column} is {cells[column][:40]!r}, one of {', '.join(known)} is needed", {}
-        numbers["sex" if column == "Sex" else "smoking"] = found[0]
-    return "", numbers
+        values["sex" if column == "Sex" else "smoking"] = found[0] if found else ""
+    return "", values
 
 
 def _fault_of(folder: Path, headers: bool) -> str:

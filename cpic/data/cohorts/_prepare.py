@@ -97,7 +97,7 @@ def _convert(
         shutil.rmtree(left, ignore_errors=True)
     with _cache.writing(cache):
         scratch = Path(tempfile.mkdtemp(_cache.PART, f".{store.name}-", store.parent))
-    channels, shapes, at = [], set(), ""
+    channels, shapes, at, constant = [], set(), "", []
     try:
         for contrast, path in files.items():
             at = contrast
@@ -105,6 +105,8 @@ def _convert(
             shapes.add(values.shape)
             if len(shapes) > 1:
                 raise VolumeError(f"shapes differ, {sorted(shapes)}; one is needed.")
+            if contrast not in _LABELS and values.size and values.min() == values.max():
+                constant.append(contrast)
             channels.append(conversion.apply(values, labels=contrast in _LABELS))
     except VolumeError as error:
         return Converted(patient, None, f"{at}: {error}")
@@ -123,9 +125,11 @@ def _convert(
         c * min(_SHARD, math.ceil(n / c)) for c, n in zip(chunks, volume.shape, strict=True)
     )
     resized = conversion.shape if conversion.order is not None else None
-    true = list(resized or shapes.pop())
+    attributes = {"true_shape": list(resized or shapes.pop())}
+    if constant:
+        attributes["constant"] = constant
     with _cache.writing(cache):
-        save_zarr(volume, store, chunks=chunks, shards=shards, attributes={"true_shape": true})
+        save_zarr(volume, store, chunks=chunks, shards=shards, attributes=attributes)
     return Converted(patient, store)
 
 
@@ -163,7 +167,8 @@ class Prepared:
     def volume(self, patient: str) -> ZarrVolume:
         """The converted scan, contrasts as channels.
 
-        Its `attributes["true_shape"]` are the sizes without what was filled up with zeros.
+        Its `attributes["true_shape"]` are the sizes without what was filled up with zeros;
+        `attributes["constant"]`, if there, names the contrasts whose voxels had one value.
 
         Raises:
             CohortError: if the patient is not here; the message says why.

@@ -2,11 +2,12 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cpic._errors import CohortError
+from cpic._trust import DoubtError, check_regular, read_regular
 
 _MOST_BYTES = 2**24
 
@@ -19,7 +20,13 @@ class Row(NamedTuple):
     fault: str = ""
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
+def read_table(
+    path: Path,
+    columns: Sequence[str],
+    *,
+    also: Mapping[str, Sequence[str]] | None = None,
+    optional: Collection[str] = (),
+) -> list[Row]:
     """The rows of a comma-separated file, cells without outer spaces; empty lines are left out.
 
     A byte-order mark, Windows line ends, other columns, another order of columns and other case in
@@ -28,6 +35,8 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
     Args:
         path: the file.
         columns: names that the header must have, each once.
+        also: other names that a column goes by.
+        optional: columns that may be missing; their cells are empty then.
 
     Returns:
         Rows in the order of the file, cells under the names of `columns`; a row with too few or
@@ -36,21 +45,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
     Raises:
         CohortError: if it is no such table.
     """
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise CohortError(
-                f"{path} has {path.stat().st_size:,} bytes, too many for this table; download it "
-                "again."
-            )
-        text = path.read_bytes().decode("utf-8-sig")
-        # Strict: a stray quote must not swallow the rows up to the next one.
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        lines = [(reader.line_num, [cell.strip(" \t") for cell in line]) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CohortError(
-            f"{path} cannot be read as a table ({error}): it must be comma-separated UTF-8, "
-            "download it again."
-        ) from error
+    lines = _read_lines(path)
     for number, cells in lines:
         if any(set('\r\n\0"') & set(cell) for cell in cells):
             raise CohortError(
@@ -59,17 +54,40 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
             )
     lines = [(number, cells) for number, cells in lines if any(cells)]
     header = [cell.casefold() for cell in lines[0][1]] if lines else []
-    lacking = [name for name in columns if header.count(name.casefold()) != 1]
+    names = {c: {n.casefold() for n in (c, *(also or {}).get(c, ()))} for c in columns}
+    found = {c: [k for k, cell in enumerate(header) if cell in names[c]] for c in columns}
+    lacking = [c for c, at in found.items() if len(at) > 1 or not (at or c in optional)]
     if lacking:
         got = ", ".join(lines[0][1])[:200] if lines else "an empty file"
+        wanted = ", ".join(name for name in columns if name not in optional)
+        commas = " with commas between the cells" if len(header) == 1 else ""
         raise CohortError(
-            f"{path} needs each of the columns {', '.join(columns)} once, got {got}; "
+            f"{path} needs each of the columns {wanted} once{commas}, got {got}; "
             f"{', '.join(lacking)} must be put right."
         )
-    places = {name: header.index(name.casefold()) for name in columns}
+    places = {column: at[0] if at else -1 for column, at in found.items()}
     rows = []
     for number, cells in lines[1:]:
         fault = "" if len(cells) == len(header) else f"it has {len(cells)} cells, not {len(header)}"
-        padded = [*cells, *[""] * len(header)]
+        # With an empty cell at the end, the place of a column that is not there.
+        padded = [*cells, *[""] * (len(header) + 1)]
         rows.append(Row(number, {name: padded[at] for name, at in places.items()}, fault))
     return rows
+
+
+def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Cells without outer spaces, and the line of the file each row ends on."""
+    try:
+        if (size := check_regular(path)) > _MOST_BYTES:
+            raise CohortError(
+                f"{path} has {size:,} bytes, too many for this table; download it again."
+            )
+        text = read_regular(path, _MOST_BYTES).decode("utf-8-sig")
+        # Strict: a stray quote must not swallow the rows up to the next one.
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+        return [(reader.line_num, [cell.strip(" \t") for cell in line]) for line in reader]
+    except (OSError, DoubtError, UnicodeDecodeError, csv.Error) as error:
+        raise CohortError(
+            f"{path} cannot be read as a table ({error}): it must be comma-separated UTF-8, "
+            "download it again."
+        ) from error

@@ -1,0 +1,74 @@
+"""What lies in a folder and below it: files of scans, and folders of slices."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+_ENDINGS = (".nii.gz", ".nii")
+_SLICE = ".dcm"
+# Made by archivers of a Mac beside the folders of its user.
+_TWINS = "__MACOSX"
+Place = tuple[str, ...]
+
+
+class Folder(NamedTuple):
+    """One folder.
+
+    Attributes:
+        path: where it is.
+        place: names of the folders from the one that was given.
+        scans: files with the ending of a scan, whatever they are.
+        slices: whether it holds slices of a series.
+        others: names of its other files.
+        fault: why it could not be read.
+    """
+
+    path: Path
+    place: Place
+    scans: tuple[Path, ...] = ()
+    slices: bool = False
+    others: tuple[str, ...] = ()
+    fault: str = ""
+
+
+def walk(root: Path) -> Iterator[Folder]:
+    """A folder and all below it, parents first, each once; hidden ones are passed over."""
+    waiting: list[tuple[Path, Place]] = [(root, ())]
+    seen: set[Path] = set()
+    while waiting:
+        path, place = waiting.pop(0)
+        # A link may lead back up.
+        if (real := path.resolve()) in seen:
+            continue
+        seen.add(real)
+        try:
+            entries = sorted(entry for entry in path.iterdir() if entry.name[0] != ".")
+            folders = [entry for entry in entries if entry.is_dir()]
+        except OSError as error:
+            yield Folder(path, place, fault=f"its folder cannot be read ({error.strerror})")
+            continue
+        waiting += [(entry, (*place, entry.name)) for entry in folders if entry.name != _TWINS]
+        files = [entry for entry in entries if entry not in set(folders)]
+        yield Folder(
+            path,
+            place,
+            tuple(entry for entry in files if stem_of(entry)),
+            any(entry.suffix.lower() == _SLICE and entry.is_file() for entry in files),
+            tuple(entry.name for entry in files if not stem_of(entry)),
+        )
+
+
+def stem_of(path: Path) -> str:
+    """The name without a scan's ending; empty for other files."""
+    for ending in _ENDINGS:
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)]
+    return ""
+
+
+def one_file(files: list[Path]) -> Path | None:
+    """The file of one scan, the one that is not packed if both are there; None of several."""
+    if len({os.path.normcase(path.parent / stem_of(path)) for path in files}) > 1:
+        return None
+    return min(files, key=lambda path: path.name.lower().endswith(".gz"))
