@@ -30,7 +30,7 @@ def voxels():
 @pytest.mark.parametrize("intensity", ["none", "minmax", "zscore"])
 def test_scans_of_one_value_hold_nothing_to_learn_from(tmp_path, voxels, value, intensity):
     options = make(tmp_path / "brats", a=0 * voxels + value, b=0 * voxels + value)
-    with pytest.raises(CohortError, match="all 2 patients hold nothing to learn from.*: a: every"):
+    with pytest.raises(CohortError, match=r"all 2 patients hold nothing to learn from.*: a: every"):
         load_source("brats", intensity=intensity, **options)
 
 
