@@ -57,7 +57,7 @@ class VolumeEntries:
     Outside the true shape of the volumes, where a quantics grid is padded to powers of two, the
     entries are zero and nothing is read (`padding="zero"`), or what the encoder makes of a volume
     that goes on with zeros (`padding="encode"`, as if the array had been padded first); all
-    positions whose cubes are empty are then one position.
+    positions whose cubes are empty are then one position. Channels in the padding are zero in both.
 
     Args:
         volumes: K volumes of one shape and number of channels, as in `cpic.data.Volume`.
@@ -154,6 +154,9 @@ class VolumeEntries:
             empty = extent - 1  # its cube begins behind the last voxel
             at = torch.where((at >= empty).any(-1, keepdim=True), empty, at)
             inside = torch.ones_like(inside)
+        # Channels are padded to a power of two as well.
+        real = channel < self._n_dims
+        inside, channel = inside & real, torch.where(real, channel, 0)
         key = torch.arange(len(at), device=at.device)[:, None]
         for axis, size in enumerate(self._extent):
             key = key * size + at[..., axis]

@@ -4,6 +4,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpic.train._cohorts import Intensity
+from cpic.train._kinds import (
+    Axis,
+    Count,
+    Folds,
+    Name,
+    Positive,
+    Size,
+    Text,
+    Whole,
+    Workers,
+    checked,
+)
 from cpic.train._results import FoldResult
 from cpic.train._validate import cross_validate
 
@@ -17,39 +29,39 @@ def baseline(
     name: Literal["resnet34", "tt_mlp", "downsample", "histogram"] = "resnet34",
     *,
     task: Literal["brats", "osic"] = "brats",
-    root: str | Path | None = None,
-    batch_size: int | None = None,
-    results_folder: str | Path = "results",
-    num_epochs: int = 100,
-    experiment_name: str | None = None,
+    root: Text | Path | None = None,
+    batch_size: Count | None = None,
+    results_folder: Text | Path = "results",
+    num_epochs: Count = 100,
+    experiment_name: Name | None = None,
     use_extra_features: bool = False,
-    pretrain: str | Path | None = None,
-    only_fold: int | None = None,
-    ngpus: int = 0,
-    rank: int = 10,
-    num_workers: int = 1,
-    num_nodes: int = 1,
+    pretrain: Text | Path | None = None,
+    only_fold: Whole | None = None,
+    ngpus: Whole = 0,
+    rank: Count = 10,
+    num_workers: Workers = 1,
+    num_nodes: Count = 1,
     resume: bool = False,
-    resolution: tuple[int, int, int] | None = None,
-    contrasts: tuple[str, ...] = ("t1",),
+    resolution: tuple[Size, Size, Size] | None = None,
+    contrasts: tuple[Text, ...] = ("t1",),
     intensity: Intensity | None = None,
     nan: float | None = None,
     more: dict[str, Any] | None = None,
-    chunk: int | None = None,
+    chunk: Count | None = None,
     precision: Literal[32, 64] = 32,
-    lr: float = 1e-3,
+    lr: Positive = 1e-3,
     schedule: Literal["constant", "cosine"] = "constant",
     standardise: bool = False,
-    flips: tuple[int, ...] = (),
-    clip: float | None = 1.0,
-    patience: int | None = None,
-    folds: int = 5,
-    patients: int | None = None,
-    cache: str | Path | None = None,
-    seed: int = 42,
-    max_faults: int = 3,
-    max_minutes: float | None = None,
-    save_every: int | None = None,
+    flips: tuple[Axis, ...] = (),
+    clip: Positive | None = 1.0,
+    patience: Count | None = None,
+    folds: Folds = 5,
+    patients: Count | None = None,
+    cache: Text | Path | None = None,
+    seed: Whole = 42,
+    max_faults: Whole = 3,
+    max_minutes: Positive | None = None,
+    save_every: Count | None = None,
     progress: bool = False,
     wandb: bool = False,
 ) -> list[FoldResult]:
@@ -73,14 +85,11 @@ def baseline(
         >>> from cpic import train
         >>> train.baseline("resnet34", task="brats", ngpus=1)  # doctest: +SKIP
     """
-    options = dict(locals())
-    if name not in _BATCHES or task not in _RESOLUTIONS:
-        raise ValueError(
-            f"baseline needs a name out of {', '.join(_BATCHES)} and a task out of "
-            f"{', '.join(_RESOLUTIONS)}, got {name!r} and {task!r}."
-        )
-    options["batch_size"] = _BATCHES[name] if batch_size is None else batch_size
-    options["resolution"] = _RESOLUTIONS[task] if resolution is None else resolution
+    options = checked(baseline, locals())
+    if batch_size is None:
+        options["batch_size"] = _BATCHES[name]
+    if resolution is None:
+        options["resolution"] = _RESOLUTIONS[task]
     if intensity is None:
         # Bins of grey values need a range.
         options["intensity"] = "minmax" if name == "histogram" else _INTENSITIES[task]

@@ -4,49 +4,62 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpic.train._cohorts import Intensity
+from cpic.train._kinds import (
+    Axis,
+    Count,
+    Finite,
+    Folds,
+    Name,
+    Positive,
+    Size,
+    Text,
+    Whole,
+    Workers,
+    checked,
+)
 from cpic.train._results import FoldResult
 from cpic.train._validate import cross_validate
 
 
 def brats(
     *,
-    root: str | Path | None = None,
-    batch_size: int = 21,
+    root: Text | Path | None = None,
+    batch_size: Count = 21,
     use_encoder: bool = True,
-    results_folder: str | Path = "results",
-    num_epochs: int = 100,
-    experiment_name: str | None = None,
+    results_folder: Text | Path = "results",
+    num_epochs: Count = 100,
+    experiment_name: Name | None = None,
     use_extra_features: bool = False,
-    pretrain: str | Path | None = None,
-    only_fold: int | None = None,
-    ndims: int = 16,
-    ngpus: int = 0,
-    rank: int = 10,
-    num_workers: int = 1,
-    num_nodes: int = 1,
+    pretrain: Text | Path | None = None,
+    only_fold: Whole | None = None,
+    ndims: Count = 16,
+    ngpus: Whole = 0,
+    rank: Count = 10,
+    num_workers: Workers = 1,
+    num_nodes: Count = 1,
     resume: bool = False,
-    resolution: tuple[int, int, int] = (256, 256, 256),
-    contrasts: tuple[str, ...] = ("t1",),
+    resolution: tuple[Size, Size, Size] = (256, 256, 256),
+    contrasts: tuple[Text, ...] = ("t1",),
     intensity: Intensity = "zscore",
     nan: float | None = None,
     encoder: Literal["fast", "paper"] = "fast",
-    bias: float | None = None,
+    bias: Finite | None = None,
     more: dict[str, Any] | None = None,
-    chunk: int | None = None,
+    chunk: Count | None = None,
     precision: Literal[32, 64] = 32,
-    lr: float = 1e-3,
+    lr: Positive = 1e-3,
     schedule: Literal["constant", "cosine"] = "constant",
     standardise: bool = False,
-    flips: tuple[int, ...] = (),
-    clip: float | None = 1.0,
-    patience: int | None = None,
-    folds: int = 5,
-    patients: int | None = None,
-    cache: str | Path | None = None,
-    seed: int = 42,
-    max_faults: int = 3,
-    max_minutes: float | None = None,
-    save_every: int | None = None,
+    flips: tuple[Axis, ...] = (),
+    clip: Positive | None = 1.0,
+    patience: Count | None = None,
+    folds: Folds = 5,
+    patients: Count | None = None,
+    cache: Text | Path | None = None,
+    seed: Whole = 42,
+    max_faults: Whole = 3,
+    max_minutes: Positive | None = None,
+    save_every: Count | None = None,
     progress: bool = False,
     wandb: bool = False,
 ) -> list[FoldResult]:
@@ -114,5 +127,5 @@ def brats(
         >>> train.brats(root="BraTS2020", ndims=16, rank=10, ngpus=1)  # doctest: +SKIP
     """
     # Every option is also what the checkpoints say of the run.
-    options = dict(locals())
+    options = checked(brats, locals())
     return cross_validate("brats", "cpic" if use_encoder else "tt_mlp", options)

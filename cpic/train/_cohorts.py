@@ -78,8 +78,6 @@ def load_source(
         CohortError: if the cohort cannot be used, or its scans hold nothing to learn from.
     """
     place = user_cache(cache)
-    if patients is not None and patients < 1:
-        raise CohortError(f"a run needs `patients` of at least 1, or None for all, got {patients}.")
     made = None
     if root is None:
         made = _generate(task, place, tuple(resolution), patients, seed, progress)
@@ -140,8 +138,6 @@ def _generate(
     progress: bool,
 ) -> Path:
     """Make the patients that are not there yet; the folder that holds them."""
-    if len(resolution) != 3:
-        raise CohortError(f"a run needs a resolution of three sizes, got {resolution}.")
     wanted = patients or _PATIENTS[task]
     low = (24, 24, 24) if task == "brats" else (8, 24, 24)
     shape = tuple(

@@ -8,11 +8,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
@@ -21,7 +23,8 @@ from cpic.train._batches import CohortData
 from cpic.train._checkpoints import plain, replace_file
 from cpic.train._faults import Faults
 from cpic.train._keeper import Keeper, StopRunError
-from cpic.train._ranks import place
+from cpic.train._kinds import Count, Positive, Whole, checked
+from cpic.train._ranks import is_first, launched, place
 from cpic.train._results import FoldResult, writing
 from cpic.train._task import Task
 
@@ -44,20 +47,20 @@ def fit_fold(
     data: CohortData,
     *,
     folder: str | os.PathLike,
-    num_epochs: int,
-    fold: int = 0,
+    num_epochs: Count,
+    fold: Whole = 0,
     resume: bool = False,
-    ngpus: int = 0,
-    num_nodes: int = 1,
-    clip: float | None = 1.0,
-    patience: int | None = None,
-    max_minutes: float | None = None,
-    max_faults: int = 3,
-    save_every: int | None = None,
-    precision: int = 32,
+    ngpus: Whole = 0,
+    num_nodes: Count = 1,
+    clip: Positive | None = 1.0,
+    patience: Count | None = None,
+    max_minutes: Positive | None = None,
+    max_faults: Whole = 3,
+    save_every: Count | None = None,
+    precision: Literal[32, 64] = 32,
     progress: bool = False,
     wandb: bool = False,
-    seed: int = 42,
+    seed: Whole = 42,
     config: dict[str, Any] | None = None,
 ) -> FoldResult:
     """Train on one fold and validate after every epoch.
@@ -107,7 +110,8 @@ def fit_fold(
         ...                   num_epochs=100)  # doctest: +SKIP
         >>> result.metrics["rmse"] / result.metrics["mean_error"]  # doctest: +SKIP
     """
-    _check(num_epochs, precision, save_every, patience, ngpus)
+    checked(fit_fold, locals())
+    _check_gpus(ngpus)
     folder = Path(folder)
     settings = {"precision": precision, "clip": clip, "seed": seed, "batch_size": data.batch_size}
     settings.update(task=type(module).__name__, samples=data.fingerprint)
@@ -143,14 +147,18 @@ def _trainer(
     keeper: Keeper, num_epochs: int, ngpus: int, num_nodes: int, progress: bool, wandb: bool
 ) -> pl.Trainer:
     on_gpu = ngpus > 0
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    n_devices = max(ngpus, here)
-    together = n_devices * num_nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    size = launched(num_nodes)[1]
+    here = os.environ.get("LOCAL_WORLD_SIZE", "1") if size > 1 else "1"
+    n_devices = max(ngpus, int(here))
+    together = n_devices * num_nodes > 1 or size > 1
     backend = "nccl" if on_gpu else "gloo"
+    # Not SLURM's: what a batch job says of its tasks is not who started this process.
+    elastic = TorchElasticEnvironment.detect()
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=n_devices,
         num_nodes=num_nodes,
+        plugins=[TorchElasticEnvironment() if elastic else LightningEnvironment()],
         strategy=_Processes(process_group_backend=backend) if together else "auto",
         max_epochs=num_epochs,
         callbacks=[keeper, *([TQDMProgressBar()] if progress else [])],
@@ -198,7 +206,7 @@ def _prepare(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
             f"{folder} holds a run already ({old[0]}); go on with it by resume=True, or choose "
             "another folder."
         )
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) != 0:
+    if not is_first():
         return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,20 +217,12 @@ def _prepare(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
             replace_file(folder / "config.yaml", lambda file: file.write(text.encode()))
 
 
-def _check(
-    num_epochs: int, precision: int, save_every: int | None, patience: int | None, ngpus: int
-) -> None:
-    if not 0 <= ngpus <= torch.cuda.device_count():
+def _check_gpus(ngpus: int) -> None:
+    if ngpus > torch.cuda.device_count():
         raise ValueError(
             f"fit_fold needs ngpus between 0 and the {torch.cuda.device_count()} GPUs of this "
             f"machine, got {ngpus}; 0 trains on the processor."
         )
-    if precision not in _DTYPES:
-        raise ValueError(f"fit_fold needs precision 32 or 64, got {precision!r}.")
-    numbers = {"num_epochs": num_epochs, "save_every": save_every, "patience": patience}
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise ValueError(f"fit_fold needs {name} of at least 1, got {value}.")
 
 
 @contextlib.contextmanager

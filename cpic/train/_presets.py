@@ -1,11 +1,21 @@
 """Settings from YAML files, merged in order, with every key checked."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from cpic._trust import DoubtError, read_regular
+from cpic.train import _kinds, _yaml
+
+# Of a file; the longest settings of this package have a thousand.
+_LARGEST = 2**16
+_WORDS = {**dict.fromkeys(("yes", "on"), True), **dict.fromkeys(("no", "off"), False)}
+_QUOTED = re.compile(r"""(["'])(.*)\1""")
 COMMANDS = ("brats", "osic", "baseline")
 
 
@@ -36,7 +46,7 @@ def preset_file(name: str) -> Path:
 
 
 def read_settings(
-    files: Iterable[str | Path], command: str, known: Sequence[str]
+    files: Iterable[str | Path], command: str, kinds: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Settings of one command from YAML files; a later file wins.
 
@@ -46,14 +56,15 @@ def read_settings(
     Args:
         files: Paths.
         command: "brats", "osic" or "baseline".
-        known: Names of its arguments.
+        kinds: Of its arguments by name, see `cpic.train._kinds.kinds_of`.
 
     Raises:
-        ValueError: If a file cannot be read, is for another command, or has an unknown key.
+        ValueError: If a file cannot be read, is for another command, has an unknown key, a key
+            twice, or a value that does not fit.
     """
     merged: dict[str, Any] = {}
     for file in files:
-        content = _read(Path(file))
+        content = _read(Path(file), kinds)
         meant = content.pop("command", command)
         if meant != command:
             raise ValueError(
@@ -66,13 +77,46 @@ def read_settings(
                 raise ValueError(f"{file} needs a mapping under {section!r}, got {part!r}.")
             own = part if section == command else own
         content.update(own)
-        for key in content:
-            check_name(key, known, where=f"{file}")
-        merged.update(content)
+        for key, value in content.items():
+            check_name(key, kinds, where=f"{file}")
+            merged[key] = _kinds.fitted(kinds[key], value, name=key, where=f"{file}")
     return merged
 
 
-def check_name(name: object, known: Sequence[str], *, where: str) -> None:
+def from_text(text: str, kind: Any) -> Any:
+    """What a word of the command line, or a plain scalar of a file, says as a value of a kind.
+
+    Raises:
+        DoubtError: If it is YAML that cannot be believed.
+
+    Example:
+        >>> from_text("010", int), from_text("010", str), from_text("8, 8", tuple[int, ...])
+        (10, '010', [8, 8])
+    """
+    if text in ("null", "None"):
+        return None
+    if _kinds.is_list(kind):
+        return from_texts([text], kind) if text.strip() else text
+    if _kinds.is_text(kind) or not text.strip():
+        return text
+    if kind is bool and text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    return _yaml.read(text)
+
+
+def from_texts(texts: Iterable[str], kind: Any) -> list[Any]:
+    """The same for values that follow each other, in one word or several."""
+    words: list[str] = []
+    for text in texts:
+        text = text.strip()
+        if (text[:1], text[-1:]) in (("[", "]"), ("(", ")")):
+            text = text[1:-1]
+        words += [word for word in re.split(r"[,\s]+", text) if word]
+    inner = _kinds.element(kind)
+    return [from_text(_QUOTED.sub(r"\2", word), inner) for word in words]
+
+
+def check_name(name: object, known: Collection[str], *, where: str) -> None:
     """Raise unless a setting is known; the message names the nearest that is.
 
     Raises:
@@ -85,24 +129,46 @@ def check_name(name: object, known: Sequence[str], *, where: str) -> None:
         )
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def _nearest(name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f", did you mean {near[0]!r}?" if near else ""
 
 
-def _read(file: Path) -> dict[str, Any]:
-    import yaml
-
+def _read(file: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{file} cannot be read as YAML ({reason}).") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"{file} needs settings as `name: value`, got a {type(content).__name__}; see "
-            "`cpic brats --print_config`."
+        text = read_regular(file, _LARGEST).decode("utf-8-sig")
+        return _yaml.read(text, lambda loader, node: _settings(loader, node, kinds)) or {}
+    except DoubtError as error:
+        raise ValueError(f"{file} {error}.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no text in UTF-8; save it as that.") from error
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read as YAML ({error.strerror or error}).") from error
+
+
+def _settings(loader: _yaml.Loader, node: yaml.Node, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by name; what stands for itself is not looked at, be it 001 or on."""
+    found: dict[str, Any] = {}
+    if not isinstance(node, yaml.MappingNode):
+        if (value := loader.construct_object(node, deep=True)) is None:
+            return found
+        raise DoubtError(
+            f"needs settings as `name: value`, got a {type(value).__name__}; see "
+            "`cpic brats --print_config`"
         )
-    return content
+    for key, value in _yaml.pairs(loader, node):
+        name = key.value
+        if name in COMMANDS and isinstance(value, yaml.MappingNode):
+            found[name] = _settings(loader, value, kinds)
+        else:
+            found[name] = _written(loader, value, kinds.get(name, Any))
+    return found
+
+
+def _written(loader: _yaml.Loader, node: yaml.Node, kind: Any) -> Any:
+    if isinstance(node, yaml.SequenceNode) and _kinds.is_list(kind):
+        return [_written(loader, one, _kinds.element(kind)) for one in node.value]
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    if plain and kind is not Any and node.value.strip() and node.value != "~":
+        return from_text(node.value, kind)
+    return loader.construct_object(node, deep=True)

@@ -17,7 +17,7 @@ from cpic.train._checkpoints import load_weights, read_checkpoint
 from cpic.train._cohorts import Source, Task, load_source
 from cpic.train._fit import fit_fold
 from cpic.train._models import DENSE, TRAINS, check_model, make_module
-from cpic.train._ranks import place
+from cpic.train._ranks import launched, place
 from cpic.train._results import FoldResult, write_summary
 from cpic.train._tables import fit_table
 
@@ -216,12 +216,10 @@ def _summarise(
 
 
 def _check(model: str, options: Mapping[str, Any]) -> None:
+    launched(options["num_nodes"])
     only, folds = options["only_fold"], options["folds"]
     if only is not None and not 0 <= only < folds:
         raise ValueError(f"only_fold needs a number from 0 to {folds - 1}, got {only}.")
-    for name in ("batch_size", "num_epochs", "rank"):
-        if options[name] < 1:
-            raise ValueError(f"a run needs `{name}` of at least 1, got {options[name]}.")
     if model in TRAINS and options["batch_size"] < options["rank"]:
         raise ValueError(
             f"a run needs batch_size of at least rank, {options['rank']}, since as many features "

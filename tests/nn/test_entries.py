@@ -50,15 +50,18 @@ def random_indices(sizes, n_trains, count, generator):
 @pytest.mark.parametrize("padding", ["zero", "encode"])
 @pytest.mark.parametrize("order", ["sequential", "interleaved"])
 @pytest.mark.parametrize("remember", [False, True])
-def test_equal_to_encoding_every_voxel(padding, order, remember, generator):
-    batch, encoder = volumes(generator), TinyEncoder()
-    grid = Quantics(SHAPE, channels=4, order=order)
+@pytest.mark.parametrize("n_dims", [4, 3])
+def test_equal_to_encoding_every_voxel(padding, order, remember, n_dims, generator):
+    batch, encoder = volumes(generator), TinyEncoder(n_dims)
+    grid = Quantics(SHAPE, channels=n_dims, order=order)
     entries = VolumeEntries(batch, encoder, grid, padding=padding, remember=remember)
     full = torch.stack([dense(volume, encoder, grid.padded) for volume in batch])
     if padding == "zero":
         inside = torch.zeros(grid.padded, dtype=torch.bool)
         inside[tuple(slice(size) for size in SHAPE)] = True
         full = full * inside[..., None]
+    # Three channels are padded to four.
+    full = torch.nn.functional.pad(full, (0, 4 - n_dims))
     for _ in range(3):
         indices = random_indices(grid.sizes, 3, 200, generator)
         x, y, z, c = grid.coords(indices).unbind(-1)

@@ -8,6 +8,7 @@ import yaml
 
 from cpic import train
 from cpic.train import _presets
+from cpic.train._kinds import kinds_of
 from cpic.train._models import make_module
 
 PARAMETERS = {
@@ -30,7 +31,7 @@ def settings(name):
     file = _presets.preset_file(name)
     command = yaml.safe_load(file.read_text())["command"]
     signature = inspect.signature(getattr(train, command)).parameters
-    given = _presets.read_settings([file], command, list(signature))
+    given = _presets.read_settings([file], command, kinds_of(getattr(train, command)))
     defaults = {key: one.default for key, one in signature.items()}
     return command, {**defaults, **given}
 
@@ -72,9 +73,9 @@ def test_the_residual_networks_are_made_for_their_task(name):
 @pytest.mark.parametrize("name", [*PARAMETERS, *RESNETS])
 def test_sizes_are_those_of_the_name(name):
     _, found = settings(name)
-    wanted = [256, 256, 256] if name.startswith("brats") else [32, 512, 512]
+    wanted = (256, 256, 256) if name.startswith("brats") else (32, 512, 512)
     if name.endswith(("_512", "64x1024")):
-        wanted = [2 * n for n in wanted]
+        wanted = tuple(2 * n for n in wanted)
     assert found["resolution"] == wanted
     for letter, key in (("n", "ndims"), ("r", "rank")):
         for part in name.split("_"):
@@ -84,8 +85,8 @@ def test_sizes_are_those_of_the_name(name):
 
 @pytest.mark.parametrize("command", ["brats", "osic", "baseline"])
 def test_the_quick_one_is_for_every_command(command):
-    names = list(inspect.signature(getattr(train, command)).parameters)
-    found = _presets.read_settings([_presets.preset_file("quick")], command, names)
+    kinds = kinds_of(getattr(train, command))
+    found = _presets.read_settings([_presets.preset_file("quick")], command, kinds)
     assert found["batch_size"] >= found["rank"]
     assert max(found["resolution"]) <= 64
 
@@ -99,4 +100,4 @@ def test_a_section_must_be_a_mapping(tmp_path):
     file = tmp_path / "a.yml"
     file.write_text("osic: 3\n")
     with pytest.raises(ValueError, match="needs a mapping under 'osic', got 3"):
-        _presets.read_settings([file], "brats", ["rank"])
+        _presets.read_settings([file], "brats", {"rank": int})
