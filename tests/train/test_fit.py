@@ -233,11 +233,11 @@ def test_wandb_says_what_to_install(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": 16}, "precision 32 or 64, got 16"),
-        ({"num_epochs": 0}, "num_epochs of at least 1, got 0"),
-        ({"save_every": 0}, "save_every of at least 1, got 0"),
+        ({"precision": 16}, "precision needs one of 32, 64, got 16"),
+        ({"num_epochs": 0}, "num_epochs needs a whole number of at least 1.*, got 0"),
+        ({"save_every": 0}, "save_every needs a whole number of at least 1.*, got 0"),
         ({"ngpus": 99}, "ngpus between 0 and the .* GPUs of this machine, got 99"),
-        ({"patience": -1}, "patience of at least 1, got -1"),
+        ({"patience": -1}, "patience needs a whole number of at least 1.*, got -1"),
     ],
 )
 def test_bad_options_are_refused(tmp_path, options, message):
