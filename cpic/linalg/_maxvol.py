@@ -15,6 +15,7 @@ References: {cite}`goreinov2010how`, {cite}`oseledets2010ttcross`.
 import math
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -133,13 +134,14 @@ def _eliminate(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def row_order(swaps: Tensor, m: int) -> Tensor:
     """The order of the rows `(b, m)` after a sequence of swaps `(b, r)`, counted from one."""
-    order = torch.arange(m, device=swaps.device).repeat(len(swaps), 1)
-    swaps = swaps.long() - 1
-    for k, there in enumerate(swaps.split(1, dim=1)):
-        here = order[:, k : k + 1].clone()
-        order[:, k : k + 1] = order.gather(1, there)
-        order.scatter_(1, there, here)
-    return order
+    # In NumPy, as a step is two copies of a few numbers each and torch is slow to start on such.
+    order = np.tile(np.arange(m), (len(swaps), 1))
+    each = np.arange(len(swaps))
+    for k, there in enumerate(swaps.cpu().numpy().T - 1):
+        here = order[:, k].copy()
+        order[:, k] = order[each, there]
+        order[each, there] = here
+    return torch.from_numpy(order).to(swaps.device)
 
 
 def _swap(rows: Tensor, coeffs: Tensor, tol: float, max_iters: int) -> Tensor:

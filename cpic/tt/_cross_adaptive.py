@@ -1,30 +1,27 @@
-r"""Grow the ranks of a cross-approximation bond by bond until its probes agree.
+r"""Grow the ranks of a cross-approximation bond by bond until nothing is missed.
 
-Left and right sets only ever grow, so the fibers of one round contain those of the round before and
-little is read twice. Probes that the train misses give new columns; the rows they need are found by
-elimination in what the old rows leave over. A bond with columns to spare gets few more of them.
+Left and right sets only ever grow, and so do the blocks of fibers between them: a round asks for
+what is new and for nothing twice. Points that the train misses give new columns; the rows they need
+are found by elimination in what the old rows leave over. A bond that used all its columns gets as
+many again, one with columns to spare few.
 
-Shapes: `K` tensors, `l` left and `r` right multi-indices at a site of size `n`.
+Shapes: `K` tensors, `l` left and `c` right multi-indices at a site of size `n`.
 References: {cite}`ritter2024quantics`, {cite}`savostyanov2014quasioptimality`.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 from cpic.linalg._maxvol import take_rows
-from cpic.tt._cross_sets import grow_right
 from cpic.tt._ledger import Reader
-from cpic.tt._pivots import (
-    draw_missed,
-    draw_points,
-    extend_left,
-    pick_rows,
-)
-from cpic.tt._sets import IndexSets
+from cpic.tt._pivots import extend_left, leading_rows
+from cpic.tt._sets import IndexSets, all_points
 from cpic.tt._solvers import solve_core
 from cpic.tt._train import TensorTrain
 
-_START = 8
+_START = 2  # columns of a bond to begin with
 
 
 class AdaptiveSearch:
@@ -32,84 +29,131 @@ class AdaptiveSearch:
 
     Args:
         reader: Where the values come from.
-        probes: Multi-indices `(K, n, d)` that show what the train misses.
-        truth: Their values `(K, n)`.
         ranks: Largest ranks of the `d + 1` bonds.
-        generator: Draws pivots.
-        sets: Sets to begin with; by default probes drawn by the square of their value.
+        n_trains: Number of tensors K.
+        generator: Mixes columns.
+        sets: Sets of which the right ones are where to begin; by default there are none, and
+            `add` must give some.
     """
 
     def __init__(
         self,
         reader: Reader,
-        probes: Tensor,
-        truth: Tensor,
         ranks: tuple[int, ...],
+        n_trains: int,
         generator: torch.Generator,
         sets: IndexSets | None = None,
     ):
-        self.reader, self.generator, self.ranks = reader, generator, ranks
-        self.probes, self.truth = probes, truth
-        sizes, d = reader.sizes, len(reader.sizes)
-        empty = probes.new_zeros(len(probes), 1, 0)
-        self.left = [empty] * d
-        self.rows: list[Tensor | None] = [None] * d
-        self.right = [empty] * d
+        self.reader, self.ranks, self.generator = reader, ranks, generator
+        d, device = len(reader.sizes), reader.weights.device
+
+        def empty(rows: int, sites: int) -> Tensor:
+            return torch.zeros(n_trains, rows, sites, dtype=torch.int64, device=device)
+
+        self.left = [empty(k == 0, k) for k in range(d)]
+        self.right = [empty(k == d - 1, d - 1 - k) for k in range(d)]
         if sets is not None:
             self.right = list(sets.right)
-            return
-        points = draw_points(probes, truth**2, 2 * _START, generator)
-        for k in range(d - 1):
-            tails = points[..., k + 1 :]
-            self.right[k] = grow_right(tails[:, :0], tails, sizes[k + 1 :])
+        self.rows = [torch.zeros(n_trains, 0, dtype=torch.int64, device=device)] * d
+        self.fibers: list[Tensor | None] = [None] * d
+        self.cores: list[Tensor] = [torch.empty(0)] * d
+        self.floor: Tensor | None = None
 
     def round(self, floor: Tensor) -> TensorTrain:
         """A half-sweep to the right that keeps the old rows and adds those above `floor`."""
+        lowered = self.floor is None or bool((floor < self.floor).any())
+        self.floor = floor
         self.reader.settle()
-        cores, last = [], len(self.reader.sizes) - 1
-        for k, n in enumerate(self.reader.sizes):
-            fibers = self.reader.fibers(self.left[k], self.right[k])
-            if k == last:
-                cores.append(fibers)
-                break
-            matrix = fibers.flatten(1, 2)
-            rows = self._more_rows(k, matrix, floor)
-            self.rows[k] = rows
-            self.left[k + 1] = extend_left(self.left[k], rows, n)
-            core = solve_core(matrix, take_rows(matrix, rows), solver="qr")
-            cores.append(core.unflatten(1, (-1, n)))
-        return TensorTrain(cores)
+        last = len(self.reader.sizes) - 1
+        for k in range(last):
+            if self._read(k) or lowered:
+                self._choose(k, floor)
+        self._read(last)
+        self.cores[last] = self.fibers[last]
+        return TensorTrain(self.cores)
 
-    def _more_rows(self, site: int, matrix: Tensor, floor: Tensor) -> Tensor:
-        old = self.rows[site]
+    def _read(self, site: int) -> bool:
+        """Ask for what the sets of a site have gained."""
+        left, right, old = self.left[site], self.right[site], self.fibers[site]
         if old is None:
-            return pick_rows(
-                matrix, max_rank=self.ranks[site + 1], generator=self.generator, floor=floor
-            )[0]
-        room = min(self.ranks[site + 1], *matrix.shape[1:]) - old.shape[1]
-        if room <= 0:
-            return old
-        frame = torch.linalg.qr(take_rows(matrix, old).mT).Q
-        rest = matrix - (matrix @ frame) @ frame.mT
-        if not bool((rest.abs().amax((1, 2)) > floor).any()):
-            return old
-        new, _ = pick_rows(rest, max_rank=room, generator=self.generator, floor=floor)
-        return torch.cat([old, new], 1)
+            self.fibers[site] = self.reader.fibers(left, right)
+            return True
+        l, c = old.shape[1], old.shape[3]
+        pairs = []
+        if c < right.shape[1]:
+            pairs.append((left[:, :l], right[:, c:]))
+        if l < left.shape[1]:
+            pairs.append((left[:, l:], right))
+        if not pairs:
+            return False
+        new = self.reader.blocks(pairs)
+        if c < right.shape[1]:
+            old = torch.cat([old, new[0]], 3)
+        self.fibers[site] = torch.cat([old, new[-1]], 1) if l < left.shape[1] else old
+        return True
 
-    def add_missed(self, train: TensorTrain) -> None:
-        """Add the right parts of probes, drawn by the square of their residual, where needed."""
-        missed = (self.truth - train.entries(self.probes)) ** 2
-        count = max(_START, max(train.ranks) // 2)
-        points = draw_missed(self.probes, missed, count, self.generator)
-        for k in range(len(self.reader.sizes) - 1):
-            rank = train.ranks[k + 1]
-            if rank >= self.ranks[k + 1]:
+    def _choose(self, site: int, floor: Tensor) -> None:
+        """Add rows that the old ones do not carry, and solve for the core."""
+        matrix, rows = self.fibers[site].flatten(1, 2), self.rows[site]
+        room = min(self.ranks[site + 1], *matrix.shape[1:]) - rows.shape[1]
+        if room > 0:
+            rest = matrix
+            if rows.shape[1]:
+                frame = torch.linalg.qr(take_rows(matrix, rows).mT).Q
+                rest = matrix - (matrix @ frame) @ frame.mT
+            new = leading_rows(rest, room, floor, self.generator)
+            if not rows.shape[1]:
+                new = leading_rows(rest, 1, -floor, self.generator) if not new.shape[1] else new
+            self.rows[site] = rows = torch.cat([rows, new], 1)
+            grown = extend_left(self.left[site], new, self.reader.sizes[site])
+            self.left[site + 1] = torch.cat([self.left[site + 1], grown], 1)
+        core = solve_core(matrix, take_rows(matrix, rows), solver="qr")
+        self.cores[site] = core.unflatten(1, (-1, self.reader.sizes[site]))
+
+    def add(self, points: Tensor) -> bool:
+        """Add the right parts of `points` `(K, n, d)`, best first, where bonds want columns."""
+        sizes, weights = self.reader.sizes, self.reader.weights
+        keys = (points * weights).flip(-1).cumsum(-1).flip(-1)  # of the parts from a site on
+        before = sum(right.shape[1] for right in self.right)
+        for k in range(len(sizes) - 1):
+            count = self._wanted(k)
+            if count < 1:
                 continue
-            # Spare columns may all look past what is missed, so a few new ones are always added.
-            few = self.right[k].shape[1] >= rank + _START
-            tails = points[:, : max(2, rank // 6) if few else max(_START, rank // 2), k + 1 :]
-            self.right[k] = grow_right(self.right[k], tails, self.reader.sizes[k + 1 :])
+            tails, marks = points[..., k + 1 :], keys[..., k + 1]
+            whole, have = math.prod(sizes[k + 1 :]), self.right[k].shape[1]
+            if have + count >= whole:
+                count = whole - have
+                tails = all_points(sizes[k + 1 :], device=points.device)
+                tails = tails.expand(len(points), -1, -1)
+                marks = (tails * weights[k + 1 :]).sum(-1)
+            old = (self.right[k] * weights[k + 1 :]).sum(-1)
+            new = first_new(marks[:, : 4 * count + 8] if count + have < whole else marks, old, count)
+            kept = tails.gather(1, new[..., None].expand(-1, -1, tails.shape[-1]))
+            self.right[k] = torch.cat([self.right[k], kept], 1)
+        return sum(right.shape[1] for right in self.right) > before
+
+    def _wanted(self, bond: int) -> int:
+        """How many more columns a bond wants."""
+        rank, have, most = self.rows[bond].shape[1], self.right[bond].shape[1], self.ranks[bond + 1]
+        if not have:
+            return min(_START, most)
+        if rank >= most:
+            return 0
+        return have if rank == have else max(2, rank // 2)
 
     def sets(self) -> IndexSets:
         """The index sets now; bonds have at least as many right as left multi-indices."""
         return IndexSets(self.reader.sizes, tuple(self.left), tuple(self.right))
+
+
+def first_new(marks: Tensor, old: Tensor, count: int) -> Tensor:
+    """Places `(K, c)` of the first `count` of `marks` `(K, n)` that differ and are not `old`.
+
+    There may be fewer; where other tensors of the batch have more, repeated ones fill up.
+    """
+    n = marks.shape[1]
+    earlier = torch.ones(n, n, dtype=torch.bool, device=marks.device).tril(-1)
+    again = ((marks[:, :, None] == marks[:, None]) & earlier).any(-1)
+    again |= (marks[:, :, None] == old[:, None]).any(-1)
+    count = min(count, int((~again).sum(1).max()))
+    return again.to(torch.uint8).argsort(dim=1, stable=True)[:, :count]

@@ -19,6 +19,7 @@ from cpic.tt._cross_sampled import fit_sampled, make_plan
 from cpic.tt._cross_sets import sets_of
 from cpic.tt._cross_square import SquareSearch, relative_error
 from cpic.tt._ledger import CrossLedger, Reader
+from cpic.tt._misses import Misses
 from cpic.tt._sets import IndexSets, all_points, random_points
 from cpic.tt._train import TensorTrain
 
@@ -79,11 +80,13 @@ class Run:
         sweeps: int,
         generator: torch.Generator,
         n_probes: int,
+        adaptive: bool,
         callback: Callable[[CrossState], object] | None,
     ):
         self.start = time.perf_counter()
         self.reader, self.ranks, self.tol, self.sweeps = reader, ranks, tol, sweeps
         self.generator, self.callback, self.halves = generator, callback, 0
+        self.n_probes = n_probes
         sizes, device = reader.sizes, reader.weights.device
         if math.prod(sizes) <= _SMALL:
             both = all_points(sizes, device=device).expand(n_trains, -1, -1)
@@ -91,11 +94,12 @@ class Run:
             raw = reader.points(both)
             seen, truth = raw, raw
         else:
-            both = random_points(sizes, 2 * n_probes, n_trains=n_trains, generator=generator)
+            n = max(1, n_probes // 2) if adaptive else n_probes
+            both = random_points(sizes, n if adaptive else 2 * n, n_trains=n_trains, generator=generator)
             both = both.to(device)
             raw = reader.points(both)
-            self.probes, self.held_out = both[:, :n_probes], both[:, n_probes:]
-            seen, truth = raw[:, :n_probes], raw[:, n_probes:]
+            self.probes, self.held_out = both[:, :n], both[:, -n:]
+            seen, truth = raw[:, :n], raw[:, -n:]
         peak = raw.abs().amax(-1, keepdim=True)
         exponent = torch.where(peak > 0, torch.frexp(peak).exponent, 0)
         self.factor = torch.ldexp(torch.ones_like(peak), exponent)
@@ -103,9 +107,11 @@ class Run:
         self.seen, self.truth = seen / self.factor, truth / self.factor
         self.errors: list[Tensor] = []
 
-    def _note(self, train: TensorTrain, sets: IndexSets) -> None:
+    def _note(self, train: TensorTrain, sets: IndexSets, error: Tensor | None = None) -> None:
         self.train, self.sets = train, sets
-        self.errors.append(relative_error(self.truth, train.entries(self.held_out)))
+        if error is None:
+            error = relative_error(self.truth, train.entries(self.held_out))
+        self.errors.append(error)
         self.halves += 1
         if self.callback is not None:
             state = CrossState(
@@ -138,39 +144,23 @@ class Run:
     def _grow(self, sets: IndexSets | None) -> None:
         assert self.tol is not None
         search = AdaptiveSearch(
-            self.reader, self.probes, self.seen, self.ranks, self.generator, sets
+            self.reader, self.ranks, len(self.truth), self.generator, sets
         )
-        self.reader.remember = True
-        floor = self.tol / 2 * self.seen.square().mean(-1).sqrt()
-        goal = self.tol / 2  # errors on a thousand probes are a lower estimate of heavy tails
-        for round_ in range(6 * self.sweeps):
+        misses = Misses(self.reader, self.held_out, self.truth, self.generator)
+        if sets is None:
+            search.add(misses.worst())
+        floor = self.tol / 4 * self.truth.square().mean(-1).sqrt()
+        for _ in range(6 * self.sweeps):
             train = search.round(floor)
-            self._note(train, search.sets())
-            missed = relative_error(search.truth, train.entries(search.probes))
-            fine = bool((torch.maximum(missed, self.errors[-1]) <= goal).all())
-            if fine and self._confirmed(train, search):
-                return
-            search.add_missed(train)
-            if round_ % 4 == 3:
-                floor = floor / 2  # the errors of the sites add up
-
-    def _confirmed(self, train: TensorTrain, search: AdaptiveSearch) -> bool:
-        """Whether fresh probes agree; those that do not guide the next round."""
-        assert self.tol is not None
-        k, n = self.held_out.shape[:2]
-        if n == math.prod(self.reader.sizes):
-            return True
-        fresh = random_points(self.reader.sizes, 2 * n, n_trains=k, generator=self.generator)
-        fresh = fresh.to(self.held_out.device)
-        truth = self.reader.points(fresh)
-        error = relative_error(truth, train.entries(fresh))
-        self.errors[-1] = torch.maximum(self.errors[-1], error)
-        if bool((error <= self.tol / 2).all()):
-            return True
-        search.probes = torch.cat([search.probes, fresh], 1)
-        search.truth = torch.cat([search.truth, truth], 1)
-        return False
-
+            error = misses.compare(train)
+            self._note(train, search.sets(), error)
+            confirmed = bool((error <= 0.7 * self.tol).all())
+            if confirmed:
+                self.errors[-1] = misses.confirm(self.n_probes)
+                if bool((self.errors[-1] <= self.tol).all()):
+                    return
+            if not search.add(misses.worst()):
+                floor = floor / 4
     def unlike_low_rank(self) -> bool:
         """Whether the square search ended far above what exact interpolation reaches."""
         bound = 0.01 if self.tol is None else max(0.01, self.tol)

@@ -5,6 +5,7 @@ otherwise; distinct entries are counted from the keys, and only when somebody lo
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -48,11 +49,7 @@ class Reader:
         self.marks = torch.zeros(0, dtype=torch.int64, device=device)
         self.memory = torch.zeros(0, device=device)
         self.news: list[tuple[Tensor, Tensor]] = []
-        if math.prod(sizes) < 2**62:
-            weights = [math.prod(sizes[k + 1 :]) for k in range(len(sizes))]
-        else:  # too many for exact keys: hashes, whose products wrap around
-            weights = [_mixed(k) for k in range(len(sizes))]
-        self.weights = torch.tensor(weights, dtype=torch.int64, device=device)
+        self.weights = key_weights(sizes).to(device)
 
     def points(self, indices: Tensor) -> Tensor:
         """Values `(K, n)` at `indices` `(K, n, d)`."""
@@ -60,15 +57,25 @@ class Reader:
 
     def fibers(self, left: Tensor, right: Tensor) -> Tensor:
         """Values `(K, l, n, r)` on left x [n] x right, at the site between the two."""
-        site = left.shape[-1]
+        return self.blocks([(left, right)])[0]
+
+    def blocks(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Fibers of several pairs of sets of one site, asked for in one call."""
+        site = pairs[0][0].shape[-1]
         n = self.sizes[site]
+        steps = torch.arange(n, device=self.weights.device)[:, None] * self.weights[site]
+        keys = torch.cat([self._keys(left, steps, right) for left, right in pairs], 1)
+        indices = torch.cat([fiber_indices(left, n, right) for left, right in pairs], 1)
+        values = self._read(indices, keys) if self.remember else self._ask(indices, keys)
+        shapes = [(left.shape[1], n, right.shape[1]) for left, right in pairs]
+        parts = values.split([math.prod(shape) for shape in shapes], 1)
+        return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def _keys(self, left: Tensor, steps: Tensor, right: Tensor) -> Tensor:
+        site = left.shape[-1]
         before = (left * self.weights[:site]).sum(-1)[:, :, None, None]
         after = (right * self.weights[site + 1 :]).sum(-1)[:, None, None]
-        steps = torch.arange(n, device=left.device)[:, None] * self.weights[site]
-        keys = (before + steps + after).flatten(1)
-        indices = fiber_indices(left, n, right)
-        values = self._read(indices, keys) if self.remember else self._ask(indices, keys)
-        return values.unflatten(1, (left.shape[1], n, right.shape[1]))
+        return (before + steps + after).flatten(1)
 
     def _ask(self, indices: Tensor, keys: Tensor) -> Tensor:
         self.keys.append(keys)
@@ -121,6 +128,14 @@ class Reader:
     def ledger(self, sweeps: float, seconds: float) -> CrossLedger:
         """The books so far."""
         return CrossLedger(self.asked, sweeps, seconds, tuple(self.keys))
+
+
+def key_weights(sizes: Sequence[int]) -> Tensor:
+    """Weights `(d,)` of the sites, whose sum over a multi-index is its key."""
+    if math.prod(sizes) < 2**62:
+        return torch.tensor([math.prod(sizes[k + 1 :]) for k in range(len(sizes))])
+    # Too many for exact keys: hashes, whose products wrap around.
+    return torch.tensor([_mixed(k) for k in range(len(sizes))])
 
 
 def _mixed(k: int) -> int:

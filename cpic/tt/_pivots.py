@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cpic.linalg import maxvol
+from cpic.linalg._maxvol import row_order
 
 
 def pick_rows(
@@ -18,7 +19,6 @@ def pick_rows(
     *,
     max_rank: int,
     generator: torch.Generator,
-    floor: Tensor | None = None,
     swaps: int = 10,
 ) -> tuple[Tensor, Tensor]:
     """Rows that carry each matrix, and the coefficients that rebuild it from them.
@@ -31,8 +31,6 @@ def pick_rows(
         matrix: `(K, m, c)`.
         max_rank: Largest number of rows to keep.
         generator: Mixes the columns.
-        floor: `(K,)` size below which a pivot of the elimination does not count. The number of
-            rows is then the largest count in the batch.
         swaps: Bound on the maxvol swaps.
 
     Returns:
@@ -41,18 +39,33 @@ def pick_rows(
     """
     m, c = matrix.shape[1:]
     rank = min(max_rank, m, c)
-    if floor is not None or rank < c:
-        mixer = torch.randn(
-            c, min(m, c), generator=generator, dtype=matrix.dtype, device=generator.device
-        ).to(matrix.device)
-        matrix = matrix @ (mixer / c**0.5)
-        if floor is not None:
-            sizes = torch.linalg.lu_factor_ex(matrix).LU.diagonal(dim1=-2, dim2=-1).abs()
-            count = (sizes > floor[:, None]).sum(1)
-            rank = max(1, min(rank, int(count.max())))
-        matrix = matrix[..., :rank]
+    if rank < c:
+        matrix = _mixed(matrix, min(m, c), generator)[..., :rank]
     found = maxvol(matrix, max_iters=swaps, on_deficient="report")
     return found.rows, found.coeffs
+
+
+def leading_rows(matrix: Tensor, most: int, floor: Tensor, generator: torch.Generator) -> Tensor:
+    """The first rows `(K, r)` of an elimination of mixed columns, while pivots exceed `floor`.
+
+    Args:
+        matrix: `(K, m, c)`.
+        most: Largest number of rows.
+        floor: `(K,)` size from which on a pivot counts; the batch keeps its largest count.
+        generator: Mixes the columns.
+    """
+    m, c = matrix.shape[1:]
+    lu, swaps, _ = torch.linalg.lu_factor_ex(_mixed(matrix, min(m, c, most), generator))
+    sizes = lu.diagonal(dim1=-2, dim2=-1).abs()
+    count = int((sizes > floor[:, None]).sum(1).max()) if len(sizes) else 0
+    return row_order(swaps, m)[:, :count]
+
+
+def _mixed(matrix: Tensor, width: int, generator: torch.Generator) -> Tensor:
+    """`width` random mixtures of the columns of each matrix, of their mean size."""
+    c = matrix.shape[2]
+    mixer = torch.randn(c, width, generator=generator, dtype=matrix.dtype, device=generator.device)
+    return matrix @ (mixer.to(matrix.device) / c**0.5)
 
 
 def extend_left(before: Tensor, rows: Tensor, size: int) -> Tensor:

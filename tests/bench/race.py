@@ -31,6 +31,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from cpic import tt
+from cpic.tt._ledger import key_weights
 from tests.bench import harness, problems
 from tests.bench.peers import PEERS, missing, run_peer
 from tests.bench.timing import processor_clock
@@ -81,9 +82,7 @@ class Counted:
     def __init__(self, entries: tt.Entries, sizes: Sequence[int]):
         self.entries, self.sizes, self.asked = entries, sizes, 0
         self.keys: list[np.ndarray] = []
-        self.weights = np.array(
-            [math.prod(sizes[k + 1 :]) for k in range(len(sizes))], dtype=np.int64
-        )
+        self.weights = key_weights(sizes).numpy()
         self.spent = 0.0
 
     def __call__(self, index: np.ndarray) -> np.ndarray:
