@@ -21,8 +21,6 @@ from cpic.tt._sets import IndexSets, all_points
 from cpic.tt._solvers import solve_core
 from cpic.tt._train import TensorTrain
 
-_START = 2  # columns of a bond to begin with
-
 
 class AdaptiveSearch:
     """The state of a search whose sets grow.
@@ -136,7 +134,7 @@ class AdaptiveSearch:
         """How many more columns a bond wants."""
         rank, have, most = self.rows[bond].shape[1], self.right[bond].shape[1], self.ranks[bond + 1]
         if not have:
-            return min(_START, most)
+            return 1
         if rank >= most:
             return 0
         return have if rank == have else max(2, rank // 2)

@@ -149,18 +149,21 @@ class Run:
         misses = Misses(self.reader, self.held_out, self.truth, self.generator)
         if sets is None:
             search.add(misses.worst())
-        floor = self.tol / 4 * self.truth.square().mean(-1).sqrt()
+        # What the sites leave out adds up to the error of the train.
+        floor = self.tol / 4 * (self.truth.square().mean(-1) / len(self.reader.sizes)).sqrt()
+        before = torch.full_like(floor, torch.inf)
         for _ in range(6 * self.sweeps):
             train = search.round(floor)
             error = misses.compare(train)
             self._note(train, search.sets(), error)
-            confirmed = bool((error <= 0.7 * self.tol).all())
-            if confirmed:
+            if bool((error <= 0.7 * self.tol).all()):
                 self.errors[-1] = misses.confirm(self.n_probes)
                 if bool((self.errors[-1] <= self.tol).all()):
                     return
-            if not search.add(misses.worst()):
-                floor = floor / 4
+            if not search.add(misses.worst()) or bool((error > before / 2).any()):
+                floor = floor / 2
+            before = error
+
     def unlike_low_rank(self) -> bool:
         """Whether the square search ended far above what exact interpolation reaches."""
         bound = 0.01 if self.tol is None else max(0.01, self.tol)
