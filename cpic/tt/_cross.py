@@ -104,9 +104,7 @@ def cross(
         return _nothing(sizes, ranks, generator, dtype, device)
     reader = Reader(with_dtype(entries, dtype), sizes, device)
     with one_thread(), torch.no_grad():
-        run = Run(
-            reader, ranks, n_trains, tol, sweeps, generator, n_probes, rank is None, callback
-        )
+        run = Run(reader, ranks, n_trains, tol, sweeps, generator, n_probes, rank is None, callback)
         if method != "least_squares":
             run.square(sets, adaptive=rank is None, hasty=method == "auto")
         if method == "least_squares" or (method == "auto" and run.unlike_low_rank()):

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from cpic.linalg._maxvol import take_rows
+from cpic.tt._fibers import fiber_indices
 from cpic.tt._ledger import Reader
 from cpic.tt._pivots import extend_left, leading_rows
 from cpic.tt._sets import IndexSets, all_points
 from cpic.tt._solvers import solve_core
 from cpic.tt._train import TensorTrain
+
+_NARROW = 4  # sizes of modes whose fibers share much with those of the next site
 
 
 class AdaptiveSearch:
@@ -43,6 +46,7 @@ class AdaptiveSearch:
         sets: IndexSets | None = None,
     ):
         self.reader, self.ranks, self.generator = reader, ranks, generator
+        self.sizes = reader.sizes
         d, device = len(reader.sizes), reader.weights.device
 
         def empty(rows: int, sites: int) -> Tensor:
@@ -61,8 +65,7 @@ class AdaptiveSearch:
         """A half-sweep to the right that keeps the old rows and adds those above `floor`."""
         lowered = self.floor is None or bool((floor < self.floor).any())
         self.floor = floor
-        self.reader.settle()
-        last = len(self.reader.sizes) - 1
+        last = len(self.sizes) - 1
         for k in range(last):
             if self._read(k) or lowered:
                 self._choose(k, floor)
@@ -72,23 +75,48 @@ class AdaptiveSearch:
 
     def _read(self, site: int) -> bool:
         """Ask for what the sets of a site have gained."""
-        left, right, old = self.left[site], self.right[site], self.fibers[site]
-        if old is None:
-            self.fibers[site] = self.reader.fibers(left, right)
-            return True
-        l, c = old.shape[1], old.shape[3]
-        pairs = []
-        if c < right.shape[1]:
-            pairs.append((left[:, :l], right[:, c:]))
-        if l < left.shape[1]:
-            pairs.append((left[:, l:], right))
-        if not pairs:
-            return False
-        new = self.reader.blocks(pairs)
-        if c < right.shape[1]:
-            old = torch.cat([old, new[0]], 3)
-        self.fibers[site] = torch.cat([old, new[-1]], 1) if l < left.shape[1] else old
-        return True
+        old, left, right = self.fibers[site], self.left[site].shape[1], self.right[site].shape[1]
+        rows, columns = (0, right) if old is None else old.shape[1::2]
+        if columns < right:
+            old = torch.cat([old, self._block(site, slice(0, rows), slice(columns, None))], 3)
+        if rows < left:
+            new = self._block(site, slice(rows, None), slice(None))
+            old = new if old is None else torch.cat([old, new], 1)
+        self.fibers[site] = old
+        return columns < right or rows < left
+
+    def _block(self, site: int, rows: slice, columns: slice) -> Tensor:
+        """Values `(K, l, n, c)` on some left and right multi-indices of a site."""
+        left, right, n = self.left[site][:, rows], self.right[site][:, columns], self.sizes[site]
+        if site == 0 or n > _NARROW:
+            return self.reader.fibers(left, right)
+        # The pivots of the bond before lie on these fibers too: half of them where n is two.
+        place, known = self._pivots(site, right)
+        known = known[:, rows]
+        cells = n * right.shape[1]
+        values = known.new_zeros(*known.shape[:2], cells + 1)
+        values.scatter_(2, place[:, None].expand_as(known), known)
+        there = torch.zeros_like(values[:, 0], dtype=torch.uint8).scatter_(1, place, 1)[:, :cells]
+        missing = there.argsort(dim=1, stable=True)[:, : cells - int(there.sum(1).min())]
+        tails = fiber_indices(right[:, :1, :0], n, right)
+        tails = tails.gather(1, missing[..., None].expand(-1, -1, tails.shape[-1]))
+        asked = self.reader.points(fiber_indices(left, n, tails, pairs=left))
+        asked = asked.unflatten(1, (left.shape[1], -1))
+        values.scatter_(2, missing[:, None].expand_as(asked), asked)
+        return values[..., :cells].unflatten(2, (n, -1))
+
+    def _pivots(self, site: int, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Places `(K, c)` in [n] x right of the columns of the bond before, and their values.
+
+        A column that does not extend one of `right` gets the place behind the last.
+        """
+        before, weights = self.right[site - 1], self.reader.weights[site + 1 :]
+        marks = (before[..., 1:] * weights).sum(-1)[:, :, None]
+        extends = marks == (right * weights).sum(-1)[:, None]
+        found, parent = extends.to(torch.uint8).max(-1)
+        count = right.shape[1]
+        place = torch.where(found > 0, before[..., 0] * count + parent, count * self.sizes[site])
+        return place, take_rows(self.fibers[site - 1].flatten(1, 2), self.rows[site - 1])
 
     def _choose(self, site: int, floor: Tensor) -> None:
         """Add rows that the old ones do not carry, and solve for the core."""
@@ -100,17 +128,17 @@ class AdaptiveSearch:
                 frame = torch.linalg.qr(take_rows(matrix, rows).mT).Q
                 rest = matrix - (matrix @ frame) @ frame.mT
             new = leading_rows(rest, room, floor, self.generator)
-            if not rows.shape[1]:
-                new = leading_rows(rest, 1, -floor, self.generator) if not new.shape[1] else new
+            if not rows.shape[1] and not new.shape[1]:  # nothing there, but a bond needs a row
+                new = rows.new_zeros(len(rows), 1)
             self.rows[site] = rows = torch.cat([rows, new], 1)
-            grown = extend_left(self.left[site], new, self.reader.sizes[site])
+            grown = extend_left(self.left[site], new, self.sizes[site])
             self.left[site + 1] = torch.cat([self.left[site + 1], grown], 1)
         core = solve_core(matrix, take_rows(matrix, rows), solver="qr")
-        self.cores[site] = core.unflatten(1, (-1, self.reader.sizes[site]))
+        self.cores[site] = core.unflatten(1, (-1, self.sizes[site]))
 
     def add(self, points: Tensor) -> bool:
         """Add the right parts of `points` `(K, n, d)`, best first, where bonds want columns."""
-        sizes, weights = self.reader.sizes, self.reader.weights
+        sizes, weights = self.sizes, self.reader.weights
         keys = (points * weights).flip(-1).cumsum(-1).flip(-1)  # of the parts from a site on
         before = sum(right.shape[1] for right in self.right)
         for k in range(len(sizes) - 1):
@@ -125,7 +153,9 @@ class AdaptiveSearch:
                 tails = tails.expand(len(points), -1, -1)
                 marks = (tails * weights[k + 1 :]).sum(-1)
             old = (self.right[k] * weights[k + 1 :]).sum(-1)
-            new = first_new(marks[:, : 4 * count + 8] if count + have < whole else marks, old, count)
+            new = first_new(
+                marks[:, : 4 * count + 8] if count + have < whole else marks, old, count
+            )
             kept = tails.gather(1, new[..., None].expand(-1, -1, tails.shape[-1]))
             self.right[k] = torch.cat([self.right[k], kept], 1)
         return sum(right.shape[1] for right in self.right) > before
@@ -141,7 +171,7 @@ class AdaptiveSearch:
 
     def sets(self) -> IndexSets:
         """The index sets now; bonds have at least as many right as left multi-indices."""
-        return IndexSets(self.reader.sizes, tuple(self.left), tuple(self.right))
+        return IndexSets(self.sizes, tuple(self.left), tuple(self.right))
 
 
 def first_new(marks: Tensor, old: Tensor, count: int) -> Tensor:

@@ -23,7 +23,8 @@ from cpic.tt._misses import Misses
 from cpic.tt._sets import IndexSets, all_points, random_points
 from cpic.tt._train import TensorTrain
 
-_SMALL = 4096  # tensors of at most so many entries are checked on all of them
+_SMALL = 4096  # tensors of at most so many entries are checked on all of them,
+_LOOKED_THROUGH = 2**16  # and those of at most so many where all probes are zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,18 +89,23 @@ class Run:
         self.generator, self.callback, self.halves = generator, callback, 0
         self.n_probes = n_probes
         sizes, device = reader.sizes, reader.weights.device
-        if math.prod(sizes) <= _SMALL:
+        # By tolerance it looks at half of them first, and measures on fresh ones.
+        n = max(1, n_probes // 2) if adaptive else n_probes
+        both, raw = None, None
+        if math.prod(sizes) > _SMALL:
+            both = random_points(
+                sizes, n if adaptive else 2 * n, n_trains=n_trains, generator=generator
+            ).to(device)
+            raw = reader.points(both)
+        blank = raw is None or not bool(raw.any(-1).all())
+        if blank and math.prod(sizes) <= _LOOKED_THROUGH:
             both = all_points(sizes, device=device).expand(n_trains, -1, -1)
-            self.probes = self.held_out = both
-            raw = reader.points(both)
-            seen, truth = raw, raw
-        else:
-            n = max(1, n_probes // 2) if adaptive else n_probes
-            both = random_points(sizes, n if adaptive else 2 * n, n_trains=n_trains, generator=generator)
-            both = both.to(device)
-            raw = reader.points(both)
-            self.probes, self.held_out = both[:, :n], both[:, -n:]
-            seen, truth = raw[:, :n], raw[:, -n:]
+            raw, n = reader.points(both), both.shape[1]
+        assert both is not None and raw is not None
+        self.probes, self.held_out = both[:, :n], both[:, -n:]
+        seen, truth = raw[:, :n], raw[:, -n:]
+        # Zeros say nothing of what was not looked at.
+        self.unknown = ~truth.any(-1) & (n < math.prod(sizes))
         peak = raw.abs().amax(-1, keepdim=True)
         exponent = torch.where(peak > 0, torch.frexp(peak).exponent, 0)
         self.factor = torch.ldexp(torch.ones_like(peak), exponent)
@@ -111,7 +117,7 @@ class Run:
         self.train, self.sets = train, sets
         if error is None:
             error = relative_error(self.truth, train.entries(self.held_out))
-        self.errors.append(error)
+        self.errors.append(torch.where(self.unknown & (error == 0), torch.nan, error))
         self.halves += 1
         if self.callback is not None:
             state = CrossState(
@@ -143,9 +149,7 @@ class Run:
 
     def _grow(self, sets: IndexSets | None) -> None:
         assert self.tol is not None
-        search = AdaptiveSearch(
-            self.reader, self.ranks, len(self.truth), self.generator, sets
-        )
+        search = AdaptiveSearch(self.reader, self.ranks, len(self.truth), self.generator, sets)
         misses = Misses(self.reader, self.held_out, self.truth, self.generator)
         if sets is None:
             search.add(misses.worst())
@@ -157,8 +161,9 @@ class Run:
             error = misses.compare(train)
             self._note(train, search.sets(), error)
             if bool((error <= 0.7 * self.tol).all()):
-                self.errors[-1] = misses.confirm(self.n_probes)
-                if bool((self.errors[-1] <= self.tol).all()):
+                error = misses.confirm(self.n_probes)
+                self.errors[-1] = torch.where(self.unknown & (error == 0), torch.nan, error)
+                if bool((error <= self.tol).all()):
                     return
             if not search.add(misses.worst()) or bool((error > before / 2).any()):
                 floor = floor / 2
@@ -196,7 +201,10 @@ class Run:
             weights=self.seen.abs(),
             generator=self.generator,
         )
-        return train.round(max_rank=rank)
+        # Where it needs less, what lies above is the noise of the fit.
+        noise = 64 * torch.finfo(self.truth.dtype).eps
+        tol = noise if self.tol is None else max(noise, self.tol / 4)
+        return train.round(tol, [min(rank, most) for most in self.ranks])
 
     def result(self) -> CrossResult:
         """The last train and the books."""

@@ -39,15 +39,23 @@ def fiber_indices(left: Tensor, size: int, right: Tensor, *, pairs: Tensor | Non
 def ask(entries: Entries, indices: Tensor) -> Tensor:
     """Values `(K, n)` at `indices` `(K, n, d)`, checked.
 
+    Every call of a user's `entries` is made here. It gets a copy of the indices, and its values are
+    copied, so that it may change and reuse what is its own.
+
     Raises:
-        ValueError: On another shape, complex, integer, NaN or infinite values.
+        ValueError: On another shape or device, complex, integer, NaN or infinite values.
     """
-    values = entries(indices)
+    values = entries(indices.clone())
     if not isinstance(values, Tensor) or values.shape != indices.shape[:-1]:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ValueError(
             f"entries must return a tensor (K, n) = {tuple(indices.shape[:-1])} for indices "
             f"{tuple(indices.shape)}, got {got}; return one value for each multi-index."
+        )
+    if values.device != indices.device:
+        raise ValueError(
+            f"entries must return values on the device of the indices, {indices.device}, got "
+            f"{values.device}; move them with `.to(indices.device)`."
         )
     if not values.is_floating_point():
         hint = "approximate real and imaginary part separately" if values.is_complex() else "cast"
@@ -63,7 +71,7 @@ def ask(entries: Entries, indices: Tensor) -> Tensor:
                 f"{tuple(indices[train, place].tolist())} of tensor {train}; mask or replace "
                 "such entries first."
             )
-    return values
+    return values.clone()
 
 
 def with_dtype(entries: Entries, dtype: torch.dtype) -> Entries:

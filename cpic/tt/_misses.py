@@ -29,9 +29,7 @@ Read = Callable[[Tensor], Tensor]
 _HELD = 2**25  # numbers that one step of a draw may hold
 
 
-def draw_squares(
-    train: TensorTrain, m: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def draw_squares(train: TensorTrain, m: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Multi-indices `(K, m, d)` with odds the squares of the entries, and their mean `(K, 1)`.
 
     Sites are drawn one after the other, given those before; what lies behind is summed up in Gram
@@ -142,7 +140,7 @@ def _lines(
 
 
 class Products:
-    """Products of the lines through a high place, as odds: around it, the wider the lower the power.
+    """Products of the lines through a high place, as odds: the higher the power, the nearer to it.
 
     Args:
         lines: Heights `(K, d, n_k)`.

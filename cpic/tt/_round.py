@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cpic.tt._sets import cap_ranks
+
 
 def check_limits(name: str, tol: float, max_rank: int | None) -> None:
     """Raise unless a tolerance and a bound on the ranks make sense."""
@@ -45,10 +47,10 @@ def masked(columns: Tensor, keep: Tensor) -> Tensor:
 
 
 def round_cores(
-    cores: Sequence[Tensor], tol: float, max_rank: int | None, method: str
+    cores: Sequence[Tensor], tol: float, max_rank: int | Sequence[int] | None, method: str
 ) -> list[Tensor]:
     """Cores of lower ranks; see `TensorTrain.round`."""
-    check_limits("round", tol, max_rank)
+    check_limits("round", tol, max_rank if isinstance(max_rank, int) else None)
     if method not in ("qr", "gram"):
         raise ValueError(
             f'round needs method="qr" or "gram", got {method!r}; "qr" is the accurate one.'
@@ -58,12 +60,14 @@ def round_cores(
             "round needs finite cores, got NaN or infinity; find the cause where the train "
             "was made."
         )
+    sizes = [core.shape[2] for core in cores]
+    bounds = [None] * (len(sizes) + 1) if max_rank is None else cap_ranks(sizes, max_rank)
     with torch.no_grad():
         route = _round_qr if method == "qr" else _round_gram
-        return route([core.detach() for core in cores], tol, max_rank)
+        return route([core.detach() for core in cores], tol, bounds)
 
 
-def _round_qr(cores: list[Tensor], tol: float, max_rank: int | None) -> list[Tensor]:
+def _round_qr(cores: list[Tensor], tol: float, bounds: Sequence[int | None]) -> list[Tensor]:
     for site in range(len(cores) - 1):
         core = cores[site]
         frame, carry = torch.linalg.qr(core.flatten(1, 2))
@@ -75,7 +79,7 @@ def _round_qr(cores: list[Tensor], tol: float, max_rank: int | None) -> list[Ten
         matrix = cores[site].flatten(2)
         vectors, values, frame = torch.linalg.svd(matrix, full_matrices=False)
         budget = torch.maximum(left.clamp_min(0) / site, (floor_of(matrix) * norm) ** 2)
-        keep, spent = choose_ranks(values, budget, max_rank)
+        keep, spent = choose_ranks(values, budget, bounds[site])
         left = left - spent
         carry = masked(vectors * values.unsqueeze(-2), keep)
         frame = masked(frame.mT, keep).mT
@@ -85,7 +89,7 @@ def _round_qr(cores: list[Tensor], tol: float, max_rank: int | None) -> list[Ten
     return cores
 
 
-def _round_gram(cores: list[Tensor], tol: float, max_rank: int | None) -> list[Tensor]:
+def _round_gram(cores: list[Tensor], tol: float, bounds: Sequence[int | None]) -> list[Tensor]:
     grams = _right_grams(cores)
     norm = grams[0].reshape(len(cores[0])).clamp_min(0).sqrt()
     floor = torch.finfo(norm.dtype).eps ** 0.5 * norm
@@ -97,7 +101,7 @@ def _round_gram(cores: list[Tensor], tol: float, max_rank: int | None) -> list[T
         squares, vectors = torch.linalg.eigh(weighted.mT @ weighted)
         values = squares.clamp_min(0).sqrt().flip(-1)
         budget = torch.maximum(left.clamp_min(0) / (len(cores) - 1 - site), floor**2)
-        keep, spent = choose_ranks(values, budget, max_rank)
+        keep, spent = choose_ranks(values, budget, bounds[site + 1])
         left = left - spent
         inverse = torch.where(values > 0, 1 / values, 0.0).unsqueeze(-2)
         frame = masked((weighted @ vectors.flip(-1)) * inverse, keep)

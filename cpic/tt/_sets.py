@@ -11,8 +11,9 @@ References: {cite}`oseledets2010ttcross`.
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 
 import torch
 from torch import Tensor
@@ -40,7 +41,10 @@ def cap_ranks(sizes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ...
     """
     sizes = check_sizes(sizes)
     d = len(sizes)
-    ranks = [int(rank)] * (d - 1) if isinstance(rank, int) else [int(r) for r in rank]
+    try:
+        ranks = [index(r) for r in rank] if isinstance(rank, Iterable) else [index(rank)] * (d - 1)
+    except TypeError:
+        ranks = [0]  # no whole numbers
     if len(ranks) == d + 1 and ranks[0] == ranks[-1] == 1:
         ranks = ranks[1:-1]
     if len(ranks) != d - 1 or any(r < 1 for r in ranks):
@@ -58,7 +62,10 @@ def cap_ranks(sizes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ...
 
 def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     """Sizes as a tuple of ints, or one clear error."""
-    sizes = tuple(int(n) for n in sizes)
+    try:
+        sizes = tuple(map(index, sizes))
+    except TypeError:
+        raise ValueError(f"sizes needs whole numbers, got {sizes}; pass them as a tuple.") from None
     if not sizes or any(n < 1 for n in sizes):
         raise ValueError(
             f"sizes needs at least one mode and every size >= 1, got {sizes}; drop empty modes."

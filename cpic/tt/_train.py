@@ -118,7 +118,7 @@ class TensorTrain:
     def round(
         self,
         tol: float = 0.0,
-        max_rank: int | None = None,
+        max_rank: int | Sequence[int] | None = None,
         *,
         method: Literal["qr", "gram"] = "qr",
     ) -> "TensorTrain":
@@ -130,7 +130,8 @@ class TensorTrain:
         Args:
             tol: Allowed error relative to the norm of each train, at least 0. At 0 only what
                 is below rounding is dropped.
-            max_rank: Bound on all ranks; where it takes effect, the error may exceed `tol`.
+            max_rank: Bound on all ranks, or one for each bond as in `cap_ranks`; where it takes
+                effect, the error may exceed `tol`.
             method: `"qr"` orthogonalises and is accurate to rounding; `"gram"` uses Gram
                 matrices, is quicker for large sizes and loses half the digits: errors below
                 the square root of the dtype's epsilon are out of its reach.

@@ -17,6 +17,7 @@ from tests.bench.cases_data import data_cases
 from tests.bench.cases_gradient import gradient_cases
 from tests.bench.cases_project import project_cases
 from tests.bench.cases_stores import store_cases
+from tests.bench.cases_tolerance import tolerance_cases
 from tests.bench.cases_training import training_cases
 from tests.bench.harness import Case
 from tests.bench.peers import run_peer

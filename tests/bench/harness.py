@@ -49,7 +49,8 @@ class Case:
     `check=False` they skip what only measures the result, as the memory rows need it.
 
     `goals` are upper bounds by unit; `shares` are such bounds relative to a peer, by unit and name
-    of the peer. `repeats` caps the runs of a case that takes long. `peak`: the row of memory is the
+    of the peer, `best` such bounds by unit relative to the least of the peers that meet `goals`
+    themselves. `repeats` caps the runs of a case that takes long. `peak`: the row of memory is the
     growth over imports and problem ("growth"), the peak resident set of a fresh process that does
     nothing else, imports included ("whole"), or left out ("none").
     """
@@ -59,6 +60,7 @@ class Case:
     peers: Mapping[str, Callable[..., Mapping[str, float]]]
     goals: Mapping[str, float]
     shares: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
     repeats: int | None = None
     peak: Literal["growth", "whole", "none"] = "growth"
 
@@ -90,8 +92,15 @@ def _rows_of(case: Case, unit: str, middle: dict[str, dict[str, float]]) -> list
     beside = {peer: figures[unit] for peer, figures in middle.items() if peer and unit in figures}
     rows = []
     alone: dict[str | None, float | None] = {None: None}
+    rivals = [
+        figures[unit]
+        for peer, figures in middle.items()
+        if peer and unit in figures and all(figures.get(u, 0) <= g for u, g in case.goals.items())
+    ]
     for peer, theirs in (beside or alone).items():
         bounds = [case.goals[unit]] if unit in case.goals else []
+        if unit in case.best and rivals:
+            bounds.append(case.best[unit] * min(rivals))
         if peer and theirs is not None and (unit, peer) in case.shares:
             bounds.append(case.shares[unit, peer] * theirs)
         goal = min(bounds, default=None)

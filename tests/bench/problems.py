@@ -1,17 +1,19 @@
 """The problems of the benchmark: `(entries, sizes, reference)` each.
 
 `entries` maps int64 multi-indices `(K, n, d)` to `(K, n)`; `reference` is the full tensor
-`(1, *sizes)` where it fits in memory and `None` elsewhere (compare on random entries there).
+`(1, *sizes)` where it fits in memory, a train that is exact to rounding where there is one, and
+`None` elsewhere (compare on random entries there).
 """
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from cpic import data
-from cpic.tt import Entries
+from cpic.tt import Entries, TensorTrain
 
 SIDE = 256
 
@@ -83,9 +85,72 @@ def gaussians(layout: str = "tt", *, side: int = SIDE):
     return _laid_out(volume.voxels, dense, layout, side)
 
 
+def products(lines: Sequence[Tensor]) -> TensorTrain:
+    """Sum over terms t of the products of `lines[k][t, i_k]`, each `(terms, size)`."""
+    cores = []
+    for line in lines:
+        core = torch.zeros(1, len(line), line.shape[1], len(line), dtype=torch.float64)
+        core.diagonal(dim1=1, dim2=3).copy_(line.T)
+        cores.append(core)
+    ends = cores[0].sum(1, keepdim=True), cores[-1].sum(3, keepdim=True)
+    return TensorTrain([ends[0], *cores[1:-1], ends[1]])
+
+
+def rational(lines: Sequence[Tensor], power: int) -> TensorTrain:
+    """(1 + lines[0][i_0] + lines[1][i_1] + ...)^-power by an integral of exponentials.
+
+    x^-p is the integral of t^(p-1) exp(-t x) / (p-1)!, taken over log t by the trapezoidal rule,
+    whose error falls exponentially with the step.
+    """
+    top = 1 + sum(float(line.max()) for line in lines)
+    steps = torch.arange(-math.log(top) - 40 / power, 6, 0.1, dtype=torch.float64)
+    times = steps.exp()
+    weights = 0.25 * times**power * (-times).exp() / math.factorial(power - 1)
+    terms = [(-times[:, None] * line).exp() for line in lines]
+    return products([terms[0] * weights[:, None], *terms[1:]]).round(1e-14)
+
+
 def reciprocal():
     """1 / (1 + i1 + ... + i10) with 20 values of every index."""
-    return (lambda indices: 1.0 / (1.0 + indices.sum(-1).to(torch.float64))), (20,) * 10, None
+    line = torch.arange(20, dtype=torch.float64)
+    return (
+        lambda indices: 1.0 / (1.0 + indices.sum(-1).to(torch.float64)),
+        (20,) * 10,
+        rational([line] * 10, 1),
+    )
+
+
+def bell():
+    """1 / (1 + |x|^2) in 6 dimensions on 32 points of [-4, 4]."""
+    x = torch.linspace(-4, 4, 32, dtype=torch.float64)
+    return (
+        lambda indices: 1.0 / (1.0 + x[indices].square().sum(-1)),
+        (32,) * 6,
+        rational([x.square()] * 6, 1),
+    )
+
+
+def sines():
+    """A product of sines in 20 dimensions: half a wave on 20 points each."""
+    x = (torch.arange(1, 21, dtype=torch.float64) * math.pi / 21).sin()
+    return (lambda indices: x[indices].prod(-1)), (20,) * 20, products([x[None]] * 20)
+
+
+def narrow(side: int = SIDE):
+    """Three Gaussians of width 1/64 in the unit cube: 0.1 % of it holds nearly all of the norm."""
+    centre = torch.tensor([[0.2, 0.7, 0.3], [0.6, 0.25, 0.8], [0.85, 0.6, 0.15]]).double()
+    height = torch.tensor([1.0, 0.7, 0.5], dtype=torch.float64)
+
+    def bumps(x: Tensor, centre: Tensor) -> Tensor:
+        return (-0.5 * (64 * (x - centre)).square()).exp()
+
+    def entries(indices: Tensor) -> Tensor:
+        x = (indices.to(torch.float64) + 0.5) / side
+        return bumps(x[..., None, :], centre).prod(-1) @ height
+
+    x = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+    lines = [bumps(x, at[:, None]) for at in centre.T]
+    return entries, (side,) * 3, products([lines[0] * height[:, None], *lines[1:]])
 
 
 GENZ = ("oscillatory", "product peak", "corner peak", "gaussian", "continuous", "discontinuous")
@@ -118,7 +183,10 @@ def genz(family: str, *, n_modes: int = 10, n: int = 20):
             case _:
                 return (x @ steep).exp() * (x[..., :2] <= shift[:2]).all(-1)
 
-    return entries, (n,) * n_modes, None
+    if family != "corner peak":
+        return entries, (n,) * n_modes, None
+    x = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    return entries, (n,) * n_modes, rational([x * a for a in steep], n_modes + 1)
 
 
 def spike(layout: str = "tt"):
@@ -210,8 +278,12 @@ def tunable_bumps(n: int = 20, bits: int = 28):
     return make, (2,) * bits, start
 
 
-def error_of(train, entries: Entries, reference: Tensor | None, *, seed: int = 7) -> float:
-    """Relative Frobenius error on the full tensor, or on 10 000 random entries without one."""
+def error_of(
+    train: TensorTrain, entries: Entries, reference: Tensor | TensorTrain | None, *, seed: int = 7
+) -> float:
+    """Relative Frobenius error on the whole tensor, or on 10 000 random entries without one."""
+    if isinstance(reference, TensorTrain):
+        return float((train - reference).norm() / reference.norm())
     if reference is not None:
         return float((train.full() - reference).norm() / reference.norm())
     draw = torch.Generator().manual_seed(seed)

@@ -108,9 +108,10 @@ def _ours(function: Counted, sizes: Sequence[int], *, seed: int, **options: Any)
     ).train
 
 
-def _theirs(
+def peer_train(
     name: str, function: Counted, sizes: Sequence[int], *, seed: int, **options: Any
 ) -> tt.TensorTrain:
+    """What a peer finds."""
     cores = run_peer(name, function, sizes, seed=seed, **options)
     return tt.TensorTrain([torch.from_numpy(np.ascontiguousarray(core))[None] for core in cores])
 
@@ -125,7 +126,7 @@ def run_once(
     if library == OURS:
         train = _ours(function, sizes, seed=seed, **setting)
     else:
-        train = _theirs(library, function, sizes, seed=seed, **setting)
+        train = peer_train(library, function, sizes, seed=seed, **setting)
     seconds = clock() - function.spent
     error = problems.error_of(train, entries, reference)
     return error, function.distinct(), function.asked, seconds
