@@ -105,7 +105,7 @@ def rational(lines: Sequence[Tensor], power: int) -> TensorTrain:
     top = 1 + sum(float(line.max()) for line in lines)
     steps = torch.arange(-math.log(top) - 40 / power, 6, 0.1, dtype=torch.float64)
     times = steps.exp()
-    weights = 0.25 * times**power * (-times).exp() / math.factorial(power - 1)
+    weights = step * times**power * (-times).exp() / math.factorial(power - 1)
     terms = [(-times[:, None] * line).exp() for line in lines]
     return products([terms[0] * weights[:, None], *terms[1:]]).round(1e-14)
 
