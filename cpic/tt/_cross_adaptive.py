@@ -57,7 +57,7 @@ class AdaptiveSearch:
         if sets is not None:
             self.right = list(sets.right)
         self.rows = [torch.zeros(n_trains, 0, dtype=torch.int64, device=device)] * d
-        self.fibers: list[Tensor | None] = [None] * d
+        self.fibers = [torch.empty(n_trains, 0, n, 0) for n in self.sizes]
         self.cores: list[Tensor] = [torch.empty(0)] * d
         self.floor: Tensor | None = None
 
@@ -76,12 +76,12 @@ class AdaptiveSearch:
     def _read(self, site: int) -> bool:
         """Ask for what the sets of a site have gained."""
         old, left, right = self.fibers[site], self.left[site].shape[1], self.right[site].shape[1]
-        rows, columns = (0, right) if old is None else old.shape[1::2]
-        if columns < right:
+        rows, columns = old.shape[1::2]
+        if rows and columns < right:
             old = torch.cat([old, self._block(site, slice(0, rows), slice(columns, None))], 3)
         if rows < left:
             new = self._block(site, slice(rows, None), slice(None))
-            old = new if old is None else torch.cat([old, new], 1)
+            old = torch.cat([old, new], 1) if rows else new
         self.fibers[site] = old
         return columns < right or rows < left
 

@@ -91,17 +91,17 @@ class Run:
         sizes, device = reader.sizes, reader.weights.device
         # By tolerance it looks at half of them first, and measures on fresh ones.
         n = max(1, n_probes // 2) if adaptive else n_probes
-        both, raw = None, None
-        if math.prod(sizes) > _SMALL:
+        blank = math.prod(sizes) <= _SMALL
+        both = raw = torch.empty(0)
+        if not blank:
             both = random_points(
                 sizes, n if adaptive else 2 * n, n_trains=n_trains, generator=generator
             ).to(device)
             raw = reader.points(both)
-        blank = raw is None or not bool(raw.any(-1).all())
+            blank = not bool(raw.any(-1).all())
         if blank and math.prod(sizes) <= _LOOKED_THROUGH:
             both = all_points(sizes, device=device).expand(n_trains, -1, -1)
             raw, n = reader.points(both), both.shape[1]
-        assert both is not None and raw is not None
         self.probes, self.held_out = both[:, :n], both[:, -n:]
         seen, truth = raw[:, :n], raw[:, -n:]
         # Zeros say nothing of what was not looked at.

@@ -98,13 +98,13 @@ def climb(
         known = 0.0 if train is None else train.entries(seen[-1])
         return (found[-1] - known).abs().view(where.shape[:-1])
 
-    height = look(points)
+    height, view = look(points), torch.empty(0)
     for _ in range(rounds):
         where = (points[..., site] + step) % bound
         lines = points[:, :, None].repeat(1, 1, len(site), 1)
         lines[:, :, column, site] = where
         gaps = look(lines)
-        view = height, points, gaps, where
+        view = _lines(height, points, gaps, where, site, sizes)
         top, best = torch.cat([height[..., None], gaps], -1).max(-1)
         if not bool((top > height).any()):
             break
@@ -119,7 +119,7 @@ def climb(
         # Only the modes of a sum or product are free of each other; elsewhere the best one leads.
         height, way = torch.stack([top, look(every)]).max(0)
         points = torch.where(way[..., None] == 1, every, one)
-    return Climb(torch.cat(seen, 1), torch.cat(found, 1), _lines(*view, site, sizes))
+    return Climb(torch.cat(seen, 1), torch.cat(found, 1), view)
 
 
 def _lines(

@@ -154,6 +154,7 @@ def all_parts() -> dict[str, dict[str, Case]]:
     """Every case by the name of its part and its own."""
     return {
         "search": search_cases(),
+        "tolerance": tolerance_cases(),
         "gradients": {case.name: case for case in gradient_cases()} | bottleneck_cases(),
         "features": project_cases(),
         "volumes": data_cases(),

@@ -103,7 +103,8 @@ def rational(lines: Sequence[Tensor], power: int) -> TensorTrain:
     whose error falls exponentially with the step.
     """
     top = 1 + sum(float(line.max()) for line in lines)
-    steps = torch.arange(-math.log(top) - 40 / power, 6, 0.1, dtype=torch.float64)
+    step = 0.25
+    steps = torch.arange(-math.log(top) - 40 / power, 6, step, dtype=torch.float64)
     times = steps.exp()
     weights = step * times**power * (-times).exp() / math.factorial(power - 1)
     terms = [(-times[:, None] * line).exp() for line in lines]

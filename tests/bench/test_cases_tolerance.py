@@ -12,9 +12,7 @@ SMOOTH = [name for name in PROBLEMS if "QTT" not in name]
 @pytest.mark.parametrize("name", SMOOTH)
 def test_references_are_the_functions(name, generator):
     entries, sizes, reference = problem(name)
-    points = torch.stack(
-        [torch.randint(0, n, (1, 200), generator=generator) for n in sizes], -1
-    )
+    points = torch.stack([torch.randint(0, n, (1, 200), generator=generator) for n in sizes], -1)
     corner = torch.zeros(1, 1, len(sizes), dtype=torch.int64)
     for places in (points, corner):
         truth = entries(places)
