@@ -46,17 +46,21 @@ def cross(
     r"""Approximate K tensors by trains that read a small part of their entries.
 
     The square search alternates half-sweeps of maxvol {cite}`oseledets2010ttcross`. With `rank` it
-    makes `sweeps` of them, each to the left and back; with `tol` alone it adds the pivots that its
-    probes miss, round after round, until fresh probes agree to well within `tol`, or `6 * sweeps`
-    rounds are over; it then keeps all values it read and asks for nothing twice. Least squares
+    makes `sweeps` of them, each to the left and back; with `tol` alone it grows sets of pivots that
+    its probes miss, round after round, until fresh points confirm the error, or `6 * sweeps`
+    rounds are over; it keeps all values it read and asks for nothing twice. Least squares
     suits measured data, which is of full rank: it fits more rows and columns than the rank, and
     with `tol` alone doubles the rank from 8 until the held-out error is at most `tol`. `"auto"`
     searches square, and where the error stays above one per cent (and above `tol`) also by least
     squares; the better train of each tensor wins.
 
-    Every error is measured on `n_probes` random entries that no train is fitted to; of tensors
-    with at most 4096 entries, on all. The search looks for what it missed among another `n_probes`;
-    raise the number where features are small. Carries no gradient: pass the sets to `interpolate`.
+    With `rank` or by least squares the error is measured on `n_probes` random entries that no
+    train is fitted to. By tolerance it is an estimate of the error of the whole tensor, from fresh
+    entries drawn in several ways: uniformly, where the train is large, around the largest entry
+    found, and by climbing along what is missed. Twice its standard error is added. Tensors with at
+    most 4096 entries are compared on all of them. Raise `n_probes` where features are small: what
+    no probe, climb or fiber touches stays unseen. Carries no gradient: pass the sets to
+    `interpolate`.
 
     Args:
         entries: Maps int64 multi-indices `(K, n, d)` to real values `(K, n)`.
@@ -70,7 +74,8 @@ def cross(
         sets: Where to begin, for instance `result.sets` of an earlier search.
         generator: The only source of randomness.
         callback: Called with a `CrossState` after each half-sweep.
-        n_probes: Random entries to measure the error on, and as many to look for missed parts.
+        n_probes: Random entries to measure the error on, and as many to look for missed parts (by
+            tolerance half as many).
         max_entries: Bound on the entries that a least-squares fit reads; by default what the rank
             needs, about 200 000 for rank 10 on 256^3.
         dtype: Type of the values and trains.
@@ -78,12 +83,15 @@ def cross(
 
     Returns:
         Trains, sets, held-out errors `(half_sweeps, K)`, `converged` `(K,)` and the ledger. Sets of
-        a least squares train have more right than left multi-indices. A tensor has converged where
-        its error is at most `tol`; without `tol`, at most 1e-6.
+        a train by least squares or tolerance have more right than left multi-indices. A tensor has
+        converged where its error is at most `tol`; without `tol`, at most 1e-6. The ranks are
+        within `rank` or `max_rank` at every bond. Where all probes are zero, up to 65 536 entries
+        are read whole; of larger tensors nothing is known then: the error is NaN, and the tensor
+        has not converged.
 
     Raises:
         ValueError: If neither `rank` nor `tol` is given, an argument does not fit, or `entries`
-            returns a wrong shape, complex, NaN or infinite values.
+            returns a wrong shape or device, complex, NaN or infinite values.
 
     Example:
         >>> seed = torch.Generator().manual_seed(0)
@@ -117,8 +125,8 @@ def _check(rank, tol, max_rank, sweeps, method, n_trains, n_probes, dtype) -> No
         raise ValueError("cross needs a rank or a tol, got neither; pass rank=10 or tol=1e-6.")
     if method not in get_args(Method):
         raise ValueError(f"cross needs a method of {get_args(Method)}, got {method!r}.")
-    if tol is not None and not tol > 0:
-        raise ValueError(f"cross needs tol > 0, got {tol}; for a fixed rank pass none.")
+    if tol is not None and not 0 < tol < float("inf"):
+        raise ValueError(f"cross needs a finite tol > 0, got {tol}; for a fixed rank pass none.")
     numbers = {"max_rank": max_rank, "sweeps": sweeps, "n_probes": n_probes, "n_trains": n_trains}
     for name, number in numbers.items():
         if number < (0 if name == "n_trains" else 1):

@@ -56,7 +56,7 @@ class CrossResult:
             was fitted to more entries than these sets name: on data that are not of low rank,
             `interpolate` on them gives a clearly worse train.
         errors: Held-out errors after each half-sweep `(half_sweeps, K)`.
-        error: The last of them `(K,)`.
+        error: The last of them `(K,)`; NaN where all probes were zero.
         converged: Whether each search may stop `(K,)`.
         ledger: What the search cost.
     """

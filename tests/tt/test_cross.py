@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cpic.tt import IndexSets, cross, dense_entries, interpolate
+from cpic.tt import IndexSets, cap_ranks, cross, dense_entries, interpolate
 from cpic.tt._ledger import Reader
 from tests.bench import problems
 
@@ -218,6 +218,7 @@ def test_edge_cases_are_exact(entries, sizes, how, generator):
         (lambda i: torch.where(i[..., 0] == 3, torch.nan, 1.0), r"index \(3,"),
         (lambda i: torch.where(i[..., 0] == 3, torch.inf, 1.0), "finite"),
         (lambda i: smooth(i) * 1j, "complex"),
+        (lambda i: smooth(i).to("meta"), "device"),
     ],
 )
 def test_bad_entries_give_one_clear_error(entries, message, generator):
@@ -230,7 +231,12 @@ def test_bad_entries_give_one_clear_error(entries, message, generator):
     [
         ({}, "rank or a tol"),
         ({"rank": 0}, "rank >= 1"),
+        ({"rank": 2.5}, "rank >= 1"),
+        ({"rank": [3, 2.5]}, "rank >= 1"),
         ({"tol": 0.0}, "tol > 0"),
+        ({"tol": -1e-6}, "tol > 0"),
+        ({"tol": float("nan")}, "tol > 0"),
+        ({"tol": float("inf")}, "tol > 0"),
         ({"rank": 2, "sweeps": 0}, "sweeps >= 1"),
         ({"rank": 2, "method": "best"}, "method"),
         ({"rank": 2, "dtype": torch.complex128}, "float32 or float64"),
@@ -254,3 +260,132 @@ def test_float32_stays_float32(generator):
     assert found.train.dtype == torch.float32
     assert isinstance(found.sets, IndexSets)
     assert float(found.error) < 3e-3
+
+
+def changing(indices):
+    """Mirrors the first mode in place, as code from NumPy does, and returns one buffer always."""
+    indices[..., 0] = 8 - indices[..., 0]
+    values = smooth(indices)
+    indices.fill_(-1)
+    return values
+
+
+class Reusing:
+    """Returns views of one buffer."""
+
+    def __init__(self):
+        self.buffer = torch.zeros(1, 100_000, dtype=torch.float64)
+
+    def __call__(self, indices):
+        part = self.buffer[:, : indices.shape[1]]
+        part.copy_(smooth(indices))
+        return part
+
+
+@pytest.mark.parametrize(
+    "how", [{"rank": 6}, {"rank": 6, "method": "least_squares"}, {"tol": 1e-6}]
+)
+@pytest.mark.parametrize("entries", [changing, Reusing()])
+def test_entries_may_change_what_is_theirs(entries, how, generator):
+    found = cross(entries, (9,) * 5, generator=generator, **how)
+    points = torch.randint(0, 9, (1, 500, 5), generator=generator)
+    truth = entries(points.clone()).clone()
+    torch.testing.assert_close(found.train.entries(points), truth, rtol=1e-2, atol=0)
+
+
+def test_sets_found_with_changing_entries_rebuild_the_train(generator):
+    found = cross(changing, (9,) * 5, rank=6, method="square", generator=generator)
+    points = torch.randint(0, 9, (1, 500, 5), generator=generator)
+    again = interpolate(changing, found.sets).entries(points)
+    torch.testing.assert_close(again, found.train.entries(points), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float16, torch.float32])
+@pytest.mark.parametrize("how", [{"rank": 3}, {"tol": 1e-6}])
+def test_values_of_other_types_are_converted(dtype, how, generator):
+    def entries(indices):
+        return (indices.sum(-1) % 2).to(dtype)
+
+    found = cross(entries, (9,) * 5, generator=generator, **how)
+    points = torch.randint(0, 9, (1, 500, 5), generator=generator)
+    assert found.train.dtype == torch.float64
+    torch.testing.assert_close(found.train.entries(points), entries(points).double())
+
+
+def hidden(indices):
+    return (-50.0 * (indices.double() - 10).square().sum(-1)).exp()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"tol": 1e-6}, {"rank": 3}, {"rank": 3, "method": "least_squares"}, {"rank": 3, "tol": 1.0}],
+)
+@pytest.mark.parametrize("entries", [hidden, lambda i: torch.zeros(i.shape[:-1])])
+def test_zeros_say_nothing_of_what_was_not_looked_at(entries, how):
+    found = cross(entries, (21,) * 7, generator=torch.Generator().manual_seed(1), **how)
+    assert not found.converged.any()
+    assert found.error.isnan().all()
+    assert not found.train.entries(torch.zeros(1, 1, 7, dtype=torch.int64)).isnan().any()
+
+
+def test_a_zero_tensor_in_a_batch_is_told_from_the_others(generator):
+    def entries(indices):
+        return smooth(indices) * torch.tensor([[1.0], [0.0]])
+
+    found = cross(entries, (12,) * 6, n_trains=2, tol=1e-4, generator=generator)
+    assert found.converged.tolist() == [True, False]
+    assert found.error.isnan().tolist() == [False, True]
+
+
+def test_a_lone_entry_of_a_small_tensor_is_found_where_all_probes_are_zero(generator):
+    def entries(indices):
+        return (indices == 4).all(-1).double()
+
+    found = cross(entries, (9,) * 5, tol=1e-6, generator=generator)
+    assert float(found.train.entries(torch.full((1, 1, 5), 4))) == pytest.approx(1.0)
+    assert found.converged.all()
+
+
+@pytest.mark.parametrize("method", ["auto", "square", "least_squares"])
+@pytest.mark.parametrize("rank", [[2, 9, 3], [1, 1, 1], [9, 2, 9], (1, 3, 4, 5, 1)])
+def test_every_bond_keeps_its_bound(method, rank, generator):
+    weights = torch.tensor([12.9, 78.2, 37.7, 4.6], dtype=torch.float64)
+
+    def rough(indices):
+        return torch.frac(torch.sin(indices.double() @ weights) * 43758.5)
+
+    found = cross(rough, (12,) * 4, rank=rank, method=method, generator=generator)
+    bounds = cap_ranks((12,) * 4, rank)
+    assert all(a <= b for a, b in zip(found.train.ranks, bounds, strict=True))
+
+
+@pytest.mark.parametrize("how", [{"rank": 9}, {"tol": 1e-8}])
+def test_least_squares_needs_no_more_than_the_rank(how, generator):
+    tensor = low_rank((9, 8, 7, 12), 2, generator)
+    found = cross(
+        dense_entries(tensor), (9, 8, 7, 12), method="least_squares", generator=generator, **how
+    )
+    assert found.train.ranks == (1, 2, 2, 2, 1)
+    torch.testing.assert_close(found.train.full(), tensor, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_error_counts_what_lives_in_a_corner(seed):
+    # Uniform probes of this function never come near its corner, where errors are largest.
+    entries, sizes, reference = problems.reciprocal()
+    found = cross(entries, sizes, tol=1e-6, generator=torch.Generator().manual_seed(seed))
+    true = problems.error_of(found.train, entries, reference)
+    assert found.converged.all()
+    assert true < 2e-6
+    assert float(found.error) == pytest.approx(true, rel=2)
+
+
+def test_noise_is_no_low_rank(generator):
+    noisy = torch.Generator().manual_seed(5)
+
+    def entries(indices):
+        return torch.rand(indices.shape[:-1], generator=noisy, dtype=torch.float64)
+
+    found = cross(entries, (9,) * 5, tol=1e-3, max_rank=8, method="square", generator=generator)
+    assert not found.converged.any()
+    assert max(found.train.ranks) <= 8

@@ -57,3 +57,13 @@ def test_small_and_constant_tensors(sizes, generator):
 def test_nan_is_refused(generator):
     with pytest.raises(ValueError, match="finite"):
         find_extrema(lambda i: torch.full(i.shape[:-1], torch.nan), (9,) * 3, generator=generator)
+
+
+def test_places_are_those_that_were_asked_for(generator):
+    def entries(indices):
+        indices[..., 0] = 19 - indices[..., 0]  # its own copy
+        return (-0.1 * indices.double() @ torch.tensor([1.0, 0.3, 0.2, 0.1]).double()).exp()
+
+    found = find_extrema(entries, (20,) * 4, generator=generator)
+    assert found.argmax.tolist() == [[19, 0, 0, 0]]
+    assert found.argmin.tolist() == [[0, 19, 19, 19]]
