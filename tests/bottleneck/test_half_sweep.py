@@ -306,3 +306,16 @@ def test_another_number_of_trains_is_refused(generator):
     sets = IndexSets.random(SIZES, 2, n_trains=2, generator=generator)
     with pytest.raises(ValueError, match=r"entries must return a tensor \(K, n\)"):
         half_sweep(lambda i: torch.zeros(3, i.shape[1]), sets)
+
+
+def test_entries_may_return_one_buffer_each_time(generator):
+    buffer = torch.zeros(1, 10_000, dtype=torch.float64)
+
+    def reusing(indices):
+        part = buffer[:, : indices.shape[1]]
+        part.copy_(1.0 / (1.0 + indices.double().sum(-1)))
+        return part
+
+    sets = IndexSets.random((6, 6, 6), 3, generator=generator)
+    again = half_sweep(lambda i: reusing(i).clone(), sets).train
+    torch.testing.assert_close(half_sweep(reusing, sets).train.full(), again.full())

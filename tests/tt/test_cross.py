@@ -369,6 +369,12 @@ def test_least_squares_needs_no_more_than_the_rank(how, generator):
     torch.testing.assert_close(found.train.full(), tensor, rtol=1e-6, atol=1e-6)
 
 
+def test_least_squares_by_tolerance_rounds_to_it(generator):
+    found = cross(smooth, (12,) * 5, tol=1e-3, method="least_squares", generator=generator)
+    assert found.converged.all()
+    assert max(found.train.ranks) < 8  # where its fits begin
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_error_counts_what_lives_in_a_corner(seed):
     # Uniform probes of this function never come near its corner, where errors are largest.
