@@ -29,6 +29,7 @@ class Faults:
 
     def __init__(self, most: int = 3):
         self.most, self.count = most, 0
+        self.last: Exception | None = None
 
     def attempt(
         self, stages: Sequence[Callable[[], None]], device: torch.device
@@ -64,7 +65,7 @@ class Faults:
         Raises:
             RuntimeError: From the cause, if there are too many.
         """
-        self.count += 1
+        self.count, self.last = self.count + 1, cause
         log.warning(
             "failing step %d (%d may fail), skipped: %s, %s: %s",
             self.count,

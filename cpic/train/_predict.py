@@ -95,6 +95,8 @@ def predict(
     place = user_cache(cache) / "prepared"
     check_outside(place, folder)
     persons.report(found)
+    if weeks and recipe.task == "brats":
+        _log.warning("the model predicts survival: weeks change nothing")
     rows: list[Row] = []
     for patient, files in found.items():
         rows += _patient(patient, files, recipe, persons, weeks, place)

@@ -132,7 +132,13 @@ class Task(pl.LightningModule):
             self.faults.add(cause, where)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin the metrics of the fold."""
+        """Begin the metrics of the fold, if there is a model to measure."""
+        last, none = self.faults.last, self.sums["faults"] == self.sums["steps"]
+        if self.current_epoch == 0 and none and last is not None:
+            raise RuntimeError(
+                f"every step of the first epoch failed, so that nothing is learned; the last one: "
+                f"{type(last).__name__}: {last}"
+            ) from last
         self.meters = self.new_meters()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -1,6 +1,7 @@
 """Who trains and who validates: as published, nobody on both sides, saved and checked."""
 
 import json
+import os
 
 import numpy as np
 import pandas
@@ -144,12 +145,22 @@ def test_a_file_that_is_no_split_of_these_patients_is_refused(tmp_path, damage, 
         b'{"folds": 3}',
         b'{"folds": [3]}',
         b'{"folds": [{"train": [[]], "validation": [[]]}]}',
+        b"[" * 100_000,
+        b'{"folds": ' + b"9" * 10_000 + b"}",
     ],
 )
 def test_a_file_that_is_no_folds_at_all_is_refused(tmp_path, content):
     path = tmp_path / "folds.json"
     path.write_bytes(content)
     with pytest.raises(CohortError, match=r"folds.json cannot be read as saved folds"):
+        folds(make_cohort([1] * 4), 2, path=path)
+
+
+@pytest.mark.timeout(120)
+def test_a_pipe_in_the_place_of_folds_is_refused_at_once(tmp_path):
+    path = tmp_path / "folds.json"
+    os.mkfifo(path)
+    with pytest.raises(CohortError, match=r"folds.json cannot be read .*is a named pipe"):
         folds(make_cohort([1] * 4), 2, path=path)
 
 

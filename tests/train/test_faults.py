@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from cpic._errors import CohortError, RankDeficientError, VolumeError
+from cpic.data import ArrayVolume
 from cpic.train import fit_fold, read_checkpoint
-from tests.train.tiny import Means, make_cpic, make_data, make_task
+from tests.train.tiny import Means, Scans, make_cpic, make_data, make_task
 
 
 class Failing(Means):
@@ -154,3 +155,13 @@ def test_a_failing_step_of_the_whole_model_changes_neither_sets_nor_basis(tmp_pa
     for a, b in zip(states[0], states[1], strict=True):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
     assert states[2][1] == states[1][1] + 1
+
+
+def test_a_first_epoch_without_a_good_step_says_why(tmp_path):
+    """Before a validation that would speak of a model that is not trained."""
+    scans = Scans(16)
+    scans.volumes = {name: ArrayVolume(torch.zeros(8, 8, 8)) for name in scans.volumes}
+    task = make_task(make_cpic())
+    with pytest.raises(RuntimeError, match=r"the first epoch failed.*all zero") as caught:
+        fit_fold(task, make_data(scans=scans), folder=tmp_path, num_epochs=1, max_faults=9)
+    assert caught.value.__cause__ is not None

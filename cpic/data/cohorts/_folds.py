@@ -1,10 +1,10 @@
 """Cross-validation as published: which patients train and which validate."""
 
-import json
 import os
 from pathlib import Path
 
 from cpic._errors import CohortError
+from cpic._trust import parse_json, read_regular
 from cpic.data.cohorts._cache import write_json
 from cpic.data.cohorts._cohort import Cohort
 
@@ -69,7 +69,7 @@ def _pairs(names: list[str], held_out: list[set[str]]) -> list[Fold]:
 def _load(path: Path, cohort: Cohort, n: int) -> list[Fold]:
     names = list(cohort.patients)
     try:
-        pieces = json.loads(path.read_bytes())["folds"]
+        pieces = parse_json(read_regular(path))["folds"]
         saved = [(list(piece["train"]), list(piece["validation"])) for piece in pieces]
         held_out = [set(validation) for _, validation in saved]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,7 +1,6 @@
 """The tabular features of OSIC patients, scaled with what the training fold knows."""
 
 import dataclasses
-import json
 import math
 import os
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cpic._errors import CohortError
+from cpic._trust import parse_json, read_regular
 from cpic.data.cohorts._cache import write_json
 from cpic.data.cohorts._osic import SEXES, SMOKING
 
@@ -111,12 +111,12 @@ class OsicTable:
             CohortError: if the file is missing or something else.
         """
         try:
-            saved = json.loads(Path(path).read_bytes())
+            saved = parse_json(read_regular(path))
             low, high = (tuple(float(v) for v in saved[key]) for key in ("low", "high"))
             return cls(str(saved["percent"]), low, high)
         except CohortError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CohortError(
                 f"{path} cannot be read as a saved OsicTable ({type(error).__name__}); fit it "
                 "again on the training fold."
