@@ -7,6 +7,7 @@ from cpic.train._cohorts import Intensity
 from cpic.train._kinds import (
     Axis,
     Count,
+    Finite,
     Folds,
     Name,
     Positive,
@@ -45,7 +46,7 @@ def baseline(
     resolution: tuple[Size, Size, Size] | None = None,
     contrasts: tuple[Text, ...] = ("t1",),
     intensity: Intensity | None = None,
-    nan: float | None = None,
+    nan: Finite | None = None,
     more: dict[str, Any] | None = None,
     chunk: Count | None = None,
     precision: Literal[32, 64] = 32,

@@ -41,7 +41,7 @@ def brats(
     resolution: tuple[Size, Size, Size] = (256, 256, 256),
     contrasts: tuple[Text, ...] = ("t1",),
     intensity: Intensity = "zscore",
-    nan: float | None = None,
+    nan: Finite | None = None,
     encoder: Literal["fast", "paper"] = "fast",
     bias: Finite | None = None,
     more: dict[str, Any] | None = None,

@@ -40,7 +40,7 @@ def osic(
     resume: bool = False,
     resolution: tuple[Size, Size, Size] = (32, 512, 512),
     intensity: Intensity = "minmax",
-    nan: float | None = None,
+    nan: Finite | None = None,
     encoder: Literal["fast", "paper"] = "fast",
     bias: Finite | None = None,
     more: dict[str, Any] | None = None,

@@ -18,6 +18,7 @@ from cpic.data.cohorts._cache import check_outside
 from cpic.train._checkpoints import fitting, load_weights, read_checkpoint
 from cpic.train._cohorts import Task, nothing_in, user_cache
 from cpic.train._faults import check_finite
+from cpic.train._kinds import Finite, Text, checked
 from cpic.train._models import TRAINS, make_module
 from cpic.train._parts import check_there
 from cpic.train._persons import Persons, read_persons
@@ -40,15 +41,15 @@ Row = dict[str, Any]
 
 
 def predict(
-    checkpoint: str | Path,
-    scans: str | Path,
+    checkpoint: Text | Path,
+    scans: Text | Path,
     *,
-    out: str | Path,
-    table: str | Path | None = None,
+    out: Text | Path,
+    table: Text | Path | None = None,
     weeks: tuple[float, ...] = (),
     starts: int | None = None,
-    nan: float | None = None,
-    cache: str | Path | None = None,
+    nan: Finite | None = None,
+    cache: Text | Path | None = None,
 ) -> Path:
     """Predict from every scan in a folder, and write a table.
 
@@ -85,6 +86,7 @@ def predict(
         >>> from cpic import train
         >>> train.predict("best.ckpt", "scans", out="days.csv")  # doctest: +SKIP
     """
+    checked(predict, locals())
     _check_weeks(weeks)
     recipe = _read(Path(checkpoint), starts, nan)
     folder, file = Path(scans), Path(out)
