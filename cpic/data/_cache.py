@@ -13,6 +13,8 @@ from cpic._errors import VolumeError
 
 # Slots begin at multiples of this, so that values of every type lie where they may.
 _ALIGNED = 16
+# More than any machine has, and few enough to be counted.
+_ADDRESSES = 2**56
 
 
 class Held(NamedTuple):
@@ -83,7 +85,7 @@ class ChunkCache:
 
     def capacity(self, n_bytes: int) -> int:
         """Chunks of `n_bytes` that fit."""
-        return max(1, self.limit_bytes // _padded(n_bytes))
+        return max(1, min(self.limit_bytes, _ADDRESSES) // _padded(n_bytes))
 
     def known(self, owner: Hashable, ids: Sequence[int]) -> np.ndarray:
         """Which of the chunks `ids` are held, (n,) bool."""

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from cpic._errors import VolumeError
 from cpic.data._array import _as_tensor
-from cpic.data._cache import ChunkCache
+from cpic.data._cache import ChunkCache, Held
 from cpic.data._volume import Reader, spread, windows
 
 # Decoded chunks held at once without a cache; what a call touches beyond it is read in rounds.
@@ -54,7 +55,8 @@ class ChunkedReader(Reader):
     ) -> None:
         """`dtype`: of the values in memory; `name`: the same for volumes of the same chunks."""
         self.chunks, self._stored = tuple(chunks), dtype
-        self.cache = ChunkCache(cache) if isinstance(cache, int) else cache
+        known = cache is None or isinstance(cache, ChunkCache)
+        self.cache = cache if known else ChunkCache(cache)
         self._name = name
         # Two threads that read one volume take turns: what came is counted for each call.
         self._turn = threading.RLock()
@@ -144,7 +146,7 @@ class ChunkedReader(Reader):
 
     def _rounds(self, ids: Tensor, cache: ChunkCache) -> list[Tensor]:
         """Chunks in sorted batches that fit; those that are held first, before they are dropped."""
-        size = cache.capacity(self._chunk_bytes)
+        size = min(len(ids), cache.capacity(self._chunk_bytes))
         if len(ids) > size and cache is self.cache:
             known = torch.from_numpy(cache.known(self._name, ids.tolist()))
             ids = torch.cat([ids[known], ids[~known]])
@@ -153,17 +155,32 @@ class ChunkedReader(Reader):
     @contextmanager
     def _held(self, ids: Tensor, cache: ChunkCache) -> Iterator[tuple[np.ndarray, Tensor]]:
         """All values in memory, flat, and where those of each chunk start."""
-        with cache.hold(self._name, ids.tolist(), self._chunk_bytes) as (memory, starts, fresh):
-            values = memory.view(self._stored)
-            starts = starts // self._stored.itemsize
-            if fresh.any():
-                shape = (*self.chunks, self.channels)
-                n_values = math.prod(shape)
-                out = [values[k : k + n_values].reshape(shape) for k in starts[fresh].tolist()]
-                positions = np.unravel_index(ids.numpy()[fresh], self._grid)
-                self._load(np.stack(positions, -1), out)
-                self.ledger.add(chunks=len(out) * self._chunks_at_a_position)
-            yield values, torch.from_numpy(starts)
+        try:
+            with cache.hold(self._name, ids.tolist(), self._chunk_bytes) as held:
+                yield self._filled(ids, held)
+        except MemoryError as error:
+            raise VolumeError(
+                f"{self._called} needs more memory than there is ({error}): one of its chunks has "
+                f"{self._chunk_bytes:,} bytes; ask for less at once, or hold less in cache=."
+            ) from error
+
+    def _filled(self, ids: Tensor, held: Held) -> tuple[np.ndarray, Tensor]:
+        """All values in memory and where those of each chunk start, once fresh ones are loaded."""
+        values = held.memory.view(self._stored)
+        starts = held.starts // self._stored.itemsize
+        if held.fresh.any():
+            shape = (*self.chunks, self.channels)
+            n_values = math.prod(shape)
+            out = [values[k : k + n_values].reshape(shape) for k in starts[held.fresh].tolist()]
+            positions = np.unravel_index(ids.numpy()[held.fresh], self._grid)
+            self._load(np.stack(positions, -1), out)
+            self.ledger.add(chunks=len(out) * self._chunks_at_a_position)
+        return values, torch.from_numpy(starts)
+
+    @property
+    def _called(self) -> str:
+        """For messages."""
+        return repr(self)
 
     @property
     def _grid(self) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ Imported when an address is opened, as fsspec and aiohttp are.
 """
 
 import zlib
+from base64 import b64encode
 from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any
@@ -51,7 +52,8 @@ class BoundedHTTP(HTTPFileSystem):
         given["headers"].update(asked)
         at = self.encode_url(url)
         if at.raw_user is not None:
-            given.setdefault("auth", aiohttp.BasicAuth(at.user or "", at.password or "", "utf-8"))
+            pair = f"{at.user or ''}:{at.password or ''}".encode()
+            given["headers"].setdefault("Authorization", f"Basic {b64encode(pair).decode()}")
             at = at.with_user(None)
         follow = given.pop("allow_redirects", True)
         session, first, home = await self.set_session(), at, True
@@ -68,7 +70,8 @@ class BoundedHTTP(HTTPFileSystem):
             if not follow:
                 break
             at = found
-        raise StatusError(302, f" to {shown_address(str(at))}, more than {_HOPS} times in a row")
+            given.pop("params", None)  # they are in the address that was asked
+        raise StatusError(302, f" to {shown_address(str(at))}" + f", hop {_HOPS + 1}" * follow)
 
 
 def _stranger(session: aiohttp.ClientSession) -> aiohttp.ClientSession:

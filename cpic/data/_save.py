@@ -1,6 +1,7 @@
 """Write a volume as a Zarr store."""
 
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -39,13 +40,38 @@ def save_zarr(
         `path`.
 
     Raises:
-        VolumeError: if `path` exists, or `chunks` or `shards` do not fit.
+        VolumeError: if `path` exists, or cannot be written, if `chunks` or `shards` do not fit, if
+            no store can hold the type of the values, or no JSON the attributes.
 
     Example:
         >>> save_zarr(volume, "volume.zarr", chunks=(32, 32, 32))  # doctest: +SKIP
     """
+    try:
+        return write_zarr(volume, path, chunks=chunks, shards=shards, attributes=attributes)
+    except OSError as error:
+        raise VolumeError(
+            f"{path} cannot be written ({error.strerror or error}); free or permit space there, or "
+            "choose another folder."
+        ) from error
+
+
+def write_zarr(
+    volume: Volume | Tensor | np.ndarray,
+    path: str | os.PathLike,
+    *,
+    chunks: tuple[int, ...] | None = None,
+    shards: tuple[int, ...] | None = None,
+    attributes: dict[str, Any] | None = None,
+) -> Path:
+    """As `save_zarr`, for who has a sentence of its own for a folder that cannot be written."""
     import zarr
 
+    try:
+        json.dumps(dict(attributes or {}))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise VolumeError(
+            f"attributes of {path} need values that JSON has, such as numbers and lists ({error})."
+        ) from error
     source = ArrayVolume(volume) if isinstance(volume, Tensor | np.ndarray) else volume
     dtype = stored_dtype(source)
     path = Path(path)
@@ -97,8 +123,11 @@ def check_chunks(
     who: str, shape: tuple[int, ...], chunks: tuple[int, ...], shards: tuple[int, ...]
 ) -> None:
     """Refuse chunks and shards that are not one edge an axis, the second multiples of the first."""
-    if not len(chunks) == len(shards) == len(shape) or any(
-        c < 1 or b < 1 or b % c for b, c in zip(shards, chunks, strict=False)
+    whole = all(isinstance(n, int | np.integer) and n > 0 for n in (*chunks, *shards))
+    if (
+        not whole
+        or not len(chunks) == len(shards) == len(shape)
+        or any(b % c for b, c in zip(shards, chunks, strict=True))
     ):
         raise VolumeError(
             f"{who} needs {len(shape)} chunk edges and shards that are multiples of them, got "

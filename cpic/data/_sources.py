@@ -41,6 +41,8 @@ def open_store(store: Any, options: dict | None, *, retries: int, timeout: float
         inner = _store_at(store, options)
     except DoubtError as error:
         raise VolumeError(f"{shown(store)} cannot be read: it {error}.") from error
+    except OSError as error:
+        raise VolumeError(unopened(shown(store), error)) from error
     reads = Reads(retries, timeout, shown(store), _secrets(store, options))
     reads.folder = inner.root if type(inner) is LocalStore else None
 
@@ -76,7 +78,11 @@ def _store_at(store: Any, options: dict | None) -> Any:
                 f"{shown(store)} cannot be opened ({said}); install what its kind of address "
                 "needs, such as s3fs for s3://, and check storage_options."
             ) from None
-    path = Path(local[1] if local else store)
+    try:
+        path = Path(local[1] if local else store)
+    except TypeError:
+        kind = type(store).__name__
+        raise VolumeError(f"a Zarr store is a path, an address or a Store, got {kind}.") from None
     try:
         if path.is_dir():
             return LocalStore(path, read_only=True)
@@ -85,8 +91,10 @@ def _store_at(store: Any, options: dict | None) -> Any:
                 return ZipStore(path, mode="r")
     except FileNotFoundError:
         pass
-    except OSError as error:
-        raise VolumeError(unopened(str(path), error)) from error
+    except DoubtError:
+        raise
+    except ValueError as error:  # signs that no name can have
+        raise VolumeError(f"there is no Zarr folder {text!r} ({error}).") from error
     raise VolumeError(f"there is no Zarr folder {path}; check the path.")
 
 
@@ -150,8 +158,9 @@ def _secrets(store: Any, options: dict | None) -> set[str]:
     user = parts.netloc.rpartition("@")[0]
     found |= {part for text in user.split(":", 1) for part in (text, unquote(text))}
     # A server repeats the token without the word before it.
-    found |= {word for text in found for word in re.split(r"[\s;,=]+", text) if len(word) > 3}
-    return found - {""}
+    found |= {word for text in found for word in re.split(r"[\s;,=]+", text)}
+    # A sign or two are in every sentence, and no secret.
+    return {text for text in found if len(text) > 2}
 
 
 def _texts(value: Any) -> Iterator[str]:

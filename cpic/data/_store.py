@@ -221,6 +221,8 @@ class Reads:
 
         if isinstance(byte_range, RangeByteRequest):
             wanted = byte_range.end - byte_range.start
+            if wanted <= 0:  # zarr would take no bytes for a chunk that is left out
+                raise DoubtError("has an index that makes no sense")
         elif isinstance(byte_range, SuffixByteRequest):
             wanted = byte_range.suffix
         else:

@@ -16,6 +16,7 @@ from cpic._trust import DoubtError, read_at_most
 
 # What an unpacker may take besides its input and output; xz asks for 64 MiB at its highest level.
 _MEMORY = 2**28
+_UINT = struct.Struct("<I")
 # Filters of version 2 may store wider numbers than they give.
 WIDER = 8
 
@@ -93,14 +94,23 @@ def _content_size(raw: Any) -> int | None:
     return int.from_bytes(head[start : start + length], "little") + (256 if kind == 1 else 0)
 
 
-def _announced(layout: str, at: int) -> Callable[..., Any]:
-    """For packers whose first bytes say the size, and that keep to it."""
+def _announced(at: int, *, packed_at: int | None = None) -> Callable[..., Any]:
+    """For packers whose first bytes say the size, and that keep to it.
+
+    Args:
+        at: where it says what it unpacks to.
+        packed_at: where it says how many bytes it has itself, which the library reads unseen.
+    """
 
     def unpack(codec: Any, raw: Any, limit: int, _: bool) -> Any:
         view = memoryview(raw).cast("B")
-        said = struct.unpack_from(layout, view, at)[0] if len(view) >= at + 4 else 0
+        said = _UINT.unpack_from(view, at)[0] if len(view) >= at + 4 else 0
         if said > limit:
             raise DoubtError(f"{said:,} bytes are announced, {limit:,} are needed")
+        if packed_at is not None and (
+            len(view) < packed_at + 4 or _UINT.unpack_from(view, packed_at)[0] > len(view)
+        ):
+            raise EOFError("the packed bytes end too soon")
         return codec.decode(raw)
 
     return unpack
@@ -137,8 +147,8 @@ def _xz(codec: Any) -> Any:
 
 _UNPACK: dict[str, Callable[..., Any]] = {
     "zstd": _zstd,
-    "blosc": _announced("<I", 4),
-    "lz4": _announced("<I", 0),
+    "blosc": _announced(4, packed_at=12),
+    "lz4": _announced(0),
     "gzip": _file(lambda source: gzip.GzipFile(fileobj=source)),
     "bz2": _file(bz2.BZ2File),
     "zlib": _stream(lambda _: zlib.decompressobj()),

@@ -89,14 +89,14 @@ class ZarrVolume(ChunkedReader):
         array = opened(self._reads)
         if channels > 1 and array.shape[-1] != channels:
             raise VolumeError(
-                f"{self._address} with channels={channels} needs them in the last axis, got shape "
+                f"{self._called} with channels={channels} needs them in the last axis, got shape "
                 f"{array.shape}."
             )
         shape = array.shape[:-1] if channels > 1 else array.shape
         try:
             super().__init__(shape, channels, torch_dtype(array.dtype), nan)
         except VolumeError as error:
-            raise VolumeError(f"{self._address} is no volume: {error}") from error
+            raise VolumeError(f"{self._called} is no volume: {error}") from error
         self._array = array
         self._fill_missing = fill_missing
         layout = layout_of(array)
@@ -111,12 +111,12 @@ class ZarrVolume(ChunkedReader):
         grown = mark_of(self.attributes)
         if not self._grows and grown is not None and not grown.get("complete"):
             raise VolumeError(
-                f"{self._address} holds the chunks that were read so far, and 0 elsewhere; open it "
+                f"{self._called} holds the chunks that were read so far, and 0 elsewhere; open it "
                 "as cpic.data.stores.OnDemandVolume with its source, or fill it first."
             )
 
     @property
-    def _address(self) -> str:
+    def _called(self) -> str:
         """Of the store, without what is secret in it."""
         return self._reads.address
 
@@ -188,7 +188,8 @@ class ZarrVolume(ChunkedReader):
 
     def _decoded(self, box: Any) -> np.ndarray:
         try:
-            return np.asarray(self._array[box])
+            with np.errstate(all="ignore"):  # what a forged index overflows is an error later
+                return np.asarray(self._array[box])
         except VolumeError:
             raise
         except _DAMAGE as error:
@@ -199,14 +200,14 @@ class ZarrVolume(ChunkedReader):
         edges = "whole" if box is ... else ", ".join(f"{b.start}:{b.stop}" for b in box)
         said = " ".join(str(error).split()) or type(error).__name__
         raise VolumeError(
-            f"{self._address} cannot be decoded at [{edges}] ({said}); a file of it "
+            f"{self._called} cannot be decoded at [{edges}] ({said}); a file of it "
             "is damaged or was cut short, copy the store again."
         ) from error
 
     def _refuse(self, missing: list[str]) -> None:
         if missing and not self._fill_missing:
             raise VolumeError(
-                f"{self._address} lacks {len(missing)} of the chunks read, the first is "
+                f"{self._called} lacks {len(missing)} of the chunks read, the first is "
                 f"{missing[0]}; copy the store again, or pass fill_missing=True to take them as "
                 f"{self._array.fill_value}."
             )

@@ -15,7 +15,7 @@ import numpy as np
 from cpic._errors import CohortError, VolumeError
 from cpic.data._array import ArrayVolume
 from cpic.data._cache import ChunkCache
-from cpic.data._save import save_zarr
+from cpic.data._save import write_zarr
 from cpic.data._zarr import ZarrVolume
 from cpic.data.cohorts import _cache
 from cpic.data.cohorts._cohort import Cohort, open_scan
@@ -129,7 +129,7 @@ def _convert(
     if constant:
         attributes["constant"] = constant
     with _cache.writing(cache):
-        save_zarr(volume, store, chunks=chunks, shards=shards, attributes=attributes)
+        write_zarr(volume, store, chunks=chunks, shards=shards, attributes=attributes)
     return Converted(patient, store)
 
 

@@ -38,6 +38,8 @@ def created(path: Path, source: Volume, key: dict, level: int) -> None:
     from zarr.codecs import ZstdCodec
 
     dtype = stored_dtype(source)
+    if not isinstance(level, int) or level > 22:
+        raise VolumeError(f"a store needs a level of Zstandard of at most 22, got {level!r}.")
     tail = (source.channels,) if source.channels > 1 else ()
     part = path.parent / f".{path.name}-{secrets.token_hex(8)}.part"
     try:
@@ -70,9 +72,11 @@ def index_of(file: Path, n_chunks: int) -> np.ndarray:
             opened.seek(max(0, opened.seek(0, os.SEEK_END) - length))
             return parsed(opened.read(length), n_chunks)
     except ValueError as error:
-        raise VolumeError(
-            f"{file} is damaged ({error}); delete it, and its chunks are made again."
-        ) from error
+        raise damaged(file, error) from error
+
+
+def damaged(file: Path, error: Exception) -> VolumeError:
+    return VolumeError(f"{file} is damaged ({error}); delete it, and its chunks are made again.")
 
 
 def probe(source: Volume) -> str:

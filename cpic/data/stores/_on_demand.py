@@ -18,9 +18,10 @@ from cpic._errors import CacheError, VolumeError
 from cpic.data._cache import ChunkCache
 from cpic.data._format import NOT_THERE, Layout, with_chunks
 from cpic.data._save import check_chunks
+from cpic.data._store import Piece
 from cpic.data._volume import Volume
 from cpic.data._zarr import MARK, ZarrVolume, mark_of
-from cpic.data.stores._making import boxes, created, done, index_of, probe
+from cpic.data.stores._making import boxes, created, damaged, done, index_of, probe
 
 # Voxels taken from the source at once.
 _BLOCK = 2**21
@@ -110,13 +111,19 @@ class OnDemandVolume(ZarrVolume):
             created(path, source, key, level)
         super().__init__(path, channels=source.channels, fill_missing=True, cache=cache)
         found = mark_of(self.attributes) or {}
-        if (self.shape, self.dtype, found) != (source.shape, source.dtype, key | done(found)):
+        same = (self.shape, self.dtype, found) == (source.shape, source.dtype, key | done(found))
+        per_shard = tuple(b // c for b, c in zip(shards, chunks, strict=True))
+        per_shard += (1,) * (source.channels > 1)
+        # What it says it was made with, and what it has: one may be of another hand.
+        has = (self.chunks, self._layout and self._layout.per_shard)
+        if not same or has != (chunks, per_shard):
             raise VolumeError(
                 f"{path} holds {self!r}, which was not made of {source!r} with chunks={chunks} and "
                 f"shards={shards}; choose another folder."
             )
-        with self._writing():
-            shutil.rmtree(path / ".partial", ignore_errors=True)
+        if (path / ".partial").exists():
+            with self._writing():
+                shutil.rmtree(path / ".partial", ignore_errors=True)
 
     def written(self) -> Written:
         """Chunks and bytes on the disk; the indices of all shards are read."""
@@ -183,9 +190,7 @@ class OnDemandVolume(ZarrVolume):
         if box is not ...:
             edges = zip(box, self._made["shards"], strict=True)
             file = self._file(tuple(side.start // edge for side, edge in edges))
-        raise VolumeError(
-            f"{file} is damaged ({error}); delete it, and its chunks are made again."
-        ) from error
+        raise damaged(file, error) from error
 
     def _produce(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
         """Make the chunks at `positions` (n, D) and write them."""
@@ -211,9 +216,11 @@ class OnDemandVolume(ZarrVolume):
             folder.mkdir(exist_ok=True)
             for key, new in groups.items():
                 file = self._path / key
-                # Read again: another process may have added to it.
-                old = file.read_bytes() if file.exists() else None
-                shard, n_new = with_chunks(old, new, self._shards)
+                try:
+                    # Read again: another process may have added to it.
+                    shard, n_new = with_chunks(self._reads.file(Piece(key)), new, self._shards)
+                except ValueError as error:
+                    raise damaged(file, error) from error
                 self._reads.keep(key, shard[-layout.index_bytes :])
                 if n_new == 0:
                     continue
@@ -233,10 +240,11 @@ class OnDemandVolume(ZarrVolume):
         try:
             with FileLock(self._path / ".lock", poll_interval=0.002):
                 yield
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:
+            said = getattr(error, "strerror", None) or error
             raise CacheError(
-                f"the store {self._path} cannot be written ({error.strerror or error}): free or "
-                "permit space there, or choose another folder; what is finished is kept."
+                f"the store {self._path} cannot be written ({said}): free or permit space there, "
+                "or choose another folder; what is finished is kept."
             ) from error
 
     @property
