@@ -55,8 +55,8 @@ class ChunkedReader(Reader):
     ) -> None:
         """`dtype`: of the values in memory; `name`: the same for volumes of the same chunks."""
         self.chunks, self._stored = tuple(chunks), dtype
-        known = cache is None or isinstance(cache, ChunkCache)
-        self.cache = cache if known else ChunkCache(cache)
+        given = cache is None or isinstance(cache, ChunkCache)
+        self.cache = cache if given else ChunkCache(cache)  # type: ignore[arg-type]
         self._name = name
         # Two threads that read one volume take turns: what came is counted for each call.
         self._turn = threading.RLock()
