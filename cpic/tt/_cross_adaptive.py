@@ -10,6 +10,8 @@ References: {cite}`ritter2024quantics`, {cite}`savostyanov2014quasioptimality`.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -133,7 +135,7 @@ class AdaptiveSearch:
             self.rows[site] = rows = torch.cat([rows, new], 1)
             grown = extend_left(self.left[site], new, self.sizes[site])
             self.left[site + 1] = torch.cat([self.left[site + 1], grown], 1)
-        core = solve_core(matrix, take_rows(matrix, rows), solver="qr")
+        core = _core(matrix, take_rows(matrix, rows))
         self.cores[site] = core.unflatten(1, (-1, self.sizes[site]))
 
     def add(self, points: Tensor) -> bool:
@@ -163,15 +165,25 @@ class AdaptiveSearch:
     def _wanted(self, bond: int) -> int:
         """How many more columns a bond wants."""
         rank, have, most = self.rows[bond].shape[1], self.right[bond].shape[1], self.ranks[bond + 1]
-        if not have:
-            return 1
         if rank >= most:
             return 0
-        return have if rank == have else max(2, rank // 2)
+        if rank == have:
+            return max(1, min(4, most) - have, have) if have else 1
+        return max(2, rank // 2)
 
-    def sets(self) -> IndexSets:
-        """The index sets now; bonds have at least as many right as left multi-indices."""
-        return IndexSets(self.sizes, tuple(self.left), tuple(self.right))
+    def sets_now(self) -> Callable[[], IndexSets]:
+        """What makes the sets of this round; bonds have at least as many right as left ones."""
+        return partial(IndexSets, self.sizes, tuple(self.left), tuple(self.right))
+
+
+def _core(matrix: Tensor, pivot: Tensor) -> Tensor:
+    """The core X `(K, m, r)` that minimises |X pivot - matrix|."""
+    frame, corner = torch.linalg.qr(pivot.mT)
+    sizes = corner.diagonal(dim1=1, dim2=2).abs()
+    if bool((sizes.amin(1) > 1e4 * torch.finfo(sizes.dtype).eps * sizes.amax(1)).all()):
+        target = matrix @ frame
+        return torch.linalg.solve_triangular(corner.mT, target, upper=False, left=False)
+    return solve_core(matrix, pivot, solver="qr")  # takes the time to lower the rank
 
 
 def first_new(marks: Tensor, old: Tensor, count: int) -> Tensor:

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -113,7 +114,9 @@ class Run:
         self.seen, self.truth = seen / self.factor, truth / self.factor
         self.errors: list[Tensor] = []
 
-    def _note(self, train: TensorTrain, sets: IndexSets, error: Tensor | None = None) -> None:
+    def _note(
+        self, train: TensorTrain, sets: Callable[[], IndexSets], error: Tensor | None = None
+    ) -> None:
         self.train, self.sets = train, sets
         if error is None:
             error = relative_error(self.truth, train.entries(self.held_out))
@@ -121,7 +124,7 @@ class Run:
         self.halves += 1
         if self.callback is not None:
             state = CrossState(
-                self.halves, sets, self._rescaled(train), self.errors[-1], self.reader.asked
+                self.halves, sets(), self._rescaled(train), self.errors[-1], self.reader.asked
             )
             self.callback(state)
 
@@ -137,11 +140,11 @@ class Run:
         search = SquareSearch(self.reader, self.probes, self.seen, self.ranks, self.generator, sets)
         extra = max(1, max(self.ranks) // 5)
         for sweep in range(self.sweeps):
-            self._note(search.to_left(), search.sets())
+            self._note(search.to_left(), search.sets)
             last = sweep == self.sweeps - 1
             if not last and sweep % 2 == 0:  # what the probes miss competes with the old pivots
                 search.add_missed(self.train, extra)
-            self._note(search.to_right(), search.sets())
+            self._note(search.to_right(), search.sets)
             fine = self.tol is not None and bool((self.errors[-1] <= self.tol).all())
             lost = hasty and sweep == 1 and bool((self.errors[-1] > 0.05).all())
             if search.sets_are_square() and (fine or lost):
@@ -159,7 +162,7 @@ class Run:
         for _ in range(6 * self.sweeps):
             train = search.round(floor)
             error = misses.compare(train)
-            self._note(train, search.sets(), error)
+            self._note(train, search.sets_now(), error)
             if bool((error <= 0.7 * self.tol).all()):
                 error = misses.confirm(self.n_probes)
                 self.errors[-1] = torch.where(self.unknown & (error == 0), torch.nan, error)
@@ -189,7 +192,7 @@ class Run:
             if bool((before[1] < error).all()):
                 return
             train = _better(before[0], train, before[1] < error)
-        self._note(train, sets_of(train, n_columns=4 * max(train.ranks)))
+        self._note(train, partial(sets_of, train, n_columns=4 * max(train.ranks)))
 
     def _fit(self, rank: int, max_entries: int | None) -> TensorTrain:
         sizes = self.reader.sizes
@@ -212,7 +215,7 @@ class Run:
         converged = errors[-1] <= (1e-6 if self.tol is None else self.tol)
         ledger = self.reader.ledger(self.halves / 2, time.perf_counter() - self.start)
         train = self._rescaled(self.train)
-        return CrossResult(train, self.sets, errors, errors[-1], converged, ledger)
+        return CrossResult(train, self.sets(), errors, errors[-1], converged, ledger)
 
 
 def _better(first: TensorTrain, second: TensorTrain, use_first: Tensor) -> TensorTrain:

@@ -49,24 +49,16 @@ class Reader:
 
     def points(self, indices: Tensor) -> Tensor:
         """Values `(K, n)` at `indices` `(K, n, d)`."""
-        return self._ask(indices, (indices * self.weights).sum(-1))
+        self.keys.append((indices * self.weights).sum(-1))
+        self.asked += indices.shape[1]
+        values = ask(self.entries, indices)
+        return values if self.scale is None else values / self.scale
 
     def fibers(self, left: Tensor, right: Tensor) -> Tensor:
         """Values `(K, l, n, r)` on left x [n] x right, at the site between the two."""
-        site = left.shape[-1]
-        n = self.sizes[site]
-        before = (left * self.weights[:site]).sum(-1)[:, :, None, None]
-        after = (right * self.weights[site + 1 :]).sum(-1)[:, None, None]
-        steps = torch.arange(n, device=left.device)[:, None] * self.weights[site]
-        keys = (before + steps + after).flatten(1)
-        values = self._ask(fiber_indices(left, n, right), keys)
+        n = self.sizes[left.shape[-1]]
+        values = self.points(fiber_indices(left, n, right))
         return values.unflatten(1, (left.shape[1], n, right.shape[1]))
-
-    def _ask(self, indices: Tensor, keys: Tensor) -> Tensor:
-        self.keys.append(keys)
-        self.asked += keys.shape[1]
-        values = ask(self.entries, indices)
-        return values if self.scale is None else values / self.scale
 
     def ledger(self, sweeps: float, seconds: float) -> CrossLedger:
         """The books so far."""

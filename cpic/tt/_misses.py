@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cpic.tt._contract import entries
 from cpic.tt._cross_square import relative_error
 from cpic.tt._ledger import Reader
 from cpic.tt._pivots import draw_missed
@@ -27,6 +28,7 @@ from cpic.tt._train import TensorTrain
 
 Read = Callable[[Tensor], Tensor]
 _HELD = 2**25  # numbers that one step of a draw may hold
+_KEPT = 256  # worst points of a climb that guide what follows
 
 
 def draw_squares(train: TensorTrain, m: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -59,7 +61,7 @@ def draw_squares(train: TensorTrain, m: int, generator: torch.Generator) -> tupl
 
 
 class Climb(NamedTuple):
-    """Multi-indices `(K, n, d)` that were read, their values `(K, n)`, and a view from the top.
+    """Multi-indices `(K, n, d)` that were read, values and what is missed `(K, n)`, the top's view.
 
     `lines` `(K, d, n_k)` are the heights along the modes, through the highest place that was looked
     from; shorter modes are padded with zeros.
@@ -67,6 +69,7 @@ class Climb(NamedTuple):
 
     points: Tensor
     values: Tensor
+    gaps: Tensor
     lines: Tensor
 
 
@@ -90,13 +93,14 @@ def climb(
     site = site.repeat_interleave(torch.tensor(counts, device=device))
     step = torch.cat([torch.arange(1, n, device=device) for n in sizes])
     bound, column = torch.tensor(sizes, device=device)[site], torch.arange(len(site), device=device)
-    seen, found = [], []
+    seen, found, missed = [], [], []
 
     def look(where: Tensor) -> Tensor:
         seen.append(where.flatten(1, -2))
         found.append(read(seen[-1]))
-        known = 0.0 if train is None else train.entries(seen[-1])
-        return (found[-1] - known).abs().view(where.shape[:-1])
+        known = 0.0 if train is None else entries(train.cores, seen[-1])
+        missed.append(found[-1] - known)
+        return missed[-1].abs().view(where.shape[:-1])
 
     height, view = look(points), torch.empty(0)
     for _ in range(rounds):
@@ -119,7 +123,7 @@ def climb(
         # Only the modes of a sum or product are free of each other; elsewhere the best one leads.
         height, way = torch.stack([top, look(every)]).max(0)
         points = torch.where(way[..., None] == 1, every, one)
-    return Climb(torch.cat(seen, 1), torch.cat(found, 1), view)
+    return Climb(*(torch.cat(parts, 1) for parts in (seen, found, missed)), view)
 
 
 def _lines(
@@ -203,7 +207,7 @@ class Misses:
     def compare(self, train: TensorTrain) -> Tensor:
         """Look at a train from now on; its relative error `(K,)` on the first points."""
         self.train = train
-        values = train.entries(self.points)
+        values = entries(train.cores, self.points)
         self.gap = self.truth - values
         return relative_error(self.truth[:, : self.n], values[:, : self.n])
 
@@ -220,9 +224,11 @@ class Misses:
         """Climb from the worst points to worse ones; the lines through the worst `(K, d, n)`."""
         place = self.gap.abs().topk(self.starts, 1).indices
         start = self.points.gather(1, place[..., None].expand(-1, -1, self.points.shape[-1]))
-        points, values, lines = climb(self.reader.points, self.train, start, self.reader.sizes)
-        self._keep(points, values, spread=False)
-        return lines
+        found = climb(self.reader.points, self.train, start, self.reader.sizes)
+        worst = found.gaps.abs().topk(min(_KEPT, found.gaps.shape[1]), 1).indices
+        points = found.points.gather(1, worst[..., None].expand(-1, -1, found.points.shape[-1]))
+        self._keep(points, found.values.gather(1, worst), found.gaps.gather(1, worst), spread=False)
+        return found.lines
 
     def confirm(self, n: int) -> Tensor:
         """The error `(K,)` of the train, and twice its uncertainty, on `n` points not seen before.
@@ -238,7 +244,8 @@ class Misses:
         drawn, mean = draw_squares(self.train, few, self.generator)
         near = self.products.draw(few, self.generator)
         fresh = torch.cat([fresh[:, : n // 2].to(drawn.device), drawn, near], 1)
-        self._keep(fresh, self.reader.points(fresh), spread=True)
+        truth = self.reader.points(fresh)
+        self._keep(fresh, truth, truth - entries(self.train.cores, fresh), spread=True)
         squares, last = self.gap.double().square(), slice(before, None)
         density = n // 2 + few * self.products.density(fresh).sum(0)
         density = density * mean + drawn.shape[1] * (self.truth - self.gap)[:, last].square()
@@ -254,10 +261,9 @@ class Misses:
         lone = torch.where(lone > 0, lone * share / mean, 0.0).sum(1)
         return (terms.sum(1) + 2 * terms.square().sum(1).sqrt() + lone).sqrt()
 
-    def _keep(self, points: Tensor, truth: Tensor, *, spread: bool) -> None:
-        known = 0.0 if self.train is None else self.train.entries(points)
+    def _keep(self, points: Tensor, truth: Tensor, gap: Tensor, *, spread: bool) -> None:
         self.points = torch.cat([self.points, points], 1)
-        self.gap = torch.cat([self.gap, truth - known], 1)
         self.truth = torch.cat([self.truth, truth], 1)
+        self.gap = torch.cat([self.gap, gap], 1)
         more = self.spread.new_full((points.shape[1],), spread)
         self.spread = torch.cat([self.spread, more])
