@@ -12,6 +12,7 @@ References: {cite}`ritter2024quantics`, {cite}`savostyanov2014quasioptimality`.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,13 @@ from cpic.tt._solvers import solve_core
 from cpic.tt._train import TensorTrain
 
 _NARROW = 4  # sizes of modes whose fibers share much with those of the next site
+
+
+class _Block(NamedTuple):
+    """Multi-indices `(K, m, d)` to ask for, and what turns their values into `(K, l, n, c)`."""
+
+    indices: Tensor
+    fill: Callable[[Tensor], Tensor]
 
 
 class AdaptiveSearch:
@@ -76,36 +84,49 @@ class AdaptiveSearch:
         return TensorTrain(self.cores)
 
     def _read(self, site: int) -> bool:
-        """Ask for what the sets of a site have gained."""
+        """Ask for what the sets of a site have gained, in one call."""
         old, left, right = self.fibers[site], self.left[site].shape[1], self.right[site].shape[1]
         rows, columns = old.shape[1::2]
+        blocks = []
         if rows and columns < right:
-            old = torch.cat([old, self._block(site, slice(0, rows), slice(columns, None))], 3)
+            blocks.append(self._block(site, slice(0, rows), slice(columns, None)))
         if rows < left:
-            new = self._block(site, slice(rows, None), slice(None))
-            old = torch.cat([old, new], 1) if rows else new
+            blocks.append(self._block(site, slice(rows, None), slice(None)))
+        if not blocks:
+            return False
+        indices = [block.indices for block in blocks]
+        asked = self.reader.points(torch.cat(indices, 1)).split([i.shape[1] for i in indices], 1)
+        found = [block.fill(values) for block, values in zip(blocks, asked, strict=True)]
+        if rows and columns < right:
+            old = torch.cat([old, found[0]], 3)
+        if rows < left:
+            old = torch.cat([old, found[-1]], 1) if rows else found[-1]
         self.fibers[site] = old
-        return columns < right or rows < left
+        return True
 
-    def _block(self, site: int, rows: slice, columns: slice) -> Tensor:
-        """Values `(K, l, n, c)` on some left and right multi-indices of a site."""
+    def _block(self, site: int, rows: slice, columns: slice) -> "_Block":
+        """What to ask for the values on some left and right multi-indices of a site."""
         left, right, n = self.left[site][:, rows], self.right[site][:, columns], self.sizes[site]
+        shape = (left.shape[1], n, right.shape[1])
         if site == 0 or n > _NARROW:
-            return self.reader.fibers(left, right)
+            return _Block(fiber_indices(left, n, right), lambda asked: asked.unflatten(1, shape))
         # The pivots of the bond before lie on these fibers too: half of them where n is two.
         place, known = self._pivots(site, right)
-        known = known[:, rows]
-        cells = n * right.shape[1]
-        values = known.new_zeros(*known.shape[:2], cells + 1)
-        values.scatter_(2, place[:, None].expand_as(known), known)
-        there = torch.zeros_like(values[:, 0], dtype=torch.uint8).scatter_(1, place, 1)[:, :cells]
+        known, cells = known[:, rows], n * right.shape[1]
+        there = place.new_zeros(len(place), cells + 1, dtype=torch.uint8).scatter_(1, place, 1)
+        there = there[:, :cells]
         missing = there.argsort(dim=1, stable=True)[:, : cells - int(there.sum(1).min())]
         tails = fiber_indices(right[:, :1, :0], n, right)
         tails = tails.gather(1, missing[..., None].expand(-1, -1, tails.shape[-1]))
-        asked = self.reader.points(fiber_indices(left, n, tails, pairs=left))
-        asked = asked.unflatten(1, (left.shape[1], -1))
-        values.scatter_(2, missing[:, None].expand_as(asked), asked)
-        return values[..., :cells].unflatten(2, (n, -1))
+
+        def fill(asked: Tensor) -> Tensor:
+            asked = asked.unflatten(1, (shape[0], -1))
+            values = asked.new_zeros(*known.shape[:2], cells + 1)
+            values.scatter_(2, place[:, None].expand_as(known), known)
+            values.scatter_(2, missing[:, None].expand_as(asked), asked)
+            return values[..., :cells].unflatten(2, shape[1:])
+
+        return _Block(fiber_indices(left, n, tails, pairs=left), fill)
 
     def _pivots(self, site: int, right: Tensor) -> tuple[Tensor, Tensor]:
         """Places `(K, c)` in [n] x right of the columns of the bond before, and their values.

@@ -123,7 +123,7 @@ def climb(
         # Only the modes of a sum or product are free of each other; elsewhere the best one leads.
         height, way = torch.stack([top, look(every)]).max(0)
         points = torch.where(way[..., None] == 1, every, one)
-    return Climb(*(torch.cat(parts, 1) for parts in (seen, found, missed)), view)
+    return Climb(torch.cat(seen, 1), torch.cat(found, 1), torch.cat(missed, 1), view)
 
 
 def _lines(
