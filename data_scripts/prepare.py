@@ -50,7 +50,7 @@ def main(
         intensity: minmax to [0, 1], zscore over the voxels that are not 0, or none.
         pad: with zeros at the end of each axis to the next power of two.
         chunks: voxels read at once.
-        nan: value that replaces NaN; null reports a scan that has some.
+        nan: value that replaces NaN and infinity; null reports a scan that has some.
         upsample: 2 also writes stores of twice the size an axis, by splines.
         json: file for a report in JSON.
         workers: processes; one a core by default, 0 works inside this one.
@@ -86,12 +86,15 @@ def main(
     if left_out:
         table = _engine.failure_table(left_out)
         print(f"{len(left_out)} left out without a usable row and files{table}")
+    for patient, notes in prepared.notes.items():
+        print("\n".join(f"  (note) {patient}: {note}" for note in notes))
     if json:
         table = {
             name: {"store": str(stores[name]), "bytes": sizes[name], "seconds": seconds[name]}
             for name in stores
         }
         report = {"done": table, "failed": failed, "left_out": left_out, "seconds": total}
+        report["notes"] = prepared.notes
         write_json(Path(json), report)
     return int(bool(failed))
 

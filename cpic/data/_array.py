@@ -1,16 +1,15 @@
-"""Volumes held as an array, in memory or mapped from a file."""
+"""Volumes held as an array, in memory or mapped from a file (`cpic.data._mapped`)."""
 
 import math
-import os
 import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
-from cpic.data._volume import Reader, spread, windows
+from cpic.data._volume import Reader
+from cpic.data._windows import spread, windows
 
 # What torch cannot index is read as the next wider type it can.
 _WIDER = {"uint16": np.int32, "uint32": np.int64, "longdouble": np.float64, "float128": np.float64}
@@ -24,7 +23,7 @@ class ArrayVolume(Reader):
     Args:
         array: (*shape) or, with `channels` above 1, (*shape, channels); two or three sizes.
         channels: length of the last axis when it holds channels.
-        nan: value that replaces NaN; None refuses NaN voxels when they are read.
+        nan: value that replaces NaN and infinity; None refuses such voxels when they are read.
 
     Raises:
         VolumeError: if the shape or the type of the values cannot be a volume.
@@ -60,7 +59,12 @@ class ArrayVolume(Reader):
         super().__init__(
             tuple(array.shape[:-1] if channels > 1 else array.shape), channels, dtype, nan
         )
-        self._values = values if channels > 1 else values[..., None]
+        self._array = values if channels > 1 else values[..., None]
+
+    @property
+    def _values(self) -> Tensor | np.ndarray:
+        """Stored values, (*shape, channels)."""
+        return self._array
 
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
         self._count(n_distinct)
@@ -122,86 +126,13 @@ class ArrayVolume(Reader):
     def _device(self) -> torch.device:
         return self._values.device if isinstance(self._values, Tensor) else torch.device("cpu")
 
-    def read(self) -> Tensor:
-        """All voxels, (*shape) or (*shape, c); a tensor in memory is returned as it is."""
+    def _read(self) -> Tensor:
+        """A tensor in memory is returned as it is."""
         self._count(math.prod(self.shape))
-        self.ledger.add(asked=math.prod(self.shape), voxels=math.prod(self.shape))
         values = self._values
         if not isinstance(values, Tensor):
             values = self._decode(_as_tensor(np.array(values)))
-        return self._without_nan(values if self.channels > 1 else values[..., 0])
-
-
-class MemmapVolume(ArrayVolume):
-    """A `.npy` file, or a raw file of stated shape and type, mapped and never read whole.
-
-    Args:
-        path: the file.
-        shape: for a raw file: its sizes, channels last.
-        dtype: for a raw file: NumPy type, such as "uint8" or ">i2".
-        offset: for a raw file: bytes before the first value.
-        order: for a raw file: "C" (last axis fastest) or "F".
-        channels: as in `ArrayVolume`.
-        nan: as in `ArrayVolume`.
-    """
-
-    waits = True
-
-    def __init__(
-        self,
-        path: str | os.PathLike,
-        *,
-        shape: tuple[int, ...] | None = None,
-        dtype: str | None = None,
-        offset: int = 0,
-        order: str = "C",
-        channels: int = 1,
-        nan: float | None = None,
-    ) -> None:
-        path = Path(path)
-        if shape is None and dtype is None:
-            try:
-                mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (ValueError, EOFError) as error:
-                raise VolumeError(
-                    f"{path} cannot be mapped as .npy ({error}); write it with numpy.save, or "
-                    "give shape and dtype for a raw file."
-                ) from error
-        else:
-            mapped = map_raw(path, shape, dtype, offset=offset, order=order)
-        super().__init__(mapped, channels=channels, nan=nan)
-        # Workers map the file again: pickling the map itself would copy the whole volume.
-        self._opened = {"shape": shape, "dtype": dtype, "offset": offset, "order": order}
-        self._opened |= {"channels": channels, "nan": nan}
-        self.path = path
-
-    def __getstate__(self) -> dict:
-        return {"path": self.path, "opened": self._opened, "ledger": self.ledger}
-
-    def __setstate__(self, state: dict) -> None:
-        MemmapVolume.__init__(self, state["path"], **state["opened"])
-        self.ledger = state["ledger"]
-
-
-def map_raw(
-    path: Path, shape: tuple[int, ...] | None, dtype: object, *, offset: int, order: str
-) -> np.memmap:
-    """Map the values of a file whose header, if any, ends at `offset`."""
-    if shape is None or dtype is None:
-        raise VolumeError(
-            f"{path} is raw and needs both shape and dtype, got shape={shape} and dtype={dtype}."
-        )
-    if order not in ("C", "F"):
-        raise VolumeError(f"{path} needs order 'C' or 'F', got {order!r}.")
-    kind = np.dtype(dtype)  # type: ignore[arg-type]
-    needed = offset + math.prod(shape) * kind.itemsize
-    there = path.stat().st_size
-    if there < needed:
-        raise VolumeError(
-            f"{path} is truncated: shape {tuple(shape)} of {kind} needs {needed:,} bytes, the file "
-            f"has {there:,}; copy or download it again."
-        )
-    return np.memmap(path, kind, "r", offset, tuple(shape), order)  # type: ignore[call-overload]
+        return values if self.channels > 1 else values[..., 0]
 
 
 def torch_dtype(kind: np.dtype) -> torch.dtype:

@@ -15,7 +15,8 @@ from torch.nn.functional import one_hot
 from cpic._errors import VolumeError
 from cpic.data._array import _as_tensor
 from cpic.data._cache import ChunkCache, Held
-from cpic.data._volume import Reader, spread, windows
+from cpic.data._volume import Reader
+from cpic.data._windows import spread, windows
 
 # Decoded chunks held at once without a cache; what a call touches beyond it is read in rounds.
 _HELD_BYTES = 2**28

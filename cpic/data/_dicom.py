@@ -1,6 +1,5 @@
 """A DICOM series, one file a slice, as a volume in Hounsfield units."""
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Callable
@@ -12,32 +11,16 @@ import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
+from cpic.data._series import SeriesReport, report
 from cpic.data._slice import Slice, read_header, read_hu
-from cpic.data._volume import Reader, windows
+from cpic.data._volume import Reader
+from cpic.data._windows import windows
 
 # Decoded slices held at once; a call that touches more of them works in rounds.
 _HELD_BYTES = 2**28
-# Positions closer than this (mm) are one place: tags hold rounded decimals.
-_SAME = 0.01
-
-
-@dataclasses.dataclass(frozen=True)
-class SeriesReport:
-    """What was found while a series was put in order.
-
-    Attributes:
-        order: what decided: "position", "instance" (InstanceNumber) or "file" (number in the name).
-        files: names of the slices, in the order of the volume.
-        dropped: names of files that repeat a slice exactly, each with the file it repeats.
-        gaps: pairs of neighbouring files farther apart than the others, and their distance in mm.
-        notes: sentences about what is unusual and was read all the same.
-    """
-
-    order: str
-    files: tuple[str, ...]
-    dropped: dict[str, str]
-    gaps: tuple[tuple[str, str, float], ...]
-    notes: tuple[str, ...]
+# Positions closer than this share of the mean distance, or this many mm, are one place: tags hold
+# rounded decimals.
+_SAME_SHARE, _SAME_MM = 0.05, 0.01
 
 
 class Series(NamedTuple):
@@ -72,6 +55,9 @@ class DicomVolume(Reader):
             for the fibrosis challenge.
         nan: accepted as by the other readers; Hounsfield units are never NaN.
 
+    Attributes:
+        report: how the slices were put in order; its notes are those of the volume.
+
     Raises:
         VolumeError: if the folder has no slices; one of them cannot be read (no DICOM, truncated,
             a tag is missing, no decoder); sizes or orientations differ; two different slices lie
@@ -91,11 +77,12 @@ class DicomVolume(Reader):
         found = [read_header(path) for path in slice_files(self.path)]
         _check_alike(self.path, found)
         self._slices, self.spacing, self.report = _in_order(self.path, found, order)
+        self.notes = self.report.notes
         super().__init__((len(self._slices), *found[0].shape), 1, torch.float32, nan)
 
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
         (z, z_in), (y, y_in), (x, x_in) = windows(corners.cpu(), size, self.shape)
-        cubes = torch.zeros(len(z), size, size, size)
+        cubes = torch.zeros(len(z), size, size, size, dtype=self.dtype)
         per = max(1, _HELD_BYTES // (4 * self.shape[1] * self.shape[2]))
         touched = z[z_in].unique()
         for batch in touched.split(per) if len(touched) else ():
@@ -116,18 +103,14 @@ class DicomVolume(Reader):
         """Slices (n, H, W) at these places."""
         parts = [self._slices[place] for place in places]
         first = read_hu(parts[0])
-        held = torch.empty(len(parts), *first.shape)
+        held = torch.empty(len(parts), *first.shape, dtype=self.dtype)
         for k, part in enumerate(parts):
             held[k] = torch.from_numpy(read_hu(part) if k else first)
         self.ledger.add(bytes=sum(p.path.stat().st_size for p in parts), chunks=len(parts))
         return held
 
-    def read(self) -> Tensor:
-        """All slices, (slices, rows, columns)."""
-        n_voxels = self.shape[0] * self.shape[1] * self.shape[2]
-        values = self._decoded(list(range(self.shape[0])))
-        self.ledger.add(asked=n_voxels, voxels=n_voxels)
-        return values
+    def _read(self) -> Tensor:
+        return self._decoded(list(range(self.shape[0])))
 
 
 def read_series(folder: str | os.PathLike, *, order: str = "position") -> Series:
@@ -155,11 +138,15 @@ def slice_files(folder: Path) -> list[Path]:
     """The files of a folder that are read as slices; raises VolumeError if there are none."""
     if not folder.is_dir():
         raise VolumeError(f"there is no folder {folder}; check the path.")
-    files = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() == ".dcm" and path.name[0] != "." and path.is_file()
-    ]
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise VolumeError(f"{folder} cannot be read ({error.strerror or error}).") from error
+    named = [p for p in entries if p.suffix.lower() == ".dcm" and p.name[0] != "."]
+    for path in named:
+        if not path.exists():
+            raise VolumeError(f"{path} is a link to nothing, a slice is lost; copy the file again.")
+    files = [path for path in named if path.is_file()]
     if not files:
         raise VolumeError(f"{folder} holds no .dcm files; give the folder of one series.")
     return files
@@ -200,11 +187,13 @@ def _in_order(
     for name, key in ways.items() if order == "position" else [("file", ways["file"])]:
         if any(key(part) is None for part in found):
             continue
-        kept, dropped, clash = _distinct(found, key, _SAME if name == "position" else 0.0)
+        same = _same_place(list(known.values())) if name == "position" else 0.0
+        kept, dropped, clash = _distinct(found, key, same)
         if clash and name == "position":
             raise VolumeError(
-                f"{folder} holds two different slices in one place, {clash[0]} and {clash[1]}; "
-                "keep one of the two series, or pass order='file'."
+                f"{folder} holds two different slices in one place, {clash[0]} and {clash[1]}",
+                option="pass order='file'",
+                instead="keep one of the two series",
             )
         if not clash:
             break
@@ -215,28 +204,13 @@ def _in_order(
         )
     if name != "position" and order == "position":
         kept = _agreeing(folder, kept, known)
-    return kept, *_reported(kept, known, name, dropped, _notes(found))
+    return kept, *report(found, kept, known, name, dropped)
 
 
-def _reported(
-    kept: list[Slice],
-    known: dict[Path, float],
-    order: str,
-    dropped: dict[str, str],
-    notes: tuple[str, ...],
-) -> tuple[tuple[float, float, float], SeriesReport]:
-    """Spacing, and the report with the gaps."""
-    names = tuple(part.path.name for part in kept)
-    steps = np.abs(np.diff([known.get(part.path, np.nan) for part in kept]))
-    usual = float(np.median(steps)) if np.isfinite(steps).all() and len(steps) else None
-    gaps = tuple(
-        (names[k], names[k + 1], float(step))
-        for k, step in enumerate(steps)
-        if usual and step > 1.5 * usual
-    )
-    row, column = kept[0].pixel or (np.nan, np.nan)
-    spacing = (usual or kept[0].thickness or np.nan, row, column)
-    return spacing, SeriesReport(order, names, dropped, gaps, notes)
+def _same_place(heights: list[float]) -> float:
+    """Distance in mm below which two slices lie in one place."""
+    mean = (max(heights) - min(heights)) / max(1, len(heights) - 1)
+    return min(_SAME_MM, _SAME_SHARE * mean)
 
 
 def _heights(found: list[Slice]) -> dict[Path, float]:
@@ -275,17 +249,3 @@ def _agreeing(folder: Path, kept: list[Slice], known: dict[Path, float]) -> list
             "the series again, or pass order='file'."
         )
     return kept[::-1] if len(rising) and not any(rising) else kept
-
-
-def _notes(found: list[Slice]) -> tuple[str, ...]:
-    lost = sum(part.position is None for part in found)
-    turned = sum(part.orientation is None for part in found)
-    series = len({part.series for part in found})
-    sizes = {part.pixel for part in found}
-    said = {
-        f"{lost} of {len(found)} files have no ImagePositionPatient": lost > 0,
-        f"{turned} of {len(found)} files have no ImageOrientationPatient": turned > 0,
-        f"the files belong to {series} series": series > 1,
-        "PixelSpacing is missing or differs between slices": None in sizes or len(sizes) > 1,
-    }
-    return tuple(sentence for sentence, holds in said.items() if holds)

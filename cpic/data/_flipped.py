@@ -1,6 +1,5 @@
 """A volume mirrored, without being read."""
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -56,9 +55,6 @@ class FlippedVolume(Reader):
         sign, last = positions.new_tensor(pairs).unbind(1)
         return sign * positions + last
 
-    def read(self) -> Tensor:
-        """All voxels, (*shape) or (*shape, c); only for what fits in memory."""
+    def _read(self) -> Tensor:
         with self.ledger.passing_on([self.volume.ledger]):
-            values = self.volume.read()
-        self.ledger.add(asked=math.prod(self.shape), voxels=math.prod(self.shape))
-        return values.flip(self.axes)
+            return self.volume.read().flip(self.axes)

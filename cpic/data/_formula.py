@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from cpic.data._volume import Reader, spread, windows
+from cpic.data._volume import Reader
+from cpic.data._windows import spread, windows
 
 # Positions evaluated at once, so that a large call needs little beyond its answer.
 _BLOCK = 2**21
@@ -23,7 +24,7 @@ class FormulaVolume(Reader):
         shape: two or three sizes; nothing is allocated.
         channels: values at a position.
         dtype: that the function returns.
-        nan: value that replaces NaN; None refuses it.
+        nan: value that replaces NaN and infinity; None refuses them.
 
     Example:
         >>> import torch
@@ -83,8 +84,8 @@ class FormulaVolume(Reader):
             values[part] = self._evaluate(list(axes.unbind(1)), list(same.unbind(1))).detach()
         return values
 
-    def read(self) -> Tensor:
-        """All voxels, (*shape) or (*shape, c), on the CPU; for shapes that fit in memory."""
+    def _read(self) -> Tensor:
+        """On the CPU."""
         grid = [
             torch.arange(length).reshape(-1, *[1] * (len(self.shape) - axis - 1))
             for axis, length in enumerate(self.shape)
@@ -98,5 +99,4 @@ class FormulaVolume(Reader):
             valid = torch.ones((), dtype=torch.bool).expand(shape)
             parts.append(self._evaluate(axes, [valid]).detach())
         values = torch.cat(parts)
-        self.ledger.add(asked=math.prod(self.shape), voxels=math.prod(self.shape))
-        return self._without_nan(values if self.channels > 1 else values[..., 0])
+        return values if self.channels > 1 else values[..., 0]

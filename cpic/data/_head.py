@@ -34,7 +34,7 @@ class _Head:
         ]
         folds = self._waves(points, self.waves[0])
         texture = self._waves(points, self.waves[1])
-        value = torch.zeros((), device=folds.device)
+        value = torch.zeros((), dtype=folds.dtype, device=folds.device)
         for number, (*half, brightness) in enumerate(_SHELLS):
             squares = [(p / a).square() for p, a in zip(points, half, strict=False)]
             radius = functools.reduce(torch.add, squares).sqrt()
@@ -76,8 +76,8 @@ def brain_like(shape: tuple[int, ...], *, seed: int = 0) -> FormulaVolume:
         raise VolumeError(f"brain_like needs two or three sizes, got {tuple(shape)}.")
     generator = torch.Generator().manual_seed(seed)
     # Folds are coarse and texture is fine; (kind, wave, axis, frequency and phase).
-    waves = torch.rand(2, 8, 3, 2, generator=generator)
-    low, high = torch.tensor([8.0, 30.0]), torch.tensor([22.0, 90.0])
+    waves = torch.rand(2, 8, 3, 2, generator=generator, dtype=torch.float32)
+    low, high = waves.new_tensor([8.0, 30.0]), waves.new_tensor([22.0, 90.0])
     waves[..., 0] = low[:, None, None] + (high - low)[:, None, None] * waves[..., 0]
     waves[..., 1] = 2 * torch.pi * waves[..., 1]
     return FormulaVolume(_Head(tuple(shape), waves), shape, dtype=torch.float32)

@@ -1,14 +1,6 @@
-"""NIfTI files, read by position; `.nii.gz` once unpacked into a cache folder."""
+"""NIfTI files, read by position; packed ones once unpacked into a cache folder."""
 
-import gzip
-import hashlib
-import math
 import os
-import shutil
-import tempfile
-import time
-import warnings
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +9,41 @@ import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
-from cpic.data._array import ArrayVolume, map_raw
-
-# An unpacking that writes is younger than this; an older unfinished file belongs to a dead process.
-_STALE_SECONDS = 600
-_PART = ".part"
+from cpic.data._folder import user_cache
+from cpic.data._mapped import FilePart, MappedVolume
+from cpic.data._nifti_file import Stored, read_stored, unpacked
 
 
-class NiftiVolume(ArrayVolume):
+class NiftiVolume(MappedVolume):
     """A NIfTI image (clauses in `cpic.data.Volume`), mapped and gathered from, never read whole.
 
     The stored scale is honoured: values are `slope * stored + inter`, as float32 where the stored
-    type has at most 24 bits, else as float64. Without a scale the stored type is kept. A `.nii.gz`
-    cannot be read by position; it is unpacked once into `cache`, under a name that is the hash of
-    its content, so that a changed file is unpacked again and two processes agree.
+    type has at most 24 bits, else as float64. Without a scale the stored type is kept. A file that
+    is packed with gzip, whatever its name, cannot be read by position; it is unpacked once into
+    `cache`, under a name that is the hash of its content, so that a changed file is unpacked again
+    and two processes agree.
 
     Args:
-        path: a `.nii` or `.nii.gz` file with three axes (a fourth of length 1 is dropped).
+        path: a `.nii` or `.nii.gz` file with three axes (further ones of length 1 are dropped).
         frame: which image of a file whose fourth axis is longer than 1.
         cache: folder for unpacked files; None is the user's cache folder, `~/.cache/cpic`.
-        nan: value that replaces NaN; None refuses NaN voxels when they are read.
+        nan: value that replaces NaN and infinity; None refuses such voxels when they are read.
+        orientation: three letters that say where the axes of the answers lead, such as "RAS" (from
+            left to right, from back to front, from feet to head): stored axes are swapped and
+            reversed to fit. None leaves them as they are stored.
+
+    Attributes:
+        place: the affine matrix from voxels to mm, and its `orientation`.
+        notes: sentences about what is odd in the file and was read all the same.
 
     Raises:
-        VolumeError: if the file is missing, truncated, no NIfTI, or has a fourth axis and no
-            `frame` was given.
+        VolumeError: if the file is missing, truncated, no NIfTI, has a fourth axis and no `frame`
+            was given, or does not say where it lies and an `orientation` was given.
+        CacheError: if the cache cannot be written.
 
     Example:
         >>> NiftiVolume("scan.nii").cubes(centres, size=7)  # doctest: +SKIP
     """
-
-    waits = True
 
     def __init__(
         self,
@@ -55,117 +52,67 @@ class NiftiVolume(ArrayVolume):
         frame: int | None = None,
         cache: str | os.PathLike | None = None,
         nan: float | None = None,
+        orientation: str | None = None,
     ) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise VolumeError(f"there is no file {self.path}; check the path.")
-        plain = self.path
-        if self.path.suffix == ".gz":
-            plain = _unpacked(self.path, Path(cache) if cache else _user_cache())
-        stored = _header(self.path, plain)
-        mapped = map_raw(plain, stored.shape, stored.dtype, offset=stored.offset, order="F")
-        mapped = _one_frame(mapped, frame, self.path)
-        super().__init__(mapped, nan=nan)
-        self._scale = (float(stored.slope), float(stored.inter))
+        self._opened = {"frame": frame, "cache": cache, "nan": nan, "orientation": orientation}
+        self._frame = frame
+        stored = read_stored(Path(path))
+        check_frame(stored, frame)
+        self.path, self.place, self._turn = stored.path, stored.place, None
+        if orientation:
+            self._turn, self.place = _turns(stored, orientation)
+        self.notes = stored.place.notes
+        plain = unpacked(stored, user_cache(cache)) if stored.packed else stored.path
+        part = FilePart.of(plain, stored.shape, stored.dtype, offset=stored.offset, order="F")
+        super().__init__(part, nan=nan)
+        self._scale = stored.scale
         if self._scale != (1.0, 0.0):
-            few_bits = mapped.dtype.itemsize <= 2 or mapped.dtype.name == "float32"
+            few_bits = stored.dtype.itemsize <= 2 or stored.dtype.name == "float32"
             self.dtype = torch.float32 if few_bits else torch.float64
-        self._opened = {"frame": frame, "cache": cache, "nan": nan}
+
+    def _view(self, mapped: np.ndarray) -> np.ndarray:
+        image = mapped if mapped.ndim < 4 else mapped[..., self._frame]
+        if self._turn is None:
+            return image
+        # By views, which stay maps: nothing is read.
+        reversed_axes = tuple(axis for axis, sign in enumerate(self._turn[:, 1]) if sign < 0)
+        return np.flip(image, reversed_axes).transpose(np.argsort(self._turn[:, 0]))
 
     def _decode(self, values: Tensor) -> Tensor:
         slope, inter = self._scale
         return values if self._scale == (1.0, 0.0) else values.to(self.dtype) * slope + inter
 
-    def __getstate__(self) -> dict:
-        return {"path": self.path, "opened": self._opened, "ledger": self.ledger}
 
-    def __setstate__(self, state: dict) -> None:
-        NiftiVolume.__init__(self, state["path"], **state["opened"])
-        self.ledger = state["ledger"]
-
-
-def _header(path: Path, plain: Path) -> Any:
-    """Where and how the voxels of `plain` are stored; errors name `path`."""
-    import nibabel
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-
-    try:
-        # What does not touch the voxels, such as an odd length of a note, is no reason to warn.
-        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
-            image = nibabel.load(plain)
-        stored = image.dataobj  # type: ignore[attr-defined]
-    except (ImageFileError, HeaderDataError, OSError, ValueError, OverflowError) as error:
+def check_frame(stored: Stored, frame: int | None) -> None:
+    """Refuse what is no image of two or three axes, or of several without the number of one."""
+    path, shape = stored.path, stored.shape
+    if len(shape) < 2:
         raise VolumeError(
-            f"{path} cannot be read as NIfTI ({error}); copy or convert it again."
-        ) from error
-    known = (nibabel.Nifti1Image, nibabel.Nifti2Image)
-    if not isinstance(image, known) or stored.offset < image.header.sizeof_hdr:
-        raise VolumeError(
-            f"{path} is no NIfTI file with header and voxels in one ({type(image).__name__}, "
-            "voxels said to be inside the header); copy or convert it again."
+            f"{path} has shape {shape}, two or three axes are needed; copy or convert it again."
         )
-    if min(stored.shape, default=0) < 1:
+    several = f"{path} has more than three axes, shape {shape}"
+    if len(shape) > 4:
+        raise VolumeError(f"{several}; save one image of it as a file of its own.")
+    if len(shape) == 4 and (frame is None or not 0 <= frame < shape[3]):
+        got = "" if frame is None else f", got frame={frame}"
         raise VolumeError(
-            f"{path} has the sizes {tuple(stored.shape)}, each needs to be at least 1; copy or "
-            "convert it again."
+            several + got,
+            option=f"pass frame= from 0 to {shape[3] - 1} to read one image of it",
+            instead="save one image of it as a file of its own",
         )
-    if stored.dtype.kind not in "iuf" or stored.dtype.name == "uint64":
+
+
+def _turns(stored: Stored, orientation: str) -> tuple[Any, Any]:
+    letters = {frozenset(pair) for pair in ("LR", "AP", "IS")}
+    known = {pair for pair in letters for letter in orientation if letter in pair}
+    if len(orientation) != 3 or known != letters:
         raise VolumeError(
-            f"{path} stores {stored.dtype}, real numbers that torch can hold are needed; convert "
-            "it, for example to float32."
+            "orientation needs one letter each of L or R, A or P, I or S, such as 'RAS', got "
+            f"{orientation!r}."
         )
-    needed = stored.offset + math.prod(stored.shape) * stored.dtype.itemsize
-    if (there := plain.stat().st_size) < needed:
+    if len(stored.shape) < 3 or stored.place.affine is None:
         raise VolumeError(
-            f"{path} is truncated: shape {tuple(stored.shape)} of {stored.dtype} needs {needed:,} "
-            f"bytes, there are {there:,}; copy or download it again."
+            f"{stored.path} does not say where its voxels lie (it has no sform and no qform, or no "
+            f"three axes), so it cannot be turned to {orientation}; correct its header."
         )
-    return stored
-
-
-def _one_frame(mapped, frame: int | None, path: Path):
-    while mapped.ndim > 3 and mapped.shape[-1] == 1:
-        mapped = mapped[..., 0]
-    if mapped.ndim == 4 and frame is not None and 0 <= frame < mapped.shape[3]:
-        return mapped[..., frame]
-    if mapped.ndim > 3:
-        raise VolumeError(
-            f"{path} has more than three axes, shape {mapped.shape}, got frame={frame}; pass "
-            f"frame= from 0 to {mapped.shape[3] - 1} to read one image of it."
-        )
-    if mapped.ndim < 2:
-        raise VolumeError(
-            f"{path} has shape {mapped.shape}, two or three axes are needed; copy or convert it "
-            "again."
-        )
-    return mapped
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cpic"
-
-
-def _unpacked(path: Path, cache: Path) -> Path:
-    """The unpacked copy of `path` in `cache`, made if it is not there."""
-    with path.open("rb") as file:
-        target = cache / f"{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}.nii"
-    if target.exists():
-        return target
-    cache.mkdir(parents=True, exist_ok=True)
-    for left in cache.glob(f"{target.stem}*{_PART}"):
-        if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-            left.unlink(missing_ok=True)
-    # A name of its own each, then one rename: two processes never see each other's half.
-    handle, part = tempfile.mkstemp(_PART, f"{target.stem}-", cache)
-    try:
-        with os.fdopen(handle, "wb") as out, gzip.open(path) as packed:
-            shutil.copyfileobj(packed, out, 2**22)
-        os.replace(part, target)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise VolumeError(
-            f"{path} is truncated or damaged ({error}); copy or download it again."
-        ) from error
-    finally:
-        Path(part).unlink(missing_ok=True)
-    return target
+    return stored.place.turns(orientation, stored.shape[:3])

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cpic._errors import VolumeError
-from cpic.data._array import MemmapVolume
 from cpic.data._dicom import DicomVolume
+from cpic.data._mapped import MemmapVolume
 from cpic.data._nifti import NiftiVolume
 from cpic.data._sources import is_zarr
 from cpic.data._volume import Volume
@@ -37,17 +37,21 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
     Example:
         >>> open_volume("scan.nii.gz", cache="unpacked")  # doctest: +SKIP
     """
-    name = str(path).rstrip("/")
-    reader = next((_READERS[end] for end in _READERS if name.lower().endswith(end)), None)
-    if reader is None and ("://" in name or is_zarr(path)):
-        reader = ZarrVolume
-    if reader is None and Path(path).is_dir():
-        reader = DicomVolume
+    reader = reader_of(path)
     if reader is None:
         raise VolumeError(
             f"open_volume knows folders of .dcm files and the endings {', '.join(_READERS)}, got "
-            f"{name}; convert the file, or load it and pass the array to ArrayVolume."
+            f"{path}; convert the file, or load it and pass the array to ArrayVolume."
         )
-    if "://" not in name and not Path(path).exists():
+    if "://" not in str(path) and not Path(path).exists():
         raise VolumeError(f"there is no file or folder {path}; check the path.")
     return reader(path, **options)
+
+
+def reader_of(path: str | os.PathLike) -> Callable[..., Volume] | None:
+    """The reader of a file or folder by its name, None if there is none."""
+    name = str(path).rstrip("/").lower()
+    reader = next((_READERS[end] for end in _READERS if name.endswith(end)), None)
+    if reader is None and ("://" in name or is_zarr(path)):
+        return ZarrVolume
+    return DicomVolume if reader is None and Path(path).is_dir() else reader

@@ -37,7 +37,7 @@ class _Rotated:
 
     def __call__(self, *axes: Tensor) -> Tensor:
         points = torch.stack(torch.broadcast_tensors(*axes), -1)
-        unit = (points + 0.5) / torch.tensor(self.shape, device=points.device)
+        unit = (points.float() + 0.5) / torch.tensor(self.shape, device=points.device)
         # (x - c)^T P (x - c) expanded, so that all Gaussians share one small matrix product.
         roots, centres = self.roots.to(points.device), self.centres.to(points.device)
         shifted = unit.double() @ roots.flatten(0, 1).mT

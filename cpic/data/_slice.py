@@ -3,42 +3,27 @@
 import contextlib
 import dataclasses
 import io
-import math
 import re
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cpic import _trust
 from cpic._errors import VolumeError
+from cpic.data._tags import Tags, faults
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
 
 AIR = -1000.0
 _MOST_PIXELS = 2**26
+# No slice is as large, and no tag that is looked at: a file with holes may announce anything.
+_MOST_BYTES, _MOST_TAG_BYTES = 2**29, 2**20
 # Bytes of pixels a byte of a compressed file may stand for; beyond it a size is forged.
 _MOST_RATIO = 1000
-# What pydicom and the decoders raise on bytes that are not what they announce, and its own errors.
-_FAULTS = (
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    RuntimeError,
-    MemoryError,
-    EOFError,
-    OSError,
-    struct.error,
-    zlib.error,
-    Warning,
-)
 _REQUIRED = (
     "Rows",
     "Columns",
@@ -62,6 +47,8 @@ _READ = (
     "PixelPaddingValue",
     "PixelPaddingRangeLimit",
     "SeriesInstanceUID",
+    "SOPClassUID",
+    "GantryDetectorTilt",
 )
 
 
@@ -79,6 +66,7 @@ class Slice:
     thickness: float | None
     padding: tuple[int, int] | None
     series: str
+    tilt: float
 
     @property
     def number(self) -> int | None:
@@ -90,15 +78,27 @@ class Slice:
 class _Bounded(io.BufferedReader):
     """A file that never sets aside more memory than it has bytes, whatever a forged length asks."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-        self._size = path.stat().st_size
+    def __init__(self, path: Path, most: int) -> None:
+        try:
+            # Not to wait for the writer of a named pipe.
+            super().__init__(_trust.open_regular(path).detach())  # type: ignore[attr-defined]
+        except _trust.DoubtError as error:
+            raise VolumeError(f"{path} {error}.") from error
+        self._size, self._most = path.stat().st_size, most
+        if self._size > _MOST_BYTES:
+            raise VolumeError(
+                f"{path} has {self._size:,} bytes, more than a slice can have; copy or convert it "
+                "again."
+            )
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
             # pydicom asks so for one thing only: to inflate all of it, to whatever size it grows.
             raise ValueError("its data set is deflated, which is not supported")
-        return super().read(min(size, max(0, self._size - self.tell())))
+        size = min(size, max(0, self._size - self.tell()))
+        if size > self._most:
+            raise ValueError(f"a tag of its header has {size:,} bytes")
+        return super().read(size)
 
 
 def read_header(path: Path) -> Slice:
@@ -113,7 +113,7 @@ def read_header(path: Path) -> Slice:
             return _checked(path, _parse(path, header_only=True))
     except VolumeError:
         raise
-    except _faults() as error:
+    except faults() as error:
         raise _unreadable(path, error) from error
 
 
@@ -136,7 +136,7 @@ def read_hu(part: Slice) -> np.ndarray:
             raw = pixel_array(dataset)
     except VolumeError:
         raise
-    except _faults() as error:
+    except faults() as error:
         raise _unreadable(part.path, error) from error
     if not same or raw.shape != part.shape:
         raise VolumeError(
@@ -161,14 +161,8 @@ def _parse(path: Path, *, header_only: bool) -> "FileDataset":
     from pydicom import dcmread
 
     tags: list[str] | None = list(_READ) if header_only else None
-    with _Bounded(path) as file:
+    with _Bounded(path, _MOST_TAG_BYTES if header_only else _MOST_BYTES) as file:
         return dcmread(file, stop_before_pixels=header_only, specific_tags=tags)
-
-
-def _faults() -> tuple[type[Exception], ...]:
-    from pydicom.errors import BytesLengthException, InvalidDicomError
-
-    return (*_FAULTS, BytesLengthException, InvalidDicomError)
 
 
 @contextlib.contextmanager
@@ -193,26 +187,12 @@ def _unreadable(path: Path, error: BaseException) -> VolumeError:
 
 
 def _checked(path: Path, dataset: "FileDataset") -> Slice:
-    missing = [tag for tag in _REQUIRED if dataset.get(tag) in (None, "")]
-    if missing:
-        raise VolumeError(
-            f"{path} lacks the DICOM tags {', '.join(missing)}, without which its values are not "
-            "known; export the series again."
-        )
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    bits, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    high = int(dataset.get("HighBit", stored - 1))
-    if frames != 1 or int(dataset.SamplesPerPixel) != 1:
-        raise VolumeError(
-            f"{path} needs one grey image, got {frames} frames of {dataset.SamplesPerPixel} "
-            "samples; export the series as one file a slice."
-        )
-    if bits not in (8, 16, 32) or not 1 <= stored <= bits or high != stored - 1:
-        raise VolumeError(
-            f"{path} needs pixels of 8, 16 or 32 bits with the unused ones on top, got "
-            f"BitsAllocated {bits}, BitsStored {stored}, HighBit {high}; convert it."
-        )
+    tags = Tags(path, dataset)
+    # First: several frames keep their scale elsewhere, so what else is missing says little.
+    _check_one_image(tags)
+    tags.require(_REQUIRED)
+    rows, columns = tags.whole("Rows"), tags.whole("Columns")
+    bits = _check_pixels(tags)
     if not 1 <= rows * columns <= _MOST_PIXELS:
         raise VolumeError(
             f"{path} announces {rows} x {columns} pixels, a slice needs 1 to {_MOST_PIXELS:,}; "
@@ -220,24 +200,53 @@ def _checked(path: Path, dataset: "FileDataset") -> Slice:
         )
     _check_syntax(path, dataset, rows * columns * bits // 8)
     (slope,), (intercept,) = (
-        _floats(path, dataset, tag, 1) or (0.0,) for tag in ("RescaleSlope", "RescaleIntercept")
+        tags.numbers(tag, 1) or (0.0,) for tag in ("RescaleSlope", "RescaleIntercept")
     )
     if slope == 0:
         raise VolumeError(f"{path} has RescaleSlope 0, so all its values are equal; export again.")
-    thickness = _floats(path, dataset, "SliceThickness", 1)
-    instance = dataset.get("InstanceNumber")
+    # Some machines write a thickness of 0 for one that they do not know.
+    thickness = tags.numbers("SliceThickness", 1, above=-1e-9) or (0.0,)
     return Slice(
         path=path,
         shape=(rows, columns),
         scale=(slope, intercept),
-        position=_floats(path, dataset, "ImagePositionPatient", 3),
-        orientation=_floats(path, dataset, "ImageOrientationPatient", 6),
-        instance=None if instance in (None, "") else int(instance),
-        pixel=_floats(path, dataset, "PixelSpacing", 2),
-        thickness=thickness[0] if thickness else None,
-        padding=_padding(dataset),
-        series=str(dataset.get("SeriesInstanceUID", "")),
+        position=tags.numbers("ImagePositionPatient", 3),
+        orientation=tags.numbers("ImageOrientationPatient", 6),
+        instance=tags.whole("InstanceNumber"),
+        pixel=tags.numbers("PixelSpacing", 2, above=0),
+        thickness=thickness[0] or None,
+        padding=_padding(tags),
+        series=str(tags.get("SeriesInstanceUID") or ""),
+        tilt=(tags.numbers("GantryDetectorTilt", 1) or (0.0,))[0],
     )
+
+
+def _check_one_image(tags: Tags) -> None:
+    frames, samples = tags.whole("NumberOfFrames", 1), tags.whole("SamplesPerPixel", 1)
+    kind = tags.get("SOPClassUID")
+    if frames > 1 or "Enhanced" in str(getattr(kind, "name", "")):
+        raise VolumeError(
+            f"{tags.path} needs one grey image, got {frames} frames of {samples} samples in one "
+            "file (an enhanced or multi-frame DICOM file); export or convert the series to one "
+            "file a slice, or to NIfTI."
+        )
+    if frames != 1 or samples != 1:
+        raise VolumeError(
+            f"{tags.path} needs one grey image, got {frames} frames of {samples} samples; export "
+            "the series as one file a slice."
+        )
+
+
+def _check_pixels(tags: Tags) -> int:
+    """Bits of a pixel."""
+    bits, stored = tags.whole("BitsAllocated"), tags.whole("BitsStored")
+    high = tags.whole("HighBit", stored - 1)
+    if bits not in (8, 16, 32) or not 1 <= stored <= bits or high != stored - 1:
+        raise VolumeError(
+            f"{tags.path} needs pixels of 8, 16 or 32 bits with the unused ones on top, got "
+            f"BitsAllocated {bits}, BitsStored {stored}, HighBit {high}; convert it."
+        )
+    return bits
 
 
 def _check_syntax(path: Path, dataset: "FileDataset", n_bytes: int) -> None:
@@ -272,27 +281,10 @@ def _check_syntax(path: Path, dataset: "FileDataset", n_bytes: int) -> None:
         )
 
 
-def _floats(path: Path, dataset: "FileDataset", tag: str, n: int) -> tuple[float, ...] | None:
-    """The n finite numbers of a tag, None if it is missing or empty."""
-    value = dataset.get(tag)
-    if value is None or value == "":
-        return None
-    values = [float(v) for v in ([value] if isinstance(value, str | int | float) else value)]
-    if not values:
-        return None
-    if len(values) != n or not all(map(math.isfinite, values)):
-        raise VolumeError(
-            f"{path} needs {n} finite number{'s'[: n > 1]} in {tag}, got {value}; correct the tag "
-            "or export the series again."
-        )
-    return tuple(values)
-
-
-def _padding(dataset: "FileDataset") -> tuple[int, int] | None:
+def _padding(tags: Tags) -> tuple[int, int] | None:
     """Lowest and highest stored value that stands for no tissue at all."""
-    value = dataset.get("PixelPaddingValue")
-    if value in (None, ""):
+    value = tags.whole("PixelPaddingValue")
+    if value is None:
         return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    ends = int(value), int(value if limit in (None, "") else limit)
-    return min(ends), max(ends)
+    limit = tags.whole("PixelPaddingRangeLimit", value)
+    return min(value, limit), max(value, limit)

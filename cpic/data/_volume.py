@@ -14,7 +14,8 @@ implementations, against a dense twin.
 7. All positions are int64 and all products of sizes are Python integers, so 8192^3 is safe.
 8. A volume pickles, so that workers can have it; the copy starts with the ledger's totals.
 9. Nothing is written to the place a volume is read from.
-10. A voxel that is NaN raises `VolumeError` when it is read, unless `nan=` gave its replacement.
+10. A voxel that is NaN or infinite raises `VolumeError` when it is read, unless `nan=` gave its
+    replacement. What does not fit into memory raises it in `read()`.
 
 Answers lie on the device of the stored tensor (files: the CPU); a formula's on that of the
 positions.
@@ -23,15 +24,16 @@ Shapes: `n` positions, `D` spatial axes, `c` channels, `s` size of a cube.
 """
 
 import math
+import os
 from abc import ABC, abstractmethod
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
 from cpic.data._ledger import Ledger
+from cpic.data._windows import count_distinct
 
 
 @runtime_checkable
@@ -83,6 +85,8 @@ class Reader(ABC):
 
     # Whether a read may wait for a disk or a server; then several at once are quicker.
     waits = True
+    # Sentences about what is odd in the source and was read all the same.
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self, shape: tuple[int, ...], channels: int, dtype: torch.dtype, nan: float | None = None
@@ -94,6 +98,8 @@ class Reader(ABC):
             )
         if channels < 1:
             raise VolumeError(f"a volume needs at least one channel, got channels={channels}.")
+        if nan is not None and not math.isfinite(nan):
+            raise VolumeError(f"nan= needs a finite number to replace NaN with, got {nan}.")
         self.shape = tuple(int(size) for size in shape)
         self.channels = int(channels)
         self.dtype = dtype
@@ -111,7 +117,8 @@ class Reader(ABC):
             (n, c, size, ..., size), `dtype`; no gradient reaches a file or `centres`.
 
         Raises:
-            VolumeError: if `size` is even, `centres` has another shape or dtype, or a voxel is NaN.
+            VolumeError: if `size` is even, `centres` has another shape or dtype, or a voxel is NaN
+                or infinite.
         """
         self._check(centres, "cubes")
         if centres.ndim != 2:
@@ -141,7 +148,7 @@ class Reader(ABC):
             (...) for one channel, else (..., c), `dtype`.
 
         Raises:
-            VolumeError: if `coords` has another last axis or dtype, or a voxel is NaN.
+            VolumeError: if `coords` has another last axis or dtype, or a voxel is NaN or infinite.
         """
         self._check(coords, "voxels")
         # One step outside is as good as far outside, and cannot overflow.
@@ -153,6 +160,29 @@ class Reader(ABC):
         lead = tuple(coords.shape[:-1])
         return values.reshape(lead if self.channels == 1 else (*lead, self.channels))
 
+    def read(self) -> Tensor:
+        """Read all voxels, (*shape) or (*shape, c).
+
+        Raises:
+            VolumeError: if they do not fit into memory, or one is NaN or infinite.
+        """
+        n_voxels = math.prod(self.shape)
+        n_bytes = n_voxels * self.channels * self.dtype.itemsize
+        try:
+            if n_bytes > memory_bytes():
+                raise MemoryError
+            values = self._read()
+        except (MemoryError, RuntimeError) as error:
+            # torch has no error of its own for memory that the CPU lacks.
+            if isinstance(error, RuntimeError) and "allocate" not in str(error):
+                raise
+            raise VolumeError(
+                f"{self._called} is too large to be read whole, it needs {n_bytes:,} bytes of "
+                "memory; read parts of it with cubes or voxels."
+            ) from error
+        self.ledger.add(asked=n_voxels, voxels=n_voxels)
+        return self._without_nan(values)
+
     @abstractmethod
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
         """Cubes (n, c, size, ..., size) from their distinct lowest `corners` (n, D)."""
@@ -160,6 +190,15 @@ class Reader(ABC):
     @abstractmethod
     def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
         """Values (n, c) at `coords` (n, D)."""
+
+    def _read(self) -> Tensor:
+        """All voxels, (*shape) or (*shape, c)."""
+        raise NotImplementedError
+
+    @property
+    def _called(self) -> str:
+        """For messages: the file, or what there is of it."""
+        return str(getattr(self, "path", None) or repr(self))
 
     def _check(self, positions: Tensor, who: str) -> None:
         if not isinstance(positions, Tensor):
@@ -197,15 +236,19 @@ class Reader(ABC):
     def _without_nan(self, values: Tensor) -> Tensor:
         if not values.dtype.is_floating_point:
             return values
-        bad = values.isnan()
-        if not bad.any():
+        good = values.isfinite()
+        if good.all():
             return values
         if self.nan is None:
+            n_nan = int(values.isnan().sum())
+            counts = {"NaN": n_nan, "infinite": int((~good).sum()) - n_nan}
+            said = " and ".join(f"{n} {kind}" for kind, n in counts.items() if n)
             raise VolumeError(
-                f"{self!r} has {int(bad.sum())} NaN voxels among the {values.numel()} read; pass "
-                "nan=0.0 (or another value) when opening it to replace them."
+                f"{self._called} has {said} voxels among the {values.numel()} read",
+                option="pass nan=0.0 (or another value) to replace them",
+                instead="replace them in the file",
             )
-        return values.masked_fill(bad, self.nan)
+        return values.masked_fill(~good, self.nan)
 
     def __repr__(self) -> str:
         sizes = "x".join(map(str, self.shape))
@@ -213,60 +256,9 @@ class Reader(ABC):
         return f"{type(self).__name__}({sizes}{channels}, {str(self.dtype).removeprefix('torch.')})"
 
 
-def windows(corners: Tensor, size: int, shape: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
-    """Per axis the clamped positions (n, size) of each window, and which lie inside."""
-    steps = torch.arange(size, device=corners.device)
-    result = []
-    for axis, length in enumerate(shape):
-        positions = corners[:, axis, None] + steps
-        clamped = positions.clamp(0, length - 1)
-        result.append((clamped, clamped == positions))
-    return result
-
-
-def spread(axes: list[Tensor]) -> list[Tensor]:
-    """View D tensors (n, s) as (n, s, 1, 1), (n, 1, s, 1), (n, 1, 1, s), to broadcast."""
-    n_axes = len(axes)
-    return [
-        values.reshape(len(values), *(values.shape[1] if k == axis else 1 for k in range(n_axes)))
-        for axis, values in enumerate(axes)
-    ]
-
-
-def _paint(corners: Tensor, size: int, shape: tuple[int, ...]) -> int:
-    painted = np.zeros([length + 2 * size for length in shape], bool)
-    view = np.lib.stride_tricks.sliding_window_view(painted, (size,) * len(shape), writeable=True)
-    top = corners.new_tensor(shape)
-    places = corners.clamp(min=-size).minimum(top) + size
-    view[tuple(places.numpy().T)] = True
-    return int(np.count_nonzero(painted[(slice(size, -size),) * len(shape)]))
-
-
-def count_distinct(corners: Tensor, size: int, shape: tuple[int, ...]) -> int:
-    """Voxels in the union of the windows at `corners` (n, D) that lie inside `shape`.
-
-    Where the windows hold more voxels than the volume they are painted. Else they are counted by
-    runs along the last axis: sorted by start, each run adds what lies before the next.
-    """
-    if len(corners) == 0:
-        return 0
-    if math.prod(shape) <= len(corners) * size ** len(shape) and not corners.is_cuda:
-        return _paint(corners, size, shape)
-    if math.prod(shape) >= 2**62:
-        raise VolumeError(f"a volume needs fewer than 2^62 voxels, got shape {shape}.")
-    *outer, (_, _) = windows(corners, size, shape)
-    row = corners.new_zeros(len(corners), *[1] * len(outer))
-    inside = torch.ones_like(row, dtype=torch.bool)
-    for length, positions, valid in zip(
-        shape[:-1], spread([o[0] for o in outer]), spread([o[1] for o in outer]), strict=True
-    ):
-        row, inside = row * length + positions, inside & valid
-    low = corners[:, -1].clamp(0, shape[-1]).reshape(-1, *[1] * len(outer))
-    high = (corners[:, -1] + size).clamp(0, shape[-1]).reshape(-1, *[1] * len(outer))
-    start = (row * shape[-1] + low)[inside].sort()[0]
-    end = (row * shape[-1] + high)[inside].sort()[0]
-    if len(start) == 0:
-        return 0
-    # Runs are equally long before clipping, so sorting starts and ends separately keeps pairs.
-    following = torch.cat([start[1:], end[-1:]])
-    return int((torch.minimum(end, following) - start).sum())
+def memory_bytes() -> int:
+    """Bytes of memory that this machine has; where nothing tells, more than any has."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 2**62

@@ -1,7 +1,6 @@
 """Zarr stores: each chunk that a call touches is fetched and decoded once, if it is not held."""
 
 import lzma
-import math
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -216,8 +215,7 @@ class ZarrVolume(ChunkedReader):
     def _chunks_at_a_position(self) -> int:
         return -(-self.channels // self._array.chunks[-1]) if self.channels > 1 else 1
 
-    def read(self) -> Tensor:
-        """All voxels, (*shape) or (*shape, c); only for stores that fit in memory."""
+    def _read(self) -> Tensor:
         before = self._reads.n_bytes
         try:
             values = self._decoded(...)
@@ -225,9 +223,8 @@ class ZarrVolume(ChunkedReader):
             self.ledger.add(bytes=self._reads.n_bytes - before)
             missing = self._reads.take_missing()
         self._refuse(missing)
-        n_voxels = math.prod(self.shape)
-        self.ledger.add(asked=n_voxels, voxels=n_voxels, chunks=self._array.nchunks)
-        return self._without_nan(_as_tensor(values))
+        self.ledger.add(chunks=self._array.nchunks)
+        return _as_tensor(values)
 
     def __getstate__(self) -> dict:
         return {"opened": self._opened, "ledger": self.ledger}

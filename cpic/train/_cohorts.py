@@ -9,6 +9,7 @@ from typing import Literal
 
 from cpic._errors import CohortError
 from cpic.data import Volume, cohorts, synthetic
+from cpic.data._folder import user_cache
 
 Task = Literal["brats", "osic"]
 Intensity = Literal["none", "minmax", "zscore"]
@@ -35,13 +36,6 @@ class Source:
     root: Path
     generated: bool
     best_error: float | None
-
-
-def user_cache(cache: str | os.PathLike | None) -> Path:
-    """The folder for generated and converted scans; None is that of the user."""
-    if cache is not None:
-        return Path(cache)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cpic"
 
 
 def load_source(
@@ -164,3 +158,6 @@ def _report(prepared: cohorts.Prepared, root: Path) -> None:
     _log.info("%r from %s", cohort, root)
     for patient, reason in cohort.skipped.items():
         _log.warning("left out: %s: %s", patient, reason)
+    for patient, notes in prepared.notes.items():
+        for note in notes:
+            _log.warning("note: %s: %s", patient, note)

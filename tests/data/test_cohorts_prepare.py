@@ -162,7 +162,7 @@ BAD = {
     "empty": ("cannot be read as NIfTI", lambda p: p.write_bytes(b"")),
     "gone": ("No such file", lambda p: p.unlink()),
     "nan": ("has 1 NaN voxels", lambda p: _save(p, np.nan)),
-    "infinite": ("float32 cannot hold", lambda p: _save(p, np.inf)),
+    "infinite": ("has 1 infinite voxels", lambda p: _save(p, np.inf)),
     "huge": ("float32 cannot hold", lambda p: _save(p, 1e300)),
     "flat": ("two or three axes", lambda p: _save(p, 1, (4,))),
     "plane": ("needs three axes", lambda p: _save(p, 1, (4, 4))),
@@ -363,6 +363,7 @@ def test_a_cache_in_the_data_folder_is_refused(tree, inside, tmp_path):
         ({"shape": (8, 8, 8.5)}, "shape needs three sizes"),
         ({"chunks": (8,)}, "chunks needs three sizes"),
         ({"order": 6}, "order needs to be that of a spline, 0 to 5, or None to pad, got 6"),
+        ({"nan": np.inf}, "nan needs to be a finite number, or None, got inf"),
         ({"intensity": "max"}, "intensity needs to be 'none', 'minmax' or 'zscore', got 'max'"),
     ],
 )

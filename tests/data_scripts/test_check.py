@@ -73,7 +73,7 @@ def test_every_fault_of_brats_is_named_and_nothing_is_changed(brats):
         f"{name(1)}_t2.nii.gz is missing",
     )
     assert "_seg.nii.gz is truncated or damaged" in faults["003"]
-    assert "_t1.nii.gz has no header of NIfTI" in faults["004"]
+    assert "_t1.nii.gz cannot be read as NIfTI" in faults["004"]
     assert "its contrasts need one shape, got flair 24x24x24" in faults["005"]
     assert "t1ce 8x9x7" in faults["005"]
     assert faults["006"] == "its folder is missing"

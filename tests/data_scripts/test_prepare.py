@@ -58,6 +58,17 @@ def test_two_processes_make_what_one_makes(brats_made, alone, tmp_path, capsys):
     assert "brats2020: 5 patients in" in capsys.readouterr().out
 
 
+def test_what_is_odd_about_a_scan_is_said_and_reported(osic_made, tmp_path, capsys):
+    report = tmp_path / "report.json"
+    for _ in range(2):
+        code = prepare.main(str(osic_made), str(tmp_path / "c"), workers=0, json=str(report))
+        assert code == 1  # of the fourth, which cannot be decoded
+        ((name, notes),) = json.loads(report.read_text())["notes"].items()
+        assert name.startswith("ID00002")
+        assert notes == ["8 of 8 files have no ImagePositionPatient"]
+        assert f"(note) {name}: {notes[0]}" in capsys.readouterr().out
+
+
 def test_up_sampled_stores_are_splines_of_the_others(alone):
     small, large = (
         sorted((alone / name).glob("*.zarr")) for name in ("brats2020", "brats2020-x2-order3")

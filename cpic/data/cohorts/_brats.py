@@ -26,6 +26,7 @@ TABLES = (TABLE, "survival_evaluation.csv", "survival_data.csv")
 _RESECTIONS = ("GTR", "STR", "NA")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ENDINGS = (".nii", ".nii.gz")
 _MOST_DAYS, _MOST_YEARS = 36525, 130
 
 
@@ -165,13 +166,15 @@ def _person(rows: list[Row], table: str) -> dict[str, object]:
 def _find_scan(folder: Path, name: str, contrast: str) -> Path:
     if not folder.is_dir():
         raise _UnusableError("its folder is missing")
-    for ending in (".nii", ".nii.gz"):
-        path = folder / f"{name}_{contrast}{ending}"
-        if path.is_file():
+    # Windows writes names in capitals; what begins with a dot is no scan, but a note of a Mac.
+    files = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.name[0] != "."}
+    files = {key: p for key, p in files.items() if key.endswith(_ENDINGS) and p.is_file()}
+    for ending in _ENDINGS:
+        if path := files.get(f"{name}_{contrast}{ending}".lower()):
             return path
     if contrast == "seg":
         # The labels of patient 355 kept the name they had at their hospital.
-        others = sorted(p for p in folder.glob("*[sS]egm*.nii*") if p.is_file())
+        others = [path for key, path in files.items() if "segm" in key]
         if len(others) == 1:
             return others[0]
     raise _UnusableError(f"{name}_{contrast}.nii.gz is missing")

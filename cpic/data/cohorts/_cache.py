@@ -1,23 +1,21 @@
-"""A cache folder: names that follow from content, errors that name the folder."""
+"""A cache folder: names that follow from content, and where it may lie."""
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from cpic._errors import CacheError
 
 # To be raised whenever the same files and options give other values.
-VERSION = 1
+VERSION = 2
 PART = ".part"
 # A file that changed this lately may change again without a new time stamp.
 _SETTLED_SECONDS = 5
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 def cache_key(files: Mapping[str, Path], options: Mapping, *, memo: Path | None = None) -> str:
@@ -99,20 +97,3 @@ def check_outside(cache: Path, root: Path) -> None:
             f"the cache {cache} lies in the data folder {root}, which is never written to: choose "
             "a folder elsewhere with cache=."
         )
-
-
-@contextlib.contextmanager
-def writing(cache: Path) -> Iterator[None]:
-    """Whatever cannot be written in this block becomes one clear error about the cache."""
-    try:
-        yield
-    except OSError as error:
-        raise CacheError(
-            f"the cache {cache} cannot be written ({error.strerror or error}): free or permit "
-            "space there, or choose another folder with cache=; what is finished is kept."
-        ) from error
-
-
-def is_full(error: OSError) -> bool:
-    """Whether the disk, and not the file being read, is at fault."""
-    return error.errno in _FULL

@@ -49,7 +49,8 @@ class CohortCheck:
         n_patients: how many patients were looked at.
         general: faults of the tree and the table.
         faults: of each patient that has some, `{patient: (sentence, ...)}`.
-        notes: what is as in the published set, and worth knowing.
+        notes: what is worth knowing and no fault: as in the published set, or odd about a scan
+            that is read all the same.
         tree: what is expected, where something is missing; else empty.
     """
 
@@ -132,6 +133,7 @@ def check_cohort(
     for one in found:
         if one.faults:
             faults.setdefault(one.patient, []).extend(one.faults)
+    odd = [f"{one.patient}: {sentence}" for one in found for sentence in one.notes]
     incomplete = plan.general or any("missing" in s for parts in faults.values() for s in parts)
     return CohortCheck(
         root,
@@ -139,7 +141,7 @@ def check_cohort(
         len(set(names) | set(faults)),
         tuple(plan.general),
         {name: tuple(faults[name]) for name in sorted(faults)},
-        (*plan.notes, *_shapes(found)),
+        (*plan.notes, *odd, *_shapes(found)),
         expected_tree(kind) if incomplete else "",
     )
 

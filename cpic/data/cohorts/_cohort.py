@@ -1,14 +1,18 @@
 """What a cohort is: patients with their files, and a table of training samples."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cpic._errors import CohortError
-from cpic.data._open import open_volume
-from cpic.data._volume import Volume
+from cpic._errors import CohortError, VolumeError
+from cpic.data._nifti import NiftiVolume
+from cpic.data._nifti_file import read_stored
+from cpic.data._open import open_volume, reader_of
+from cpic.data._place import fit
+from cpic.data._volume import Volume, memory_bytes
 from cpic.data.cohorts._stacked import StackedVolume
 
 if TYPE_CHECKING:
@@ -62,16 +66,21 @@ class Cohort:
         Args:
             patient: a key of `patients`.
             cache: folder for unpacked `.nii.gz` files; None is the user's cache folder.
-            nan: value that replaces NaN; None refuses NaN voxels when they are read.
+            nan: value that replaces NaN and infinity; None refuses such voxels when they are read.
 
         Returns:
-            A volume; for one contrast that of its file.
+            A volume; for one contrast that of its file. Axes of further contrasts are swapped and
+            reversed where their headers say that they lead elsewhere than those of the first.
 
         Raises:
             CohortError: if the patient is not in the cohort.
-            VolumeError: if a file cannot be read, or the shapes of the contrasts differ.
+            VolumeError: if a file cannot be read, or the shapes of the contrasts or the spacings
+                of their voxels differ.
+            CacheError: if the cache cannot be written.
         """
-        parts = [open_scan(p, cache=cache, nan=nan) for p in self.files(patient).values()]
+        parts: list[Volume] = []
+        for path in self.files(patient).values():
+            parts.append(open_scan(path, cache=cache, nan=nan, like=parts[0] if parts else None))
         return parts[0] if len(parts) == 1 else StackedVolume(parts)
 
     def subset(self, patients: Iterable[str], *, skipped: dict[str, str] | None = None) -> "Cohort":
@@ -104,7 +113,47 @@ class Cohort:
         )
 
 
-def open_scan(path: Path, *, cache: str | os.PathLike | None, nan: float | None) -> Volume:
-    """Open one contrast; only packed files need a cache."""
-    options = {"cache": cache} if str(path).lower().endswith(".gz") else {}
-    return open_volume(path, nan=nan, **options)
+def open_scan(
+    path: Path,
+    *,
+    cache: str | os.PathLike | None,
+    nan: float | None,
+    like: Volume | None = None,
+) -> Volume:
+    """Open one contrast, brought onto the voxels of `like`, the first one.
+
+    Raises:
+        VolumeError: as `open_volume`, without advice to use options that nobody can give here; or
+            if it does not lie on the first.
+    """
+    options: dict[str, Any] = {"cache": cache} if reader_of(path) is NiftiVolume else {}
+    try:
+        volume = open_volume(path, nan=nan, **options)
+    except VolumeError as error:
+        raise VolumeError(error.plain) from error
+    if isinstance(volume, NiftiVolume) and isinstance(like, NiftiVolume):
+        found = fit(like, volume)
+        if found.orientation:
+            volume = NiftiVolume(path, nan=nan, orientation=found.orientation, **options)
+        volume.notes += found.notes
+    return volume
+
+
+def check_fits(path: Path, before: str = "") -> None:
+    """Refuse a scan that no memory of this machine holds, before any of it is read."""
+    parts = path.iterdir() if path.is_dir() else [path]
+    n_bytes = sum(part.stat().st_size for part in parts if part.is_file())
+    if reader_of(path) is NiftiVolume:
+        # What cannot be read is told by who opens it.
+        with contextlib.suppress(VolumeError):
+            n_bytes = max(n_bytes, read_stored(path).needed)
+    if n_bytes > memory_bytes():
+        raise VolumeError(
+            f"{before}{path} is too large to be converted, it needs {n_bytes:,} bytes of memory; "
+            "check the file."
+        )
+
+
+def named(patient: str, path: Path, notes: Iterable[str]) -> list[str]:
+    """Notes on a file, with its name where that of the patient does not tell."""
+    return [note if path.name == patient else f"{path.name}: {note}" for note in notes]

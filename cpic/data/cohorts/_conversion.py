@@ -25,7 +25,7 @@ class Conversion:
             resampling, where 0 stays 0.
         pad: fill up with zeros at the end of each axis to the next power of two, at last.
         chunks: what is read at once; cubes much smaller than a chunk waste reading.
-        nan: value that replaces NaN; None leaves a patient with NaN voxels out.
+        nan: value that replaces NaN and infinity; None leaves a patient with such voxels out.
 
     Raises:
         CohortError: if an option is not one of these.

@@ -164,7 +164,7 @@ def _fault_of(folder: Path, headers: bool) -> str:
     try:
         DicomVolume(folder) if headers else slice_files(folder)
     except VolumeError as error:
-        return str(error)
+        return error.plain
     except OSError as error:
         return f"its folder cannot be read ({error.strerror or error})"
     return ""

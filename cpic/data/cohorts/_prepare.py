@@ -1,5 +1,6 @@
 """One-time conversion of a cohort to chunked stores on one grid."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cpic import _trust
 from cpic._errors import CohortError, VolumeError
 from cpic.data._array import ArrayVolume
 from cpic.data._cache import ChunkCache
+from cpic.data._folder import is_full, writing
 from cpic.data._save import write_zarr
+from cpic.data._volume import Volume
 from cpic.data._zarr import ZarrVolume
 from cpic.data.cohorts import _cache
-from cpic.data.cohorts._cohort import Cohort, open_scan
+from cpic.data.cohorts._cohort import Cohort, check_fits, named, open_scan
 from cpic.data.cohorts._conversion import Conversion, Intensity
 
 if TYPE_CHECKING:
@@ -31,11 +35,12 @@ _LABELS = ("seg",)
 
 
 class Converted(NamedTuple):
-    """What became of a patient: a store, or the reason why there is none."""
+    """What became of a patient: a store, or the reason why there is none; and what is odd."""
 
     patient: str
     store: Path | None
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def prepare_patient(
@@ -60,7 +65,8 @@ def prepare_patient(
         name: of the cohort; a folder in `cache`.
 
     Returns:
-        The store, or the reason why this patient has none.
+        The store, with notes on what is odd about the scans and was read all the same, or the
+        reason why this patient has none.
 
     Raises:
         CacheError: if the cache cannot be written; no other patient would fare better.
@@ -70,20 +76,24 @@ def prepare_patient(
     cache = Path(cache)
     options = dataclasses.asdict(conversion)
     try:
+        for contrast, path in files.items():
+            check_fits(path, f"{contrast}: ")
         key = _cache.cache_key(files, options, memo=cache / ".hashes")
+    except VolumeError as error:
+        return Converted(patient, None, error.plain)
     except OSError as error:
         return Converted(patient, None, f"it cannot be read ({error.strerror or error})")
     store = cache / name / f"{patient}-{key}.zarr"
     if store.exists():
-        return Converted(patient, store)
+        return Converted(patient, store, notes=_notes_of(store))
     lock = FileLock(cache / ".locks" / f"{patient}-{key}.lock")
-    with _cache.writing(cache):
+    with writing(cache):
         for folder in (store.parent, cache / ".locks"):
             folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
         if store.exists():
-            return Converted(patient, store)
+            return Converted(patient, store, notes=_notes_of(store))
         return _convert(patient, files, conversion, store, cache)
     finally:
         lock.release()
@@ -95,42 +105,68 @@ def _convert(
     # With the lock held, nobody is working on what has this name.
     for left in store.parent.glob(f".{store.name}-*{_cache.PART}"):
         shutil.rmtree(left, ignore_errors=True)
-    with _cache.writing(cache):
+    with writing(cache):
         scratch = Path(tempfile.mkdtemp(_cache.PART, f".{store.name}-", store.parent))
-    channels, shapes, at, constant = [], set(), "", []
     try:
-        for contrast, path in files.items():
-            at = contrast
-            values = open_scan(path, cache=scratch, nan=conversion.nan).read().numpy()
-            shapes.add(values.shape)
-            if len(shapes) > 1:
-                raise VolumeError(f"shapes differ, {sorted(shapes)}; one is needed.")
-            if contrast not in _LABELS and values.size and values.min() == values.max():
-                constant.append(contrast)
-            channels.append(conversion.apply(values, labels=contrast in _LABELS))
+        volume, said = _read(patient, files, conversion, scratch)
     except VolumeError as error:
-        return Converted(patient, None, f"{at}: {error}")
+        return Converted(patient, None, str(error))
     except OSError as error:
-        if _cache.is_full(error):
-            with _cache.writing(cache):
+        if is_full(error):
+            with writing(cache):
                 raise
         return Converted(patient, None, f"it cannot be read ({error.strerror or error})")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    volume = ArrayVolume(
-        channels[0] if len(channels) == 1 else np.stack(channels, -1), channels=len(channels)
-    )
     chunks = tuple(min(c, n) for c, n in zip(conversion.chunks, volume.shape, strict=True))
     shards = tuple(
         c * min(_SHARD, math.ceil(n / c)) for c, n in zip(chunks, volume.shape, strict=True)
     )
+    with writing(cache):
+        write_zarr(volume, store, chunks=chunks, shards=shards, attributes=said)
+    return Converted(patient, store, notes=tuple(said["notes"]))
+
+
+def _read(
+    patient: str, files: dict[str, Path], conversion: Conversion, scratch: Path
+) -> tuple[ArrayVolume, dict[str, Any]]:
+    """The converted contrasts of a patient, and what the store says of them."""
+    channels, shapes = [], []
+    constant: list[str] = []
+    notes: list[str] = []
+    first: Volume | None = None
+    for contrast, path in files.items():
+        try:
+            volume = open_scan(path, cache=scratch, nan=conversion.nan, like=first)
+            first = first or volume
+            values = volume.read().numpy()
+            shapes.append(values.shape)
+            if len(set(shapes)) > 1:
+                raise VolumeError(f"shapes differ, {sorted(set(shapes))}; one is needed.")
+            labels = contrast in _LABELS
+            channels.append(conversion.apply(values, labels=labels))
+        except VolumeError as error:
+            raise VolumeError(f"{contrast}: {error}") from error
+        odd: list[str] = list(getattr(volume, "notes", ()))
+        if not labels and values.min() == values.max():
+            constant.append(contrast)
+            odd.append(f"every voxel is {values.min():g}")
+        notes += named(patient, path, odd)
+    stacked = channels[0] if len(channels) == 1 else np.stack(channels, -1)
     resized = conversion.shape if conversion.order is not None else None
-    attributes = {"true_shape": list(resized or shapes.pop())}
+    said: dict[str, Any] = {"true_shape": list(resized or shapes[0]), "notes": notes}
     if constant:
-        attributes["constant"] = constant
-    with _cache.writing(cache):
-        write_zarr(volume, store, chunks=chunks, shards=shards, attributes=attributes)
-    return Converted(patient, store)
+        said |= {"constant": constant}
+    return ArrayVolume(stacked, channels=len(channels)), said
+
+
+def _notes_of(store: Path) -> tuple[str, ...]:
+    """What was said when the store was made; of what cannot be read, nothing."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return tuple(
+            _trust.parse_json(_trust.read_regular(store / "zarr.json"))["attributes"]["notes"]
+        )
+    return ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,6 +177,8 @@ class Prepared:
         cohort: the patients that could be converted, and their samples.
         conversion: what was done.
         stores: the Zarr folder of each patient.
+        notes: what is odd about the scans of a patient and was read all the same: gaps between
+            slices, several series in a folder, contrasts that were turned or are shifted.
         cache: holds decoded chunks of all patients, see `hold`; None decodes anew in each call.
     """
 
@@ -148,6 +186,7 @@ class Prepared:
     conversion: Conversion
     stores: dict[str, Path]
     cache: ChunkCache | None = None
+    notes: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def patients(self) -> list[str]:
@@ -250,4 +289,6 @@ def prepare(
             f"none of the {len(names)} patients of {cohort.name} can be converted, the first "
             f"because: {name}: {reason}"
         )
-    return Prepared(cohort.subset(stores, skipped=faults), conversion, stores)  # type: ignore[arg-type]
+    notes = {name: done[name].notes for name in stores if done[name].notes}
+    left = cohort.subset(stores, skipped=faults)
+    return Prepared(left, conversion, stores, notes=notes)  # type: ignore[arg-type]

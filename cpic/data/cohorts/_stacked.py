@@ -1,6 +1,5 @@
 """Several volumes of one shape as the channels of one."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -17,7 +16,7 @@ class StackedVolume(Reader):
 
     Args:
         parts: volumes of one shape; their channels follow each other.
-        nan: value that replaces NaN; None refuses NaN voxels when they are read.
+        nan: value that replaces NaN and infinity; None refuses such voxels when they are read.
 
     Raises:
         VolumeError: if there is no part, or the shapes differ.
@@ -56,10 +55,7 @@ class StackedVolume(Reader):
         n = len(coords)
         return self._from_parts(lambda part: part.voxels(coords).reshape(n, part.channels), 1)
 
-    def read(self) -> Tensor:
-        """All voxels, (*shape) or (*shape, c); only for what fits in memory."""
+    def _read(self) -> Tensor:
         shape = self.shape
         whole = self._from_parts(lambda part: part.read().reshape(*shape, part.channels), -1)
-        self.ledger.add(asked=math.prod(shape), voxels=math.prod(shape))
-        whole = self._without_nan(whole)
         return whole if self.channels > 1 else whole[..., 0]

@@ -268,10 +268,10 @@ class OnDemandVolume(ZarrVolume):
     def _files(self) -> Iterator[Path]:
         return (file for file in (self._path / "c").rglob("*") if file.is_file())
 
-    def read(self) -> Tensor:
-        """All voxels, (*shape) or (*shape, c); makes all chunks, only for what fits in memory."""
+    def _read(self) -> Tensor:
+        """Makes all chunks."""
         self.fill()
-        return super().read()
+        return super()._read()
 
     def __getstate__(self) -> dict:
         return {"made": self._made, "ledger": self.ledger}

@@ -1,0 +1,47 @@
+"""Folders that are written to: the user's cache, and one clear error about a cache that fails."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from cpic._errors import CacheError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
+
+def user_cache(cache: str | os.PathLike | None = None) -> Path:
+    """The folder given, or for None that of the user: `cpic` in `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises:
+        CacheError: if nobody's home is known.
+    """
+    if cache is not None:
+        return Path(cache)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "cpic"
+    try:
+        return Path.home() / ".cache" / "cpic"
+    except RuntimeError as error:
+        raise CacheError(
+            "there is no home folder for a cache: set HOME, or choose a folder with cache=."
+        ) from error
+
+
+@contextlib.contextmanager
+def writing(cache: Path) -> Iterator[None]:
+    """Whatever cannot be written in this block becomes one clear error about the cache."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise CacheError(
+            f"the cache {cache} cannot be written ({reason}): free or permit space "
+            "there, or choose another folder with cache=; what is finished is kept."
+        ) from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the disk, and not the file being read, is at fault."""
+    return error.errno in _FULL

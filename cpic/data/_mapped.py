@@ -1,0 +1,178 @@
+"""Volumes mapped from a file: read by position, without holding the file open for good."""
+
+import math
+import os
+import weakref
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from cpic import _trust
+from cpic._errors import VolumeError
+from cpic.data._array import ArrayVolume
+
+# Each map holds a file open, and a process may open a few hundred; those used last stay.
+_MOST_MAPS = 64
+_maps: "weakref.WeakKeyDictionary[MappedVolume, np.ndarray]" = weakref.WeakKeyDictionary()
+
+
+class FilePart(NamedTuple):
+    """The values of a file whose header, if any, ends at `offset`; `stamp` tells if it changes."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+    order: str
+    stamp: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        shape: tuple[int, ...] | None,
+        dtype: object,
+        *,
+        offset: int = 0,
+        order: str = "C",
+    ) -> "FilePart":
+        """Check that the file holds the values.
+
+        Raises:
+            VolumeError: if it does not, or they are not described.
+        """
+        if shape is None or dtype is None:
+            raise VolumeError(
+                f"{path} is raw and needs both shape and dtype, got shape={shape} and "
+                f"dtype={dtype}."
+            )
+        if order not in ("C", "F"):
+            raise VolumeError(f"{path} needs order 'C' or 'F', got {order!r}.")
+        if min(shape, default=0) < 1 or offset < 0:
+            raise VolumeError(
+                f"{path} needs sizes of at least 1 and an offset of at least 0, got "
+                f"shape={tuple(shape)} and offset={offset}."
+            )
+        kind = np.dtype(dtype)  # type: ignore[call-overload]
+        needed = offset + math.prod(shape) * kind.itemsize
+        stamp = _stamp(path)
+        if stamp[0] < needed:
+            raise VolumeError(
+                f"{path} is truncated: shape {tuple(shape)} of {kind} needs {needed:,} bytes, the "
+                f"file has {stamp[0]:,}; copy or download it again."
+            )
+        return cls(path, tuple(shape), kind, offset, order, stamp)
+
+    def map(self) -> np.memmap:
+        """Map the values.
+
+        Raises:
+            VolumeError: if the file has changed, or there is no room for it in the addresses.
+        """
+        if _stamp(self.path) != self.stamp:
+            raise VolumeError(f"{self.path} has changed since it was opened; open it again.")
+        try:
+            return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, self.order)  # type: ignore[call-overload]
+        except (OSError, ValueError, OverflowError) as error:
+            raise VolumeError(
+                f"{self.path} cannot be mapped ({error}): it announces {self.stamp[0]:,} bytes; "
+                "check its size, or allow the process more memory (ulimit -v)."
+            ) from error
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        size = _trust.check_regular(path)
+        return size, path.stat().st_mtime_ns
+    except _trust.DoubtError as error:
+        raise VolumeError(f"{path} {error}.") from error
+    except OSError as error:
+        raise VolumeError(f"{path} cannot be read ({error.strerror or error}).") from error
+
+
+class MappedVolume(ArrayVolume):
+    """A part of a file as a volume; the file is mapped when it is read from."""
+
+    waits = True
+    path: Path
+    _opened: dict[str, Any]
+
+    def __init__(self, part: FilePart, *, channels: int = 1, nan: float | None = None) -> None:
+        self._part = part
+        super().__init__(self._view(part.map()), channels=channels, nan=nan)
+        del self._array
+
+    def _view(self, mapped: np.ndarray) -> np.ndarray:
+        """What of the mapped values is the volume."""
+        return mapped
+
+    @property
+    def _values(self) -> Tensor | np.ndarray:
+        mapped = _maps.pop(self, None)
+        _maps[self] = mapped = self._part.map() if mapped is None else mapped
+        if len(_maps) > _MOST_MAPS:
+            oldest = _maps.keyrefs()[0]()
+            if oldest is not None:
+                _maps.pop(oldest, None)
+        values = self._view(mapped)
+        return values if self.channels > 1 else values[..., None]
+
+    def __getstate__(self) -> dict:
+        # Workers map the file again: pickling the map itself would copy the whole volume.
+        return {"path": self.path, "opened": self._opened, "ledger": self.ledger}
+
+    def __setstate__(self, state: dict) -> None:
+        type(self).__init__(self, state["path"], **state["opened"])
+        self.ledger = state["ledger"]
+
+
+class MemmapVolume(MappedVolume):
+    """A `.npy` file, or a raw file of stated shape and type, mapped and never read whole.
+
+    Args:
+        path: the file.
+        shape: for a raw file: its sizes, channels last.
+        dtype: for a raw file: NumPy type, such as "uint8" or ">i2".
+        offset: for a raw file: bytes before the first value.
+        order: for a raw file: "C" (last axis fastest) or "F".
+        channels: as in `ArrayVolume`.
+        nan: as in `ArrayVolume`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        shape: tuple[int, ...] | None = None,
+        dtype: str | None = None,
+        offset: int = 0,
+        order: str = "C",
+        channels: int = 1,
+        nan: float | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._opened = {"shape": shape, "dtype": dtype, "offset": offset, "order": order}
+        self._opened |= {"channels": channels, "nan": nan}
+        if shape is None and dtype is None:
+            part = _described(self.path)
+        else:
+            part = FilePart.of(self.path, shape, dtype, offset=offset, order=order)
+        super().__init__(part, channels=channels, nan=nan)
+
+
+def _described(path: Path) -> FilePart:
+    """The values of a `.npy` file, as its header says."""
+    _stamp(path)
+    try:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(mapped, np.memmap):
+            raise ValueError("it is an archive of arrays")
+    except (ValueError, EOFError, OSError, OverflowError) as error:
+        raise VolumeError(
+            f"{path} cannot be mapped as .npy ({error}); write it with numpy.save, or give shape "
+            "and dtype for a raw file."
+        ) from error
+    order = "C" if mapped.flags.c_contiguous else "F"
+    return FilePart.of(path, mapped.shape, mapped.dtype, offset=mapped.offset, order=order)

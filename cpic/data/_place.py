@@ -1,0 +1,147 @@
+"""Where the voxels of a NIfTI image lie in space, and whether two images lie on each other."""
+
+import itertools
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from cpic._errors import VolumeError
+
+# Distances of two grids, in voxels, that are called differences.
+_APART = 0.5
+
+
+class Place(NamedTuple):
+    """The affine matrix (4, 4) from voxels to mm, None where nothing tells; and what is odd."""
+
+    affine: np.ndarray | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def orientation(self) -> str:
+        """Three letters that say where the axes lead, such as "LPS"; empty where nothing tells."""
+        import nibabel
+
+        return "" if self.affine is None else "".join(nibabel.aff2axcodes(self.affine))
+
+    def turns(self, orientation: str, shape: tuple[int, ...]) -> tuple[Any, "Place"]:
+        """How axes must be swapped and reversed to lead to `orientation`, and the place then."""
+        from nibabel import orientations
+
+        start, end = (orientations.axcodes2ornt(o) for o in (self.orientation, orientation))
+        turn = orientations.ornt_transform(start, end)
+        affine = self.affine @ orientations.inv_ornt_aff(turn, shape)
+        return turn, self._replace(affine=affine)
+
+
+def place_of(header: Any) -> Place:
+    """The place that a header of nibabel gives: the sform, or without one the qform."""
+    from nibabel.spatialimages import HeaderDataError
+
+    known: dict[str, np.ndarray] = {}
+    notes = []
+    for name in ("sform", "qform"):
+        try:
+            matrix = getattr(header, f"get_{name}")(coded=True)[0]
+        except (HeaderDataError, ValueError):
+            matrix = np.full((4, 4), np.nan)
+        if matrix is not None and _maps_space(matrix):
+            known[name] = matrix
+        elif matrix is not None:
+            notes.append(f"its {name} maps nothing into space")
+    if len(known) == 2:
+        parts = distances(known["sform"], known["qform"], header.get_data_shape())
+        if sum(parts) > _APART:
+            notes.append(f"its sform and qform disagree ({_said(parts)}), the sform is followed")
+    return Place(next(iter(known.values()), None), tuple(notes))
+
+
+def _maps_space(matrix: np.ndarray) -> bool:
+    edges = np.linalg.norm(matrix[:3, :3], axis=0)
+    if not np.isfinite(matrix).all() or not edges.all() or not np.isfinite(edges).all():
+        return False
+    return bool(abs(np.linalg.det(matrix[:3, :3] / edges)) > 1e-3)
+
+
+def distances(first: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> tuple[float, float]:
+    """How far two grids of one shape lie apart, in voxels of the first: by form, and by shift.
+
+    The second is the distance of their middles; the first is how far a corner is off besides that,
+    by other edges of voxels, or other directions of axes.
+    """
+    last = np.array([n - 1 for n in (*shape, 1, 1)[:3]], float)
+    inverse = np.linalg.inv(first[:3, :3])
+    form = inverse @ other[:3, :3] - np.eye(3)
+    corners = [form @ (last * signs / 2) for signs in itertools.product((-1, 1), repeat=3)]
+    middle = np.append(last / 2, 1)
+    shift = inverse @ ((other - first) @ middle)[:3]
+    return float(np.linalg.norm(corners, axis=1).max()), float(np.linalg.norm(shift))
+
+
+class Located(Protocol):
+    """A file, or an image, of which is known where it lies."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def place(self) -> Place: ...
+
+
+class Fit(NamedTuple):
+    """How an image is brought onto another one, and what is to be said about that.
+
+    It is turned to an orientation, which gives it a shape; "" leaves it as it is.
+    """
+
+    orientation: str
+    shape: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+
+def fit(first: Located, other: Located) -> Fit:
+    """What brings `other` onto the voxels of `first`, by what their headers say.
+
+    Raises:
+        VolumeError: if voxels of both have other edges or directions, so that nothing does.
+    """
+    shape, place = other.shape, other.place
+    if first.place.affine is None or place.affine is None:
+        odd = first.place.affine is not place.affine
+        silent = other if place.affine is None else first
+        notes = f"{silent.path.name} does not say where it lies, in contrast to others"
+        return Fit("", shape, (notes,) * odd)
+    if shape == first.shape and max(distances(first.place.affine, place.affine, shape)) <= _APART:
+        return Fit("", shape)
+    orientation, notes = "", ()
+    if place.orientation != first.place.orientation:
+        orientation = first.place.orientation
+        notes = (
+            f"its axes lead to {place.orientation} and are turned to {orientation}, as those of "
+            f"{first.path.name}",
+        )
+        turn, place = place.turns(orientation, shape)
+        shape = tuple(shape[k] for k in np.argsort(turn[:, 0]))
+    if shape == first.shape and place.affine is not None:
+        parts = distances(first.place.affine, place.affine, shape)
+        if parts[0] > 1:
+            raise VolumeError(
+                f"{other.path} does not lie on {first.path} ({_said(parts)}); resample it to that "
+                "grid, or correct its header."
+            )
+        if max(parts) > _APART:
+            notes += (
+                f"it does not lie on {first.path.name} ({_said(parts)}), it is read as if it did",
+            )
+    return Fit(orientation, shape, notes)
+
+
+def _said(parts: tuple[float, float]) -> str:
+    form, shift = parts
+    said = {
+        f"corners up to {form:.1f} voxels off by spacing or direction": form > _APART,
+        f"middles {shift:.1f} voxels apart": shift > _APART,
+    }
+    return ", ".join(word for word, holds in said.items() if holds) or f"{sum(parts):.1f} voxels"
