@@ -1,13 +1,23 @@
 import os
+import random
 import subprocess
 from pathlib import Path
 
 # Small batched linear algebra is many times slower on several threads than on one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """No test depends on the numbers that others have drawn, so on their order."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def failing(what: str):
 
     def function(indices):
         if what == "hangs":
-            time.sleep(60)
+            time.sleep(600)
         if what == "dies":
             raise SystemExit(3)
         if what == "raises":
@@ -93,7 +93,7 @@ def failing(what: str):
 def test_what_goes_wrong_is_kept_as_a_reason(what, first, second, capfd):
     start = time.monotonic()
     runs = run_library(replace(SMALL, make=partial(failing, what)), OURS, limit=0.3, seeds=2)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 300
     assert [run.setting for run in runs] == [race.label(own) for own in SMALL.own]
     assert runs[0].reason == first
     assert runs[1].reason.startswith(second)

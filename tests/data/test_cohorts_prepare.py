@@ -510,7 +510,7 @@ def start(code, *arguments):
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_half_store_and_the_next_goes_on(tree, cache, monkeypatch):
     killed = start(KILLED, tree, cache)
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL
     assert [p[:20] for p in stores(cache) if p not in {left.name for left in left_over(cache)}] == [
         name(3)
@@ -531,7 +531,7 @@ def test_a_killed_run_leaves_no_half_store_and_the_next_goes_on(tree, cache, mon
 def test_two_processes_fill_one_cache_at_once(tree, cache):
     both = [start(FILL, tree, cache) for _ in range(2)]
     for process in both:
-        assert process.communicate(timeout=60)[1] == b""
+        assert process.communicate(timeout=300)[1] == b""
         assert process.returncode == 0
     assert left_over(cache) == []
     assert len(list((cache / "brats2020").iterdir())) == 4

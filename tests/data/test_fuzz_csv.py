@@ -180,7 +180,7 @@ def test_the_intact_table_is_read(tree):
     assert len(read_brats(tree)) == N_PATIENTS
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("hurt", [hurt_cells, hurt_rows, hurt_bytes])
 def test_a_damaged_table_is_refused_or_read_as_it_is(tree, hurt):
     read = sum(check(tree, hurt(np.random.default_rng(seed))) for seed in range(N_FILES))

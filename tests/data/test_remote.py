@@ -49,7 +49,7 @@ def _short_pauses(monkeypatch):
 @contextmanager
 def served(folder, fault=lambda _: None, *, ranges=True):
     """Serve a folder; `fault(n)` names what goes wrong with request number n, if anything."""
-    numbers, requests = count(1), []
+    numbers, requests, over = count(1), [], threading.Event()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -64,7 +64,7 @@ def served(folder, fault=lambda _: None, *, ranges=True):
                 self.send_error(kind)
                 return
             if kind == "hang":
-                time.sleep(1.0)
+                over.wait()
             if kind in ("close", "hang"):
                 self.close_connection = True
                 return
@@ -103,8 +103,11 @@ def served(folder, fault=lambda _: None, *, ranges=True):
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", requests
-        server.shutdown()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", requests
+        finally:
+            over.set()
+            server.shutdown()
 
 
 def every(n, *kinds):
@@ -160,7 +163,7 @@ def test_a_server_that_stays_down_is_one_error(store, kind, when):
         start = time.monotonic()
         with pytest.raises(VolumeError) as caught:
             use()
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 120
     message = str(caught.value)
     assert message.startswith(f"{address}/v.zarr cannot be read: ")
     assert "failed after 4 attempts" in message
@@ -198,10 +201,10 @@ def test_a_server_that_comes_back_is_read_again(store):
 def test_an_answer_that_does_not_come_is_given_up(store):
     hangs = False
     with served(store.parent, lambda _: "hang" if hangs else None) as (address, _):
-        volume = data.ZarrVolume(f"{address}/v.zarr", retries=1, timeout=0.1)
+        volume = data.ZarrVolume(f"{address}/v.zarr", retries=1, timeout=2.0)
         hangs = True
         with pytest.raises(
-            VolumeError, match=r"2 attempts \(TimeoutError\); .* timeout= \(now 0.1"
+            VolumeError, match=r"2 attempts \(TimeoutError\); .* timeout= \(now 2\)"
         ):
             volume.voxels(MIDDLE)
 

@@ -122,7 +122,7 @@ def test_stopped_by_ctrl_c_and_gone_on_with(brats_made, alone, tmp_path):
         while not list(cache.glob("brats2020/*.zarr")) and process.poll() is None:
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert "What is finished is kept; the same command goes on." in errors
     assert "Traceback" not in errors

@@ -27,7 +27,7 @@ def visit(browser, tmp_path, monkeypatch):
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(60_000)
 
         def route(request):
             if request.request.url.startswith(("file:", "data:")):
