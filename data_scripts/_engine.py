@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import os
 import signal
 import sys
 import threading
@@ -32,6 +33,8 @@ _LOSSES = 1
 _POLL_SECONDS = 5
 _LONELY_SECONDS = 60
 _CONNECT_SECONDS = 10
+# The code of a command that ends because nobody reads what it prints.
+_UNREAD = 141
 
 
 class EngineError(RuntimeError):
@@ -79,6 +82,8 @@ class Engine:
     def __init__(
         self, *, scheduler: str | None = None, workers: int | None = None, progress: bool = True
     ) -> None:
+        if workers is not None and workers < 0:
+            raise EngineError(f"workers needs a number of at least 0, got {workers}.")
         self._scheduler, self._progress = scheduler, progress
         self._workers = CPU_COUNT if workers is None else workers
         self._stack = contextlib.ExitStack()
@@ -271,7 +276,13 @@ def _connected(scheduler: str | None, n_workers: int) -> Iterator[Client]:
 def call(main: Callable[..., int | None]) -> NoReturn:
     """Run a script's `main` with the arguments of the command line, and leave."""
     try:
-        sys.exit(auto_cli(main, as_positional=True))
+        code = auto_cli(main, as_positional=True)
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:
+        # Nobody reads on, as with `| head`: that is no fault. Python flushes once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_UNREAD)
     except KeyboardInterrupt:
         print("\nStopped. What is finished is kept; the same command goes on.", file=sys.stderr)
         sys.exit(130)

@@ -56,6 +56,8 @@ def main(
         workers: processes; one a core by default, 0 works inside this one.
         scheduler: address of a Dask scheduler to use instead.
     """
+    if upsample < 1:
+        raise CohortError(f"upsample needs a factor of at least 1, got {upsample}.")
     begin, cohort = time.perf_counter(), _read(root, kind, contrasts)
     with _engine.Engine(workers=workers, scheduler=scheduler) as engine:
         prepared, seconds = _converted(

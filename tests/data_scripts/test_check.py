@@ -3,19 +3,23 @@
 import gzip
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 import sys
 
 import _engine
 import check
 import nibabel
 import numpy as np
+import prepare
 import pytest
 
 from cpic import cli
 from cpic._errors import CohortError
 from cpic.data.cohorts import check_cohort
 from cpic.data.cohorts._check import find_kind
+from tests.data_scripts.conftest import SCRIPTS
 
 TREE = "MICCAI_BraTS2020_TrainingData"
 
@@ -221,3 +225,32 @@ def test_exit_codes_of_a_script(brats, monkeypatch, capsys, root):
         assert str(caught.value.code).startswith("no Dask scheduler answers at tcp://127.0.0.1:1;")
     else:
         assert caught.value.code == (root == "broken")
+
+
+def test_nobody_reads_what_a_script_prints(brats, tmp_path):
+    """As with `| head -1`: no traceback, and none of Python's own when it ends."""
+    command = [sys.executable, str(SCRIPTS / "check.py"), str(brats), "--workers", "0"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=300)
+    os.close(write)
+    assert done.returncode == 141
+    assert "Broken" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "match"),
+    [
+        ("check", ["--workers", "-1"], "workers needs a number of at least 0, got -1"),
+        ("prepare", ["--workers", "-1"], "workers needs a number of at least 0, got -1"),
+        ("prepare", ["--upsample", "0"], "upsample needs a factor of at least 1, got 0"),
+        ("prepare", ["--upsample", "-2"], "upsample needs a factor of at least 1, got -2"),
+    ],
+)
+def test_options_that_no_run_can_have(brats, tmp_path, monkeypatch, script, words, match):
+    cache = [str(tmp_path / "c")] * (script == "prepare")
+    monkeypatch.setattr(sys, "argv", [script, str(brats), *cache, *words])
+    with pytest.raises(SystemExit, match=match):
+        _engine.call({"check": check, "prepare": prepare}[script].main)
+    assert not (tmp_path / "c").exists()
