@@ -39,6 +39,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.mark, self.plan, self.seen = CONTENT, '"one"', [], []
+        self.waits, self.over = False, threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/set"
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -46,6 +47,7 @@ class Server(http.server.ThreadingHTTPServer):
         return self
 
     def __exit__(self, *_):
+        self.over.set()
         self.shutdown()
         self.server_close()
 
@@ -65,6 +67,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for number, word in enumerate(self.headers.get("Authorization", "").split()):
                 todo = todo.replace(b"{%d}" % number, word.encode())
             self.wfile.write(todo)
+            if server.waits:
+                server.over.wait()
         elif isinstance(todo, str) and "://" in todo:
             self.answer(302, {"Location": todo})
         elif isinstance(todo, str) and todo.isdigit():
@@ -519,8 +523,9 @@ def test_redirections_in_a_circle(server, get):
 def test_what_a_redirection_says_besides_is_not_read(server, get):
     """Its text is announced and does not come: who reads it waits."""
     answer = f"HTTP/1.1 302 Found\r\nLocation: {server.url}\r\nContent-Length: 99999\r\n\r\n"
-    server.plan = [answer.encode()]
+    server.plan, server.waits = [answer.encode()], True
     assert get() == DIGEST
+    assert len(get.told) == 1
 
 
 @pytest.mark.parametrize("name", ["set.zip", "set.zip.part", "set.zip.part.json"])
@@ -531,10 +536,18 @@ def test_something_else_in_the_place_of_a_file(server, get, name):
         get()
 
 
-@pytest.mark.parametrize("known", ['{"url": 1}', "[" * 9999, "[]", "\xff", "null"])
+@pytest.mark.parametrize(
+    "known",
+    [
+        '{"url": 1}', '{"url": "HERE", "mark": 7, "total": 512000}',
+        '{"url": "HERE", "mark": "", "total": "many"}', "[" * 9999, "[]", "\xff", "null",
+    ],
+    ids=range(7),
+)  # fmt: skip
 def test_notes_that_are_not_ours(server, get, known):
     get.target.parent.mkdir()
     get.target.with_name("set.zip.part").write_bytes(b"x" * 1000)
+    known = known.replace("HERE", _place.fingerprint(server.url))
     get.target.with_name("set.zip.part.json").write_text(known, encoding="latin1")
     assert get() == DIGEST
     assert ranges(server) == [None]
