@@ -245,7 +245,7 @@ class Reader(ABC):
             said = " and ".join(f"{n} {kind}" for kind, n in counts.items() if n)
             raise VolumeError(
                 f"{self._called} has {said} voxels among the {values.numel()} read",
-                option="pass nan=0.0 (or another value) to replace them",
+                option="pass nan=0.0 (in a command: --nan 0.0) to replace them",
                 instead="replace them in the file",
             )
         return values.masked_fill(~good, self.nan)

@@ -92,7 +92,7 @@ def brats(
         resolution: Grid that scans are brought to, filled up to powers of two.
         contrasts: Of t1, t1ce, t2 and flair; channels of the encoder.
         intensity: "zscore" within the brain, "minmax" a scan, or "none", as published.
-        nan: Value that replaces NaN voxels; null leaves a patient who has some out.
+        nan: Value that replaces NaN and infinite voxels; null leaves a patient who has some out.
         encoder: The published network, or a faster one with as wide a view.
         bias: What the last biases of the encoder begin with; see `cpic.nn.CubeEncoder`.
         more: More options of the model, by name; see `cpic.nn.CPIC`.

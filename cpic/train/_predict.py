@@ -70,8 +70,8 @@ def predict(
         weeks: Weeks since the scan to predict the lung function at, in place of those in the table.
         starts: Scans of the training from whose places each search begins, as in `cpic.nn.CPIC`;
             with more of them it is slower and misses less. As in the training by default.
-        nan: Value that replaces NaN voxels. As in the training by default, where a patient who has
-            some is left out unless it was given.
+        nan: Value that replaces NaN and infinite voxels. As in the training by default, where a
+            patient who has some is left out unless it was given.
         cache: Folder of converted scans; the user's cache folder by default.
 
     Returns:
@@ -167,7 +167,7 @@ def _patient(
     if isinstance(files, str) or isinstance(known, str):
         return [{"patient": patient, "reason": known}]
     try:
-        outputs = _outputs(recipe, _volume(files, recipe, place), patient, known)
+        outputs = _outputs(recipe, _volume(patient, files, recipe, place), patient, known)
     except (ValueError, ArithmeticError, LinAlgError) as error:
         if isinstance(error, CacheError):
             raise
@@ -175,7 +175,7 @@ def _patient(
     return list(_rows(patient, outputs, known, recipe.task))
 
 
-def _volume(files: dict[str, Path], recipe: _Recipe, place: Path) -> ZarrVolume:
+def _volume(patient: str, files: dict[str, Path], recipe: _Recipe, place: Path) -> ZarrVolume:
     """A converted scan; the reason why there is none is a CohortError."""
     # Scans of one content have one store, whatever their patients are called.
     done = cohorts.prepare_patient(
@@ -183,6 +183,8 @@ def _volume(files: dict[str, Path], recipe: _Recipe, place: Path) -> ZarrVolume:
     )
     if done.store is None:
         raise CohortError(done.reason)
+    for note in done.notes:
+        _log.warning("%s: %s", patient, note)
     volume = ZarrVolume(done.store, channels=len(recipe.contrasts))
     if volume.shape != recipe.shape:
         raise CohortError(f"its shape is {volume.shape}, the model needs {recipe.shape}")

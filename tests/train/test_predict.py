@@ -194,7 +194,8 @@ def test_voxels_that_are_nan_and_scans_without_content(checkpoints, tmp_path):
     arguments = ["predict", "--checkpoint", str(checkpoints["plain"]), *places]
     assert cli.main(arguments) == 0
     rows = {row["patient"]: row for row in read(out)}
-    assert "NaN voxels" in rows["nan"]["reason"]
+    assert "NaN voxels among" in rows["nan"]["reason"]
+    assert "(in a command: --nan 0.0)" in rows["nan"]["reason"]
     reason = "every voxel of t1 has one value: nothing to learn from"
     assert rows["one"]["reason"] == reason
     assert cli.main([*arguments, "--nan", "0"]) == 0
