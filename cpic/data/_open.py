@@ -9,7 +9,7 @@ from cpic._errors import VolumeError
 from cpic.data._dicom import DicomVolume
 from cpic.data._mapped import MemmapVolume
 from cpic.data._nifti import NiftiVolume
-from cpic.data._sources import is_zarr
+from cpic.data._sources import is_zarr, shown
 from cpic.data._volume import Volume
 from cpic.data._zarr import ZarrVolume
 
@@ -27,8 +27,10 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
 
     Args:
         path: ends in `.nii` or `.nii.gz` (`NiftiVolume`), `.npy` (mapped), `.raw` (mapped; needs
-            `shape=` and `dtype=`, takes `offset=` and `order="C"|"F"`), or `.zarr`, which may be
-            an address (`ZarrVolume`), or is a folder of DICOM slices named `.dcm` (`DicomVolume`).
+            `shape=` and `dtype=`, takes `offset=` and `order="C"|"F"`), or `.zarr`; or is any
+            address, a zip file that ends in `.zarr.zip` or `.ozx`, or a folder with metadata of
+            Zarr, such as a level of an OME-Zarr (`ZarrVolume`); or is a folder of DICOM slices
+            named `.dcm` (`DicomVolume`).
         **options: of that reader; all take `nan=`, all but NIfTI and DICOM take `channels=`.
 
     Raises:
@@ -38,6 +40,11 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
         >>> open_volume("scan.nii.gz", cache="unpacked")  # doctest: +SKIP
     """
     reader = reader_of(path)
+    if "://" in str(path) and reader is not ZarrVolume:
+        raise VolumeError(
+            f"{shown(path)} is an address, at which only Zarr stores are read; download the file "
+            "and give its path."
+        )
     if reader is None:
         raise VolumeError(
             f"open_volume knows folders of .dcm files and the endings {', '.join(_READERS)}, got "

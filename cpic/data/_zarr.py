@@ -38,14 +38,15 @@ class ZarrVolume(ChunkedReader):
     from the store, shard indices included, and `ledger.chunks` the chunks decoded.
 
     Args:
-        store: path of the array's folder, address such as "https://host/volume.zarr" or
-            "s3://bucket/volume.zarr", or a `zarr.abc.store.Store`.
+        store: path of the array's folder or of a zip file that holds it, address such as
+            "https://host/volume.zarr" or "s3://bucket/volume.zarr", or a `zarr.abc.store.Store`.
         channels: length of the last axis when it holds channels.
         fill_missing: take chunks that are not stored as the array's fill value. Writers leave out
             chunks that hold only that value, but a lost chunk looks the same, so this is asked for.
             (Inside a stored shard, a chunk that is left out always reads as the fill value.)
         storage_options: what fsspec needs to open an address, such as `{"anon": True}` for a
-            public bucket.
+            public bucket. Headers, cookies and passwords for a web server do not follow a
+            redirection to another host, and no error shows them.
         retries: further attempts at a read that failed by its connection (an error of the server,
             a connection refused, closed or too slow, or fewer bytes than asked for), after pauses
             of 0.1, 0.2, 0.4, ... at most 2 seconds. A server that stays down is reported after
@@ -57,8 +58,9 @@ class ZarrVolume(ChunkedReader):
             holds none.
 
     Raises:
-        VolumeError: if there is no array, its shape is no volume's, the address cannot be reached,
-            or (when read) a chunk is missing or damaged.
+        VolumeError: if there is no array, its shape is no volume's, its metadata make no sense or
+            announce chunks that no memory holds, the address cannot be reached, or (when read) a
+            chunk is missing, damaged, or longer than it can be.
 
     Example:
         >>> ZarrVolume("volume.zarr").cubes(centres, size=7)  # doctest: +SKIP

@@ -281,3 +281,10 @@ def test_any_address_is_one_of_zarr(store):
 
 def test_a_file_address_is_a_path(store):
     assert read(f"file://{store}") == RIGHT
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz", "npy", "raw"])
+def test_only_stores_are_read_at_an_address(ending):
+    with pytest.raises(VolumeError, match=r"http://host/a\..* is an address.*download") as caught:
+        data.open_volume(f"http://me:{SECRET}@host/a.{ending}")
+    assert SECRET not in str(caught.value)
