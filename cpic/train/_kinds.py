@@ -17,7 +17,7 @@ from jsonargparse.typing import restricted_number_type, restricted_string_type
 _ENDLESS = float("inf")
 
 if TYPE_CHECKING:
-    Count = Whole = Workers = Folds = Axis = Size = int
+    Count = Width = Whole = Workers = Folds = Axis = Size = int
     Positive = Finite = float
     Name = Text = str
 else:
@@ -27,6 +27,11 @@ else:
         "Count",
         restrictions=[(">=", 1), ("<", 2**63)],
         docstring="a whole number of at least 1",
+    )
+    Width = _whole(
+        "Width",
+        restrictions=[(">=", 1), ("<=", 4096)],
+        docstring="a whole number between 1 and 4096",
     )
     Whole = _whole(
         "Whole",

@@ -10,6 +10,7 @@ from torch import nn
 from cpic.nn import CPIC, CubeEncoder, QuantileHead, TwoHeadRegressor
 from cpic.nn.baselines import DownsampleCNN, ResNet, resnet34
 from cpic.train._dense import HistogramLinear, dense
+from cpic.train._kinds import fitted, kinds_of
 from cpic.train._presets import check_name
 from cpic.train._tasks import Quantiles, Regression
 
@@ -43,6 +44,10 @@ def check_model(name: str, more: Mapping[str, Any]) -> None:
     known = sorted(set(inspect.signature(_MAKERS[name]).parameters) - _SET_HERE)
     for key in more:
         check_name(key, known, where=f"more options of {name}")
+    maker = _MAKERS[name]
+    kinds = kinds_of(maker.__init__ if isinstance(maker, type) else maker)
+    for key, value in more.items():
+        fitted(kinds[key], value, name=f"more.{key}")
 
 
 def make_module(config: Mapping[str, Any], *, fold: int = 0) -> Regression | Quantiles:

@@ -14,6 +14,7 @@ from cpic.train._kinds import (
     Size,
     Text,
     Whole,
+    Width,
     Workers,
     checked,
 )
@@ -32,7 +33,7 @@ def osic(
     use_extra_features: bool = False,
     pretrain: Text | Path | None = None,
     only_fold: Whole | None = None,
-    ndims: Count = 16,
+    ndims: Width = 16,
     ngpus: Whole = 0,
     rank: Count = 10,
     num_workers: Workers = 1,

@@ -18,7 +18,7 @@ from cpic.data.cohorts._cache import check_outside
 from cpic.train._checkpoints import fitting, load_weights, read_checkpoint
 from cpic.train._cohorts import Task, nothing_in, user_cache
 from cpic.train._faults import check_finite
-from cpic.train._kinds import Finite, Text, checked
+from cpic.train._kinds import Count, Finite, Text, checked
 from cpic.train._models import TRAINS, make_module
 from cpic.train._parts import check_there
 from cpic.train._persons import Persons, read_persons
@@ -46,8 +46,8 @@ def predict(
     *,
     out: Text | Path,
     table: Text | Path | None = None,
-    weeks: tuple[float, ...] = (),
-    starts: int | None = None,
+    weeks: tuple[Finite, ...] = (),
+    starts: Count | None = None,
     nan: Finite | None = None,
     cache: Text | Path | None = None,
 ) -> Path:
@@ -146,10 +146,10 @@ def _read(path: Path, starts: int | None, nan: float | None) -> _Recipe:
 
 
 def _set_starts(module: Any, name: str, starts: int) -> None:
-    if starts < 1 or name not in TRAINS:
+    if name not in TRAINS:
         raise ValueError(
-            f"predict takes `starts` of at least 1 for models out of {', '.join(TRAINS)}, got "
-            f"{starts} for {name}; leave it out."
+            f"predict takes `starts` for models out of {', '.join(TRAINS)}, got {starts} for "
+            f"{name}; leave it out."
         )
     module.model.starts = starts
 

@@ -107,10 +107,16 @@ def test_more_starts_search_wider(checkpoints, tmp_path):
     assert days[usual] == days[None] != days[1]
 
 
-@pytest.mark.parametrize(("name", "starts"), [("plain", 0), ("dense", 2)])
-def test_starts_that_do_not_fit(checkpoints, tmp_path, name, starts):
+@pytest.mark.parametrize(
+    ("name", "starts", "words"),
+    [
+        ("plain", 0, "starts needs a whole number of at least 1 or null, got 0"),
+        ("dense", 2, "`starts` for models.*got 2 for"),
+    ],
+)
+def test_starts_that_do_not_fit(checkpoints, tmp_path, name, starts, words):
     scans = cohorts.brats() if name == "plain" else cohorts.osic()
-    with pytest.raises(ValueError, match=f"`starts` of at least 1 for models.*got {starts} for"):
+    with pytest.raises(ValueError, match=words):
         predict(checkpoints[name], scans, tmp_path, starts=starts)
 
 
