@@ -92,7 +92,7 @@ class Run:
         sizes, device = reader.sizes, reader.weights.device
         # By tolerance it looks at half of them first, and measures on fresh ones.
         n = max(1, n_probes // 2) if adaptive else n_probes
-        blank = math.prod(sizes) <= _SMALL
+        blank = math.prod(sizes) <= max(_SMALL, sum(sizes))  # so many are on the first fibers
         both = raw = torch.empty(0)
         if not blank:
             both = random_points(
@@ -158,16 +158,17 @@ class Run:
             search.add(misses.worst())
         # What the sites leave out adds up to the error of the train.
         floor = self.tol / 4 * (self.truth.square().mean(-1) / len(self.reader.sizes)).sqrt()
-        before = torch.full_like(floor, torch.inf)
+        before, looks = torch.full_like(floor, torch.inf), self.n_probes
         for _ in range(6 * self.sweeps):
             train = search.round(floor)
             error = misses.compare(train)
             self._note(train, search.sets_now(), error)
             if bool((error <= 0.7 * self.tol).all()):
-                error = misses.confirm(self.n_probes)
+                error = misses.confirm(looks)
                 self.errors[-1] = torch.where(self.unknown & (error == 0), torch.nan, error)
                 if bool((error <= self.tol).all()):
                     return
+                looks = min(2 * looks, 16 * self.n_probes)  # or luck would end it, sooner or later
             if not search.add(misses.worst()) or bool((error > before / 2).any()):
                 floor = floor / 2
             before = error

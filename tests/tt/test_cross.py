@@ -395,3 +395,25 @@ def test_noise_is_no_low_rank(generator):
     found = cross(entries, (9,) * 5, tol=1e-3, max_rank=8, method="square", generator=generator)
     assert not found.converged.any()
     assert max(found.train.ranks) <= 8
+
+
+def test_luck_does_not_end_a_search():
+    # Few entries of this jump are missed, each by one: the more often it looks, the more it needs.
+    def jump(indices):
+        return (indices.sum(-1) > 40).double()
+
+    true = []
+    for seed in range(3):
+        draw = torch.Generator().manual_seed(seed)
+        found = cross(jump, (20,) * 4, tol=1e-2, method="square", generator=draw)
+        points = torch.cartesian_prod(*[torch.arange(20)] * 4)[None]
+        truth = jump(points)
+        error = float((found.train.entries(points) - truth).norm() / truth.norm())
+        true.append(error if found.converged else 0.0)
+    assert sorted(true)[1] < 0.03
+
+
+def test_a_long_mode_is_read_once(generator):
+    found = cross(lambda i: i.sum(-1).double().sin(), (20_000, 1), tol=1e-6, generator=generator)
+    assert found.ledger.asked <= 2 * 20_000
+    assert found.converged.all()
