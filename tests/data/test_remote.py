@@ -204,7 +204,7 @@ def test_an_answer_that_does_not_come_is_given_up(store):
         volume = data.ZarrVolume(f"{address}/v.zarr", retries=1, timeout=2.0)
         hangs = True
         with pytest.raises(
-            VolumeError, match=r"2 attempts \(TimeoutError\); .* timeout= \(now 2\)"
+            VolumeError, match=r"2 attempts \(TimeoutError\); .* timeout= \(now 2 s\)"
         ):
             volume.voxels(MIDDLE)
 
