@@ -328,6 +328,8 @@ def test_old_files_are_hashed_once_and_new_ones_always(tmp_path, monkeypatch):
     monkeypatch.setattr(hashlib, "file_digest", lambda f, kind: reads.append(f) or real(f, kind))
     path, memo = tmp_path / "a", tmp_path / "memo"
     path.write_text("a")
+    # Whatever clock this machine has, and however long the next lines take it.
+    monkeypatch.setattr("cpic.data.cohorts._cache._SETTLED_SECONDS", 10**12)
     keys = [cache_key({"t1": path}, {}, memo=memo) for _ in range(2)]
     assert len(reads) == 2  # just written: a later change might not show in its times
     monkeypatch.setattr("cpic.data.cohorts._cache._SETTLED_SECONDS", -1)
