@@ -4,7 +4,6 @@ Each chapter runs in its own kernel; its executed copy, partial where a cell fai
 output folder beside `summary.json`, which is rewritten whole after every chapter.
 """
 
-import json
 import os
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 from cpic import _notebooks
 from cpic._execute import execute
+from cpic._files import write_json
 from cpic._peak import PeakMemory, peak_mib
 
 __all__ = [
@@ -155,7 +155,7 @@ def run_chapters(
     for path, result in _run_all([(path, folder / path.name, *rest) for path in paths], jobs):
         results[path] = result
         done = [results[p] for p in paths if p in results]
-        _write_json(folder / "summary.json", [asdict(one) for one in done])
+        write_json(folder / "summary.json", [asdict(one) for one in done])
         if report:
             report(result)
     return [results[path] for path in paths]
@@ -208,15 +208,6 @@ def _run_one(
         error = execute(path, output, literals, timeout=timeout, progress=progress)
     seconds = time.perf_counter() - begin
     return ChapterRun(path.stem, mode, seconds, memory.peak_mib, str(output), error)
-
-
-def _write_json(path: Path, content: Any) -> None:
-    draft = path.with_name(f".summary-{os.getpid()}.part")
-    try:
-        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def summary_table(results: Sequence[ChapterRun]) -> str:

@@ -13,7 +13,6 @@ from typing import Literal
 import _engine
 
 from cpic.data.cohorts import check_cohort
-from cpic.data.cohorts._cache import write_json
 from cpic.data.cohorts._patient import PatientCheck
 
 
@@ -48,10 +47,8 @@ def main(
             else:
                 yield report.results[name]
 
-    found = check_cohort(root, kind=kind, deep=deep, run=run)
+    found = check_cohort(root, kind=kind, deep=deep, run=run, report=json or None)
     print(found)
-    if json:
-        write_json(Path(json), found.to_json())
     return int(not found.ok)
 
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import _engine
 
 from cpic._errors import CacheError, CohortError
+from cpic._files import write_json
 from cpic.data.cohorts import Cohort, Converted, Prepared, prepare, read_brats
-from cpic.data.cohorts._cache import write_json
 from cpic.data.cohorts._check import find_kind
 from cpic.data.resample import upsample
 

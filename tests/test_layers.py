@@ -9,7 +9,7 @@ import cpic
 
 ROOT = Path(cpic.__file__).parent
 # What every part may import; these import nothing of the package.
-GROUND = {"_errors", "_outgoing", "_trust"}
+GROUND = {"_errors", "_files", "_outgoing", "_trust"}
 # What each part may import besides itself; None: anything.
 MAY_IMPORT = {
     "__init__": None,
@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "data": GROUND,
     "train": GROUND | {"linalg", "tt", "bottleneck", "project", "nn", "data"},
     "show": GROUND | {"linalg", "tt", "bottleneck", "project", "data"},
-    "_execute": None,
+    "_execute": GROUND,
     "_notebooks": GROUND,
     "_peak": set(),
     "run": None,

@@ -181,7 +181,9 @@ def test_numbers_of_numpy_and_paths_are_plain(tmp_path):
     assert _notebooks.literal(given) == repr((0.5, 3, str(tmp_path)))
 
 
-@pytest.mark.parametrize("given", [{1, 2}, 1j, b"x", object(), [np.zeros(2)]], ids=repr)
+@pytest.mark.parametrize(
+    "given", [{1, 2}, 1j, b"x", object(), [np.zeros(2)]], ids=lambda value: type(value).__name__
+)
 def test_what_a_notebook_cannot_take_is_refused(tmp_path, given):
     path = notebook(tmp_path / "a.ipynb")
     with pytest.raises(ValueError, match="the parameter SEED needs numbers, text, None, or lists"):

@@ -1,10 +1,8 @@
 """The console command `cpic`."""
 
 import functools
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from cpic.cli import _console, _train
@@ -129,8 +127,12 @@ def _data_check(options: Any) -> int:
     from cpic.data import cohorts
 
     shown = sys.stderr.isatty()
-    found = cohorts.check_cohort(options.root, kind=options.kind, deep=options.deep, progress=shown)
+    found = cohorts.check_cohort(
+        options.root,
+        kind=options.kind,
+        deep=options.deep,
+        progress=shown,
+        report=options.json or None,
+    )
     print(found)
-    if options.json:
-        Path(options.json).write_text(json.dumps(found.to_json(), indent=1) + "\n", "utf-8")
     return int(not found.ok)

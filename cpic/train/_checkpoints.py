@@ -7,15 +7,15 @@ code. It appears by one rename: a run that is killed leaves the last one whole.
 import contextlib
 import json
 import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import nn
 
+from cpic._files import replace_file
 from cpic._trust import DoubtError, open_regular
 from cpic.train._parts import check_kinds, check_records, check_there
 from cpic.train._ranks import everyones, place
@@ -79,27 +79,6 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """The whole file or none of it."""
     full = {"format": _FORMAT, **state}
     replace_file(path, lambda file: torch.save(full, file))
-
-
-def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file under another name and rename it.
-
-    Raises:
-        OSError: If it cannot be written; what was there before is whole.
-    """
-    part = path.with_name(f".{path.name}-{secrets.token_hex(4)}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except RuntimeError as error:
-        # torch.save reports a full disk so.
-        raise OSError(f"cannot write {path} ({error}); is the disk full?") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:

@@ -19,8 +19,9 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
+from cpic._files import replace_file
 from cpic.train._batches import CohortData
-from cpic.train._checkpoints import plain, replace_file
+from cpic.train._checkpoints import plain
 from cpic.train._faults import Faults
 from cpic.train._keeper import Keeper, StopRunError
 from cpic.train._kinds import Count, Positive, Whole, checked

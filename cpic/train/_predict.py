@@ -2,9 +2,8 @@
 
 import csv
 import dataclasses
+import io
 import logging
-import os
-import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +12,7 @@ import torch
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from cpic._errors import CacheError, CohortError
+from cpic._files import replace_file
 from cpic.data import ZarrVolume, cohorts
 from cpic.data.cohorts._cache import check_outside
 from cpic.train._checkpoints import fitting, load_weights, read_checkpoint
@@ -245,14 +245,11 @@ def _check_out(file: Path, folder: Path) -> None:
 
 def _write(file: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
     """The whole table or none of it."""
-    part = file.with_name(f".{file.name}-{secrets.token_hex(8)}.part")
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     try:
-        with part.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(part, file)
+        replace_file(file, lambda stream: stream.write(text.getvalue().encode()))
     except OSError as error:
         raise CohortError(f"{file} cannot be written ({error.strerror or error}).") from error
-    finally:
-        part.unlink(missing_ok=True)

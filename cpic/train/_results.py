@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from cpic.train._checkpoints import plain, replace_file
+from cpic._files import replace_file
+from cpic.train._checkpoints import plain
 
 Row = dict[str, float]
 

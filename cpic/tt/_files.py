@@ -1,7 +1,6 @@
 """Write files of plain arrays, all or nothing, and read them without executing anything."""
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,19 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cpic._files import replace_file
+
 
 def save_arrays(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as one compressed npz file, which replaces another when it is complete."""
-    path = Path(path)
     arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
+    replace_file(Path(path), lambda file: np.savez_compressed(file, **arrays))  # pyright: ignore[reportArgumentType]
 
 
 def load_arrays(path: str | os.PathLike) -> dict[str, Tensor]:

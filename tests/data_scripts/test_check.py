@@ -196,8 +196,15 @@ def test_command(brats, tmp_path, capsys):
     written = json.loads(report.read_text())
     assert written["faults"] == {name(1): [f"{name(1)}_t2.nii.gz is missing"]}
     assert not written["ok"]
-    assert cli.main(["data", "check", str(brats), "--json", str(tmp_path / "no" / "x")]) == 2
-    assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["no/x", "", "{root}/survival_info.csv", "{root}/new.json"])
+def test_a_report_replaces_nothing_of_the_data(brats, tmp_path, capsys, place):
+    before = digests(brats)
+    report = str(tmp_path / place.format(root=brats)) if place else str(tmp_path)
+    assert cli.main(["data", "check", str(brats), "--json", report]) == 2
+    assert "outside the data folder" in capsys.readouterr().err
+    assert digests(brats) == before
     assert cli.main(["data"]) == 2
 
 

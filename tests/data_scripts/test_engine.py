@@ -11,7 +11,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from cpic._errors import CacheError
-from cpic.data.cohorts._cache import write_json
+from cpic._files import write_json
 
 from . import jobs
 

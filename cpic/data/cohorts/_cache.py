@@ -4,12 +4,12 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from cpic._errors import CacheError
+from cpic._files import write_json
 
 # To be raised whenever the same files and options give other values.
 VERSION = 2
@@ -78,22 +78,16 @@ def _recall(note: Path, stamp: str) -> str:
         return ""
 
 
-def write_json(path: Path, value: object) -> None:
-    """The whole file or none of it, whoever else writes it at the same time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}-{secrets.token_hex(8)}{PART}")
-    try:
-        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def check_outside(cache: Path, root: Path) -> None:
     """Raises CacheError if the cache would lie inside the data folder."""
-    inner, outer = cache.resolve(), root.resolve()
-    if inner == outer or outer in inner.parents:
+    if is_inside(cache, root):
         raise CacheError(
             f"the cache {cache} lies in the data folder {root}, which is never written to: choose "
             "a folder elsewhere with cache=."
         )
+
+
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether a path is that of a folder or lies below it, links followed."""
+    inner, outer = path.resolve(), root.resolve()
+    return inner == outer or outer in inner.parents

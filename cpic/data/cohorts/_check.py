@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cpic._errors import CohortError
+from cpic._files import write_json
 from cpic.data.cohorts import _brats, _osic
+from cpic.data.cohorts._cache import is_inside
 from cpic.data.cohorts._patient import PatientCheck, check_patient
 
 KINDS = ("brats", "osic")
@@ -89,6 +91,7 @@ def check_cohort(
     deep: bool = False,
     progress: bool | Callable[..., Iterable[Any]] = False,
     run: Callable[..., Iterable[PatientCheck]] = map,
+    report: str | os.PathLike | None = None,
 ) -> CohortCheck:
     """Name what is missing or broken under `root`; nothing is changed.
 
@@ -98,24 +101,42 @@ def check_cohort(
         deep: read every voxel, instead of headers and sizes of files only.
         progress: show a bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
         run: maps a function over patients and files; `Executor.map` uses several processes.
+        report: a file outside `root` for the faults in JSON, which appears when all are known.
 
     Returns:
         The faults; `str` of it is a report for people.
 
     Raises:
-        CohortError: if `kind` is unknown. Faults of the data are never raised.
+        CohortError: if `kind` is unknown, or `report` is no file in a folder that exists, or lies
+            under `root`. Faults of the data are never raised.
+        OSError: if `report` cannot be written.
 
     Example:
         >>> print(check_cohort("BraTS2020", deep=True))  # doctest: +SKIP
         BraTS 2020 in BraTS2020: 235 patients checked, 0 with faults
     """
-    from tqdm import tqdm
-
     if kind not in (*KINDS, "auto"):
         raise CohortError(f"check_cohort needs kind 'brats', 'osic' or 'auto', got {kind!r}.")
     root = Path(root)
-    if kind == "auto":
-        kind = find_kind(root)
+    if report is not None:
+        _check_place(Path(report), root)
+    found = _checked(root, kind if kind != "auto" else find_kind(root), deep, progress, run)
+    if report is not None:
+        write_json(Path(report), found.to_json())
+    return found
+
+
+def _check_place(report: Path, root: Path) -> None:
+    if is_inside(report, root) or report.is_dir() or not report.absolute().parent.is_dir():
+        raise CohortError(
+            f"the report cannot be written to {report}; give a file in a folder that exists, "
+            f"outside the data folder {root}."
+        )
+
+
+def _checked(root: Path, kind: str, deep: bool, progress: Any, run: Any) -> CohortCheck:
+    from tqdm import tqdm
+
     if not kind:
         reason = (
             "holds neither survival_info.csv nor train.csv" if root.is_dir() else "is no folder"
@@ -123,7 +144,7 @@ def check_cohort(
         tree = "\n\nor:\n".join(_TREES.values())
         return CohortCheck(root, "", 0, (f"{root} {reason}",), {}, (), tree)
     plan = (_plan_brats if kind == "brats" else _plan_osic)(root)
-    bar = progress if callable(progress) else functools.partial(tqdm, disable=not progress)
+    bar: Any = progress if callable(progress) else functools.partial(tqdm, disable=not progress)
     job = functools.partial(check_patient, deep=deep)
     names = list(plan.patients)
     found = list(

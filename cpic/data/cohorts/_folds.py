@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from cpic._errors import CohortError
+from cpic._files import write_json
 from cpic._trust import parse_json, read_regular
-from cpic.data.cohorts._cache import write_json
 from cpic.data.cohorts._cohort import Cohort
 
 Fold = tuple[list[str], list[str]]

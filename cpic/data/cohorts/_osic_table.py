@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cpic._errors import CohortError
+from cpic._files import write_json
 from cpic._trust import parse_json, read_regular
-from cpic.data.cohorts._cache import write_json
 from cpic.data.cohorts._osic import SEXES, SMOKING
 
 if TYPE_CHECKING:
