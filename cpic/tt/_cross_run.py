@@ -92,15 +92,16 @@ class Run:
         sizes, device = reader.sizes, reader.weights.device
         # By tolerance it looks at half of them first, and measures on fresh ones.
         n = max(1, n_probes // 2) if adaptive else n_probes
-        blank = math.prod(sizes) <= max(_SMALL, sum(sizes))  # so many are on the first fibers
+        whole = math.prod(sizes) <= max(_SMALL, sum(sizes))  # so many are on the first fibers
         both = raw = torch.empty(0)
-        if not blank:
+        if not whole:
             both = random_points(
                 sizes, n if adaptive else 2 * n, n_trains=n_trains, generator=generator
             ).to(device)
             raw = reader.points(both)
             blank = not bool(raw.any(-1).all())
-        if blank and math.prod(sizes) <= _LOOKED_THROUGH:
+            whole = blank and math.prod(sizes) <= _LOOKED_THROUGH
+        if whole:
             both = all_points(sizes, device=device).expand(n_trains, -1, -1)
             raw, n = reader.points(both), both.shape[1]
         self.probes, self.held_out = both[:, :n], both[:, -n:]

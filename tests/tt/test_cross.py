@@ -185,6 +185,8 @@ def identity(indices):
     [
         (lambda i: torch.sin(i.sum(-1).double()), (40, 30)),
         (lambda i: torch.sin(i.sum(-1).double()), (40,)),
+        (lambda i: torch.sin(i.sum(-1).double()), (100_000,)),  # more than are looked through
+        (lambda i: torch.sin(i.sum(-1).double()), (1, 100_000, 1)),
         (lambda i: torch.sin(i.sum(-1).double()), (12, 1, 9, 1, 14)),
         (lambda i: torch.sin(i.sum(-1).double()), (1, 1, 1)),
         (lambda i: torch.sin(i.sum(-1).double()), (2, 31, 3, 64)),
