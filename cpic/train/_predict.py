@@ -90,7 +90,7 @@ def predict(
     _check_weeks(weeks)
     recipe = _read(Path(checkpoint), starts, nan)
     folder, file = Path(scans), Path(out)
-    _check_out(file, folder)
+    _check_out(file, folder, [Path(one) for one in (checkpoint, table) if one is not None])
     kind = None if recipe.table is None else recipe.table.kind
     persons = read_persons(recipe.task, kind, folder, None if table is None else Path(table), weeks)
     found = find_scans(folder, recipe.contrasts, persons.names)
@@ -234,8 +234,12 @@ def _check_weeks(weeks: Sequence[float]) -> None:
         )
 
 
-def _check_out(file: Path, folder: Path) -> None:
+def _check_out(file: Path, folder: Path, read: Sequence[Path]) -> None:
     inside = folder.resolve() in file.resolve().parents
+    if file.exists() and any(one.exists() and file.samefile(one) for one in read):
+        raise CohortError(
+            f"predictions cannot be written to {file}, which they are made from; give another file."
+        )
     if inside or file.is_dir() or not file.parent.is_dir():
         raise CohortError(
             f"predictions cannot be written to {file}; give a file in a folder that exists, "

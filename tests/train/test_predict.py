@@ -292,3 +292,17 @@ def test_what_cannot_be_predicted_is_one_sentence(checkpoints, tmp_path):
         with pytest.raises(ValueError, match=message):
             train.predict(checkpoint, folder, **arguments)
     assert not (tmp_path / "x.csv").exists()
+
+
+def test_predictions_never_replace_what_they_are_made_from(checkpoints, tmp_path):
+    own = tmp_path / "own.ckpt"
+    shutil.copy(checkpoints["plain"], own)
+    table = tmp_path / "table.csv"
+    table.write_text("Brats20ID,Age,Extent_of_Resection\n")
+    link = tmp_path / "link.csv"
+    link.symlink_to(table)
+    before = contents(tmp_path)
+    for out in (own, table, link):
+        with pytest.raises(ValueError, match="which they are made from"):
+            train.predict(own, cohorts.brats(), out=out, table=table, cache=tmp_path / "cache")
+    assert contents(tmp_path) == before
