@@ -16,6 +16,7 @@ from zarr.abc.codec import BytesBytesCodec, Codec
 from zarr.codecs import BytesCodec, ShardingCodec
 from zarr.core.array import AsyncArray
 from zarr.core.chunk_grids import RegularChunkGrid
+from zarr.storage import ZipStore
 
 from cpic._errors import VolumeError
 from cpic.data._failed import unopened
@@ -53,6 +54,12 @@ def opened(reads: Reads) -> zarr.Array:
 def _otherwise(reads: Reads, error: BaseException) -> str:
     """What to open instead of a store that holds no array, or one that zarr cannot read."""
     names = members(reads)
+    zipped = isinstance(reads.steady._store, ZipStore)
+    if names is not None and zipped:
+        return (
+            f"there is no Zarr array at the top of {reads.address}, but a group; unpack it, and "
+            "give the folder of one of its arrays."
+        )
     if names is not None:
         shown = (name if name.isprintable() else repr(name) for name in names[:_NAMED])
         known = ", ".join(f"{reads.address}/{name}" for name in shown)
@@ -63,10 +70,10 @@ def _otherwise(reads: Reads, error: BaseException) -> str:
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
         return unopened(reads.address, error)
     if isinstance(error, FileNotFoundError):
-        return (
-            f"there is no Zarr array at {reads.address}; give the folder that holds zarr.json or "
-            ".zarray of the array."
-        )
+        advice = "give the folder that holds zarr.json or .zarray of the array"
+        if zipped:
+            advice = "its zarr.json or .zarray must be at the top; unpack it, and give the folder"
+        return f"there is no Zarr array at {reads.address}; {advice}."
     return (
         f"{reads.address} cannot be opened as a Zarr array ({type(error).__name__}: "
         f"{' '.join(str(error).split())[:200]}); its metadata is damaged or was made by another "
@@ -128,10 +135,12 @@ def layout_of(array: zarr.Array) -> Layout | None:
     )
 
 
-def _unpackers(codecs: Iterable[Codec]) -> list[Unpacker | None]:
-    """For packers in their order: one that unpacks them, None for what is no packer."""
+def _unpackers(codecs: Iterable[Codec], more: int | None = 0) -> list[Unpacker | None]:
+    """For packers in their order: one that unpacks them, None for what is no packer.
+
+    `more` is what the values have in bytes before the first of them, as in `Unpacker`.
+    """
     found: list[Unpacker | None] = []
-    more: int | None = 0
     for codec in codecs:
         packer = _packer(codec)
         found.append(packer and Unpacker(packer, more))
@@ -148,7 +157,9 @@ def _of_3(codecs: tuple[Codec, ...]) -> tuple[Codec, ...]:
         if isinstance(codec, ShardingCodec):
             codec = replace(codec, codecs=_of_3(codec.codecs))
         found.append(codec)
-    for codec, unpacker in zip(packed, _unpackers(packed), strict=True):
+    sharded = any(isinstance(codec, ShardingCodec) for codec in codecs)
+    # A shard that is packed as a whole has its index too.
+    for codec, unpacker in zip(packed, _unpackers(packed, None if sharded else 0), strict=True):
         if unpacker is not None:
             found[found.index(codec)] = Bounded(codec, unpacker)
     return tuple(found)

@@ -1,4 +1,4 @@
-"""Folders that are written to: the user's cache, and one clear error about a cache that fails."""
+"""Folders: the user's cache, and one clear error about one that cannot be written, or read."""
 
 import contextlib
 import errno
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cpic._errors import CacheError
+from cpic._errors import CacheError, CohortError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
@@ -39,6 +39,17 @@ def writing(cache: Path) -> Iterator[None]:
         raise CacheError(
             f"the cache {cache} cannot be written ({reason}): free or permit space "
             "there, or choose another folder with cache=; what is finished is kept."
+        ) from error
+
+
+@contextlib.contextmanager
+def looking(folder: str | os.PathLike) -> Iterator[None]:
+    """What a system says of a folder that it does not show becomes one clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise CohortError(
+            f"{folder} cannot be read ({error.strerror or error}): check the path and your rights."
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Volumes mapped from a file: read by position, without holding the file open for good."""
 
 import math
+import operator
 import os
 import weakref
 from pathlib import Path
@@ -50,20 +51,29 @@ class FilePart(NamedTuple):
             )
         if order not in ("C", "F"):
             raise VolumeError(f"{path} needs order 'C' or 'F', got {order!r}.")
-        if min(shape, default=0) < 1 or offset < 0:
+        try:
+            sizes, offset = tuple(map(operator.index, shape)), operator.index(offset)
+        except TypeError:
+            sizes = ()
+        if min(sizes, default=0) < 1 or offset < 0:
             raise VolumeError(
-                f"{path} needs sizes of at least 1 and an offset of at least 0, got "
-                f"shape={tuple(shape)} and offset={offset}."
+                f"{path} needs a tuple of sizes, whole numbers of at least 1, and an offset of at "
+                f"least 0, got shape={shape!r} and offset={offset!r}."
             )
-        kind = np.dtype(dtype)  # type: ignore[call-overload]
-        needed = offset + math.prod(shape) * kind.itemsize
+        try:
+            kind = np.dtype(dtype)  # type: ignore[call-overload]
+        except TypeError as error:
+            raise VolumeError(
+                f'{path} needs a type of NumPy as dtype, such as "uint8" or ">i2", got {dtype!r}.'
+            ) from error
+        needed = offset + math.prod(sizes) * kind.itemsize
         stamp = _stamp(path)
         if stamp[0] < needed:
             raise VolumeError(
-                f"{path} is truncated: shape {tuple(shape)} of {kind} needs {needed:,} bytes, the "
+                f"{path} is truncated: shape {sizes} of {kind} needs {needed:,} bytes, the "
                 f"file has {stamp[0]:,}; copy or download it again."
             )
-        return cls(path, tuple(shape), kind, offset, order, stamp)
+        return cls(path, sizes, kind, offset, order, stamp)
 
     def map(self) -> np.memmap:
         """Map the values.
@@ -155,7 +165,7 @@ class MemmapVolume(MappedVolume):
         self.path = Path(path)
         self._opened = {"shape": shape, "dtype": dtype, "offset": offset, "order": order}
         self._opened |= {"channels": channels, "nan": nan}
-        if shape is None and dtype is None:
+        if shape is None and dtype is None and self.path.suffix.lower() != ".raw":
             part = _described(self.path)
         else:
             part = FilePart.of(self.path, shape, dtype, offset=offset, order=order)
@@ -166,9 +176,8 @@ def _described(path: Path) -> FilePart:
     """The values of a `.npy` file, as its header says."""
     _stamp(path)
     try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(mapped, np.memmap):
-            raise ValueError("it is an archive of arrays")
+        # Not numpy.load, which takes what it does not know for pickled objects.
+        mapped = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OSError, OverflowError) as error:
         raise VolumeError(
             f"{path} cannot be mapped as .npy ({error}); write it with numpy.save, or give shape "

@@ -90,6 +90,10 @@ def check_frame(stored: Stored, frame: int | None) -> None:
         raise VolumeError(
             f"{path} has shape {shape}, two or three axes are needed; copy or convert it again."
         )
+    if len(shape) < 4 and frame not in (None, 0):
+        raise VolumeError(
+            f"{path} holds one image of shape {shape}, got frame={frame}; leave it out."
+        )
     several = f"{path} has more than three axes, shape {shape}"
     if len(shape) > 4:
         raise VolumeError(f"{several}; save one image of it as a file of its own.")

@@ -39,7 +39,11 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
     Example:
         >>> open_volume("scan.nii.gz", cache="unpacked")  # doctest: +SKIP
     """
-    reader = reader_of(path)
+    try:
+        reader = reader_of(path)
+        there = "://" in str(path) or Path(path).exists()
+    except OSError as error:
+        raise VolumeError(f"{path} cannot be read ({error.strerror or error}).") from error
     if "://" in str(path) and reader is not ZarrVolume:
         raise VolumeError(
             f"{shown(path)} is an address, at which only Zarr stores are read; download the file "
@@ -50,7 +54,7 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
             f"open_volume knows folders of .dcm files and the endings {', '.join(_READERS)}, got "
             f"{path}; convert the file, or load it and pass the array to ArrayVolume."
         )
-    if "://" not in str(path) and not Path(path).exists():
+    if not there:
         raise VolumeError(f"there is no file or folder {path}; check the path.")
     return reader(path, **options)
 

@@ -67,6 +67,9 @@ def _store_at(store: Any, options: dict | None) -> Any:
         if isinstance(store, ZipStore):
             check_regular(store.path)
         return _guarded(store)
+    if not isinstance(store, str | os.PathLike):
+        kind = type(store).__name__
+        raise VolumeError(f"a Zarr store is a path, an address or a Store, got {kind}.")
     text = str(store)
     local = re.fullmatch(r"(?:file|local)://(.*)", text, re.DOTALL)
     if "://" in text and not local:
@@ -78,20 +81,19 @@ def _store_at(store: Any, options: dict | None) -> Any:
                 f"{shown(store)} cannot be opened ({said}); install what its kind of address "
                 "needs, such as s3fs for s3://, and check storage_options."
             ) from None
-    try:
-        path = Path(local[1] if local else store)
-    except TypeError:
-        kind = type(store).__name__
-        raise VolumeError(f"a Zarr store is a path, an address or a Store, got {kind}.") from None
+    path = Path(local[1] if local else store)
     try:
         if path.is_dir():
             return LocalStore(path, read_only=True)
         with open_regular(path) as file:
             if zipfile.is_zipfile(file):
                 return ZipStore(path, mode="r")
+        raise VolumeError(
+            f"{path} is a file, but no whole zip file with a Zarr array; copy or download it again."
+        )
     except FileNotFoundError:
         pass
-    except DoubtError:
+    except (DoubtError, VolumeError):
         raise
     except ValueError as error:  # signs that no name can have
         raise VolumeError(f"there is no Zarr folder {text!r} ({error}).") from error

@@ -16,10 +16,9 @@ _WORDS = {
     "flair": ("flair", "t2f", "t2flair"),
     "ct": ("ct",),
 }
-_LABELS = (
-    *("seg", "segm", "segmentation", "dseg", "probseg", "mask", "masks", "brainmask", "roi"),
-    *("label", "labels"),
-)
+_LABELS = ("segm", "roi", "label", "labels")
+# As in "dseg", "brainmask" or "lungmask".
+_LABEL_ENDS = ("seg", "segmentation", "mask", "masks")
 # Of the same persons in the same folders, and none of the above.
 _OTHERS = (
     *("dwi", "dti", "adc", "fa", "md", "bold", "sbref", "epi", "asl", "cbf", "swi", "pd", "pdw"),
@@ -39,6 +38,8 @@ _OTHERS = (
 # Of a T1, that a contrast agent was given.
 _AGENT = {"ce", "gd", "gad", "gadolinium", "post", "postcontrast", "contrast"}
 _WITH_AGENT = re.compile(r"(?:^|_)ce-", re.IGNORECASE)
+# Whose a scan is and when it was taken, in BIDS: "ses-post" and "ses-T2" are times.
+_WHOSE = re.compile(r"(?:^|_)(?:sub|ses|run|task)-[a-z0-9]+", re.IGNORECASE)
 # How a scan was taken, in BIDS: no part of whose it is.
 _ENTITIES = re.compile(r"(?:^|_)(?:acq|ce|rec|desc|space)-[a-z0-9]+", re.IGNORECASE)
 OTHER = "other"
@@ -74,7 +75,11 @@ def read_name(stem: str, contrasts: Sequence[str]) -> Named:
     """
     plain = _ENTITIES.sub("", stem)
     parts = list(re.finditer(r"[^-_. ]+", plain))
-    words = [part.group().casefold() for part in parts]
+    named = [part.span() for part in _WHOSE.finditer(plain)]
+    words = [
+        "" if any(a <= part.start() < b for a, b in named) else part.group().casefold()
+        for part in parts
+    ]
     meanings = [_meaning(word, contrasts) for word in words]
     agent = plain != stem and _WITH_AGENT.search(stem) is not None
     chosen = _agreed(set(meanings) - {""}, agent or not _AGENT.isdisjoint(words))
@@ -92,7 +97,7 @@ def _meaning(word: str, contrasts: Sequence[str]) -> str:
     for contrast, words in _WORDS.items():
         if word in words:
             return contrast if contrast in contrasts or "ct" not in contrasts else ""
-    if word in _LABELS:
+    if word in _LABELS or word.endswith(_LABEL_ENDS):
         return "seg"
     return OTHER if word in _OTHERS else ""
 

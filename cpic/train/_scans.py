@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cpic._errors import CohortError
+from cpic.data._folder import looking
 from cpic.train._contrasts import OTHER, Named, read_name
 from cpic.train._folders import Folder, Place, one_file, stem_of, walk
 from cpic.train._names import Whose, name_scans
@@ -56,8 +57,10 @@ def find_scans(folder: Path, contrasts: Sequence[str], tables: Collection[str] =
     Raises:
         CohortError: if there is no such folder, or no scan in it.
     """
-    if not folder.is_dir():
-        what = "it is a file, give the folder it is in" if folder.exists() else "check the path"
+    with looking(folder):
+        is_folder, there = folder.is_dir(), folder.exists()
+    if not is_folder:
+        what = "it is a file, give the folder it is in" if there else "check the path"
         raise CohortError(f"there is no folder {folder}; {what}.")
     folders = list(walk(folder))
     items = [item for one in folders for item in _items(one, tuple(contrasts))]
@@ -124,7 +127,8 @@ def _told(place: Place, items: list[_Item], contrasts: tuple[str, ...]) -> Itera
         group.setdefault(item.named.contrast, []).append(item.path)
     served = [person for person, group in groups.items() if not group.keys().isdisjoint(contrasts)]
     for person, group in groups.items():
-        if person not in served and any(other.startswith(person) for other in served):
+        behind = (other[len(person) :] for other in served if other.startswith(person))
+        if person not in served and any(not rest[:1].isalnum() for rest in behind):
             # More scans of somebody whose name has a number of the run behind it.
             continue
         own = (*place, person) if person and (len(groups) > 1 or not place) else place

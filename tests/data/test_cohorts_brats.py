@@ -10,7 +10,7 @@ import torch
 
 from cpic import data
 from cpic._errors import CohortError, VolumeError
-from cpic.data.cohorts import StackedVolume, read_brats
+from cpic.data.cohorts import StackedVolume, check_cohort, read_brats
 from cpic.data.synthetic import make_brats_like
 
 TREE = "MICCAI_BraTS2020_TrainingData"
@@ -305,3 +305,11 @@ class TestStackedVolume:
         )
         assert volume.ledger.bytes == sum(part.ledger.bytes for part in volume.parts)
         assert volume.ledger.chunks == volume.parts[1].ledger.chunks > 0
+
+
+def test_a_folder_that_the_system_refuses_is_one_sentence():
+    with pytest.raises(CohortError, match=r"cannot be read .*: check the path and your rights"):
+        read_brats("a" * 300)
+    for kind in ("auto", "brats"):
+        (fault,) = check_cohort("a" * 300, kind=kind).general
+        assert "cannot be read" in fault

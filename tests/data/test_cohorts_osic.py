@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cpic._errors import CohortError
-from cpic.data.cohorts import OsicTable, folds, prepare, read_osic, read_series
+from cpic.data.cohorts import OsicTable, check_cohort, folds, prepare, read_osic, read_series
 from cpic.data.synthetic import make_osic_like
 from tests.data.test_dicom import values, write_series
 
@@ -386,3 +386,11 @@ def test_a_fit_needs_samples_and_a_known_percent(tmp_path):
         OsicTable.fit(samples[:0])
     with pytest.raises(CohortError, match="'first' or 'visit', got 'last'"):
         OsicTable.fit(samples, percent="last")
+
+
+def test_a_folder_that_the_system_refuses_is_one_sentence():
+    with pytest.raises(CohortError, match=r"cannot be read .*: check the path and your rights"):
+        read_osic("a" * 300)
+    for kind in ("auto", "osic"):
+        (fault,) = check_cohort("a" * 300, kind=kind).general
+        assert "cannot be read" in fault

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from zarr.codecs import Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
+from zarr.codecs import Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 
 from cpic import data
 from cpic._errors import VolumeError
@@ -226,6 +226,10 @@ def valid(path, kind):
             "compressors": numcodecs.Zlib(),
         },
         "dots": {"chunk_key_encoding": {"name": "v2", "separator": "."}},
+        "packed shards": {
+            "serializer": ShardingCodec(chunk_shape=(1, 1, 1)),
+            "compressors": GzipCodec(),
+        },
     } | {f"v2 {name}": {"zarr_format": 2} for name in CODECS}
     given = dict(options[kind])
     if kind.startswith("v2 "):
@@ -234,8 +238,10 @@ def valid(path, kind):
 
 
 VALID = ["nan", "names", "checked", "checked first", "twice", "in shards", "filters", "dots"]
+VALID += ["packed shards"]
 
 
+@pytest.mark.filterwarnings("ignore:Combining a `sharding_indexed` codec")
 @pytest.mark.parametrize("kind", [*VALID, *(f"v2 {name}" for name in CODECS)])
 def test_what_is_merely_unusual_is_read(tmp_path, kind):
     volume = data.ZarrVolume(valid(tmp_path / "v.zarr", kind))
@@ -429,6 +435,22 @@ def test_files_that_are_no_store(tmp_path, raw):
     path = tmp_path / "v.zarr.zip"
     path.write_bytes(raw)
     refused(path)
+
+
+def test_what_lies_deeper_in_a_zip_file_is_said_so_that_it_can_be_done(tmp_path):
+    path = tmp_path / "v.ozx"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("v.zarr/zarr.json", "{}")
+    refused(path, "must be at the top; unpack it, and give the folder")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("zarr.json", '{"zarr_format": 3, "node_type": "group"}')
+    refused(path, "but a group; unpack it, and give the folder of one of its arrays")
+
+
+def test_an_array_is_no_store(tmp_path):
+    array = zarr.open_array(make(tmp_path / "v.zarr"))
+    with pytest.raises(VolumeError, match="a path, an address or a Store, got Array"):
+        data.ZarrVolume(array)
 
 
 def test_too_many_open_files_are_one_sentence(tmp_path, monkeypatch):

@@ -66,7 +66,10 @@ def test_a_fourth_axis_needs_a_frame(tmp_path):
 
 
 def test_a_fourth_axis_of_length_one_is_dropped(tmp_path):
-    assert data.open_volume(nifti(tmp_path, stored((4, 5, 6, 1)))).shape == (4, 5, 6)
+    path = nifti(tmp_path, stored((4, 5, 6, 1)))
+    assert data.open_volume(path).shape == data.open_volume(path, frame=0).shape == (4, 5, 6)
+    with pytest.raises(VolumeError, match=r"one image of shape \(4, 5, 6\), got frame=1"):
+        data.open_volume(path, frame=1)
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -175,8 +178,41 @@ def test_a_raw_file_that_is_too_short_or_undescribed_is_refused(tmp_path):
     path.write_bytes(bytes(63))
     with pytest.raises(VolumeError, match="needs 64 bytes, the file has 63"):
         data.open_volume(path, shape=(4, 4, 4), dtype="u1")
-    with pytest.raises(VolumeError, match="needs both shape and dtype"):
-        data.open_volume(path, shape=(4, 4, 4))
+    for options in ({"shape": (4, 4, 4)}, {"dtype": "u1"}, {}):
+        with pytest.raises(VolumeError, match="needs both shape and dtype"):
+            data.open_volume(path, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("shape", "4,4", "a tuple of sizes, .* got shape='4,4'"),
+        ("shape", 4, "a tuple of sizes, .* got shape=4 "),
+        ("shape", (4.0, 4), r"a tuple of sizes, .* got shape=\(4.0, 4\)"),
+        ("offset", "0", "an offset of at least 0, .* offset='0'"),
+        ("dtype", "int17", "a type of NumPy as dtype, .* got 'int17'"),
+        ("dtype", torch.uint8, "a type of NumPy as dtype, .* got torch.uint8"),
+    ],
+)
+def test_what_describes_no_raw_file_is_named(tmp_path, name, value, message):
+    path = tmp_path / "v.raw"
+    path.write_bytes(bytes(64))
+    with pytest.raises(VolumeError, match=message):
+        data.open_volume(path, **{"shape": [4, 4], "dtype": "u1", name: value})
+
+
+def test_what_is_no_npy_file_is_not_taken_for_pickled_objects(tmp_path):
+    path = tmp_path / "v.npy"
+    path.write_text("<html>no longer here</html>")
+    with pytest.raises(VolumeError, match="cannot be mapped as") as raised:
+        data.open_volume(path)
+    assert "pickle" not in str(raised.value)
+
+
+@pytest.mark.parametrize("end", [".nii", ".npy", ".zarr", ""])
+def test_a_name_that_the_system_refuses_is_one_sentence(end):
+    with pytest.raises(VolumeError, match="cannot be read"):
+        data.open_volume("a" * 300 + end)
 
 
 def test_save_zarr_does_not_overwrite_and_leaves_no_half(tmp_path):

@@ -175,6 +175,11 @@ def test_contrasts_of_two_patients_are_not_mixed(tmp_path):
     assert find_scans(root, ["t1", "t2"]) == {"x": "t2 is missing", "y": MISSING}
 
 
+def test_a_patient_whose_name_begins_another_is_not_lost(tmp_path):
+    tree(tmp_path, ["P10_t1.nii", "P1_t2.nii", "P10_2_t2.nii"])
+    assert found(tmp_path, ["t1"])["P1"] == MISSING
+
+
 def test_a_series_a_contrast(tmp_path):
     root = tree(tmp_path / "given", ["P1/T1/1.dcm", "P1/T2/1.dcm", "P2/T1/1.dcm"])
     wanted = {"P1": {"t1": root / "P1/T1", "t2": root / "P1/T2"}, "P2": "t2 is missing"}
@@ -206,6 +211,7 @@ def test_links_pipes_and_circles(tmp_path):
         ("file.nii", "there is no folder .*file.nii; it is a file, give the folder it is in"),
         ("nowhere", "there is no folder .*nowhere; check the path"),
         ("folder", "holds no scans: .*, got IM0001, IM0002"),
+        ("a" * 300, "a cannot be read .*: check the path"),
     ],
 )
 def test_no_folder_of_scans(tmp_path, name, message):
@@ -223,6 +229,10 @@ def test_no_folder_of_scans(tmp_path, name, message):
         ("sub-01_ses-02_acq-mprage_run-1_T1w", "t1", "sub-01_ses-02_run-1"),
         ("sub-01_ce-gd_T1w", "t1ce", "sub-01"),
         ("sub-01_space-T1w_desc-brain_mask", "seg", "sub-01"),
+        ("sub-01_ses-post_T1w", "t1", "sub-01_ses-post"),
+        ("sub-01_ses-T2_T1w", "t1", "sub-01_ses-T2"),
+        ("sub-01_ses-T2_ce-gd_T1w", "t1ce", "sub-01_ses-T2"),
+        ("P1_t1_lungmask", "seg", "P1"),
         ("P1_T2_FLAIR", "flair", "P1"),
         ("P1_T1_Gd", "t1ce", "P1"),
         ("P1_t1_seg", "seg", "P1"),

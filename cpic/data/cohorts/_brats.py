@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cpic._errors import CohortError
+from cpic.data._folder import looking
 from cpic.data.cohorts._cohort import Cohort
 from cpic.data.cohorts._table import Row, read_table
 
@@ -112,10 +113,11 @@ def _check_contrasts(contrasts: Sequence[str]) -> tuple[str, ...]:
 def _find_tree(root: Path) -> Path:
     # The set is also handed out inside a folder of the same name without the prefix.
     places = [root, root / TREE, root / "BraTS2020_TrainingData" / TREE]
-    for place in places:
-        if (place / TABLE).is_file():
-            return place
-    found = next((place for place in reversed(places) if place.is_dir()), None)
+    with looking(root):
+        for place in places:
+            if (place / TABLE).is_file():
+                return place
+        found = next((place for place in reversed(places) if place.is_dir()), None)
     raise CohortError(
         f"{root} {'lacks ' + TABLE if found else 'is no folder'}: read_brats needs "
         f"{TREE} with {TABLE} and BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz, or the "

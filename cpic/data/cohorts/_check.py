@@ -10,6 +10,7 @@ from typing import Any
 
 from cpic._errors import CohortError
 from cpic._files import write_json
+from cpic.data._folder import looking
 from cpic.data.cohorts import _brats, _osic
 from cpic.data.cohorts._cache import is_inside
 from cpic.data.cohorts._patient import PatientCheck, check_patient
@@ -120,7 +121,7 @@ def check_cohort(
     root = Path(root)
     if report is not None:
         _check_place(Path(report), root)
-    found = _checked(root, kind if kind != "auto" else find_kind(root), deep, progress, run)
+    found = _checked(root, kind, deep, progress, run)
     if report is not None:
         write_json(Path(report), found.to_json())
     return found
@@ -137,11 +138,15 @@ def _check_place(report: Path, root: Path) -> None:
 def _checked(root: Path, kind: str, deep: bool, progress: Any, run: Any) -> CohortCheck:
     from tqdm import tqdm
 
+    tree = "\n\nor:\n".join(_TREES.values())
+    try:
+        with looking(root):
+            kind = find_kind(root) if kind == "auto" else kind
+            there = root.is_dir()
+    except CohortError as error:
+        return CohortCheck(root, "", 0, (str(error),), {}, (), tree)
     if not kind:
-        reason = (
-            "holds neither survival_info.csv nor train.csv" if root.is_dir() else "is no folder"
-        )
-        tree = "\n\nor:\n".join(_TREES.values())
+        reason = "holds neither survival_info.csv nor train.csv" if there else "is no folder"
         return CohortCheck(root, "", 0, (f"{root} {reason}",), {}, (), tree)
     plan = (_plan_brats if kind == "brats" else _plan_osic)(root)
     bar: Any = progress if callable(progress) else functools.partial(tqdm, disable=not progress)

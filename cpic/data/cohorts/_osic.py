@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cpic._errors import CohortError, VolumeError
+from cpic.data._folder import looking
 from cpic.data.cohorts._cohort import Cohort
 from cpic.data.cohorts._table import Row, read_table
 
@@ -82,9 +83,10 @@ def read_osic(root: str | os.PathLike, *, headers: bool = False) -> Cohort:
 
 
 def _find_tree(root: Path) -> Path:
-    for place in (root, root / TREE):
-        if (place / TABLE).is_file():
-            return place
+    with looking(root):
+        for place in (root, root / TREE):
+            if (place / TABLE).is_file():
+                return place
     raise CohortError(
         f"{root} {'lacks ' + TABLE if root.is_dir() else 'is no folder'}: read_osic needs the "
         f"folder with {TABLE} and train/<patient>/<n>.dcm, or the one above it, {TREE}."
