@@ -91,7 +91,7 @@ def find_extrema(
         The best entries seen. Ties go to any of the equal places.
 
     Raises:
-        ValueError: If `n_trains` is zero, or `entries` returns a wrong shape, complex, NaN or
+        ValueError: If a number is below 1, or `entries` returns a wrong shape, complex, NaN or
             infinite values.
 
     Example:
@@ -103,6 +103,9 @@ def find_extrema(
     sizes = check_sizes(sizes)
     if n_trains < 1:
         raise ValueError(f"find_extrema needs at least one tensor, got n_trains={n_trains}.")
+    for name, number in (("n_probes", n_probes), ("n_starts", n_starts)):
+        if number < 1:
+            raise ValueError(f"find_extrema needs {name} >= 1, got {number}.")
     best = _Best(with_dtype(entries, dtype), n_starts)
     with one_thread(), torch.no_grad():
         if math.prod(sizes) <= _SMALL:

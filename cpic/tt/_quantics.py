@@ -14,6 +14,7 @@ References: {cite}`khoromskij2011quantics`, {cite}`oseledets2010approximation`.
 """
 
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Literal
 
 import torch
@@ -55,8 +56,14 @@ class Quantics:
         order: Literal["sequential", "interleaved"] = "sequential",
         base: int = 2,
     ):
-        self.shape = tuple(int(size) for size in shape)
-        self.channels, self.order, self.base = channels, order, base
+        try:
+            self.shape, self.channels = tuple(map(index, shape)), index(channels)
+        except TypeError:
+            raise ValueError(
+                f"Quantics needs whole numbers, got shape {shape} with {channels} channels; give "
+                "voxels along each axis."
+            ) from None
+        self.order, self.base = order, base
         self._check()
         modes = self._modes
         widths = [(size - 1).bit_length() for size in modes]

@@ -67,3 +67,9 @@ def test_places_are_those_that_were_asked_for(generator):
     found = find_extrema(entries, (20,) * 4, generator=generator)
     assert found.argmax.tolist() == [[19, 0, 0, 0]]
     assert found.argmin.tolist() == [[0, 19, 19, 19]]
+
+
+@pytest.mark.parametrize("name", ["n_trains", "n_probes", "n_starts"])
+def test_nothing_to_begin_with_is_one_clear_error(name, generator):
+    with pytest.raises(ValueError, match=f"find_extrema needs .*{name}"):
+        find_extrema(lambda i: i.sum(-1), (16,) * 4, generator=generator, **{name: 0})

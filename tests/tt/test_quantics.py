@@ -127,3 +127,9 @@ def test_facts():
 def test_rejects(use, error, message):
     with pytest.raises(error, match=message):
         use()
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((2.5, 2, 2), 1), ((4, 4), 1.5), (("8", 8), 1)])
+def test_a_shape_is_of_whole_numbers(shape, channels):
+    with pytest.raises(ValueError, match="Quantics needs whole numbers"):
+        Quantics(shape, channels=channels)
