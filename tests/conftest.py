@@ -1,10 +1,16 @@
 import os
 import random
+import signal
 import subprocess
+import threading
 from pathlib import Path
 
 # Small batched linear algebra is many times slower on several threads than on one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts the tests in the background has interrupts ignored, by all they start as well.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
