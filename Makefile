@@ -27,14 +27,14 @@ vendor: $(STAMP)
 	@bash book/vendor_js.sh
 
 book: install vendor  ## run every chapter (quick mode, built-in data) and build the site: about 9 minutes
-	@echo "Building the book: every chapter is run once, about 8 minutes on two cores; seconds when nothing changed"
+	@echo "Building the book: every chapter is run once, about 9 minutes on two cores; seconds when nothing changed"
 	$(BIN)/python book/build.py
 
 browser:
 	@bash book/find_chromium.sh >/dev/null
 
-test: install vendor browser  ## all tests, notebooks and the browser included: about 15 minutes
-	@echo "Running all tests, one process a core: about 10 minutes on two cores after make book"
+test: install vendor browser  ## all tests, notebooks and the browser included: about 20 minutes after make book
+	@echo "Running all tests, one process a core: about 20 minutes on two cores after make book"
 	$(BIN)/python book/build.py
 	$(BIN)/python -m pytest -n logical --dist worksteal tests
 
@@ -54,7 +54,7 @@ serve: $(SITE)  ## show the built site on http://127.0.0.1:8000
 $(SITE):
 	@$(MAKE) --no-print-directory book
 
-bench:  ## compare speed, memory and accuracy with other libraries: about 20 minutes; make bench PARTS=search: a part
+bench:  ## compare speed, memory and accuracy with other libraries; PARTS="search features": these parts
 	@$(MAKE) --no-print-directory install EXTRAS=all,bench
 	$(BIN)/python -m tests.bench $(if $(PARTS),--parts $(PARTS))
 
