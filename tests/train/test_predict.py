@@ -211,8 +211,10 @@ def test_voxels_that_are_nan_and_scans_without_content(checkpoints, tmp_path):
 
 
 def test_weeks_that_cannot_be(checkpoints, tmp_path):
-    for week in (math.nan, math.inf, -2001.0):
-        with pytest.raises(ValueError, match=f"weeks between -2000 and 2000, got {week}"):
+    finite = r"weeks needs values in a row, each a finite number, got \("
+    between = "weeks between -2000 and 2000, got "
+    for week, said in ((math.nan, finite), (math.inf, finite), (-2001.0, between)):
+        with pytest.raises(ValueError, match=f"{said}{week}"):
             predict(checkpoints["weeks"], cohorts.osic(), tmp_path, weeks=(week,))
 
 
