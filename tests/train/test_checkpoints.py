@@ -63,13 +63,18 @@ EVERYWHERE = [
 ]
 
 
-@pytest.mark.parametrize(("place", "value", "message"), EVERYWHERE)
-def test_a_part_that_is_something_else_is_refused(saved, tmp_path, place, value, message):
-    path = tmp_path / "latest.ckpt"
+def changed(saved, path, place, value):
+    """A file of what was saved, with another value in one place."""
     torch.save(saved, path)
     state = torch.load(path, weights_only=True)
     set_deep(state, place, value)
     torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize(("place", "value", "message"), EVERYWHERE)
+def test_a_part_that_is_something_else_is_refused(saved, tmp_path, place, value, message):
+    path = changed(saved, tmp_path / "latest.ckpt", place, value)
     with pytest.raises(ValueError, match=message) as caught:
         read_checkpoint(path)
     assert str(path) in str(caught.value)
@@ -97,11 +102,7 @@ TO_GO_ON = [
 
 @pytest.mark.parametrize(("place", "value", "message"), TO_GO_ON)
 def test_a_run_does_not_go_on_from_it(saved, tmp_path, place, value, message):
-    path = tmp_path / "latest.ckpt"
-    torch.save(saved, path)
-    state = torch.load(path, weights_only=True)
-    set_deep(state, place, value)
-    torch.save(state, path)
+    path = changed(saved, tmp_path / "latest.ckpt", place, value)
     with pytest.raises(ValueError, match=message) as caught:
         fit_fold(make_task(), make_data(), folder=tmp_path, num_epochs=3, resume=True)
     assert str(path) in str(caught.value)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cpic._errors import CohortError
+from cpic._files import replace_file
 
 RECIPE = "recipe.json"
 # A bar is False, True (tqdm), or a callable that wraps the iterable and takes total=, desc=.
@@ -17,9 +18,7 @@ Progress = bool | Callable[..., Iterable[Any]]
 
 def write_text(path: Path, text: str) -> None:
     """The whole file or none of it."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(text.encode("utf-8"))
-    os.replace(part, path)
+    replace_file(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def read_recipe(root: str | Path) -> dict[str, Any]:
