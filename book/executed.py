@@ -56,7 +56,7 @@ def run_stale(*, jobs: int | None = None, tell: Callable[[str], None] = print) -
     left = [path for path in find_chapters() if not _is_known(path, store)]
     if not left:
         return []
-    jobs = min(len(left), jobs or len(os.sched_getaffinity(0)))
+    jobs = min(len(left), jobs or _cores())
     # Small batched matrices are quickest on one thread, and many times slower on several threads
     # of a machine that has other work as well. Pages show the pre-rendered slider.
     for name, value in (("OMP_NUM_THREADS", "1"), ("CPIC_EXPLORE", "static")):
@@ -98,6 +98,12 @@ def keep(path: Path, result: ChapterRun, store: JupyterCacheAbstract) -> None:
     store.cache_notebook_bundle(
         CacheBundleIn(source, str(path), data=cost), check_validity=False, overwrite=True
     )
+
+
+def _cores() -> int:
+    """Cores that this process may use; macOS tells only how many there are."""
+    may_use = getattr(os, "sched_getaffinity", None)
+    return len(may_use(0)) if may_use else os.cpu_count() or 1
 
 
 def _is_known(path: Path, store: JupyterCacheAbstract) -> bool:
