@@ -12,8 +12,8 @@ from typing import Literal
 
 import _engine
 
-from cpic.data.cohorts import check_cohort
-from cpic.data.cohorts._patient import PatientCheck
+from cpic.cohorts import check_cohort
+from cpic.cohorts._patient import PatientCheck
 
 
 def main(

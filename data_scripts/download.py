@@ -20,7 +20,7 @@ from _fetch import FetchError, fetch
 
 from cpic._outgoing import clean_token
 from cpic._trust import parse_json, read_regular
-from cpic.data.cohorts._check import expected_tree
+from cpic.cohorts._check import expected_tree
 
 _BASES = {
     "kaggle": "https://www.kaggle.com/api/v1",

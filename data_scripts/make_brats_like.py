@@ -8,7 +8,7 @@ A killed run goes on where it was. At the end it prints the error that no model 
 from jsonargparse import auto_cli
 
 from cpic._errors import CohortError
-from cpic.data.synthetic import best_error, make_brats_like
+from cpic.cohorts.synthetic import best_error, make_brats_like
 
 
 def main(

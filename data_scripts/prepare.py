@@ -17,8 +17,8 @@ import _engine
 
 from cpic._errors import CacheError, CohortError
 from cpic._files import write_json
-from cpic.data.cohorts import Cohort, Converted, Prepared, prepare, read_brats
-from cpic.data.cohorts._check import find_kind
+from cpic.cohorts import Cohort, Converted, Prepared, prepare, read_brats
+from cpic.cohorts._check import find_kind
 from cpic.data.resample import upsample
 
 
@@ -106,7 +106,7 @@ def _read(root: str, kind: str, contrasts: tuple[str, ...]) -> Cohort:
     if kind == "brats":
         return read_brats(root, contrasts=contrasts)
     if kind == "osic":
-        from cpic.data.cohorts import read_osic
+        from cpic.cohorts import read_osic
 
         return read_osic(root)
     raise CohortError(

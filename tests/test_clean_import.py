@@ -28,7 +28,7 @@ def test_training_loads_lightning_and_nothing_before_it_is_used():
 
 
 def test_only_training_loads_lightning():
-    others = "cpic.data, cpic.data.cohorts, cpic.data.synthetic, cpic.show, cpic.cli"
+    others = "cpic.data, cpic.cohorts, cpic.cohorts.synthetic, cpic.show, cpic.cli"
     assert "lightning" not in loaded_after(f"import {others}")
 
 

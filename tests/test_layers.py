@@ -9,7 +9,7 @@ import cpic
 
 ROOT = Path(cpic.__file__).parent
 # What every part may import; these import nothing of the package.
-GROUND = {"_errors", "_files", "_outgoing", "_trust"}
+GROUND = {"_errors", "_files", "_outgoing", "_renamed", "_trust"}
 # What each part may import besides itself; None: anything.
 MAY_IMPORT = {
     "__init__": None,
@@ -20,8 +20,10 @@ MAY_IMPORT = {
     "project": GROUND | {"linalg", "tt"},
     "nn": GROUND | {"linalg", "tt", "bottleneck", "project"},
     "data": GROUND,
-    "train": GROUND | {"linalg", "tt", "bottleneck", "project", "nn", "data"},
-    "show": GROUND | {"linalg", "tt", "bottleneck", "project", "data"},
+    "cohorts": GROUND | {"data"},
+    "options": GROUND,
+    "train": GROUND | {"linalg", "tt", "bottleneck", "project", "nn", "data", "cohorts", "options"},
+    "show": GROUND | {"linalg", "tt", "bottleneck", "project", "data", "cohorts"},
     "_execute": GROUND,
     "_notebooks": GROUND,
     "_peak": set(),

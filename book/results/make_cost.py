@@ -26,7 +26,7 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 import torch  # noqa: E402
 
-from cpic.data.cohorts._cache import write_json  # noqa: E402
+from cpic.cohorts._cache import write_json  # noqa: E402
 from tests.bench import cases_training, harness, stages, training  # noqa: E402
 
 SIDES = (256, 512, 1024, 2048, 4096, 8192)

@@ -20,13 +20,13 @@ from make_tables import LEARNS, SETTINGS, brats_like, curve_of
 from torch import Tensor
 from torch.nn.functional import avg_pool3d, interpolate
 
-from cpic import train
-from cpic.data import ArrayVolume, Volume, cohorts
+from cpic import cohorts, train
+from cpic.cohorts._cache import write_json
+from cpic.data import ArrayVolume, Volume
 from cpic.data._volume import Reader
-from cpic.data.cohorts._cache import write_json
-from cpic.train._models import make_module
-from cpic.train._results import provenance
-from cpic.train._validate import SCALE_DAYS, _standard
+from cpic.train.results._results import provenance
+from cpic.train.tasks._cross_validation import SCALE_DAYS, _standard
+from cpic.train.tasks._models import make_module
 
 OUT = Path(__file__).parent / "resolution.json"
 MADE_AT, EPOCHS, LAST = 128, 40, 5

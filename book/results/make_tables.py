@@ -19,12 +19,11 @@ from typing import Any
 
 import torch
 
-from cpic import train
-from cpic.data import cohorts
-from cpic.data.cohorts._cache import write_json
-from cpic.train._cohorts import Source, load_source
-from cpic.train._models import TRAINS
-from cpic.train._validate import SCALE_DAYS
+from cpic import cohorts, train
+from cpic.cohorts._cache import write_json
+from cpic.train.tasks._cross_validation import SCALE_DAYS
+from cpic.train.tasks._models import TRAINS
+from cpic.train.tasks._source import Source, load_source
 
 HERE = Path(__file__).parent
 BRATS_OPTIONS: dict[str, Any] = {"contrasts": ("t1ce",)}

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, interpolate, pad
 
 from cpic import data
-from cpic.data.cohorts._cache import write_json
+from cpic.cohorts._cache import write_json
 from cpic.nn import CPIC, CubeEncoder, TwoHeadRegressor
-from cpic.train._results import provenance
+from cpic.train.results._results import provenance
 
 OUT = Path(__file__).parent / "cpic_toy.json"
 WHAT = (

@@ -124,7 +124,7 @@ def _book_run(options: Any, texts: dict[str, str]) -> int:
 
 
 def _data_check(options: Any) -> int:
-    from cpic.data import cohorts
+    from cpic import cohorts
 
     shown = sys.stderr.isatty()
     found = cohorts.check_cohort(

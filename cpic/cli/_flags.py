@@ -42,7 +42,7 @@ def split(command: str, words: Sequence[str], kinds: Mapping[str, Any]) -> Flags
     Raises:
         ValueError: If a name is unknown or there twice, or a value is missing.
     """
-    from cpic.train import _kinds, _presets
+    from cpic.options import _kinds, _presets
 
     found = Flags([], {}, set())
     left = list(words)
@@ -76,7 +76,7 @@ def _is_flag(word: str) -> bool:
 
 
 def _key(name: str, kinds: Mapping[str, Any]) -> str:
-    from cpic.train import _kinds, _presets
+    from cpic.options import _kinds, _presets
 
     if name in ("-s", "--system_path"):
         raise ValueError("there is no --system_path; give the folder of the data by --root.")
@@ -98,7 +98,7 @@ def settings(flags: Flags, command: str, kinds: Mapping[str, Any]) -> dict[str, 
     Raises:
         ValueError: If a file cannot be read, or a value does not fit.
     """
-    from cpic.train import _kinds, _presets
+    from cpic.options import _kinds, _presets
 
     found = _presets.read_settings(flags.files, command, kinds)
     # What is below a setting comes after the setting itself.
@@ -113,7 +113,7 @@ def settings(flags: Flags, command: str, kinds: Mapping[str, Any]) -> dict[str, 
 
 def _value(key: str, words: list[str], kind: Any) -> Any:
     from cpic._trust import DoubtError
-    from cpic.train import _kinds, _presets
+    from cpic.options import _kinds, _presets
 
     try:
         if _kinds.is_list(kind) and len(words) > 1:

@@ -24,7 +24,7 @@ def run(command: str, arguments: Sequence[str]) -> int:
         import jsonargparse  # noqa: F401
 
         from cpic import train
-        from cpic.train._ranks import is_first
+        from cpic.train.loop._distributed import is_first
     except ImportError as error:
         raise ImportError(
             f"it needs {error.name or error}; pip install 'cpic[train,data]'"
@@ -53,7 +53,7 @@ def _options(
     command: str, function: Callable[..., Any], arguments: Sequence[str]
 ) -> dict[str, Any] | None:
     """Arguments of the function: files in order, then flags; None where that was all to do."""
-    from cpic.train import _kinds
+    from cpic.options import _kinds
 
     kinds = _kinds.kinds_of(function)
     flags = _flags.split(command, arguments, kinds)

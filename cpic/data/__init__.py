@@ -5,6 +5,7 @@ is opened.
 """
 
 from cpic.data._array import ArrayVolume
+from cpic.data._dicom import read_series
 from cpic.data._flipped import FlippedVolume
 from cpic.data._formula import FormulaVolume
 from cpic.data._head import brain_like
@@ -14,6 +15,7 @@ from cpic.data._open import open_volume
 from cpic.data._phantoms import exact_rank, gaussians, spike
 from cpic.data._samples import mni152, photograph
 from cpic.data._save import save_zarr
+from cpic.data._stacked import StackedVolume
 from cpic.data._volume import Volume
 from cpic.data._zarr import ZarrVolume
 
@@ -23,6 +25,7 @@ __all__ = [
     "FormulaVolume",
     "Ledger",
     "NiftiVolume",
+    "StackedVolume",
     "Volume",
     "ZarrVolume",
     "brain_like",
@@ -31,6 +34,7 @@ __all__ = [
     "mni152",
     "open_volume",
     "photograph",
+    "read_series",
     "save_zarr",
     "spike",
 ]

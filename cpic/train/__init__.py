@@ -1,15 +1,15 @@
 """Train on cohorts, fold by fold: batches, losses and metrics, faults, checkpoints, results."""
 
-from cpic.train._baseline import baseline
-from cpic.train._batches import CohortData
-from cpic.train._brats import brats
-from cpic.train._checkpoints import read_checkpoint
-from cpic.train._dense import HistogramLinear, dense
-from cpic.train._fit import fit_fold
-from cpic.train._osic import osic
-from cpic.train._predict import predict
-from cpic.train._results import FoldResult
-from cpic.train._tasks import Classification, Quantiles, Regression
+from cpic.train.loop._batches import CohortData
+from cpic.train.loop._checkpoints import read_checkpoint
+from cpic.train.loop._fit import fit_fold
+from cpic.train.prediction._predict import predict
+from cpic.train.results._results import FoldResult
+from cpic.train.tasks._baseline import baseline
+from cpic.train.tasks._brats import brats
+from cpic.train.tasks._dense import HistogramLinear, dense
+from cpic.train.tasks._osic import osic
+from cpic.train.tasks._tasks import Classification, Quantiles, Regression
 
 __all__ = [
     "Classification",

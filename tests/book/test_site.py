@@ -90,10 +90,10 @@ def test_page_has_its_card_and_buttons(site, name):
         "nn.metrics",
         "nn.patches",
         "data",
-        "data.cohorts",
+        "cohorts",
         "data.resample",
         "data.stores",
-        "data.synthetic",
+        "cohorts.synthetic",
         "show",
     ],
 )

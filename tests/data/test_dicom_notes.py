@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from cpic._errors import VolumeError
+from cpic.cohorts import check_cohort, prepare, read_osic
+from cpic.cohorts._patient import check_patient
 from cpic.data import open_volume
 from cpic.data._dicom import read_series
-from cpic.data.cohorts import check_cohort, prepare, read_osic
-from cpic.data.cohorts._patient import check_patient
 from tests.data.test_dicom import put, remove, values, write_series
 
 TREE = "osic-pulmonary-fibrosis-progression"

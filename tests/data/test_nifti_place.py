@@ -11,8 +11,8 @@ from nibabel import orientations
 
 from cpic import data
 from cpic._errors import CohortError, VolumeError
-from cpic.data.cohorts import check_cohort, prepare, read_brats
-from cpic.data.cohorts._patient import check_patient
+from cpic.cohorts import check_cohort, prepare, read_brats
+from cpic.cohorts._patient import check_patient
 from tests.data.test_cohorts_brats import ROWS, make_tree, name
 
 SHAPE = (5, 6, 7)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cpic.data.synthetic import make_brats_like, make_osic_like
+from cpic.cohorts.synthetic import make_brats_like, make_osic_like
 
 SCRIPTS = Path(__file__).parents[2] / "data_scripts"
 sys.path.insert(0, str(SCRIPTS))

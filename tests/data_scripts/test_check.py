@@ -17,8 +17,8 @@ import pytest
 
 from cpic import cli
 from cpic._errors import CohortError
-from cpic.data.cohorts import check_cohort
-from cpic.data.cohorts._check import find_kind
+from cpic.cohorts import check_cohort
+from cpic.cohorts._check import find_kind
 from tests.data_scripts.conftest import SCRIPTS
 
 TREE = "MICCAI_BraTS2020_TrainingData"

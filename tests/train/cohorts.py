@@ -4,7 +4,7 @@ import functools
 import tempfile
 from pathlib import Path
 
-from cpic.data import synthetic
+from cpic.cohorts import synthetic
 
 
 @functools.cache

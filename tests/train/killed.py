@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from cpic.nn import CPIC
-from cpic.train import _checkpoints, fit_fold
+from cpic.train import fit_fold
+from cpic.train.loop import _checkpoints
 from tests.train.tiny import Means, make_cpic, make_data, make_task
 
 

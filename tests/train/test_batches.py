@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpic._errors import CohortError, VolumeError
-from cpic.train._plan import plan_epoch, plan_flips, share_of
+from cpic.train.loop._plan import plan_epoch, plan_flips, share_of
 from tests.train.tiny import Scans, make_data, table
 
 

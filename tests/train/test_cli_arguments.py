@@ -24,7 +24,7 @@ def seen(monkeypatch, tmp_path):
         return [FoldResult(0, {"rmse": 1.0}, 1, 2.0, 0.1, 10, tmp_path, tmp_path)]
 
     for module in ("_brats", "_osic", "_baseline"):
-        monkeypatch.setattr(f"cpic.train.{module}.cross_validate", fake)
+        monkeypatch.setattr(f"cpic.train.tasks.{module}.cross_validate", fake)
     return calls
 
 
@@ -261,14 +261,14 @@ def raising(error):
     ],
 )
 def test_how_a_run_ends_is_one_line(error, code, monkeypatch, capsys):
-    monkeypatch.setattr("cpic.train._brats.cross_validate", raising(error))
+    monkeypatch.setattr("cpic.train.tasks._brats.cross_validate", raising(error))
     assert cli.main(["brats"]) == code
     assert capsys.readouterr().err == f"cpic brats: {error}\n"
 
 
 def test_too_many_faults_are_one_line_and_mistakes_of_the_program_are_not(monkeypatch, capsys):
     error = RuntimeError("training stops after 4 failing steps")
-    monkeypatch.setattr("cpic.train._brats.cross_validate", raising(error))
+    monkeypatch.setattr("cpic.train.tasks._brats.cross_validate", raising(error))
     with pytest.raises(RuntimeError):
         cli.main(["brats"])
     error.__cause__ = FloatingPointError("the loss is not finite")

@@ -10,8 +10,8 @@ import torch
 from cpic import cli, train
 from cpic._errors import CohortError
 from cpic.data import ArrayVolume
-from cpic.train._cohorts import load_source
-from cpic.train._models import make_module
+from cpic.train.tasks._models import make_module
+from cpic.train.tasks._source import load_source
 
 from . import cohorts
 

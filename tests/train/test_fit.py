@@ -21,7 +21,7 @@ from cpic.train import (
     fit_fold,
     read_checkpoint,
 )
-from cpic.train._results import write_summary
+from cpic.train.results._results import write_summary
 from tests.train.tiny import Means, Scans, make_cpic, make_data, make_task, table
 
 

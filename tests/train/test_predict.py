@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from cpic import cli, train
-from cpic.train._checkpoints import read_checkpoint
-from cpic.train._scans import find_scans
+from cpic.train.loop._checkpoints import read_checkpoint
+from cpic.train.prediction._scans import find_scans
 
 from . import cohorts
 

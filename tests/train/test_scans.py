@@ -6,8 +6,8 @@ import os
 import pytest
 
 from cpic._errors import CohortError
-from cpic.train._contrasts import read_name
-from cpic.train._scans import find_scans
+from cpic.train.prediction._contrasts import read_name
+from cpic.train.prediction._scans import find_scans
 
 GLI = [f"BraTS-GLI-0000{k}-000/BraTS-GLI-0000{k}-000" for k in range(2)]
 YEAR_2023 = [f"{name}-{end}.nii.gz" for name in GLI for end in ("t1n", "t1c", "t2w", "t2f", "seg")]

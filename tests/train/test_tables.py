@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cpic._errors import CohortError
-from cpic.train._scans import find_scans
-from cpic.train._tables import Table, fit_table
+from cpic.train.prediction._scans import find_scans
+from cpic.train.tasks._tabular import Table, fit_table
 
 
 def people(ages, resections):

@@ -1,0 +1,182 @@
+"""The BraTS 2020 training set: glioma scans and days of survival."""
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from cpic._errors import CohortError
+from cpic.cohorts._cohort import Cohort
+from cpic.cohorts._table import Row, read_table
+from cpic.data._folder import looking
+
+TREE = "MICCAI_BraTS2020_TrainingData"
+TABLE = "survival_info.csv"
+CONTRASTS = ("flair", "t1", "t1ce", "t2", "seg")
+# Days that count as a target of 1.
+SCALE_DAYS = 5 * 365
+_COLUMNS = ("Brats20ID", "Age", "Survival_days", "Extent_of_Resection")
+# Tables of other years, and of the validation patients, call them so.
+_ALSO = {
+    "Brats20ID": tuple(f"BraTS{year}ID" for year in range(17, 26)),
+    "Survival_days": ("Survival",),
+    "Extent_of_Resection": ("ResectionStatus",),
+}
+# Tables that lie beside scans, of whatever year.
+TABLES = (TABLE, "survival_evaluation.csv", "survival_data.csv")
+_RESECTIONS = ("GTR", "STR", "NA")
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ENDINGS = (".nii", ".nii.gz")
+_MOST_DAYS, _MOST_YEARS = 36525, 130
+
+
+def read_brats(root: str | os.PathLike, *, contrasts: Sequence[str] = ("t1",)) -> Cohort:
+    """Read the tree of BraTS 2020: who has which files, and who survived how long.
+
+    No scan is opened. Patients come in the order of the table, as the published folds need; those
+    without a row in it are no part of the cohort, and rows that cannot be used (a patient who was
+    alive, two rows for one patient, a missing file) are left out and named in `skipped`.
+
+    Args:
+        root: `MICCAI_BraTS2020_TrainingData` or a folder that holds it. Scans are
+            `BraTS20_Training_NNN/BraTS20_Training_NNN_t1.nii.gz`, or `.nii`; where both are there,
+            the one that is not packed is taken.
+        contrasts: of "flair", "t1", "t1ce", "t2" and "seg" (the labels); what the channels are.
+
+    Returns:
+        A cohort with the columns `patient`, `target` (days / 1825), `days`, `age` (years, NaN if
+        not known) and `resection` ("GTR", "STR" or "NA").
+
+    Raises:
+        CohortError: if the tree or the table is missing, the table cannot be read or lacks a
+            column, a contrast is unknown, or no patient can be used.
+
+    Example:
+        >>> read_brats("BraTS2020", contrasts=("t1", "t1ce", "t2", "flair"))  # doctest: +SKIP
+        Cohort(brats2020: 235 patients, 235 samples, t1+t1ce+t2+flair, 1 skipped)
+    """
+    import pandas
+
+    chosen = _check_contrasts(contrasts)
+    root = Path(root)
+    tree = _find_tree(root)
+    patients: dict[str, dict[str, Path]] = {}
+    samples, skipped = [], {}
+    for name, row in _read_table(tree / TABLE).items():
+        try:
+            sample = _parse(name, row)
+            patients[name] = {c: _find_scan(tree / name, name, c) for c in chosen}
+        except _UnusableError as error:
+            skipped[name] = str(error)
+        else:
+            samples.append(sample)
+    patients = {sample["patient"]: patients[sample["patient"]] for sample in samples}
+    if not patients:
+        name, reason = next(iter(skipped.items()), (str(tree / TABLE), "no row"))
+        raise CohortError(
+            f"no patient under {tree} can be used, the first is left out because: {name}: "
+            f"{reason}; check that the download is complete."
+        )
+    return Cohort("brats2020", root, chosen, patients, pandas.DataFrame(samples), skipped)
+
+
+def read_people(path: Path) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
+    """Age and resection of each patient of a table, and why a row is of no use.
+
+    The table is read as `read_brats` reads it; nobody needs days of survival.
+    """
+    people: dict[str, dict[str, object]] = {}
+    skipped: dict[str, str] = {}
+    for name, rows in _read_table(path, optional=("Survival_days",)).items():
+        try:
+            people[name] = _person(rows, path.name)
+        except _UnusableError as error:
+            skipped[name] = str(error)
+    return people, skipped
+
+
+class _UnusableError(Exception):
+    """Why one patient is left out."""
+
+
+def _check_contrasts(contrasts: Sequence[str]) -> tuple[str, ...]:
+    chosen = (contrasts,) if isinstance(contrasts, str) else tuple(contrasts)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(CONTRASTS):
+        raise CohortError(
+            f"read_brats needs contrasts, each once, out of {', '.join(CONTRASTS)}, got "
+            f"{', '.join(map(str, chosen)) or 'none'}."
+        )
+    return chosen
+
+
+def _find_tree(root: Path) -> Path:
+    # The set is also handed out inside a folder of the same name without the prefix.
+    places = [root, root / TREE, root / "BraTS2020_TrainingData" / TREE]
+    with looking(root):
+        for place in places:
+            if (place / TABLE).is_file():
+                return place
+        found = next((place for place in reversed(places) if place.is_dir()), None)
+    raise CohortError(
+        f"{root} {'lacks ' + TABLE if found else 'is no folder'}: read_brats needs "
+        f"{TREE} with {TABLE} and BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz, or the "
+        "folder above it."
+    )
+
+
+def _read_table(path: Path, *, optional: Collection[str] = ()) -> dict[str, list[Row]]:
+    """The rows of each patient, in the order of the file."""
+    table: dict[str, list[Row]] = {}
+    for row in read_table(path, _COLUMNS, also=_ALSO, optional=optional):
+        table.setdefault(row.cells["Brats20ID"] or "a row without name", []).append(row)
+    return table
+
+
+def _parse(name: str, rows: list[Row]) -> dict[str, object]:
+    """The sample of one patient."""
+    person = _person(rows, TABLE)
+    if not _NAME.fullmatch(name):
+        raise _UnusableError("this cannot be the name of a patient's folder")
+    days = rows[0].cells["Survival_days"]
+    if not _NUMBER.fullmatch(days) or float(days) > _MOST_DAYS:
+        raise _UnusableError(f"survival is {days!r}, a number of days is needed")
+    return {
+        "patient": name,
+        "target": float(days) / SCALE_DAYS,
+        "days": float(days),
+        **person,
+    }
+
+
+def _person(rows: list[Row], table: str) -> dict[str, object]:
+    """What is known of a patient besides the scan."""
+    if len(rows) > 1:
+        raise _UnusableError(f"{len(rows)} rows in {table}, one is needed")
+    if rows[0].fault:
+        raise _UnusableError(f"its row in {table} cannot be used: {rows[0].fault}")
+    age, resection = (rows[0].cells[column] for column in ("Age", "Extent_of_Resection"))
+    resection = resection.upper() or "NA"
+    unknown = age.upper() in ("", "NA", "NAN")
+    if not unknown and (not _NUMBER.fullmatch(age) or float(age) > _MOST_YEARS):
+        raise _UnusableError(f"age is {age!r}, a number of years or NA is needed")
+    if resection not in _RESECTIONS:
+        raise _UnusableError(f"resection is {resection!r}, GTR, STR or NA is needed")
+    return {"age": float("nan") if unknown else float(age), "resection": resection}
+
+
+def _find_scan(folder: Path, name: str, contrast: str) -> Path:
+    if not folder.is_dir():
+        raise _UnusableError("its folder is missing")
+    # Windows writes names in capitals; what begins with a dot is no scan, but a note of a Mac.
+    files = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.name[0] != "."}
+    files = {key: p for key, p in files.items() if key.endswith(_ENDINGS) and p.is_file()}
+    for ending in _ENDINGS:
+        if path := files.get(f"{name}_{contrast}{ending}".lower()):
+            return path
+    if contrast == "seg":
+        # The labels of patient 355 kept the name they had at their hospital.
+        others = [path for key, path in files.items() if "segm" in key]
+        if len(others) == 1:
+            return others[0]
+    raise _UnusableError(f"{name}_{contrast}.nii.gz is missing")

@@ -1,0 +1,159 @@
+"""What a cohort is: patients with their files, and a table of training samples."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cpic._errors import CohortError, VolumeError
+from cpic.data._nifti import NiftiVolume
+from cpic.data._nifti_file import read_stored
+from cpic.data._open import open_volume, reader_of
+from cpic.data._place import fit
+from cpic.data._stacked import StackedVolume
+from cpic.data._volume import Volume, memory_bytes
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cohort:
+    """Patients, where their scans are, and what is to be learned of them.
+
+    Attributes:
+        name: short, becomes part of folder names in a cache.
+        root: folder it was read from, never written to.
+        contrasts: names of the channels of a patient's volume, in this order.
+        patients: the files of each patient, `{patient: {contrast: path}}`; a path may be a folder.
+        samples: one row a training sample, with the columns `patient` and `target` at least.
+        skipped: why a patient is not here, `{patient: reason}`.
+
+    Example:
+        >>> cohort = read_brats("BraTS2020", contrasts=("t1", "flair"))  # doctest: +SKIP
+        >>> cohort.volume("BraTS20_Training_001").channels  # doctest: +SKIP
+        2
+    """
+
+    name: str
+    root: Path
+    contrasts: tuple[str, ...]
+    patients: dict[str, dict[str, Path]]
+    samples: "DataFrame"
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def files(self, patient: str) -> dict[str, Path]:
+        """The files of a patient, in the order of `contrasts`.
+
+        Raises:
+            CohortError: if the patient is not in the cohort; the message says why.
+        """
+        if patient not in self.patients:
+            reason = self.skipped.get(patient, "it is not in the table or the tree")
+            raise CohortError(
+                f"the cohort {self.name} has no patient {patient} ({reason}): choose one of its "
+                f"{len(self.patients)} patients."
+            )
+        return {contrast: self.patients[patient][contrast] for contrast in self.contrasts}
+
+    def volume(
+        self, patient: str, *, cache: str | os.PathLike | None = None, nan: float | None = None
+    ) -> Volume:
+        """The original files of a patient, contrasts as channels, read by position.
+
+        Args:
+            patient: a key of `patients`.
+            cache: folder for unpacked `.nii.gz` files; None is the user's cache folder.
+            nan: value that replaces NaN and infinity; None refuses such voxels when they are read.
+
+        Returns:
+            A volume; for one contrast that of its file. Axes of further contrasts are swapped and
+            reversed where their headers say that they lead elsewhere than those of the first.
+
+        Raises:
+            CohortError: if the patient is not in the cohort.
+            VolumeError: if a file cannot be read, or the shapes of the contrasts or the spacings
+                of their voxels differ.
+            CacheError: if the cache cannot be written.
+        """
+        parts: list[Volume] = []
+        for path in self.files(patient).values():
+            parts.append(open_scan(path, cache=cache, nan=nan, like=parts[0] if parts else None))
+        return parts[0] if len(parts) == 1 else StackedVolume(parts)
+
+    def subset(self, patients: Iterable[str], *, skipped: dict[str, str] | None = None) -> "Cohort":
+        """The same cohort with some of its patients, in their old order.
+
+        Args:
+            patients: whom to keep.
+            skipped: reasons to add for those that are left out.
+
+        Raises:
+            CohortError: if one is not in the cohort.
+        """
+        keep = list(patients)
+        for patient in keep:
+            self.files(patient)
+        return dataclasses.replace(
+            self,
+            patients={name: files for name, files in self.patients.items() if name in keep},
+            samples=self.samples[self.samples["patient"].isin(keep)].reset_index(drop=True),
+            skipped={**self.skipped, **(skipped or {})},
+        )
+
+    def __len__(self) -> int:
+        return len(self.patients)
+
+    def __repr__(self) -> str:
+        return (
+            f"Cohort({self.name}: {len(self.patients)} patients, {len(self.samples)} samples, "
+            f"{'+'.join(self.contrasts)}, {len(self.skipped)} skipped)"
+        )
+
+
+def open_scan(
+    path: Path,
+    *,
+    cache: str | os.PathLike | None,
+    nan: float | None,
+    like: Volume | None = None,
+) -> Volume:
+    """Open one contrast, brought onto the voxels of `like`, the first one.
+
+    Raises:
+        VolumeError: as `open_volume`, without advice to use options that nobody can give here; or
+            if it does not lie on the first.
+    """
+    options: dict[str, Any] = {"cache": cache} if reader_of(path) is NiftiVolume else {}
+    try:
+        volume = open_volume(path, nan=nan, **options)
+    except VolumeError as error:
+        raise VolumeError(error.plain) from error
+    if isinstance(volume, NiftiVolume) and isinstance(like, NiftiVolume):
+        found = fit(like, volume)
+        if found.orientation:
+            volume = NiftiVolume(path, nan=nan, orientation=found.orientation, **options)
+        volume.notes += found.notes
+    return volume
+
+
+def check_fits(path: Path, before: str = "") -> None:
+    """Refuse a scan that no memory of this machine holds, before any of it is read."""
+    parts = path.iterdir() if path.is_dir() else [path]
+    n_bytes = sum(part.stat().st_size for part in parts if part.is_file())
+    if reader_of(path) is NiftiVolume:
+        # What cannot be read is told by who opens it.
+        with contextlib.suppress(VolumeError):
+            n_bytes = max(n_bytes, read_stored(path).needed)
+    if n_bytes > memory_bytes():
+        raise VolumeError(
+            f"{before}{path} is too large to be converted, it needs {n_bytes:,} bytes of memory; "
+            "check the file."
+        )
+
+
+def named(patient: str, path: Path, notes: Iterable[str]) -> list[str]:
+    """Notes on a file, with its name where that of the patient does not tell."""
+    return [note if path.name == patient else f"{path.name}: {note}" for note in notes]

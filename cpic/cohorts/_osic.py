@@ -1,0 +1,172 @@
+"""The OSIC pulmonary fibrosis set: chest CT series, and lung volumes at several visits."""
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from cpic._errors import CohortError, VolumeError
+from cpic.cohorts._cohort import Cohort
+from cpic.cohorts._table import Row, read_table
+from cpic.data._folder import looking
+
+TREE = "osic-pulmonary-fibrosis-progression"
+TABLE = "train.csv"
+# Tables that lie beside scans.
+TABLES = (TABLE, "test.csv")
+SEXES = ("Female", "Male")
+SMOKING = ("Ex-smoker", "Never smoked", "Currently smokes")
+_COLUMNS = ("Patient", "Weeks", "FVC", "Percent", "Age", "Sex", "SmokingStatus")
+_NUMBER = re.compile(r"-?[0-9]{1,9}(\.[0-9]{0,30})?")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# Lowest (above it) and highest plausible value: weeks from the scan, millilitres, per cent, years.
+_RANGES = {"Weeks": (-1001, 2000), "FVC": (0, 20000), "Percent": (0, 500), "Age": (0, 130)}
+
+
+def read_osic(root: str | os.PathLike, *, headers: bool = False) -> Cohort:
+    """Read the tree of the OSIC challenge: who has which scan, and the lung volume at each visit.
+
+    Every visit is a sample, also two visits in one week, as published. The first row of a patient
+    in the table is the baseline that all targets are relative to; in the published table, which is
+    sorted by week, that is the earliest visit. A row that cannot be used, or repeats another cell
+    by cell, is left out and named in `skipped` as "<patient>, line <number>"; without a usable
+    first row, or without scan, the patient is left out.
+
+    No pixel is read; series that cannot be decoded are found by `prepare`, which skips them.
+
+    Args:
+        root: the folder with `train.csv` and `train/<patient>/<n>.dcm`, or the one above it.
+        headers: read the header of every slice, and leave out patients whose series is known to
+            be broken from that (no decoder, truncated, two orientations and so on).
+
+    Returns:
+        A cohort of one contrast, "ct", with the columns `patient`, `target` (FVC / first FVC),
+        `weeks` (since the scan), `fvc` and `first_fvc` (ml), `percent` (of what is usual for such
+        a person, at this visit), `first_percent` (at the baseline), `age` (years), `sex` ("Male",
+        "Female") and `smoking` ("Ex-smoker", "Never smoked", "Currently smokes").
+
+    Raises:
+        CohortError: if the tree or the table is missing, the table cannot be read or lacks a
+            column, or no patient can be used.
+
+    Example:
+        >>> read_osic("osic-pulmonary-fibrosis-progression")  # doctest: +SKIP
+        Cohort(osic: 176 patients, 1549 samples, ct, 0 skipped)
+    """
+    import pandas
+
+    root = Path(root)
+    tree = _find_tree(root)
+    skipped: dict[str, str] = {}
+    visits = read_visits(tree / TABLE, skipped)
+    patients: dict[str, dict[str, Path]] = {}
+    samples: list[dict[str, Any]] = []
+    for name, rows in visits.items():
+        folder = tree / "train" / name
+        if reason := _fault_of(folder, headers):
+            skipped[name] = reason
+            continue
+        patients[name] = {"ct": folder}
+        first = {"first_fvc": rows[0]["fvc"], "first_percent": rows[0]["percent"]}
+        samples += [
+            {"patient": name, "target": row["fvc"] / first["first_fvc"], **row, **first}
+            for row in rows
+        ]
+    if not patients:
+        name, reason = next(iter(skipped.items()), (str(tree / TABLE), "it has no rows"))
+        raise CohortError(
+            f"no patient under {tree} can be used, the first is left out because: {name}: "
+            f"{reason}; check that the download is complete."
+        )
+    return Cohort("osic", root, ("ct",), patients, pandas.DataFrame(samples), skipped)
+
+
+def _find_tree(root: Path) -> Path:
+    with looking(root):
+        for place in (root, root / TREE):
+            if (place / TABLE).is_file():
+                return place
+    raise CohortError(
+        f"{root} {'lacks ' + TABLE if root.is_dir() else 'is no folder'}: read_osic needs the "
+        f"folder with {TABLE} and train/<patient>/<n>.dcm, or the one above it, {TREE}."
+    )
+
+
+def read_visits(
+    path: Path,
+    skipped: dict[str, str],
+    *,
+    unknown: Collection[str] = (),
+    optional: Collection[str] = (),
+) -> dict[str, list[dict[str, Any]]]:
+    """Usable rows of each patient, in the order of the table; adds to `skipped`.
+
+    Args:
+        path: the table.
+        skipped: why a patient or a row is of no use.
+        unknown: columns whose cells may be empty or NA; the values are NaN, or "" for words.
+        optional: columns that may be missing altogether.
+    """
+    table: dict[str, list[Row]] = {}
+    for row in read_table(path, _COLUMNS, optional=optional):
+        name = row.cells["Patient"]
+        if not _NAME.fullmatch(name):
+            reason = f"{name[:60]!r} cannot be the name of a patient's folder"
+            skipped[f"{path.name}, line {row.line}"] = reason
+            continue
+        table.setdefault(name, []).append(row)
+    visits = {}
+    for name, rows in table.items():
+        good: list[dict[str, Any]] = []
+        seen: dict[tuple[str, ...], int] = {}
+        for row in rows:
+            fault, visit = (row.fault, {}) if row.fault else _parse(row.cells, unknown)
+            before = seen.setdefault(tuple(row.cells.values()), row.line)
+            if before != row.line:
+                fault = f"it repeats line {before}"
+            if not fault:
+                good.append(visit)
+            elif row is rows[0]:
+                skipped[name] = f"its first row, the baseline, cannot be used: {fault}"
+                break
+            else:
+                skipped[f"{name}, line {row.line}"] = fault
+        else:
+            visits[name] = good
+    return visits
+
+
+def _parse(cells: dict[str, str], unknown: Collection[str]) -> tuple[str, dict[str, Any]]:
+    """What is wrong with a row, if anything, and its values."""
+    values: dict[str, Any] = {}
+    blank = {name for name in unknown if cells[name].upper() in ("", "NA", "NAN")}
+    for column, (low, high) in _RANGES.items():
+        if column in blank:
+            values[column.lower()] = float("nan")
+            continue
+        if not _NUMBER.fullmatch(cells[column]) or not low < float(cells[column]) <= high:
+            said = f"{column} is {cells[column][:40]!r}, a number above {low} and up to {high}"
+            return f"{said} is needed", {}
+        values[column.lower()] = float(cells[column])
+    for column, known in (("Sex", SEXES), ("SmokingStatus", SMOKING)):
+        found = [word for word in known if word.casefold() == cells[column].casefold()]
+        if not found and column not in blank:
+            return f"{column} is {cells[column][:40]!r}, one of {', '.join(known)} is needed", {}
+        values["sex" if column == "Sex" else "smoking"] = found[0] if found else ""
+    return "", values
+
+
+def _fault_of(folder: Path, headers: bool) -> str:
+    """Why the scan of a patient cannot be used, as far as that is asked for."""
+    from cpic.data._dicom import DicomVolume, slice_files
+
+    if not folder.is_dir():
+        return f"its folder {folder.parent.name}/{folder.name} is missing"
+    try:
+        DicomVolume(folder) if headers else slice_files(folder)
+    except VolumeError as error:
+        return error.plain
+    except OSError as error:
+        return f"its folder cannot be read ({error.strerror or error})"
+    return ""

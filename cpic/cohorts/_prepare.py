@@ -1,0 +1,294 @@
+"""One-time conversion of a cohort to chunked stores on one grid."""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cpic import _trust
+from cpic._errors import CohortError, VolumeError
+from cpic.cohorts import _cache
+from cpic.cohorts._cohort import Cohort, check_fits, named, open_scan
+from cpic.cohorts._conversion import Conversion, Intensity
+from cpic.data._array import ArrayVolume
+from cpic.data._cache import ChunkCache
+from cpic.data._folder import is_full, writing
+from cpic.data._save import write_zarr
+from cpic.data._volume import Volume
+from cpic.data._zarr import ZarrVolume
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# Chunks along an axis of a shard: 128 voxels, 8 MiB of float32.
+_SHARD = 4
+# Contrasts that hold labels, which no spline or scale may mix.
+_LABELS = ("seg",)
+
+
+class Converted(NamedTuple):
+    """What became of a patient: a store, or the reason why there is none; and what is odd."""
+
+    patient: str
+    store: Path | None
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def prepare_patient(
+    patient: str,
+    files: dict[str, Path],
+    *,
+    conversion: Conversion,
+    cache: str | os.PathLike,
+    name: str = "cohort",
+) -> Converted:
+    """Convert one patient; what `prepare` does for each, in any process.
+
+    Depends on its arguments and the files only, so it can be sent to workers. A store that is
+    there is taken as it is. A file lock lets one process make a store while others wait for it; a
+    store appears by one rename, and what a killed process left is removed by the next.
+
+    Args:
+        patient: becomes part of the name of the store.
+        files: contrast to file, or folder, in the order of the channels.
+        conversion: what to do.
+        cache: folder of all stores.
+        name: of the cohort; a folder in `cache`.
+
+    Returns:
+        The store, with notes on what is odd about the scans and was read all the same, or the
+        reason why this patient has none.
+
+    Raises:
+        CacheError: if the cache cannot be written; no other patient would fare better.
+    """
+    from filelock import FileLock
+
+    cache = Path(cache)
+    options = dataclasses.asdict(conversion)
+    try:
+        for contrast, path in files.items():
+            check_fits(path, f"{contrast}: ")
+        key = _cache.cache_key(files, options, memo=cache / ".hashes")
+    except VolumeError as error:
+        return Converted(patient, None, error.plain)
+    except OSError as error:
+        return Converted(patient, None, f"it cannot be read ({error.strerror or error})")
+    store = cache / name / f"{patient}-{key}.zarr"
+    if store.exists():
+        return Converted(patient, store, notes=_notes_of(store))
+    lock = FileLock(cache / ".locks" / f"{patient}-{key}.lock")
+    with writing(cache):
+        for folder in (store.parent, cache / ".locks"):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        if store.exists():
+            return Converted(patient, store, notes=_notes_of(store))
+        return _convert(patient, files, conversion, store, cache)
+    finally:
+        lock.release()
+
+
+def _convert(
+    patient: str, files: dict[str, Path], conversion: Conversion, store: Path, cache: Path
+) -> Converted:
+    # With the lock held, nobody is working on what has this name.
+    for left in store.parent.glob(f".{store.name}-*{_cache.PART}"):
+        shutil.rmtree(left, ignore_errors=True)
+    with writing(cache):
+        scratch = Path(tempfile.mkdtemp(_cache.PART, f".{store.name}-", store.parent))
+    try:
+        volume, said = _read(patient, files, conversion, scratch)
+    except VolumeError as error:
+        return Converted(patient, None, str(error))
+    except OSError as error:
+        if is_full(error):
+            with writing(cache):
+                raise
+        return Converted(patient, None, f"it cannot be read ({error.strerror or error})")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    chunks = tuple(min(c, n) for c, n in zip(conversion.chunks, volume.shape, strict=True))
+    shards = tuple(
+        c * min(_SHARD, math.ceil(n / c)) for c, n in zip(chunks, volume.shape, strict=True)
+    )
+    with writing(cache):
+        write_zarr(volume, store, chunks=chunks, shards=shards, attributes=said)
+    return Converted(patient, store, notes=tuple(said["notes"]))
+
+
+def _read(
+    patient: str, files: dict[str, Path], conversion: Conversion, scratch: Path
+) -> tuple[ArrayVolume, dict[str, Any]]:
+    """The converted contrasts of a patient, and what the store says of them."""
+    channels, shapes = [], []
+    constant: list[str] = []
+    notes: list[str] = []
+    first: Volume | None = None
+    for contrast, path in files.items():
+        try:
+            volume = open_scan(path, cache=scratch, nan=conversion.nan, like=first)
+            first = first or volume
+            values = volume.read().numpy()
+            shapes.append(values.shape)
+            if len(set(shapes)) > 1:
+                raise VolumeError(f"shapes differ, {sorted(set(shapes))}; one is needed.")
+            labels = contrast in _LABELS
+            channels.append(conversion.apply(values, labels=labels))
+        except VolumeError as error:
+            raise VolumeError(f"{contrast}: {error}") from error
+        odd: list[str] = list(getattr(volume, "notes", ()))
+        if not labels and values.min() == values.max():
+            constant.append(contrast)
+            odd.append(f"every voxel is {values.min():g}")
+        notes += named(patient, path, odd)
+    stacked = channels[0] if len(channels) == 1 else np.stack(channels, -1)
+    resized = conversion.shape if conversion.order is not None else None
+    said: dict[str, Any] = {"true_shape": list(resized or shapes[0]), "notes": notes}
+    if constant:
+        said |= {"constant": constant}
+    return ArrayVolume(stacked, channels=len(channels)), said
+
+
+def _notes_of(store: Path) -> tuple[str, ...]:
+    """What was said when the store was made; of what cannot be read, nothing."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return tuple(
+            _trust.parse_json(_trust.read_regular(store / "zarr.json"))["attributes"]["notes"]
+        )
+    return ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """A converted cohort; cubes are read from its stores.
+
+    Attributes:
+        cohort: the patients that could be converted, and their samples.
+        conversion: what was done.
+        stores: the Zarr folder of each patient.
+        notes: what is odd about the scans of a patient and was read all the same: gaps between
+            slices, several series in a folder, contrasts that were turned or are shifted.
+        cache: holds decoded chunks of all patients, see `hold`; None decodes anew in each call.
+    """
+
+    cohort: Cohort
+    conversion: Conversion
+    stores: dict[str, Path]
+    cache: ChunkCache | None = None
+    notes: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def patients(self) -> list[str]:
+        """Names, in the order of the cohort."""
+        return list(self.stores)
+
+    @property
+    def samples(self) -> "DataFrame":
+        """One row a training sample, of the converted patients only."""
+        return self.cohort.samples
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Why a patient is not here: faults of the tables and of the scans."""
+        return self.cohort.skipped
+
+    def volume(self, patient: str) -> ZarrVolume:
+        """The converted scan, contrasts as channels.
+
+        Its `attributes["true_shape"]` are the sizes without what was filled up with zeros;
+        `attributes["constant"]`, if there, names the contrasts whose voxels had one value.
+
+        Raises:
+            CohortError: if the patient is not here; the message says why.
+        """
+        self.cohort.files(patient)
+        channels = len(self.cohort.contrasts)
+        return ZarrVolume(self.stores[patient], channels=channels, cache=self.cache)
+
+    def hold(self, limit_bytes: int) -> "Prepared":
+        """The same, with decoded chunks held in memory up to a bound, for repeated reading."""
+        return dataclasses.replace(self, cache=ChunkCache(limit_bytes))
+
+    def in_memory(self, patient: str) -> ArrayVolume:
+        """The converted scan, read as a whole, for cohorts that fit into memory."""
+        return ArrayVolume(self.volume(patient).read(), channels=len(self.cohort.contrasts))
+
+
+def prepare(
+    cohort: Cohort,
+    *,
+    cache: str | os.PathLike,
+    shape: tuple[int, ...] | None = None,
+    order: int | None = 3,
+    intensity: Intensity = "none",
+    pad: bool = True,
+    chunks: tuple[int, ...] = (32, 32, 32),
+    nan: float | None = None,
+    progress: bool | Callable[..., Iterable[Any]] = False,
+    run: Callable[..., Iterable[Converted]] = map,
+) -> Prepared:
+    """Convert a cohort once, patient by patient, to sharded Zarr v3 stores of float32.
+
+    Stores are named by the content of the files and all options, so a changed file or another
+    resolution is never mistaken for an old one; what is there is not made again, and a killed run
+    goes on. One patient at a time is held in memory.
+
+    Args:
+        cohort: what to convert.
+        cache: folder for the stores, outside the data folder; may be shared by cohorts.
+        shape: as in `Conversion`, like the next five.
+        order: see there.
+        intensity: see there.
+        pad: see there.
+        chunks: see there.
+        nan: see there.
+        progress: show a bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
+        run: maps a function over patients and files; `Executor.map` uses several processes.
+
+    Returns:
+        The stores; a patient that cannot be converted is in `skipped` with the reason.
+
+    Raises:
+        CohortError: for a bad option, or if no patient can be converted.
+        CacheError: if the cache is full, read-only, or inside the data folder.
+
+    Example:
+        >>> brats = read_brats("BraTS2020")  # doctest: +SKIP
+        >>> prepared = prepare(brats, cache="cache", shape=(256, 256, 256))  # doctest: +SKIP
+        >>> prepared.volume(prepared.patients[0])  # doctest: +SKIP
+        ZarrVolume(256x256x256, float32)
+    """
+    from tqdm import tqdm
+
+    conversion = Conversion(shape, order, intensity, pad, chunks, nan)
+    cache = Path(cache)
+    _cache.check_outside(cache, cohort.root)
+    job = functools.partial(prepare_patient, conversion=conversion, cache=cache, name=cohort.name)
+    names = list(cohort.patients)
+    bar = progress if callable(progress) else functools.partial(tqdm, disable=not progress)
+    results: Iterator[Converted] = iter(
+        bar(run(job, names, map(cohort.files, names)), total=len(names), desc=cohort.name)
+    )
+    done = {converted.patient: converted for converted in results}
+    stores = {name: done[name].store for name in names if done[name].store is not None}
+    faults = {name: done[name].reason for name in names if done[name].store is None}
+    if not stores:
+        name, reason = next(iter(faults.items()), ("the cohort", "it has no patient"))
+        raise CohortError(
+            f"none of the {len(names)} patients of {cohort.name} can be converted, the first "
+            f"because: {name}: {reason}"
+        )
+    notes = {name: done[name].notes for name in stores if done[name].notes}
+    left = cohort.subset(stores, skipped=faults)
+    return Prepared(left, conversion, stores, notes=notes)  # type: ignore[arg-type]

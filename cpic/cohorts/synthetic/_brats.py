@@ -1,0 +1,239 @@
+"""A cohort with the tree of BraTS 2020 whose survival is a known function of the scans."""
+
+import dataclasses
+import gzip
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cpic.cohorts.synthetic import _brain, _fields, _store
+
+TREE = "MICCAI_BraTS2020_TrainingData"
+FORMULA = (
+    "days = 480 + 330 * grain * side + 30 * size - 2.5 * (age - 60) + 60 * normal, at least 5; "
+    "grain = clip(log2(thickness / medium_thickness) / 0.45, -1, 1); "
+    "side = clip(lateral / 0.45, -1, 1); size = clip(log2(volume / medium_volume), -1, 1)"
+)
+BASE, INTERACTION, SIZE, AGE, NOISE, LEAST = 480.0, 330.0, 30.0, -2.5, 60.0, 5
+MEAN_AGE = 60.0
+# Which patient is still alive; the real list has one such row as well.
+_ALIVE = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesion:
+    """What survival depends on, measured in the files of one patient.
+
+    Attributes:
+        thickness: of the enhancing tissue in mm: its volume over the area where it meets necrosis.
+        lateral: place of the tumour core between the mid-plane (0) and the side of the brain, 1
+            at the patient's left, -1 at the right.
+        volume: of necrosis and enhancing tissue, ml.
+        medium_thickness: what counts as medium at this resolution, mm.
+        medium_volume: what counts as medium at this resolution, ml.
+    """
+
+    thickness: float
+    lateral: float
+    volume: float
+    medium_thickness: float
+    medium_volume: float
+
+    @property
+    def grain(self) -> float:
+        """Thick (1) or fine (-1) enhancing structure."""
+        return float(np.clip(math.log2(self.thickness / self.medium_thickness) / 0.45, -1, 1))
+
+    @property
+    def side(self) -> float:
+        """Left (1) or right (-1)."""
+        return float(np.clip(self.lateral / 0.45, -1, 1))
+
+    @property
+    def size(self) -> float:
+        """Large (1) or small (-1)."""
+        return float(np.clip(math.log2(self.volume / self.medium_volume), -1, 1))
+
+    def days(self, age: float = MEAN_AGE) -> float:
+        """Survival without noise; with the mean age, what the image alone tells."""
+        mean = BASE + INTERACTION * self.grain * self.side + SIZE * self.size
+        return mean + AGE * (age - MEAN_AGE)
+
+
+def _meeting(one: np.ndarray, other: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where a voxel of one is followed along the axis by one of the other, and the reverse."""
+    one, other = np.moveaxis(one, axis, 0), np.moveaxis(other, axis, 0)
+    return one[:-1] & other[1:], other[:-1] & one[1:]
+
+
+def measure_lesion(labels: np.ndarray, brain: np.ndarray) -> Lesion:
+    """Everything of a BraTS-like patient that its survival depends on.
+
+    Args:
+        labels: (X, Y, Z) of the `seg` file.
+        brain: (X, Y, Z), true inside the brain: any scan of the patient, compared with 0.
+
+    Example:
+        >>> labels = np.zeros((48, 48, 48), np.uint8)
+        >>> labels[30:36, 20:28, 20:28] = 4
+        >>> lesion = measure_lesion(labels, np.ones((48, 48, 48), bool))
+        >>> round(lesion.lateral, 3), round(lesion.side, 3)
+        (0.375, 0.833)
+    """
+    sizes = _brain.spacing(labels.shape)
+    voxel = math.prod(sizes)
+    rim, dead = labels == _brain.ENHANCING, labels == _brain.NECROSIS
+    border = sum(
+        voxel / size * (np.count_nonzero(first) + np.count_nonzero(second))
+        for axis, size in enumerate(sizes)
+        for first, second in [_meeting(rim, dead, axis)]
+    )
+    core = rim | dead
+    along = core.sum((1, 2))
+    width = np.flatnonzero(brain.any((1, 2)))
+    middle, half = (width[0] + width[-1]) / 2, (width[-1] - width[0] + 1) / 2
+    return Lesion(
+        thickness=float(np.count_nonzero(rim) * voxel / max(border, voxel / max(sizes))),
+        lateral=float(((np.arange(len(along)) - middle) * along).sum() / along.sum() / half),
+        volume=float(along.sum() * voxel / 1000),
+        medium_thickness=0.16 * _brain.finest(labels.shape),
+        medium_volume=4 / 3 * math.pi * _brain.tumour_radius(23, labels.shape) ** 3 / 1000,
+    )
+
+
+def _name(number: int) -> str:
+    return f"BraTS20_Training_{number:03d}"
+
+
+def _nifti(values: np.ndarray) -> bytes:
+    """A gzipped NIfTI file, the same bytes for the same values."""
+    import nibabel
+
+    sizes = _brain.spacing(values.shape)
+    # Voxel axes run to the left, to the back and up, as in the real set.
+    affine = np.diag([-sizes[0], -sizes[1], sizes[2], 1.0])
+    affine[1, 3] = sizes[1] * (values.shape[1] - 1)
+    image = nibabel.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm", "sec")
+    return gzip.compress(image.to_bytes(), 4, mtime=0)
+
+
+def _make_patient(k: int, folder: Path, *, seed: int, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Write one patient's five files; returns its row of the truth."""
+    head = _brain.draw_head(_fields.child(seed, k, 0))
+    maps = _brain.tissue(head, shape)
+    labels = _brain.grow(head, maps)
+    scans = _brain.contrasts(head, maps, labels, _fields.child(seed, k, 1))
+    name = _name(k + 1)
+    for contrast, values in {**scans, "seg": labels}.items():
+        (folder / f"{name}_{contrast}.nii.gz").write_bytes(_nifti(values))
+    lesion = measure_lesion(labels, scans["t1"] > 0)
+    rng = _fields.child(seed, k, 2)
+    age = round(float(np.clip(rng.normal(MEAN_AGE, 12), 19, 86)), 3)
+    days = lesion.days(age)
+    return {
+        "Brats20ID": name,
+        "age": age,
+        "resection": str(rng.choice(["GTR", "STR", "NA"], p=[0.5, 0.05, 0.45])),
+        "survival_days": max(LEAST, round(days + NOISE * rng.standard_normal())),
+        "noise_free_days": days,
+        "image_days": lesion.days(),
+        "grain": lesion.grain,
+        "side": lesion.side,
+        "size": lesion.size,
+        **dataclasses.asdict(lesion),
+    }
+
+
+def make_brats_like(
+    root: str | Path,
+    *,
+    n_patients: int = 236,
+    shape: tuple[int, int, int] = (240, 240, 155),
+    seed: int = 0,
+    progress: _store.Progress = False,
+) -> Path:
+    """Write a cohort with the tree, formats and columns of BraTS 2020.
+
+    Each brain is the MNI152 template under a smooth one-to-one deformation, with a lesion
+    (necrosis, enhancing structure, oedema) grown in its white matter. Survival is a stated
+    function of what the files show, plus noise: the product of the fineness of the enhancing
+    structure, a few voxels wide, and of the side of the brain the tumour is on. The structure
+    takes the same share of the tumour whether fine or thick, so a coarse scan does not tell them
+    apart, and the template is symmetric, so no histogram or patch tells the sides apart. Volume
+    and age add a little.
+
+    Under `root`: `MICCAI_BraTS2020_TrainingData/BraTS20_Training_NNN/` with `flair`, `t1`, `t1ce`,
+    `t2` (int16, 0 outside the brain) and `seg` (0, 1, 2, 4), all `.nii.gz`; `survival_info.csv`,
+    where the second patient is `ALIVE (361 days later)`; `name_mapping.csv`; and, beside that
+    folder, `truth.csv` and `truth.json` with the survival before noise and the formula. A scan
+    always covers 240x240x155 mm. Patients depend on the seed and their number only; files are the
+    same bytes for the same seed. A killed run goes on where it was, and more patients can be added
+    later.
+
+    Args:
+        root: an empty or new folder, or that of a run with the same shape and seed.
+        n_patients: at least 1.
+        shape: voxels, each at least 24.
+        seed: of everything.
+        progress: show a bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
+
+    Returns:
+        The folder that holds the tree of the real set.
+
+    Raises:
+        CohortError: for a bad request, or a folder that holds something else.
+
+    References: {cite}`fonov2009unbiased`.
+
+    Example:
+        >>> make_brats_like("brats", n_patients=12, shape=(64, 64, 64))  # doctest: +SKIP
+        PosixPath('brats/MICCAI_BraTS2020_TrainingData')
+    """
+    import pandas
+
+    root = Path(root)
+    _store.check_request("make_brats_like", n_patients, shape, (24, 24, 24))
+    names = [_name(k + 1) for k in range(n_patients)]
+    recipe = {"kind": "brats", "version": 1, "seed": seed, "shape": list(shape)}
+    known = _store.fill(
+        root,
+        root / TREE,
+        recipe,
+        names,
+        lambda k, folder: _make_patient(k, folder, seed=seed, shape=shape),
+        progress=progress,
+    )
+    truth = pandas.DataFrame(known)
+    alive = truth.index == _ALIVE
+    days = truth["survival_days"].astype(str).mask(alive, "ALIVE (361 days later)")
+    survival = pandas.DataFrame(
+        {
+            "Brats20ID": truth["Brats20ID"],
+            "Age": truth["age"],
+            "Survival_days": days,
+            "Extent_of_Resection": truth["resection"],
+        }
+    )
+    mapping = pandas.DataFrame(
+        {
+            "Grade": "HGG",
+            "BraTS_2017_subject_ID": "NA",
+            "BraTS_2018_subject_ID": "NA",
+            "TCGA_TCIA_subject_ID": "NA",
+            "BraTS_2019_subject_ID": "NA",
+            "BraTS_2020_subject_ID": truth["Brats20ID"],
+        }
+    )
+    for frame, path in (
+        (survival, root / TREE / "survival_info.csv"),
+        (mapping, root / TREE / "name_mapping.csv"),
+        (truth.assign(alive=alive), root / "truth.csv"),
+    ):
+        _store.write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    facts = {"formula": FORMULA, "noise_days": NOISE, **recipe}
+    _store.write_text(root / "truth.json", json.dumps(facts, indent=1) + "\n")
+    return root / TREE

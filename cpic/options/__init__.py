@@ -1,0 +1,1 @@
+"""Settings: what each may be, and how files and presets say them."""

@@ -1,0 +1,174 @@
+"""Settings from YAML files, merged in order, with every key checked."""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cpic._trust import DoubtError, read_regular
+from cpic.options import _kinds, _yaml
+
+# Of a file; the longest settings of this package have a thousand.
+_LARGEST = 2**16
+_WORDS = {**dict.fromkeys(("yes", "on"), True), **dict.fromkeys(("no", "off"), False)}
+_QUOTED = re.compile(r"""(["'])(.*)\1""")
+COMMANDS = ("brats", "osic", "baseline")
+
+
+def preset_names() -> list[str]:
+    """Names of the settings that come with the package.
+
+    Example:
+        >>> "quick" in preset_names()
+        True
+    """
+    folder = resources.files("cpic.options") / "presets"
+    return sorted(entry.name[:-4] for entry in folder.iterdir() if entry.name.endswith(".yml"))
+
+
+def preset_file(name: str) -> Path:
+    """The file of a preset.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    known = preset_names()
+    if name not in known:
+        raise ValueError(
+            f"there is no preset {name!r}{_nearest(name, known)}; the presets are "
+            f"{', '.join(known)}."
+        )
+    return Path(str(resources.files("cpic.options") / "presets" / f"{name}.yml"))
+
+
+def read_settings(
+    files: Iterable[str | Path], command: str, kinds: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings of one command from YAML files; a later file wins.
+
+    A file maps names of arguments to values. A key that is the name of a command holds settings of
+    that command only, and `command` says which one a file is for.
+
+    Args:
+        files: Paths.
+        command: "brats", "osic" or "baseline".
+        kinds: Of its arguments by name, see `cpic.options._kinds.kinds_of`.
+
+    Raises:
+        ValueError: If a file cannot be read, is for another command, has an unknown key, a key
+            twice, or a value that does not fit.
+    """
+    merged: dict[str, Any] = {}
+    for file in files:
+        content = _read(Path(file), kinds)
+        meant = content.pop("command", command)
+        if meant != command:
+            raise ValueError(
+                f"{file} has settings of `cpic {meant}`, got `cpic {command}`; run that one."
+            )
+        own: Mapping[str, Any] = {}
+        for section in COMMANDS:
+            part = content.pop(section, {})
+            if not isinstance(part, dict):
+                raise ValueError(f"{file} needs a mapping under {section!r}, got {part!r}.")
+            own = part if section == command else own
+        content.update(own)
+        for key, value in content.items():
+            check_name(key, kinds, where=f"{file}")
+            merged[key] = _kinds.fitted(kinds[key], value, name=key, where=f"{file}")
+    return merged
+
+
+def from_text(text: str, kind: Any) -> Any:
+    """What a word of the command line, or a plain scalar of a file, says as a value of a kind.
+
+    Raises:
+        DoubtError: If it is YAML that cannot be believed.
+
+    Example:
+        >>> from_text("010", int), from_text("010", str), from_text("8, 8", tuple[int, ...])
+        (10, '010', [8, 8])
+    """
+    if text in ("null", "None"):
+        return None
+    if _kinds.is_list(kind):
+        return from_texts([text], kind) if text.strip() else text
+    if _kinds.is_text(kind) or not text.strip():
+        return text
+    if kind is bool and text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    return _yaml.read(text)
+
+
+def from_texts(texts: Iterable[str], kind: Any) -> list[Any]:
+    """The same for values that follow each other, in one word or several."""
+    words: list[str] = []
+    for text in texts:
+        text = text.strip()
+        if (text[:1], text[-1:]) in (("[", "]"), ("(", ")")):
+            text = text[1:-1]
+        words += [word for word in re.split(r"[,\s]+", text) if word]
+    inner = _kinds.element(kind)
+    return [from_text(_QUOTED.sub(r"\2", word), inner) for word in words]
+
+
+def check_name(name: object, known: Collection[str], *, where: str) -> None:
+    """Raise unless a setting is known; the message names the nearest that is.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if name not in known:
+        raise ValueError(
+            f"{where}: there is no setting {str(name)!r}{_nearest(str(name), known)}; the settings "
+            f"are {', '.join(sorted(known))}."
+        )
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def _read(file: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        text = read_regular(file, _LARGEST).decode("utf-8-sig")
+        return _yaml.read(text, lambda loader, node: _settings(loader, node, kinds)) or {}
+    except DoubtError as error:
+        raise ValueError(f"{file} {error}.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no text in UTF-8; save it as that.") from error
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read as YAML ({error.strerror or error}).") from error
+
+
+def _settings(loader: _yaml.Loader, node: yaml.Node, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by name; what stands for itself is not looked at, be it 001 or on."""
+    found: dict[str, Any] = {}
+    if not isinstance(node, yaml.MappingNode):
+        if (value := loader.construct_object(node, deep=True)) is None:
+            return found
+        raise DoubtError(
+            f"needs settings as `name: value`, got a {type(value).__name__}; see "
+            "`cpic brats --print_config`"
+        )
+    for key, value in _yaml.pairs(loader, node):
+        name = key.value
+        if name in COMMANDS and isinstance(value, yaml.MappingNode):
+            found[name] = _settings(loader, value, kinds)
+        else:
+            found[name] = _written(loader, value, kinds.get(name, Any))
+    return found
+
+
+def _written(loader: _yaml.Loader, node: yaml.Node, kind: Any) -> Any:
+    if isinstance(node, yaml.SequenceNode) and _kinds.is_list(kind):
+        return [_written(loader, one, _kinds.element(kind)) for one in node.value]
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    if plain and kind is not Any and node.value.strip() and node.value != "~":
+        return from_text(node.value, kind)
+    return loader.construct_object(node, deep=True)

@@ -1,0 +1,254 @@
+"""Batches of one fold of a cohort: volumes to read from, and the table of their samples.
+
+A batch is a dictionary: `volumes`, one for each distinct patient, `names` of these, `rows` `(B,)`
+that tell which of them each sample belongs to, `tabular` `(B, t)` or None, `target` `(B,)`, and
+`scale` `(B,)`, with which a target is multiplied to be in its unit (days, millilitres).
+
+The order of an epoch is drawn from the seed and the number of the epoch alone, so that a run may
+go on in the middle of one.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cpic._errors import CohortError
+from cpic.data import ArrayVolume, FlippedVolume, Volume
+from cpic.train.loop._distributed import place
+from cpic.train.loop._plan import plan_epoch, plan_flips, share_of
+from cpic.train.loop._splits import Table, read_side
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Batch = dict[str, Any]
+
+
+class Scans(Protocol):
+    """Where volumes come from, such as `cpic.cohorts.Prepared`."""
+
+    def volume(self, patient: str, /) -> Volume:
+        """The scan of a patient; CohortError if there is none."""
+        ...
+
+
+class CohortData(pl.LightningDataModule):
+    """Batches of one fold, in an order that depends on seed and epoch alone.
+
+    With several processes each gets its share of the patients of every batch.
+
+    Args:
+        prepared: Where volumes come from: `prepared.volume(patient)`.
+        samples: One row a sample, with the columns `patient` and `target` at least.
+        fold: Patients to train on and patients to validate on.
+        batch_size: Samples a batch, of all processes together.
+        tabular: Makes tabular features `(n, t)` of rows of `samples`. Fit it on the training
+            fold, as `OsicTable.fit` does.
+        scale: What targets are multiplied with to be in their unit: a number, or a column.
+        min_patients: Distinct patients that a training batch needs: as many as there are
+            components, for a basis to be found in it.
+        seed: Of the order.
+        num_workers: Processes that read ahead, with `read`; nothing is read ahead otherwise.
+        drop_last: Leave out the last samples of a training epoch that fill no batch.
+        read: Hand out whole volumes in memory, for networks that read every voxel.
+        flips: Axes along which scans may be mirrored for training. Each epoch draws which are; a
+            mirrored scan has a name of its own.
+
+    Raises:
+        CohortError: If a target is not finite, all are equal, a patient is without scan, without
+            sample, or on both sides, or there are too few patients or samples for one batch.
+        VolumeError: If there is no such axis to mirror along.
+
+    Example:
+        >>> train, validation = folds(prepared.cohort)[0]  # doctest: +SKIP
+        >>> data = CohortData(prepared, prepared.samples, fold=(train, validation),
+        ...                   batch_size=21, scale=1825.0, min_patients=10)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        prepared: Scans,
+        samples: "DataFrame",
+        *,
+        fold: tuple[Sequence[str], Sequence[str]],
+        batch_size: int,
+        tabular: "Callable[[DataFrame], Tensor] | None" = None,
+        scale: str | float = 1.0,
+        min_patients: int = 1,
+        seed: int = 42,
+        num_workers: int = 0,
+        drop_last: bool = True,
+        read: bool = False,
+        flips: Sequence[int] = (),
+    ):
+        super().__init__()
+        self.batch_size, self.min_patients, self.seed = batch_size, min_patients, seed
+        self.num_workers, self.drop_last, self.read = num_workers, drop_last, read
+        self.flips = tuple(flips)
+        # Epoch and batch at which a resumed run begins.
+        self.start: tuple[int, int] = (0, 0)
+        both = sorted(set(fold[0]) & set(fold[1]))
+        if both:
+            raise CohortError(
+                f"a fold needs patients on one side only, got {len(both)} on both, the first is "
+                f"{both[0]}; use cpic.cohorts.folds."
+            )
+        self.train, self.validation = (
+            read_side(samples, list(patients), side, tabular, scale)
+            for patients, side in zip(fold, ("training", "validation"), strict=True)
+        )
+        self._check_batches()
+        self.volumes: dict[str, Volume] = {}
+        for patient in dict.fromkeys([*self.train.patients, *self.validation.patients]):
+            try:
+                self.volumes[patient] = prepared.volume(patient)
+            except KeyError as error:
+                raise CohortError(
+                    f"patient {patient} has no scan; leave its samples out of the fold."
+                ) from error
+        FlippedVolume(next(iter(self.volumes.values())), axes=self.flips)  # raises for a wrong axis
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of a training epoch."""
+        whole, rest = divmod(len(self.train.target), self.batch_size)
+        return whole + bool(rest and not self.drop_last)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the samples of the fold and their targets, for checkpoints."""
+        digest = hashlib.sha256()
+        for table in (self.train, self.validation):
+            digest.update("\n".join(table.patients).encode())
+            digest.update(table.target.numpy().tobytes())
+        digest.update("".join(map(str, self.flips)).encode())
+        return digest.hexdigest()[:16]
+
+    def train_dataloader(self) -> "Loader":
+        """Batches of the trainer's epoch, without those that a resumed run has seen."""
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        plan = plan_epoch(
+            self.train.patients,
+            batch_size=self.batch_size,
+            min_patients=self.min_patients,
+            drop_last=self.drop_last,
+            seed=self.seed,
+            epoch=epoch,
+        )
+        skip = self.start[1] if epoch == self.start[0] else 0
+        patients = self.train.patients
+        shares = [share_of(indices, patients, *place()) for indices in plan[skip:]]
+        turns = plan_flips(patients, self.flips, seed=self.seed, epoch=epoch)
+        return self._loader(self.train, shares, turns)
+
+    def val_dataloader(self) -> "Loader":
+        """Batches of the validation fold, in its order, each sample once."""
+        n = len(self.validation.target)
+        share = share_of(list(range(n)), self.validation.patients, *place())
+        size = max(1, self.batch_size // place()[1])
+        return self._loader(
+            self.validation, [share[k : k + size] for k in range(0, len(share), size)]
+        )
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Move the tensors, and leave the volumes where they are read."""
+        return {
+            key: value.to(device) if isinstance(value, Tensor) else value
+            for key, value in batch.items()
+        }
+
+    def _loader(
+        self, table: Table, plan: list[list[int]], turns: dict[str, tuple[int, ...]] | None = None
+    ) -> "Loader":
+        batches = _Batches(table, self.volumes, self.read, turns or {})
+        return Loader(batches, plan, self.num_workers)
+
+    def _check_batches(self) -> None:
+        n_patients, n = len(set(self.train.patients)), len(self.train.target)
+        if self.batch_size < max(1, self.min_patients):
+            raise CohortError(
+                f"a batch needs at least {max(1, self.min_patients)} samples, as many as the "
+                f"rank, got batch_size={self.batch_size}; raise it or lower the rank."
+            )
+        least = max(2, self.min_patients)
+        if n_patients < least:
+            raise CohortError(
+                f"training needs at least {least} patients in the training fold, got {n_patients}; "
+                "add patients or lower the rank."
+            )
+        if self.n_batches == 0:
+            raise CohortError(
+                f"a batch of {self.batch_size} needs as many training samples, got {n}; lower "
+                "the batch size."
+            )
+        if bool((self.train.target == self.train.target[0]).all()):
+            raise CohortError(
+                f"training needs targets that differ, got {n} times {self.train.target[0]:g}; "
+                "there is nothing to learn."
+            )
+
+
+class Loader:
+    """Iterable over batches that starts its workers when the first batch is asked for.
+
+    Lightning makes iterators that it never uses.
+    """
+
+    def __init__(self, batches: "_Batches", plan: list[list[int]], num_workers: int):
+        # A generator of its own, since a loader draws from the global one otherwise.
+        self.loader = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=plan,
+            num_workers=num_workers if batches.read else 0,
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from self.loader
+
+
+class _Batches(Dataset):
+    """Batches by the numbers of their samples."""
+
+    def __init__(
+        self,
+        table: Table,
+        volumes: dict[str, Volume],
+        read: bool,
+        turns: dict[str, tuple[int, ...]],
+    ):
+        self.table, self.volumes, self.read, self.turns = table, volumes, read, turns
+
+    def __getitem__(self, indices: list[int]) -> Batch:
+        table = self.table
+        patients = [table.patients[k] for k in indices]
+        names = list(dict.fromkeys(patients))
+        named, volumes = zip(*map(self._seen, names), strict=True)
+        if self.read:
+            volumes = [ArrayVolume(volume.read(), channels=volume.channels) for volume in volumes]
+        return {
+            "volumes": list(volumes),
+            "names": list(named),
+            "rows": torch.tensor([names.index(patient) for patient in patients]),
+            "tabular": None if table.tabular is None else table.tabular[indices],
+            "target": table.target[indices],
+            "scale": table.scale[indices],
+        }
+
+    def _seen(self, patient: str) -> tuple[str, Volume]:
+        """A scan and its name; what is remembered of it does not hold for its mirror image."""
+        volume, axes = self.volumes[patient], self.turns.get(patient)
+        if not axes:
+            return patient, volume
+        return f"{patient} {axes}", FlippedVolume(volume, axes=axes)

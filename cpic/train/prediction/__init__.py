@@ -1,0 +1,1 @@
+"""Predictions for scans in a folder, whatever its tree."""

@@ -1,0 +1,260 @@
+"""Predictions of a checkpoint for scans that it has not seen."""
+
+import csv
+import dataclasses
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+
+from cpic import cohorts
+from cpic._errors import CacheError, CohortError
+from cpic._files import replace_file
+from cpic.cohorts._cache import check_outside
+from cpic.data import ZarrVolume
+from cpic.options._kinds import Count, Finite, Text, checked
+from cpic.train.loop._checkpoints import fitting, load_weights, read_checkpoint
+from cpic.train.loop._faults import check_finite
+from cpic.train.loop._parts import check_there
+from cpic.train.prediction._patients import Persons, read_persons
+from cpic.train.prediction._scans import find_scans
+from cpic.train.tasks._cross_validation import SCALE_DAYS
+from cpic.train.tasks._models import TRAINS, make_module
+from cpic.train.tasks._source import Task, nothing_in, user_cache
+from cpic.train.tasks._tabular import Table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_log = logging.getLogger(__name__)
+_NEEDED = {"task", "model", "conversion", "table", "contrasts", "shape", "channels"}
+# As in the tables of the training.
+_MOST_WEEKS = 2000
+_COLUMNS = {
+    "brats": ("patient", "days", "reason"),
+    "osic": ("patient", "weeks", "low", "median", "high", "unit", "reason"),
+}
+Row = dict[str, Any]
+
+
+def predict(
+    checkpoint: Text | Path,
+    scans: Text | Path,
+    *,
+    out: Text | Path,
+    table: Text | Path | None = None,
+    weeks: tuple[Finite, ...] = (),
+    starts: Count | None = None,
+    nan: Finite | None = None,
+    cache: Text | Path | None = None,
+) -> Path:
+    """Predict from every scan in a folder, and write a table.
+
+    Scans are treated as those of the training: what was done is in the checkpoint. Originals are
+    only read; converted scans go to the cache. A scan that cannot be read gets a row that says why.
+    The log has the number of patients, files that no patient needs, and what is not known of whom.
+
+    Args:
+        checkpoint: File of a fold, `best.ckpt` or `latest.ckpt`.
+        scans: Folder with the tree of BraTS or OSIC, of .nii or .nii.gz files, or of folders of
+            .dcm files, at any depth. The contrast of a file is in its name: `_t1` as in BraTS 2020,
+            `-t1n` as in BraTS 2023, or `_T1w` as in BIDS; see `Returns` for names of patients.
+        out: CSV file to write: `patient`, then `days`, or `weeks` with the three quantiles `low`,
+            `median` and `high` and their `unit`, then `reason`, empty where all went well.
+        table: CSV file of what is known besides the scan, with the columns of `survival_info.csv`
+            (days are not needed) or `train.csv`; those in the tree by default. It is read as in the
+            training.
+        weeks: Weeks since the scan to predict the lung function at, in place of those in the table.
+        starts: Scans of the training from whose places each search begins, as in `cpic.nn.CPIC`;
+            with more of them it is slower and misses less. As in the training by default.
+        nan: Value that replaces NaN and infinite voxels. As in the training by default, where a
+            patient who has some is left out unless it was given.
+        cache: Folder of converted scans; the user's cache folder by default.
+
+    Returns:
+        `out`. A patient is called as in the table; who is in none, by the folders on the way to
+        the scan, less what is the same for all.
+
+    Raises:
+        ValueError: If the checkpoint, the folder or the table cannot be used, or `out` cannot be
+            written.
+
+    Example:
+        >>> from cpic import train
+        >>> train.predict("best.ckpt", "scans", out="days.csv")  # doctest: +SKIP
+    """
+    checked(predict, locals())
+    _check_weeks(weeks)
+    recipe = _read(Path(checkpoint), starts, nan)
+    folder, file = Path(scans), Path(out)
+    _check_out(file, folder, [Path(one) for one in (checkpoint, table) if one is not None])
+    kind = None if recipe.table is None else recipe.table.kind
+    persons = read_persons(recipe.task, kind, folder, None if table is None else Path(table), weeks)
+    found = find_scans(folder, recipe.contrasts, persons.names)
+    place = user_cache(cache) / "prepared"
+    check_outside(place, folder)
+    persons.report(found)
+    if weeks and recipe.task == "brats":
+        _log.warning("the model predicts survival: weeks change nothing")
+    rows: list[Row] = []
+    for patient, files in found.items():
+        rows += _patient(patient, files, recipe, persons, weeks, place)
+        if rows[-1]["reason"]:
+            _log.warning("%s: %s", patient, rows[-1]["reason"])
+    _write(file, _COLUMNS[recipe.task], rows)
+    failed = len({row["patient"] for row in rows if row["reason"]})
+    _log.info("%d patients in %s, %d of them without prediction", len(found), folder, failed)
+    return file
+
+
+class _Recipe(NamedTuple):
+    """What a checkpoint says of its model and of what it was trained with."""
+
+    task: Task
+    model: Any
+    conversion: cohorts.Conversion
+    contrasts: tuple[str, ...]
+    shape: tuple[int, ...]
+    table: Table | None
+
+
+def _read(path: Path, starts: int | None, nan: float | None) -> _Recipe:
+    saved = read_checkpoint(path)
+    check_there(saved, ("config", "model"), path)
+    config = saved["config"]
+    if lacking := sorted(_NEEDED - set(config)):
+        raise ValueError(
+            f"{path} does not say how its scans were prepared ({', '.join(lacking)} "
+            "missing): predict needs a checkpoint of cpic.train.brats, osic or baseline."
+        )
+    with fitting(path, "config"):
+        module: Any = make_module(config)
+        conversion = cohorts.Conversion(**config["conversion"])
+        table = None if config["table"] is None else Table.from_json(config["table"])
+        contrasts, shape = tuple(map(str, config["contrasts"])), tuple(map(int, config["shape"]))
+        if config["task"] not in _COLUMNS or len(contrasts) != config["channels"]:
+            raise ValueError(f"{config['task']!r} with {len(contrasts)} contrasts")
+    if starts is not None:
+        _set_starts(module, config["model"], starts)
+    load_weights(module.model, saved, path)
+    if nan is not None:
+        conversion = dataclasses.replace(conversion, nan=nan)
+    return _Recipe(config["task"], module.eval(), conversion, contrasts, shape, table)
+
+
+def _set_starts(module: Any, name: str, starts: int) -> None:
+    if name not in TRAINS:
+        raise ValueError(
+            f"predict takes `starts` for models out of {', '.join(TRAINS)}, got {starts} for "
+            f"{name}; leave it out."
+        )
+    module.model.starts = starts
+
+
+def _patient(
+    patient: str,
+    files: dict[str, Path] | str,
+    recipe: _Recipe,
+    persons: Persons,
+    weeks: Sequence[float],
+    place: Path,
+) -> list[Row]:
+    """The rows of one patient: predictions, or the reason why there are none."""
+    known = files if isinstance(files, str) else persons.of(patient, weeks)
+    if isinstance(files, str) or isinstance(known, str):
+        return [{"patient": patient, "reason": known}]
+    try:
+        outputs = _outputs(recipe, _volume(patient, files, recipe, place), patient, known)
+    except (ValueError, ArithmeticError, LinAlgError) as error:
+        if isinstance(error, CacheError):
+            raise
+        return [{"patient": patient, "reason": str(error)}]
+    return list(_rows(patient, outputs, known, recipe.task))
+
+
+def _volume(patient: str, files: dict[str, Path], recipe: _Recipe, place: Path) -> ZarrVolume:
+    """A converted scan; the reason why there is none is a CohortError."""
+    # Scans of one content have one store, whatever their patients are called.
+    done = cohorts.prepare_patient(
+        "scan", files, conversion=recipe.conversion, cache=place, name="predict"
+    )
+    if done.store is None:
+        raise CohortError(done.reason)
+    for note in done.notes:
+        _log.warning("%s: %s", patient, note)
+    volume = ZarrVolume(done.store, channels=len(recipe.contrasts))
+    if volume.shape != recipe.shape:
+        raise CohortError(f"its shape is {volume.shape}, the model needs {recipe.shape}")
+    if reason := nothing_in(volume):
+        raise CohortError(reason)
+    return volume
+
+
+@torch.no_grad()
+def _outputs(recipe: _Recipe, volume: ZarrVolume, patient: str, known: "DataFrame") -> torch.Tensor:
+    """What the network says of the samples of a volume, (samples, outputs), finite."""
+    batch = {
+        "volumes": [volume],
+        "names": [patient],
+        "rows": torch.zeros(len(known), dtype=torch.int64),
+        "tabular": None if recipe.table is None else recipe.table(known),
+    }
+    outputs = recipe.model(batch).double()
+    check_finite(outputs, "prediction")
+    return outputs
+
+
+def _rows(patient: str, outputs: torch.Tensor, known: Any, task: str) -> Iterator[Row]:
+    if task == "brats":
+        # Three outputs as published, of which the second is used; or just one.
+        value = outputs[0, 1 if outputs.shape[1] > 1 else 0]
+        yield {"patient": patient, "days": f"{SCALE_DAYS * float(value):.1f}", "reason": ""}
+        return
+    for one, (_, sample) in zip(outputs.tolist(), known.iterrows(), strict=True):
+        first = float(sample["first_fvc"])
+        absolute = first == first
+        values = [f"{v * first:.1f}" if absolute else f"{v:.4f}" for v in sorted(one)]
+        yield {
+            "patient": patient,
+            "weeks": f"{sample['weeks']:g}",
+            **dict(zip(("low", "median", "high"), values, strict=True)),
+            "unit": "ml" if absolute else "share of first FVC",
+            "reason": "",
+        }
+
+
+def _check_weeks(weeks: Sequence[float]) -> None:
+    wrong = [week for week in weeks if not -_MOST_WEEKS < week < _MOST_WEEKS]
+    if wrong:
+        raise ValueError(
+            f"predict needs weeks between -{_MOST_WEEKS} and {_MOST_WEEKS}, got {wrong[0]}."
+        )
+
+
+def _check_out(file: Path, folder: Path, read: Sequence[Path]) -> None:
+    inside = folder.resolve() in file.resolve().parents
+    if file.exists() and any(one.exists() and file.samefile(one) for one in read):
+        raise CohortError(
+            f"predictions cannot be written to {file}, which they are made from; give another file."
+        )
+    if inside or file.is_dir() or not file.parent.is_dir():
+        raise CohortError(
+            f"predictions cannot be written to {file}; give a file in a folder that exists, "
+            "outside that of the scans."
+        )
+
+
+def _write(file: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
+    """The whole table or none of it."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    try:
+        replace_file(file, lambda stream: stream.write(text.getvalue().encode()))
+    except OSError as error:
+        raise CohortError(f"{file} cannot be written ({error.strerror or error}).") from error

@@ -1,0 +1,1 @@
+"""What a run gave, and the files that say so."""

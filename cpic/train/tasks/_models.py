@@ -1,0 +1,122 @@
+"""Models by name, made from what a checkpoint can hold."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from cpic.nn import CPIC, CubeEncoder, QuantileHead, TwoHeadRegressor
+from cpic.nn.baselines import DownsampleCNN, ResNet, resnet34
+from cpic.options._kinds import fitted, kinds_of
+from cpic.options._presets import check_name
+from cpic.train.tasks._dense import HistogramLinear, dense
+from cpic.train.tasks._tasks import Quantiles, Regression
+
+TRAINS = ("cpic", "tt_mlp")
+DENSE = ("resnet34", "downsample", "histogram")
+# What more options a model takes: the arguments of this, less those set here.
+_MAKERS: dict[str, Callable[..., nn.Module]] = {
+    "cpic": CPIC,
+    "tt_mlp": CPIC,
+    "resnet34": resnet34,
+    "downsample": DownsampleCNN,
+    "histogram": HistogramLinear,
+}
+_SET_HERE = {
+    *("self", "shape", "contrasts", "rank", "chunk", "generator", "head", "encoder"),
+    *("n_outputs", "in_channels", "n_axes", "n_tabular"),
+}
+_DTYPES = {32: torch.float32, 64: torch.float64}
+# The regressor has three outputs, of which survival is the second.
+_SURVIVAL = 1
+
+
+def check_model(name: str, more: Mapping[str, Any]) -> None:
+    """Raise unless the model is known and takes all of these options.
+
+    Raises:
+        ValueError: If not.
+    """
+    if name not in _MAKERS:
+        raise ValueError(f"a run needs a model out of {', '.join(_MAKERS)}, got {name!r}.")
+    known = sorted(set(inspect.signature(_MAKERS[name]).parameters) - _SET_HERE)
+    for key in more:
+        check_name(key, known, where=f"more options of {name}")
+    maker = _MAKERS[name]
+    kinds = kinds_of(maker.__init__ if isinstance(maker, type) else maker)
+    for key, value in more.items():
+        fitted(kinds[key], value, name=f"more.{key}")
+
+
+def make_module(config: Mapping[str, Any], *, fold: int = 0) -> Regression | Quantiles:
+    """The model of a configuration, with loss and metric of its task.
+
+    Args:
+        config: `task`, `model`, `shape`, `channels`, `n_tabular`, `rank`, `ndims`, `encoder`,
+            `chunk`, `precision`, `lr`, `seed`, `more` options of the model, and, if wanted,
+            `schedule` and `standard` of the task.
+        fold: Every fold begins with parameters of its own.
+    """
+    # Two runs with one seed begin alike, whatever was drawn before.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"] + fold)
+        model = _model(config, fold)
+    options = {key: config[key] for key in ("schedule", "standard") if config.get(key)}
+    if config["task"] == "osic":
+        return Quantiles(model, lr=config["lr"], **options)
+    single = config["model"] in DENSE and not config["n_tabular"]
+    output = None if single else _SURVIVAL
+    return Regression(model, lr=config["lr"], output=output, **options)
+
+
+def _model(config: Mapping[str, Any], fold: int) -> nn.Module:
+    shape: Sequence[int] = config["shape"]
+    channels, dtype, more = config["channels"], _DTYPES[config["precision"]], dict(config["more"])
+    if config["model"] in DENSE:
+        return dense(_dense(config, channels, more).to(dtype), shape)
+    encoder = None
+    if config["model"] == "cpic":
+        encoder = CubeEncoder(
+            config["ndims"],
+            in_channels=channels,
+            variant=config["encoder"],
+            bias=config.get("bias"),
+            precision=dtype,
+        )
+    head = _head(config, more.get("n_features") or config["rank"])
+    return CPIC(
+        encoder,
+        head.to(dtype),
+        shape=shape,
+        contrasts=channels,
+        rank=config["rank"],
+        chunk=config["chunk"],
+        generator=torch.Generator().manual_seed(config["seed"] + fold),
+        **more,
+    )
+
+
+def _head(config: Mapping[str, Any], width: int, *, batch_norm: bool | None = None) -> nn.Module:
+    n_tabular = config["n_tabular"]
+    if config["task"] == "brats" or batch_norm:
+        return TwoHeadRegressor(width, n_tabular=n_tabular)
+    return QuantileHead(width, n_tabular=n_tabular)
+
+
+def _dense(config: Mapping[str, Any], channels: int, more: dict[str, Any]) -> nn.Module:
+    """A network over whole volumes; with tabular features, a body and the head of the task."""
+    n_tabular = config["n_tabular"]
+    n_outputs = 3 if n_tabular or config["task"] == "osic" else 1
+    if config["model"] == "histogram":
+        return HistogramLinear(n_outputs, in_channels=channels, n_tabular=n_tabular, **more)
+    if config["model"] == "resnet34":
+        # The published head of OSIC has batch norm behind the residual network only.
+        head = _head(config, 512, batch_norm=True) if n_tabular else None
+        return resnet34(n_outputs, in_channels=channels, head=head, **more)
+    if not n_tabular:
+        return DownsampleCNN(n_outputs, in_channels=channels, **more)
+    width = 64
+    body = DownsampleCNN(width, in_channels=channels, **more)
+    return ResNet(body, _head(config, width), in_channels=channels)

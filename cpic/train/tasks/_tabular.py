@@ -1,0 +1,84 @@
+"""What a head knows of a sample besides its scan."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from cpic.cohorts import OsicTable
+from cpic.train.tasks._source import Task
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Kind = Literal["weeks", "osic", "brats"]
+_WIDTHS = {"weeks": 1, "osic": 8, "brats": 5}
+_RESECTIONS = ("GTR", "STR", "NA")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Tabular features, scaled with what the training fold knows.
+
+    Attributes:
+        kind: "weeks", the normalised week alone; "osic", all eight features of `OsicTable`;
+            "brats", age in deviations from its mean (0 where unknown), whether it is unknown, and
+            the extent of resection in three columns.
+        low: minima of an `OsicTable`, or the mean age.
+        high: maxima of an `OsicTable`, or the deviation of the age.
+    """
+
+    kind: Kind
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return _WIDTHS[self.kind]
+
+    def __call__(self, samples: "DataFrame") -> Tensor:
+        """Features of samples, (n, width) float64."""
+        if self.kind == "brats":
+            return self._brats(samples)
+        if self.kind == "weeks":
+            weeks = torch.tensor(samples["weeks"].to_numpy(dtype=float))
+            return ((weeks - self.low[0]) / ((self.high[0] - self.low[0]) or 1.0))[:, None]
+        return OsicTable("first", self.low, self.high).transform(samples)
+
+    def _brats(self, samples: "DataFrame") -> Tensor:
+        age = torch.tensor(samples["age"].to_numpy(dtype=float))
+        unknown = age.isnan()
+        scaled = torch.where(unknown, 0.0, (age - self.low[0]) / self.high[0])
+        resection = list(samples["resection"])
+        hot = torch.tensor([[one == known for known in _RESECTIONS] for one in resection])
+        return torch.cat([scaled[:, None], unknown[:, None], hot.reshape(len(age), 3)], 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"kind": self.kind, "low": list(self.low), "high": list(self.high)}
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> "Table":
+        """What `to_json` gave."""
+        return cls(saved["kind"], tuple(saved["low"]), tuple(saved["high"]))
+
+
+def fit_table(task: Task, samples: "DataFrame", *, extra: bool) -> Table | None:
+    """The table of a task, or None where the head sees the scan alone.
+
+    Args:
+        task: "brats" or "osic".
+        samples: of the training fold.
+        extra: all that is known of a patient, not the week alone.
+    """
+    if task == "osic":
+        fitted = OsicTable.fit(samples)
+        return Table("osic" if extra else "weeks", fitted.low, fitted.high)
+    if not extra:
+        return None
+    ages = torch.tensor(samples["age"].to_numpy(dtype=float))
+    ages = ages[~ages.isnan()]
+    mean, spread = (float(ages.mean()), float(ages.std(correction=0))) if len(ages) else (0.0, 0.0)
+    return Table("brats", (mean,), (spread or 1.0,))

@@ -1,0 +1,188 @@
+r"""Losses and metrics of the tasks.
+
+Shapes: `B` samples of a batch, `q` outputs.
+References: {cite}`usvyatsov2021cherry`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpic.nn.metrics import RMSE, FoldMean, laplace_log_likelihood, pinball
+from cpic.train.loop._batches import Batch
+from cpic.train.loop._task import Meters, Task
+
+
+class Regression(Task):
+    """Mean squared error; the fold's RMSE in the unit of the batch's `scale`, such as days.
+
+    Metrics: `rmse` and `error`, the same {cite}`usvyatsov2021cherry`.
+
+    Args:
+        model: Called as `model(volumes, names, rows=..., tabular=...)`.
+        lr: Step size.
+        output: Which column of the model's outputs is the prediction; None if there is one.
+        **options: `schedule`, "constant" or "cosine" (the step size falls to 0 over all epochs),
+            and `standard`, mean and spread of the targets of the training fold: the model then says
+            how many spreads a target is from the mean.
+
+    Example:
+        >>> from torch import nn
+        >>> task = Regression(nn.Linear(2, 3), output=1)
+        >>> batch = {"target": torch.tensor([0.5])}
+        >>> float(task.loss(torch.tensor([[9.0, 0.25, 9.0]]), batch))
+        0.0625
+    """
+
+    def __init__(
+        self, model: nn.Module, *, lr: float = 1e-3, output: int | None = None, **options: Any
+    ):
+        super().__init__(model, lr=lr, **options)
+        self.output = output
+
+    def predicted(self, outputs: Tensor) -> Tensor:
+        """Predictions `(B,)` out of the model's outputs.
+
+        Raises:
+            ValueError: If there are several outputs and none was chosen.
+        """
+        if outputs.ndim == 1:
+            return outputs
+        if self.output is None and outputs.shape[1] != 1:
+            raise ValueError(
+                f"Regression needs one output, got {outputs.shape[1]}; choose one with output=."
+            )
+        return outputs[:, self.output or 0]
+
+    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+        """Mean squared error."""
+        predicted = self.predicted(predictions)
+        return nn.functional.mse_loss(predicted, batch["target"].to(predicted))
+
+    def new_meters(self) -> Meters:
+        """Squared errors, in the unit of the scale."""
+        return {"rmse": RMSE(scale=1.0)}
+
+    def score(self, meters: Meters, predictions: Tensor, target: Tensor, scale: Tensor) -> None:
+        """Count samples."""
+        meters["rmse"].add(self.predicted(predictions) * scale, target * scale)  # type: ignore[call-arg]
+
+    def finish(self, values: dict[str, float]) -> dict[str, float]:
+        """The RMSE, twice."""
+        return {**values, "error": values["rmse"]}
+
+    def constant(self, target: Tensor) -> Tensor:
+        """The mean."""
+        return target.mean().view(1, 1)
+
+
+class Quantiles(Task):
+    """Pinball loss; the fold's mean Laplace log-likelihood with its clipping.
+
+    Metrics: `mlll`, higher is better; `pinball`, the loss; `rmse` and `error`, of the median in
+    the unit of the batch's `scale` {cite}`usvyatsov2021cherry`.
+
+    Args:
+        model: Called as `model(volumes, names, rows=..., tabular=...)`, returns `(B, q)`.
+        lr: Step size.
+        quantiles: Three levels.
+        **options: As in `Regression`.
+
+    Example:
+        >>> from torch import nn
+        >>> task = Quantiles(nn.Linear(2, 3))
+        >>> batch = {"target": torch.tensor([1.2])}
+        >>> round(float(task.loss(torch.tensor([[0.9, 1.0, 1.1]]), batch)), 2)
+        0.24
+    """
+
+    monitor = "mlll"
+    higher = True
+    power = 1
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: float = 1e-3,
+        quantiles: Sequence[float] = (0.2, 0.5, 0.8),
+        **options: Any,
+    ):
+        super().__init__(model, lr=lr, **options)
+        self.quantiles = tuple(quantiles)
+
+    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+        """Pinball loss."""
+        return pinball(predictions, batch["target"].to(predictions), quantiles=self.quantiles)
+
+    def new_meters(self) -> Meters:
+        """Log-likelihoods, losses and squared errors of the median."""
+        return {"mlll": FoldMean(), "pinball": FoldMean(), "rmse": RMSE(scale=1.0)}
+
+    def score(self, meters: Meters, predictions: Tensor, target: Tensor, scale: Tensor) -> None:
+        """Count samples."""
+        add: Any = {name: meter.add for name, meter in meters.items()}
+        add["mlll"](laplace_log_likelihood(predictions, target, scale=scale))
+        one_by_one = zip(predictions.split(1), target.split(1), strict=True)
+        add["pinball"](
+            torch.stack([pinball(p, t, quantiles=self.quantiles) for p, t in one_by_one])
+        )
+        add["rmse"](predictions[:, 1] * scale, target * scale)
+
+    def finish(self, values: dict[str, float]) -> dict[str, float]:
+        """All means, and the error of the median."""
+        return {**values, "error": values["rmse"]}
+
+    def constant(self, target: Tensor) -> Tensor:
+        """The quantiles."""
+        return target.quantile(target.new_tensor(self.quantiles)).view(1, -1)
+
+
+class Classification(Task):
+    """Cross-entropy; the fold's accuracy.
+
+    Targets are numbers of classes. Metrics: `accuracy`, `cross_entropy`, and `error`, the share
+    of wrong classes.
+
+    Args:
+        model: Called as `model(volumes, names, rows=..., tabular=...)`, returns scores `(B, q)`.
+        lr: Step size.
+        schedule: "constant" or "cosine" (the step size falls to 0 over all epochs).
+        standard: left at None, as classes have no mean.
+
+    Example:
+        >>> from torch import nn
+        >>> task = Classification(nn.Linear(2, 2))
+        >>> batch = {"target": torch.tensor([1.0])}
+        >>> round(float(task.loss(torch.tensor([[0.0, 0.0]]), batch)), 3)  # log 2
+        0.693
+    """
+
+    monitor = "accuracy"
+    higher = True
+
+    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy."""
+        return nn.functional.cross_entropy(predictions, batch["target"].long())
+
+    def new_meters(self) -> Meters:
+        """Right answers and losses."""
+        return {"accuracy": FoldMean(), "cross_entropy": FoldMean()}
+
+    def score(self, meters: Meters, predictions: Tensor, target: Tensor, scale: Tensor) -> None:
+        """Count samples."""
+        add: Any = {name: meter.add for name, meter in meters.items()}
+        classes = target.long()
+        add["accuracy"]((predictions.argmax(1) == classes).double())
+        add["cross_entropy"](nn.functional.cross_entropy(predictions, classes, reduction="none"))
+
+    def finish(self, values: dict[str, float]) -> dict[str, float]:
+        """All means, and the share of wrong classes."""
+        return {**values, "error": 1 - values["accuracy"]}
+
+    def constant(self, target: Tensor) -> Tensor:
+        """Logarithms of the shares of the classes."""
+        shares = target.long().bincount().double() / len(target)
+        return shares.clamp_min(1e-12).log().view(1, -1)

@@ -1,0 +1,103 @@
+"""The settings that come with the package: all rows of the published tables, and a quick one."""
+
+import inspect
+from importlib import resources
+
+import pytest
+import yaml
+
+from cpic import train
+from cpic.options import _presets
+from cpic.options._kinds import kinds_of
+from cpic.train.tasks._models import make_module
+
+PARAMETERS = {
+    "brats_n32_r10": 37385,
+    "brats_n16_r10": 26569,
+    "brats_n8_r10": 21161,
+    "brats_n8_r10_512": 21161,
+    "brats_n8_r12": 21361,
+    "brats_n8_r15": 21661,
+    "brats_tt_mlp": 3423,
+    "osic_n16_r10": 87429,
+    "osic_n16_r10_64x1024": 87429,
+    "osic_tt_mlp": 64283,
+}
+RESNETS = ("brats_resnet34", "osic_resnet34", "osic_resnet34_64x1024")
+
+
+def settings(name):
+    """What the function of a preset would be called with."""
+    file = _presets.preset_file(name)
+    command = yaml.safe_load(file.read_text())["command"]
+    signature = inspect.signature(getattr(train, command)).parameters
+    given = _presets.read_settings([file], command, kinds_of(getattr(train, command)))
+    defaults = {key: one.default for key, one in signature.items()}
+    return command, {**defaults, **given}
+
+
+def config(name):
+    """What its checkpoints would say of the model, but for the sizes, which are small."""
+    command, found = settings(name)
+    task = found.get("task", command)
+    return {
+        "task": task,
+        "model": found.get("name", "cpic"),
+        "shape": (16, 16, 16),
+        "channels": 1,
+        "n_tabular": int(task == "osic"),
+        "ndims": found.get("ndims"),
+        "encoder": found.get("encoder"),
+        **{key: found[key] for key in ("rank", "chunk", "precision", "lr", "seed")},
+        "more": found["more"] or {},
+    }
+
+
+def test_there_is_one_for_every_row():
+    assert set(_presets.preset_names()) == {*PARAMETERS, *RESNETS, "quick"}
+
+
+@pytest.mark.parametrize("name", list(PARAMETERS))
+def test_the_models_are_the_published_ones(name):
+    module = make_module(config(name))
+    assert sum(p.numel() for p in module.parameters()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_the_residual_networks_are_made_for_their_task(name):
+    command, found = settings(name)
+    assert (command, found["name"], found["batch_size"]) == ("baseline", "resnet34", 2)
+    assert name.startswith(found["task"])
+
+
+@pytest.mark.parametrize("name", [*PARAMETERS, *RESNETS])
+def test_sizes_are_those_of_the_name(name):
+    _, found = settings(name)
+    wanted = (256, 256, 256) if name.startswith("brats") else (32, 512, 512)
+    if name.endswith(("_512", "64x1024")):
+        wanted = tuple(2 * n for n in wanted)
+    assert found["resolution"] == wanted
+    for letter, key in (("n", "ndims"), ("r", "rank")):
+        for part in name.split("_"):
+            if part[0] == letter and part[1:].isdigit():
+                assert found[key] == int(part[1:])
+
+
+@pytest.mark.parametrize("command", ["brats", "osic", "baseline"])
+def test_the_quick_one_is_for_every_command(command):
+    kinds = kinds_of(getattr(train, command))
+    found = _presets.read_settings([_presets.preset_file("quick")], command, kinds)
+    assert found["batch_size"] >= found["rank"]
+    assert max(found["resolution"]) <= 64
+
+
+def test_files_are_part_of_the_package():
+    folder = resources.files("cpic.options") / "presets"
+    assert {entry.name for entry in folder.iterdir()} >= {f"{name}.yml" for name in PARAMETERS}
+
+
+def test_a_section_must_be_a_mapping(tmp_path):
+    file = tmp_path / "a.yml"
+    file.write_text("osic: 3\n")
+    with pytest.raises(ValueError, match="needs a mapping under 'osic', got 3"):
+        _presets.read_settings([file], "brats", {"rank": int})
