@@ -82,8 +82,8 @@ BREAKS = [
     ("sections", replace("## Where it fails", "## Limits")),
     ("sections", replace("## Summary", "## The end")),
     ("sections", replace("## Further reading", "## More")),
-    ("goals", replace("- build it from scratch in a few lines;\n", "")),
-    ("goals", replace("|---|---|\n| The words", "The words")),
+    ("goals", replace("- implement it from scratch in a few lines;\n", "")),
+    ("goals", replace("|---|---|\n| The terms", "The terms")),
     ("exercises", replace(":label: ex-template-code\n", "")),
     ("exercises", replace("{solution} ex-template-explore", "{note}")),
     (
