@@ -76,7 +76,9 @@ def seen(monkeypatch):
     """What would have been run."""
     calls = []
     for module in ("_brats", "_osic", "_baseline"):
-        monkeypatch.setattr(f"cpic.train.tasks.{module}.cross_validate", lambda *a: calls.append(a) or [])
+        monkeypatch.setattr(
+            f"cpic.train.tasks.{module}.cross_validate", lambda *a: calls.append(a) or []
+        )
     return calls
 
 

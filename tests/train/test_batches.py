@@ -211,7 +211,7 @@ WRONG = {
     ),
     "shape of features": ({"tabular": lambda rows: torch.zeros(3)}, r"need shape \(12, t\), got"),
     "no sample": ({"fold": (["p00", "p01", "p99"], ["p03"])}, "1 of 3 without, the first is p99"),
-    "both sides": ({"fold": (["p00", "p01"], ["p01"])}, "got 1 on both, the first is p01"),
+    "both sides": ({"fold": (["p00", "p01"], ["p01"])}, "got 1 in both, the first is p01"),
     "empty side": ({"fold": (["p00", "p01"], [])}, "each validation patient needs a sample"),
     "no column": ({"scale": "days"}, "samples need the column days"),
     "no scan": (

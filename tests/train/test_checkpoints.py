@@ -45,7 +45,7 @@ EVERYWHERE = [
     ("sums", {"loss": "x"}, "as its sums"),
     ("history", "x", "needs one row an epoch as its history, got 'x'"),
     ("history", [], "of 2 epochs needs a row of each"),
-    ("history/1/epoch", 7, "of 2 epochs needs a row of each"),
+    ("history/1/epoch", 7, "needs one row an epoch as its history, got list"),
     ("history/1/train_loss", None, "as its history"),
     ("times/0/seconds", "x", "as its times"),
     ("stopped", 1, "needs a word as its stopped, got 1"),
@@ -93,8 +93,8 @@ TO_GO_ON = [
     ("optimizer/state/0/exp_avg", torch.ones(3), "optimizer of a checkpoint cannot be used"),
     ("random/processes/0/torch", torch.ones(3), "random of a checkpoint cannot be used"),
     ("random/processes/0/torch", torch.ones(3, dtype=torch.uint8), "random of a checkpoint"),
-    ("model/out.weight", None, "out.weight is missing there"),
-    ("model/out.weight", 3, "is of another model"),
+    ("model/out.weight", None, r"model of a checkpoint .* Missing key.*out\.weight"),
+    ("model/out.weight", 3, r"model of a checkpoint .*out\.weight.*make the model with"),
     ("model/norm.num_batches_tracked", 3, "model of a checkpoint cannot be used"),
     ("model/_extra_state", 3, "model of a checkpoint cannot be used"),
 ]
@@ -135,7 +135,9 @@ def test_a_flipped_bit_of_a_weight_is_seen(tmp_path):
         changed = bytearray(raw)
         changed[at + k] ^= 1
         path.write_bytes(changed)
-        with pytest.raises(ValueError, match=r"best.ckpt cannot be read .*Bad CRC-32"):
+        with pytest.raises(
+            ValueError, match=r"best.ckpt cannot be read .*record .* is not what its CRC-32 says"
+        ):
             read_checkpoint(path)
 
 

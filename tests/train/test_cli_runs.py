@@ -115,7 +115,7 @@ def test_a_run_may_begin_with_other_weights(tmp_path):
     weights = [name for name in before if name.endswith("weight") and "encoder" in name]
     assert weights
     assert all(torch.equal(before[name], after[name]) for name in weights)
-    with pytest.raises(ValueError, match="of another model"):
+    with pytest.raises(ValueError, match="model of a checkpoint cannot be used here"):
         train.brats(**options | {"ndims": 4}, pretrain=first.latest, experiment_name="c")
 
 

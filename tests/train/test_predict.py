@@ -229,7 +229,7 @@ def test_a_checkpoint_whose_settings_or_weights_are_something_else(checkpoints, 
         "config of a checkpoint cannot be used": {"config": {**config, "conversion": {"a": 1}}},
         "config of a checkpoint cannot be": {"config": {**config, "table": {"kind": "brats"}}},
         "config of a checkpoint cannot": {"config": {**config, "precision": 8}},
-        "is of another model": {"config": {**config, "rank": 2}},
+        "model of a checkpoint cannot be used here": {"config": {**config, "rank": 2}},
     }
     path = tmp_path / "best.ckpt"
     for message, change in hurt.items():

@@ -78,7 +78,7 @@ def test_a_finished_run_goes_on_to_more_epochs(tmp_path):
         ({"precision": 64}, {}, {}, "precision is 32 there and 64 here"),
         ({}, {"batch_size": 6}, {}, "batch_size is 4 there and 6 here"),
         ({}, {"n": 15}, {}, "samples is '.*' there and '.*' here"),
-        ({}, {}, {"n_outputs": 2}, r"out\.weight is \(1, 4\) there and \(2, 4\) here"),
+        ({}, {}, {"n_outputs": 2}, r"out\.weight: .*\[1, 4\]\) from.*\[2, 4\]"),
     ],
     ids=["rank", "nested", "precision", "batch_size", "samples", "model"],
 )

@@ -8,7 +8,9 @@ The order of an epoch is drawn from the seed and the number of the epoch alone, 
 go on in the middle of one.
 """
 
+import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from cpic._errors import CohortError
 from cpic.data import ArrayVolume, FlippedVolume, Volume
-from cpic.train.loop._distributed import place
-from cpic.train.loop._plan import plan_epoch, plan_flips, share_of
-from cpic.train.loop._splits import Table, read_side
+from cpic.train.loop._distributed import rank_and_size
+from cpic.train.loop._plan import cut, plan_epoch, plan_flips, share_of
+from cpic.train.loop._splits import Table, read_split
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -61,7 +63,7 @@ class CohortData(pl.LightningDataModule):
 
     Raises:
         CohortError: If a target is not finite, all are equal, a patient is without scan, without
-            sample, or on both sides, or there are too few patients or samples for one batch.
+            sample, or in both splits, or there are too few patients or samples for one batch.
         VolumeError: If there is no such axis to mirror along.
 
     Example:
@@ -95,12 +97,12 @@ class CohortData(pl.LightningDataModule):
         both = sorted(set(fold[0]) & set(fold[1]))
         if both:
             raise CohortError(
-                f"a fold needs patients on one side only, got {len(both)} on both, the first is "
-                f"{both[0]}; use cpic.cohorts.folds."
+                f"a fold needs each patient in one split only, got {len(both)} in both, the first "
+                f"is {both[0]}; use cpic.cohorts.folds."
             )
         self.train, self.validation = (
-            read_side(samples, list(patients), side, tabular, scale)
-            for patients, side in zip(fold, ("training", "validation"), strict=True)
+            read_split(samples, list(patients), split, tabular, scale)
+            for patients, split in zip(fold, ("training", "validation"), strict=True)
         )
         self._check_batches()
         self.volumes: dict[str, Volume] = {}
@@ -116,8 +118,8 @@ class CohortData(pl.LightningDataModule):
     @property
     def n_batches(self) -> int:
         """Batches of a training epoch."""
-        whole, rest = divmod(len(self.train.target), self.batch_size)
-        return whole + bool(rest and not self.drop_last)
+        n = len(self.train.target)
+        return n // self.batch_size if self.drop_last else math.ceil(n / self.batch_size)
 
     @property
     def fingerprint(self) -> str:
@@ -142,18 +144,17 @@ class CohortData(pl.LightningDataModule):
         )
         skip = self.start[1] if epoch == self.start[0] else 0
         patients = self.train.patients
-        shares = [share_of(indices, patients, *place()) for indices in plan[skip:]]
-        turns = plan_flips(patients, self.flips, seed=self.seed, epoch=epoch)
-        return self._loader(self.train, shares, turns)
+        shares = [share_of(indices, patients, *rank_and_size()) for indices in plan[skip:]]
+        flips = plan_flips(patients, self.flips, seed=self.seed, epoch=epoch)
+        return self._loader(self.train, shares, flips)
 
     def val_dataloader(self) -> "Loader":
         """Batches of the validation fold, in its order, each sample once."""
         n = len(self.validation.target)
-        share = share_of(list(range(n)), self.validation.patients, *place())
-        size = max(1, self.batch_size // place()[1])
-        return self._loader(
-            self.validation, [share[k : k + size] for k in range(0, len(share), size)]
-        )
+        rank, n_ranks = rank_and_size()
+        share = share_of(range(n), self.validation.patients, rank, n_ranks)
+        size = max(1, self.batch_size // n_ranks)
+        return self._loader(self.validation, cut(share, size, drop_last=False), {})
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -165,34 +166,26 @@ class CohortData(pl.LightningDataModule):
         }
 
     def _loader(
-        self, table: Table, plan: list[list[int]], turns: dict[str, tuple[int, ...]] | None = None
+        self, table: Table, plan: list[list[int]], flips: dict[str, tuple[int, ...]]
     ) -> "Loader":
-        batches = _Batches(table, self.volumes, self.read, turns or {})
-        return Loader(batches, plan, self.num_workers)
+        return Loader(_Batches(table, self.volumes, self.read, flips), plan, self.num_workers)
 
     def _check_batches(self) -> None:
-        n_patients, n = len(set(self.train.patients)), len(self.train.target)
-        if self.batch_size < max(1, self.min_patients):
-            raise CohortError(
-                f"a batch needs at least {max(1, self.min_patients)} samples, as many as the "
-                f"rank, got batch_size={self.batch_size}; raise it or lower the rank."
-            )
-        least = max(2, self.min_patients)
-        if n_patients < least:
-            raise CohortError(
-                f"training needs at least {least} patients in the training fold, got {n_patients}; "
-                "add patients or lower the rank."
-            )
-        if self.n_batches == 0:
-            raise CohortError(
-                f"a batch of {self.batch_size} needs as many training samples, got {n}; lower "
-                "the batch size."
-            )
-        if bool((self.train.target == self.train.target[0]).all()):
-            raise CohortError(
-                f"training needs targets that differ, got {n} times {self.train.target[0]:g}; "
-                "there is nothing to learn."
-            )
+        n_patients, target = len(set(self.train.patients)), self.train.target
+        least = max(1, self.min_patients)
+        faults = {
+            f"a batch needs at least {least} samples, as many as the rank, got "
+            f"batch_size={self.batch_size}; raise it or lower the rank.": self.batch_size < least,
+            f"training needs at least {max(2, least)} patients in the training fold, got "
+            f"{n_patients}; add patients or lower the rank.": n_patients < max(2, least),
+            f"a batch of {self.batch_size} needs as many training samples, got {len(target)}; "
+            "lower the batch size.": self.n_batches == 0,
+            f"training needs targets that differ, got {len(target)} times {target[0]:g}; there is "
+            "nothing to learn.": bool((target == target[0]).all()),
+        }
+        for message, found in faults.items():
+            if found:
+                raise CohortError(message)
 
 
 class Loader:
@@ -218,29 +211,24 @@ class Loader:
         yield from self.loader
 
 
+@dataclasses.dataclass
 class _Batches(Dataset):
     """Batches by the numbers of their samples."""
 
-    def __init__(
-        self,
-        table: Table,
-        volumes: dict[str, Volume],
-        read: bool,
-        turns: dict[str, tuple[int, ...]],
-    ):
-        self.table, self.volumes, self.read, self.turns = table, volumes, read, turns
+    table: Table
+    volumes: dict[str, Volume]
+    read: bool
+    flips: dict[str, tuple[int, ...]]
 
     def __getitem__(self, indices: list[int]) -> Batch:
         table = self.table
         patients = [table.patients[k] for k in indices]
-        names = list(dict.fromkeys(patients))
-        named, volumes = zip(*map(self._seen, names), strict=True)
-        if self.read:
-            volumes = [ArrayVolume(volume.read(), channels=volume.channels) for volume in volumes]
+        distinct = list(dict.fromkeys(patients))
+        names, volumes = zip(*map(self._seen, distinct), strict=True)
         return {
             "volumes": list(volumes),
-            "names": list(named),
-            "rows": torch.tensor([names.index(patient) for patient in patients]),
+            "names": list(names),
+            "rows": torch.tensor([distinct.index(patient) for patient in patients]),
             "tabular": None if table.tabular is None else table.tabular[indices],
             "target": table.target[indices],
             "scale": table.scale[indices],
@@ -248,7 +236,9 @@ class _Batches(Dataset):
 
     def _seen(self, patient: str) -> tuple[str, Volume]:
         """A scan and its name; what is remembered of it does not hold for its mirror image."""
-        volume, axes = self.volumes[patient], self.turns.get(patient)
-        if not axes:
-            return patient, volume
-        return f"{patient} {axes}", FlippedVolume(volume, axes=axes)
+        name, volume = patient, self.volumes[patient]
+        if axes := self.flips.get(patient):
+            name, volume = f"{patient} {axes}", FlippedVolume(volume, axes=axes)
+        if self.read:
+            volume = ArrayVolume(volume.read(), channels=volume.channels)
+        return name, volume

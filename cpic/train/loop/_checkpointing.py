@@ -1,5 +1,6 @@
-"""Keep a run: checkpoints, one row an epoch, the best epoch, and the reasons to stop."""
+"""Checkpoints, one row an epoch, the best epoch, and the reasons to stop."""
 
+import dataclasses
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -8,18 +9,16 @@ from typing import Any
 import lightning.pytorch as pl
 
 from cpic.train.loop._batches import CohortData
-from cpic.train.loop._checkpoints import (
+from cpic.train.loop._checkpoints import RESUMED, check_there, read_checkpoint, write_checkpoint
+from cpic.train.loop._distributed import anywhere, copy_from_first, rank_and_size, summed
+from cpic.train.loop._resuming import (
     check_same,
     fitting,
     load_optimizer,
     load_weights,
     random_state,
-    read_checkpoint,
     set_random_state,
-    write_checkpoint,
 )
-from cpic.train.loop._distributed import copy_from_first, place, summed
-from cpic.train.loop._parts import RESUMED, check_there
 from cpic.train.loop._task import Task
 from cpic.train.results._results import FoldResult, Row, peak_bytes, write_rows, writing
 
@@ -32,8 +31,40 @@ class StopRunError(Exception):
         self.saved = saved
 
 
-class Keeper(pl.Callback):
+@dataclasses.dataclass
+class Progress:
+    """How far a run is; each is a part of its checkpoints.
+
+    Attributes:
+        epoch: Epochs that are finished.
+        position: Batches of the epoch that are done.
+        step: Steps of all epochs.
+        stale: Epochs since the best one.
+        best_epoch: Its number; -1 before there is one.
+        stopped: Why there are no more epochs, as in `FoldResult`.
+        seconds: Spent on earlier pieces of a resumed run.
+        spent: Seconds of the steps of finished epochs.
+        history: One row of metrics an epoch.
+        times: One row of times an epoch.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    step: int = 0
+    stale: int = 0
+    best_epoch: int = -1
+    stopped: str = "epochs"
+    seconds: float = 0.0
+    spent: float = 0.0
+    history: list[Row] = dataclasses.field(default_factory=list)
+    times: list[Row] = dataclasses.field(default_factory=list)
+
+
+class Checkpointing(pl.Callback):
     """Saves a run so that it can go on exactly, and ends it in good order.
+
+    Lightning's own callbacks save neither the generators of a model nor the sums of an epoch, and
+    ranks that stop by their own clocks would wait for each other.
 
     Args:
         folder: For checkpoints and tables.
@@ -55,26 +86,30 @@ class Keeper(pl.Callback):
         self.folder, self.config, self.patience = folder, config, patience
         self.max_minutes, self.save_every = max_minutes, save_every
         self.latest, self.best = folder / "latest.ckpt", folder / "best.ckpt"
-        self.epoch, self.position = 0, 0
-        self.step, self.stale = 0, 0
-        self.history: list[Row] = []
-        self.times: list[Row] = []
-        self.best_epoch, self.stopped = -1, "epochs"
+        self.run = Progress()
         self.signals = 0
-        self._spent = self._before = 0.0
         self._began = time.monotonic()
         self._resumed: dict[str, Any] | None = None
 
     @property
     def seconds(self) -> float:
         """Spent on this run, earlier pieces included."""
-        return self._before + time.monotonic() - self._began
+        return self.run.seconds + time.monotonic() - self._began
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is over."""
+        return self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
+
+    @property
+    def worn_out(self) -> bool:
+        """Whether patience is over."""
+        return self.patience is not None and self.run.stale >= self.patience
 
     @property
     def ended(self) -> bool:
         """Whether patience or time was over before; there is a row then."""
-        late = self.epoch > 0 and self._late()
-        return late or (self.patience is not None and self.stale >= self.patience)
+        return self.worn_out or (self.run.epoch > 0 and self.late)
 
     def load(self, module: Task, data: CohortData) -> None:
         """Take over the state of the latest checkpoint, if there is one."""
@@ -83,27 +118,23 @@ class Keeper(pl.Callback):
         state = read_checkpoint(self.latest)
         check_there(state, RESUMED, self.latest)
         check_same(state["config"], self.config, self.latest)
-        _check_place(state, module, data, self.latest)
+        _check_position(state, module, data, self.latest)
         load_weights(module.model, state, self.latest)
-        for name in ("epoch", "position", "step", "stale", "history", "times", "best_epoch"):
-            setattr(self, name, state[name])
-        self._before, self._spent, self.stopped = (
-            state[name] for name in ("seconds", "spent", "stopped")
-        )
+        self.run = Progress(**{name: state[name] for name in vars(self.run)})
         module.sums, module.seconds = dict(state["sums"]), state["step_seconds"]
         module.faults.count = state["faults"]
-        data.start = (self.epoch, self.position)
+        data.start = (self.run.epoch, self.run.position)
         self._resumed = state
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin at the epoch of the checkpoint."""
-        progress: Any = trainer.fit_loop.epoch_progress.current
-        progress.ready = progress.started = progress.processed = progress.completed = self.epoch
+        current: Any = trainer.fit_loop.epoch_progress.current
+        current.ready = current.started = current.processed = current.completed = self.run.epoch
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put optimiser and generators where they were; the last thing before the first batch."""
+        """Put optimizer and generators where they were; the last thing before the first batch."""
         copy_from_first(pl_module)
-        self.stopped = "epochs"
+        self.run.stopped = "epochs"
         if self._resumed is not None:
             load_optimizer(trainer.optimizers[0], self._resumed, self.latest)
             with fitting(self.latest, "random"):
@@ -115,42 +146,40 @@ class Keeper(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the step; save and stop if it is time."""
-        self.position, self.step = self.position + 1, self.step + 1
-        if self._is_last(trainer):
+        run = self.run
+        run.position, run.step = run.position + 1, run.step + 1
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             # The end of the epoch saves, with its validation.
             return
-        signalled, late = (
-            number > 0 for number in summed([self.signals, self._late()], pl_module.device)
-        )
+        signalled, late = anywhere(self.signals > 0, self.late, device=pl_module.device)
         if late:
             # Validation follows, and the end of the epoch.
-            self.stopped, trainer.should_stop = "minutes", True
-        elif signalled or (self.save_every and self.step % self.save_every == 0):
+            run.stopped, trainer.should_stop = "minutes", True
+            return
+        if signalled or (self.save_every and run.step % self.save_every == 0):
             self._save(trainer, pl_module, self.latest)
-        if signalled and not late:
+        if signalled:
             raise StopRunError(saved=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Add a row, save the best and the latest state."""
+        run = self.run
         self._add_row(pl_module)
         for logger in trainer.loggers:
-            logger.log_metrics({**self.history[-1], **self.times[-1]}, step=self.step)
+            logger.log_metrics({**run.history[-1], **run.times[-1]}, step=run.step)
             logger.save()
-        self.epoch, self.position = self.epoch + 1, 0
-        if self._improved(pl_module):
-            self.best_epoch, self.stale = self.epoch - 1, 0
+        improved = self._improved(pl_module)
+        run.epoch, run.position, run.stale = run.epoch + 1, 0, run.stale + 1
+        if improved:
+            run.best_epoch, run.stale = run.epoch - 1, 0
             # First, so that no latest state speaks of a best one that is not there.
             self._save(trainer, pl_module, self.best)
-        else:
-            self.stale += 1
-        if self.patience is not None and self.stale >= self.patience:
-            self.stopped = "patience"
-        signalled, late = (
-            number > 0 for number in summed([self.signals, self._late()], pl_module.device)
-        )
-        if late and self.stopped == "epochs" and self.epoch < (trainer.max_epochs or 0):
-            self.stopped = "minutes"
-        trainer.should_stop = trainer.should_stop or self.stopped != "epochs"
+        if self.worn_out:
+            run.stopped = "patience"
+        signalled, late = anywhere(self.signals > 0, self.late, device=pl_module.device)
+        if late and run.stopped == "epochs" and run.epoch < (trainer.max_epochs or 0):
+            run.stopped = "minutes"
+        trainer.should_stop = trainer.should_stop or run.stopped != "epochs"
         self._write_tables()
         self._save(trainer, pl_module, self.latest)
         if signalled:
@@ -158,64 +187,58 @@ class Keeper(pl.Callback):
 
     def result(self, fold: int, mean_error: float, monitor: str) -> FoldResult:
         """What the fold gave so far."""
-        last = {k: v for k, v in (self.history or [{}])[-1].items() if k.startswith("val_")}
-        metrics = {name.removeprefix("val_"): value for name, value in last.items()}
-        best = next((row for row in self.history if row["epoch"] == self.best_epoch), None)
-        if best is not None:
-            metrics[f"best_{monitor}"] = best[f"val_{monitor}"]
-            metrics["best_error"] = best["val_error"]
-            metrics["best_epoch"] = self.best_epoch
+        run, metrics = self.run, {}
+        if run.history:
+            row = run.history[-1]
+            metrics = {k.removeprefix("val_"): v for k, v in row.items() if k.startswith("val_")}
+        if run.best_epoch >= 0:
+            best = run.history[run.best_epoch]
+            metrics |= {f"best_{name}": best[f"val_{name}"] for name in (monitor, "error")}
+            metrics["best_epoch"] = run.best_epoch
         return FoldResult(
             fold=fold,
             metrics={**metrics, "mean_error": mean_error},
-            epochs=self.epoch,
+            epochs=run.epoch,
             seconds=self.seconds,
-            step_seconds=self._spent / max(1, self.step),
+            step_seconds=run.spent / max(1, run.step),
             peak_bytes=peak_bytes(),
             latest=self.latest,
             best=self.best,
-            stopped=self.stopped,
+            stopped=run.stopped,
         )
 
-    def _late(self) -> bool:
-        return self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
-
-    def _is_last(self, trainer: pl.Trainer) -> bool:
-        return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
-
     def _add_row(self, module: Task) -> None:
+        run, n_ranks = self.run, rank_and_size()[1]
         sums = dict(zip(module.sums, summed(module.sums.values(), module.device), strict=True))
-        n_ranks = place()[1]
         seen = max(1.0, sums["samples"])
+        run.spent += module.seconds
         row: Row = {
-            "epoch": self.epoch,
-            "step": self.step,
+            "epoch": run.epoch,
+            "step": run.step,
             "train_loss": sums["loss"] / seen,
             "faults": int(sums["faults"]) // n_ranks,
             **{f"{name}_per_sample": sums[name] / seen for name in ("asked", "encoded", "voxels")},
             **{f"val_{name}": value for name, value in module.metrics.items()},
         }
-        self._spent += module.seconds
-        time_row: Row = {
-            "epoch": self.epoch,
+        times: Row = {
+            "epoch": run.epoch,
             "seconds": self.seconds,
             "step_seconds": module.seconds * n_ranks / max(1.0, sums["steps"]),
             "seconds_per_sample": module.seconds / seen,
             "peak_bytes": peak_bytes(),
         }
-        self.history, self.times = [*self.history, row], [*self.times, time_row]
+        run.history, run.times = [*run.history, row], [*run.times, times]
         module.begin_epoch()
 
     def _improved(self, module: Task) -> bool:
-        name = f"val_{module.monitor}"
-        past = [row[name] for row in self.history[:-1] if row["epoch"] == self.best_epoch]
-        now = self.history[-1][name]
-        if not past:
+        if self.run.best_epoch < 0:
             return True
-        return now > past[0] if module.higher else now < past[0]
+        rows = self.run.history
+        now, best = (rows[k][f"val_{module.monitor}"] for k in (-1, self.run.best_epoch))
+        return now > best if module.higher else now < best
 
     def _save(self, trainer: pl.Trainer, module: Task, path: Path) -> None:
-        """Collective: the states of the generators of all processes are saved."""
+        """Collective: the states of the generators of all ranks are saved."""
         state = {
             "cpic": version("cpic"),
             "config": self.config,
@@ -225,29 +248,30 @@ class Keeper(pl.Callback):
             "sums": module.sums,
             "step_seconds": module.seconds,
             "faults": module.faults.count,
+            **vars(self.run),
             "seconds": self.seconds,
-            "spent": self._spent,
-            **{name: getattr(self, name) for name in ("epoch", "position", "step", "stale")},
-            **{name: getattr(self, name) for name in ("history", "times", "best_epoch", "stopped")},
         }
-        if place()[0] == 0:
+        if rank_and_size()[0] == 0:
             with writing(path):
                 write_checkpoint(path, state)
 
     def _write_tables(self) -> None:
         # All of them again: a run that was killed may have written a row that it did not save.
-        if place()[0] == 0:
-            write_rows(self.folder / "metrics.csv", self.history)
-            write_rows(self.folder / "times.csv", self.times)
+        if rank_and_size()[0] > 0:
+            return
+        for name, rows in {"metrics": self.run.history, "times": self.run.times}.items():
+            path = self.folder / f"{name}.csv"
+            with writing(path):
+                write_rows(path, rows)
 
 
-def _check_place(state: dict[str, Any], module: Task, data: CohortData, path: Path) -> None:
+def _check_position(state: dict[str, Any], module: Task, data: CohortData, path: Path) -> None:
     """Raise unless a run can go on from where a checkpoint says that it was."""
+    wanted = {f"val_{module.monitor}", "val_error"}
     with fitting(path, "place in the run"):
         if state["position"] >= max(1, data.n_batches):
             raise ValueError(f"batch {state['position']} of {data.n_batches} in an epoch")
         if state["sums"].keys() != module.sums.keys():
-            raise ValueError(f"sums of {', '.join(map(str, state['sums']))}")
-        wanted = {f"val_{module.monitor}", "val_error"}
+            raise ValueError(f"sums of {', '.join(state['sums'])}")
         if any(not wanted <= row.keys() for row in state["history"]):
             raise ValueError(f"a row of history without {' or '.join(sorted(wanted))}")

@@ -1,37 +1,39 @@
-"""Save all that a run needs to go on exactly, and read it back.
+"""Checkpoint files: written whole, and read only if they hold what was saved.
 
 A checkpoint is a dictionary of tensors, lists, numbers and strings, so that reading one runs no
 code. It appears by one rename: a run that is killed leaves the last one whole.
+
+`torch.save` writes a zip file of stored records with a CRC-32 each, which `torch.load` does not
+compare: a flipped bit in the weights would load as another weight. These sums are the digest of
+what was saved; another one beside them would find no fault that they miss, and files of other
+programs and older versions have them too.
 """
 
-import contextlib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from cpic._files import replace_file
 from cpic._trust import DoubtError, open_regular
-from cpic.train.loop._distributed import everyones, place
-from cpic.train.loop._parts import check_kinds, check_records, check_there
+from cpic.train.loop._faults import one_line
 
 _FORMAT = 1
 # What torch raises for values that it did not write.
-_UNFIT = (
+UNFIT = (
     *(OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError),
     *(ArithmeticError, AssertionError, MemoryError),
 )
-# What may differ in a run that goes on: how long, where and how fast it computes.
-FREE = {
-    *("num_epochs", "max_minutes", "patience", "max_faults", "save_every", "resume", "only_fold"),
-    *("ngpus", "num_nodes", "num_workers", "progress", "wandb", "cache", "root"),
-    *("results_folder", "experiment_name"),
-}
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, UnpicklingError)
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
@@ -58,20 +60,23 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     try:
         with open_regular(path) as file:
-            check_records(file)
+            _check_records(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError(
             f"there is no checkpoint {path}; train first, or check the path."
         ) from error
-    except (DoubtError, EOFError, UnpicklingError, *_UNFIT) as error:
-        raise _not_ours(path, error) from error
+    except (*_DAMAGED, *UNFIT) as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint ({one_line(error)}); train again or copy it "
+            "again."
+        ) from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise ValueError(
             f"{path} is no checkpoint of cpic.train of format {_FORMAT}; train again, or use the "
             "version of cpic that made it."
         )
-    check_kinds(state, path)
+    _check_parts(state, path)
     return state
 
 
@@ -81,128 +86,117 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     replace_file(path, lambda file: torch.save(full, file))
 
 
-def plain(value: Any) -> Any:
-    """Settings as JSON has them: lists for tuples, strings for paths and types."""
-    return json.loads(json.dumps(value, default=str))
-
-
-def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """Raise unless the settings of a checkpoint are those of this run.
+def check_there(state: Mapping[str, Any], names: tuple[str, ...], path: Path) -> None:
+    """Raise unless a checkpoint has these parts.
 
     Raises:
-        ValueError: Naming the first that differs.
+        ValueError: Naming the file and what it lacks.
     """
-    there, here = _flat(saved), _flat(now)
-    for key in dict.fromkeys([*there, *here]):
-        if key.rpartition(".")[2] in FREE or there.get(key) == here.get(key):
-            continue
-        raise ValueError(
-            f"the checkpoint is of another configuration: {key} is {there.get(key)!r} there and "
-            f"{here.get(key)!r} here; resume with the settings of the run, or choose another "
-            f"folder than that of {path}."
-        )
+    if lacking := [name for name in names if name not in state]:
+        raise _other(path, f"needs {', '.join(lacking)}, there is none")
 
 
-def _flat(settings: Mapping[str, Any], name: str = "") -> dict[str, Any]:
-    """Settings in settings under names with dots."""
-    result = {}
-    for key, value in settings.items():
-        nested = isinstance(value, Mapping) and value
-        result.update(_flat(value, f"{name}{key}.") if nested else {f"{name}{key}": value})
-    return result
+def _check_records(file: BinaryIO) -> None:
+    """Compare every record of a zip file with its sum, and leave the file at its beginning."""
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+        if len({record.filename for record in records}) < len(records):
+            raise DoubtError("it has two records of one name")
+        # A packed one could become a thousand times as large.
+        packed = [one.filename for one in records if one.compress_type != zipfile.ZIP_STORED]
+        if packed:
+            raise DoubtError(f"its record {packed[0][:80]} is packed")
+        if damaged := archive.testzip():
+            raise DoubtError(f"its record {damaged[:80]} is not what its CRC-32 says")
+    file.seek(0)
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
-    """Give a model the weights of a checkpoint.
-
-    Raises:
-        ValueError: If they are of another model, naming the first tensor that differs.
-    """
-    check_there(state, ("model",), path)
-    have, saved = model.state_dict(), state["model"]
-    for key in dict.fromkeys([*saved, *have]):
-        shapes = [tuple(getattr(side.get(key), "shape", ())) for side in (saved, have)]
-        if key not in have or key not in saved or shapes[0] != shapes[1]:
-            pairs = zip(shapes, (saved, have), strict=True)
-            what = [str(shape) if key in side else "missing" for shape, side in pairs]
-            raise ValueError(
-                f"the checkpoint is of another model: {key} is {what[0]} there and {what[1]} here; "
-                f"make the model with the settings of {path}."
+def _check_parts(state: Mapping[str, Any], path: Path) -> None:
+    """Raise unless every part that is there holds what such a part holds."""
+    for name, (what, holds) in _PARTS.items():
+        if name in state and not holds(state[name]):
+            value = state[name]
+            shown = (
+                repr(value)[:40] if isinstance(value, int | float | str) else type(value).__name__
             )
-    with fitting(path, "model"):
-        model.load_state_dict(saved)
+            raise _other(path, f"needs {what} as its {name}, got {shown}")
+    epoch = state.get("epoch")
+    if epoch is None:
+        return
+    tables = [state[name] for name in ("history", "times") if name in state]
+    if any(len(rows) != epoch for rows in tables):
+        raise _other(path, f"of {epoch} epochs needs a row of each in history and times")
+    if state.get("best_epoch", -1) >= epoch:
+        raise _other(path, f"of {epoch} epochs has no best one of number {state['best_epoch']}")
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], path: Path) -> None:
-    """Put an optimiser where that of a checkpoint was.
-
-    Raises:
-        ValueError: If its state is of other parameters.
-    """
-    with fitting(path, "optimizer"):
-        optimizer.load_state_dict(state["optimizer"])
-        for parameter, values in optimizer.state.items():
-            for name, value in values.items():
-                shape = getattr(value, "shape", ())
-                if len(shape) and shape != parameter.shape:
-                    raise ValueError(f"{name} has {tuple(shape)}, not {tuple(parameter.shape)}")
+def _other(path: Path, reason: str) -> ValueError:
+    return ValueError(f"a checkpoint {reason}; train again, or use another than {path}.")
 
 
-@contextlib.contextmanager
-def fitting(path: Path, part: str) -> Iterator[None]:
-    """Whatever a part of a checkpoint does not fit in this block becomes one error that names it.
-
-    Raises:
-        ValueError: Naming the file and the part.
-    """
-    try:
-        yield
-    except _UNFIT as error:
-        raise ValueError(
-            f"the {part} of a checkpoint cannot be used here ({_first_line(error)}); train again, "
-            f"or use another than {path}."
-        ) from error
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
-def random_state(module: nn.Module) -> dict[str, Any]:
-    """States of all generators in use, of every process."""
-    mine = {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all(),
-        "own": {name: generator.get_state() for name, generator in _generators(module).items()},
-    }
-    return {"processes": everyones(mine)}
+def _is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and least <= value < 2**53
 
 
-def set_random_state(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Put the generators back; another number of processes starts from the first one's."""
-    rank, states = place()[0], state["processes"]
-    mine = states[rank if rank < len(states) else 0]
-    torch.set_rng_state(mine["torch"])
-    if len(mine["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(mine["cuda"])
-    for name, generator in _generators(module).items():
-        if name in mine["own"]:
-            generator.set_state(mine["own"][name])
-
-
-def _generators(module: nn.Module) -> dict[str, torch.Generator]:
-    """Generators that parts of a module draw from, each once."""
-    found: dict[str, torch.Generator] = {}
-    for name, part in module.named_modules():
-        for key, value in vars(part).items():
-            if isinstance(value, torch.Generator) and not any(value is g for g in found.values()):
-                found[f"{name}.{key}"] = value
-    return found
-
-
-def _not_ours(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path} cannot be read as a checkpoint ({_first_line(error)}); train again or copy it "
-        "again."
+def _are_named(value: Any, holds: Callable[[Any], bool] = lambda _: True) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and holds(one) for key, one in value.items()
     )
 
 
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [""])[0][:160]
-    return line if line and not isinstance(error, KeyError) else f"{type(error).__name__} {line}"
+def _is_plain(value: Any) -> bool:
+    """Settings, as JSON has them."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return _are_named(value)
+
+
+def _are_rows(value: Any) -> bool:
+    """Rows of one table, counted by their epoch."""
+    return isinstance(value, list) and all(
+        _are_named(row, _is_number)
+        and row.keys() == value[0].keys()
+        and type(row.get("epoch")) is int
+        and row["epoch"] == k
+        for k, row in enumerate(value)
+    )
+
+
+def _are_generators(value: Any) -> bool:
+    """States of at least one process."""
+    states = value.get("processes") if isinstance(value, dict) else None
+    return isinstance(states, list) and bool(states) and all(map(_is_generator, states))
+
+
+def _is_generator(value: Any) -> bool:
+    cuda, own = (isinstance(value, dict) and value.get(name) for name in ("cuda", "own"))
+    if not isinstance(cuda, list | tuple) or not isinstance(own, dict):
+        return False
+    return all(isinstance(one, Tensor) for one in (value.get("torch"), *cuda, *own.values()))
+
+
+_COUNT = ("a number from 0", _is_count)
+_SECONDS = ("a number of seconds", lambda value: _is_number(value) and 0 <= value < math.inf)
+_ROWS = ("one row an epoch", _are_rows)
+# What each part is called in a message, and whether a value is such a part.
+_PARTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "config": ("settings by name", _is_plain),
+    "model": ("weights by name", _are_named),
+    "optimizer": ("a state by name", _are_named),
+    "random": ("the generators of each process", _are_generators),
+    "sums": ("numbers by name", lambda value: _are_named(value, _is_number)),
+    "history": _ROWS,
+    "times": _ROWS,
+    "stopped": ("a word", lambda value: isinstance(value, str)),
+    "best_epoch": ("a number from -1", lambda value: _is_count(value, -1)),
+    **dict.fromkeys(("epoch", "position", "step", "stale", "faults"), _COUNT),
+    **dict.fromkeys(("seconds", "spent", "step_seconds"), _SECONDS),
+}
+# What it takes to go on.
+RESUMED = tuple(_PARTS)

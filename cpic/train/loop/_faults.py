@@ -2,10 +2,10 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
@@ -17,7 +17,7 @@ from cpic.train.loop._distributed import anywhere
 _FAULTS = (ValueError, ArithmeticError, LinAlgError, OSError)
 _OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Faults:
@@ -34,7 +34,7 @@ class Faults:
     def attempt(
         self, stages: Sequence[Callable[[], None]], device: torch.device
     ) -> Exception | None:
-        """Run the stages of a step, in all processes or none, until one fails; returns the cause.
+        """Run the stages of a step, on all ranks or none, until one fails; returns the cause.
 
         Raises:
             MemoryError: If there is not enough, with what to do about it.
@@ -52,10 +52,10 @@ class Faults:
                     raise
                 raise MemoryError(
                     "a training step needs more memory than there is: encode in pieces with "
-                    f"chunk=4096 or less, or lower batch_size or ndims ({_first_line(error)})."
+                    f"chunk=4096 or less, or lower batch_size or ndims ({one_line(error)})."
                 ) from error
-            # The next stage waits for the other processes.
-            if anywhere(cause is not None, device):
+            # The next stage waits for the other ranks.
+            if any(anywhere(cause is not None, device=device)):
                 return cause or RuntimeError("the step failed in another process")
         return None
 
@@ -66,47 +66,41 @@ class Faults:
             RuntimeError: From the cause, if there are too many.
         """
         self.count, self.last = self.count + 1, cause
-        log.warning(
-            "failing step %d (%d may fail), skipped: %s, %s: %s",
-            self.count,
-            self.most,
-            where,
-            type(cause).__name__,
-            cause,
-        )
+        what = f"{where}, {type(cause).__name__}: {cause}"
+        _log.warning("failing step %d (%d may fail), skipped: %s", self.count, self.most, what)
         if self.count > self.most:
             raise RuntimeError(
                 f"training stops after {self.count} failing steps, max_faults={self.most} may "
-                f"fail; the last: {where}, {type(cause).__name__}: {cause}"
+                f"fail; the last: {what}"
             ) from cause
 
 
-class Kept:
-    """What a step changes in a model besides its parameters, to be put back if it fails."""
+class Snapshot:
+    """What a step changes in a model besides its parameters, to be restored if it fails."""
 
     def __init__(self, model: nn.Module):
         self.model = model
         self.buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
-        self.states = {
-            name: _copied(part.get_extra_state()) for name, part in with_extra_state(model)
-        }
+        # A copy of a tensor that a gradient flows through is refused.
+        states = {name: part.get_extra_state() for name, part in self._with_state()}
+        self.states = copy.deepcopy(apply_to_collection(states, Tensor, Tensor.detach))
 
-    def put_back(self) -> None:
+    @torch.no_grad()
+    def restore(self) -> None:
         """Undo what happened since; drops gradients."""
-        with torch.no_grad():
-            for name, buffer in self.model.named_buffers():
-                if name in self.buffers:
-                    buffer.copy_(self.buffers[name])
-        for name, part in with_extra_state(self.model):
+        for name, buffer in self.model.named_buffers():
+            if name in self.buffers:
+                buffer.copy_(self.buffers[name])
+        for name, part in self._with_state():
             part.set_extra_state(self.states[name])
         self.model.zero_grad()
 
-
-def with_extra_state(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The parts of a model that hold more than parameters and buffers."""
-    for name, part in model.named_modules():
-        if type(part).get_extra_state is not nn.Module.get_extra_state:
-            yield name, part
+    def _with_state(self) -> list[tuple[str, nn.Module]]:
+        """The parts of the model that hold more than parameters and buffers."""
+        none = nn.Module.get_extra_state
+        return [
+            pair for pair in self.model.named_modules() if type(pair[1]).get_extra_state != none
+        ]
 
 
 def check_finite(value: Tensor, what: str) -> None:
@@ -115,19 +109,11 @@ def check_finite(value: Tensor, what: str) -> None:
         raise FloatingPointError(f"the {what} is not finite: {float(value.detach().sum())}")
 
 
-def _copied(state: Any) -> Any:
-    if isinstance(state, Tensor):
-        return state.detach().clone()
-    if isinstance(state, dict):
-        return {key: _copied(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(_copied(value) for value in state)
-    return copy.deepcopy(state)
+def one_line(error: BaseException) -> str:
+    """What an error says, for another message."""
+    text = " ".join(str(error).split())[:240]
+    return text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}"
 
 
 def _no_memory(error: BaseException) -> bool:
     return isinstance(error, _OUT_OF_MEMORY) or "can't allocate memory" in str(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -22,25 +22,13 @@ from lightning.pytorch.strategies import DDPStrategy
 from cpic._files import replace_file
 from cpic.options._kinds import Count, Positive, Whole, checked
 from cpic.train.loop._batches import CohortData
-from cpic.train.loop._checkpointing import Keeper, StopRunError
-from cpic.train.loop._checkpoints import plain
-from cpic.train.loop._distributed import is_first, launched, place
+from cpic.train.loop._checkpointing import Checkpointing, StopRunError
+from cpic.train.loop._distributed import is_first, launched, rank_and_size
 from cpic.train.loop._faults import Faults
 from cpic.train.loop._task import Task
-from cpic.train.results._results import FoldResult, writing
+from cpic.train.results._results import FoldResult, plain, writing
 
 log = logging.getLogger(__name__)
-
-# What Lightning says of other products and of devices that a run does not ask for.
-_ADVERTISING = (
-    "Tip:",
-    "`Trainer.fit` stopped",
-    "GPU available",
-    "TPU available",
-    "HPU available",
-    "LOCAL_RANK",
-)
-_DTYPES = {32: torch.float32, 64: torch.float64}
 
 
 def fit_fold(
@@ -117,27 +105,27 @@ def fit_fold(
     settings = {"precision": precision, "clip": clip, "seed": seed, "batch_size": data.batch_size}
     settings.update(task=type(module).__name__, samples=data.fingerprint)
     settings = plain({**settings, **(config or {})})
-    keeper = Keeper(
+    saving = Checkpointing(
         folder, settings, patience=patience, max_minutes=max_minutes, save_every=save_every
     )
     _prepare(folder, settings, resume=resume)
-    module.to(_DTYPES[precision]).train()
+    module.to(getattr(torch, f"float{precision}")).train()
     module.clip, module.faults = clip, Faults(max_faults)
     if resume:
-        keeper.load(module, data)
-    if keeper.epoch < num_epochs and not keeper.ended:
-        with _quiet(), torch.random.fork_rng(range(torch.cuda.device_count())), _signals(keeper):
-            torch.manual_seed(seed + place()[0])
-            trainer = _trainer(keeper, num_epochs, ngpus, num_nodes, progress, wandb)
+        saving.load(module, data)
+    if saving.run.epoch < num_epochs and not saving.ended:
+        with _quiet(), torch.random.fork_rng(range(torch.cuda.device_count())), _signals(saving):
+            torch.manual_seed(seed + rank_and_size()[0])
+            trainer = _trainer(saving, num_epochs, ngpus, num_nodes, progress, wandb)
             trainer.fit(module, datamodule=data)
-    return keeper.result(fold, module.mean_error(data.train, data.validation), module.monitor)
+    return saving.result(fold, module.mean_error(data.train, data.validation), module.monitor)
 
 
-class _Processes(DDPStrategy):
-    """Processes that share batches; the tasks sum the gradients, after all agreed on the step.
+class _Ranks(DDPStrategy):
+    """Ranks that share batches; the tasks sum the gradients, after all agreed on the step.
 
-    The wrapper that sums them while they are computed would wait for ever for a process whose
-    step failed.
+    The wrapper that sums them while they are computed would wait forever for a rank whose step
+    failed.
     """
 
     def configure_ddp(self) -> None:
@@ -145,14 +133,13 @@ class _Processes(DDPStrategy):
 
 
 def _trainer(
-    keeper: Keeper, num_epochs: int, ngpus: int, num_nodes: int, progress: bool, wandb: bool
+    saving: Checkpointing, num_epochs: int, ngpus: int, num_nodes: int, progress: bool, wandb: bool
 ) -> pl.Trainer:
-    on_gpu = ngpus > 0
-    size = launched(num_nodes)[1]
+    on_gpu, size = ngpus > 0, launched(num_nodes)[1]
     here = os.environ.get("LOCAL_WORLD_SIZE", "1") if size > 1 else "1"
     n_devices = max(ngpus, int(here))
-    together = n_devices * num_nodes > 1 or size > 1
-    backend = "nccl" if on_gpu else "gloo"
+    several = max(n_devices, num_nodes, size) > 1
+    ranks = _Ranks(process_group_backend="nccl" if on_gpu else "gloo") if several else "auto"
     # Not SLURM's: what a batch job says of its tasks is not who started this process.
     elastic = TorchElasticEnvironment.detect()
     return pl.Trainer(
@@ -160,10 +147,10 @@ def _trainer(
         devices=n_devices,
         num_nodes=num_nodes,
         plugins=[TorchElasticEnvironment() if elastic else LightningEnvironment()],
-        strategy=_Processes(process_group_backend=backend) if together else "auto",
+        strategy=ranks,
         max_epochs=num_epochs,
-        callbacks=[keeper, *([TQDMProgressBar()] if progress else [])],
-        logger=_loggers(keeper, wandb),
+        callbacks=[saving, *([TQDMProgressBar()] if progress else [])],
+        logger=_loggers(saving, wandb),
         enable_progress_bar=progress,
         enable_model_summary=False,
         enable_checkpointing=False,
@@ -174,28 +161,24 @@ def _trainer(
         reload_dataloaders_every_n_epochs=1,
         # What a model keeps from a validation may meet gradients later.
         inference_mode=False,
-        default_root_dir=keeper.folder,
+        default_root_dir=saving.folder,
     )
 
 
-def _loggers(keeper: Keeper, wandb: bool) -> list[Logger]:
+def _loggers(saving: Checkpointing, wandb: bool) -> list[Logger]:
     board = TensorBoardLogger(
-        keeper.folder,
+        saving.folder,
         name="",
         version="tensorboard",
         default_hp_metric=False,
-        purge_step=keeper.step + 1 if keeper.step else None,
+        purge_step=saving.run.step + 1 if saving.run.step else None,
     )
     if not wandb:
         return [board]
     from lightning.pytorch.loggers import WandbLogger
 
-    try:
-        other = WandbLogger(
-            project="cpic", save_dir=keeper.folder, name=keeper.folder.name, config=keeper.config
-        )
-    except ModuleNotFoundError as error:
-        raise ImportError("wandb=True needs the package wandb; run `pip install wandb`.") from error
+    folder = saving.folder
+    other = WandbLogger(project="cpic", save_dir=folder, name=folder.name, config=saving.config)
     return [board, other]
 
 
@@ -227,12 +210,12 @@ def _check_gpus(ngpus: int) -> None:
 
 
 @contextlib.contextmanager
-def _signals(keeper: Keeper) -> Iterator[None]:
+def _signals(saving: Checkpointing) -> Iterator[None]:
     """Ctrl-C and SIGTERM stop after the step that runs; the second one at once."""
 
     def stop(number: int, frame: Any) -> None:
-        keeper.signals += 1
-        if keeper.signals > 1:
+        saving.signals += 1
+        if saving.signals > 1:
             raise StopRunError(saved=False)
         log.warning("stopping after this step; once more stops at once")
 
@@ -244,30 +227,24 @@ def _signals(keeper: Keeper) -> Iterator[None]:
     except StopRunError as error:
         what = "the state is saved" if error.saved else "the last saved state"
         raise KeyboardInterrupt(
-            f"stopped in epoch {keeper.epoch} after {keeper.step} steps; {what}: {keeper.latest}; "
-            "go on with resume=True."
+            f"stopped in epoch {saving.run.epoch} after {saving.run.step} steps; {what}: "
+            f"{saving.latest}; go on with resume=True."
         ) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-class _NoAdvertising(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Keep what is neither an advertisement nor a list of devices."""
-        return not any(word in record.getMessage() for word in _ADVERTISING)
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what Lightning says that does not concern the run."""
-    chosen = _NoAdvertising()
+    """Silence what Lightning says of other products and of devices; its warnings are heard."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(chosen)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             # Lightning uses a name that torch is about to drop.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             yield
     finally:
-        logger.removeFilter(chosen)
+        logger.setLevel(before)

@@ -32,19 +32,23 @@ def plan_epoch(
     Raises:
         CohortError: If there is no such plan.
     """
-    generator = _generator(seed, epoch)
-    order = torch.randperm(len(patients), generator=generator).tolist()
-    batches = _cut(order, batch_size, drop_last)
-    if not _enough(batches, patients, min_patients):
-        # Patients with many samples crowd a batch: deal out the patients evenly.
-        batches = _cut(_dealt(order, patients), batch_size, drop_last)
-    if not _enough(batches, patients, min_patients):
-        raise CohortError(
-            f"every batch of {batch_size} samples needs {min_patients} patients, as many as the "
-            f"rank, and {len(set(patients))} patients with {len(patients)} samples give no such "
-            "batches; raise the batch size or lower the rank."
-        )
-    return batches
+    order = torch.randperm(len(patients), generator=_generator(seed, epoch)).tolist()
+    # Where patients with many samples crowd a batch, they are dealt out evenly.
+    for deal in (lambda order, _: order, _dealt):
+        batches = cut(deal(order, patients), batch_size, drop_last=drop_last)
+        if all(len({patients[k] for k in batch}) >= min_patients for batch in batches):
+            return batches
+    raise CohortError(
+        f"every batch of {batch_size} samples needs {min_patients} patients, as many as the "
+        f"rank, and {len(set(patients))} patients with {len(patients)} samples give no such "
+        "batches; raise the batch size or lower the rank."
+    )
+
+
+def cut(order: list[int], size: int, *, drop_last: bool) -> list[list[int]]:
+    """Batches of a size, in order; a last small one too unless it is dropped."""
+    end = len(order) // size * size if drop_last else len(order)
+    return [order[k : k + size] for k in range(0, end, size)]
 
 
 def plan_flips(
@@ -60,7 +64,7 @@ def plan_flips(
 
 
 def share_of(indices: Sequence[int], patients: Sequence[str], rank: int, size: int) -> list[int]:
-    """The samples of a batch that one of several processes takes: those of its patients.
+    """The samples of a batch that one of several ranks takes: those of its patients.
 
     Raises:
         CohortError: If a process would get no patient.
@@ -80,15 +84,6 @@ def share_of(indices: Sequence[int], patients: Sequence[str], rank: int, size: i
 
 def _generator(seed: int, epoch: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-
-
-def _cut(order: list[int], size: int, drop_last: bool) -> list[list[int]]:
-    batches = [order[k : k + size] for k in range(0, len(order), size)]
-    return batches[:-1] if drop_last and len(batches[-1]) < size else batches
-
-
-def _enough(batches: list[list[int]], patients: Sequence[str], least: int) -> bool:
-    return all(len({patients[k] for k in batch}) >= least for batch in batches)
 
 
 def _dealt(order: list[int], patients: Sequence[str]) -> list[int]:

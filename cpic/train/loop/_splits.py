@@ -1,4 +1,4 @@
-"""The samples of one side of a fold, checked."""
+"""The samples of one split of a fold, checked."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Table(NamedTuple):
-    """Samples of one side of a fold: patients, targets `(n,)`, scales `(n,)`, tabular `(n, t)`."""
+    """Samples of one split: patients, targets `(n,)`, scales `(n,)`, tabular features `(n, t)`."""
 
     patients: list[str]
     target: Tensor
@@ -21,43 +21,43 @@ class Table(NamedTuple):
     tabular: Tensor | None
 
 
-def read_side(
+def read_split(
     samples: "DataFrame",
     patients: list[str],
-    side: str,
+    split: str,
     tabular: "Callable[[DataFrame], Tensor] | None",
     scale: str | float,
 ) -> Table:
     """The samples of some patients, checked."""
     rows: Any = samples[samples["patient"].isin(patients)]
     names = rows["patient"].tolist()
-    if not names or set(names) != set(patients):
-        missing = sorted(set(patients) - set(names))
+    missing = sorted(set(patients) - set(names))
+    if missing or not names:
         raise CohortError(
-            f"each {side} patient needs a sample, got {len(missing)} of {len(patients)} without, "
+            f"each {split} patient needs a sample, got {len(missing)} of {len(patients)} without, "
             f"the first is {missing[0] if missing else 'nobody'}; leave them out of the fold."
         )
-    columns = ["target", *([scale] if isinstance(scale, str) else [])]
-    missing = [column for column in columns if column not in rows]
-    if missing:
+    target = _column(rows, "target")
+    scales = _column(rows, scale) if isinstance(scale, str) else torch.full_like(target, scale)
+    features = None if tabular is None else torch.as_tensor(tabular(rows))
+    if features is not None and (features.ndim != 2 or len(features) != len(names)):
         raise CohortError(
-            f"samples need the column {missing[0]}, got {', '.join(map(str, rows))}; rename it."
+            f"tabular features need shape ({len(names)}, t), got {tuple(features.shape)}; return "
+            "one row for each sample."
         )
-    values = [torch.tensor(rows[column].to_numpy(dtype="float64")) for column in columns]
-    if not isinstance(scale, str):
-        values.append(torch.full((len(names),), float(scale), dtype=torch.float64))
-    made = None if tabular is None else torch.as_tensor(tabular(rows))
-    if made is not None and (made.ndim != 2 or len(made) != len(names)):
-        raise CohortError(
-            f"tabular features need shape ({len(names)}, t), got {tuple(made.shape)}; return one "
-            "row for each sample."
-        )
-    checked = {"target": values[0], "scale": values[1], "tabular": made}
-    for what, tensor in checked.items():
+    for what, tensor in {"target": target, "scale": scales, "tabular": features}.items():
         bad = [] if tensor is None else (~tensor.isfinite()).nonzero()[:, 0].unique().tolist()
         if bad:
             raise CohortError(
-                f"training needs finite numbers, got a {what} that is not in {len(bad)} {side} "
+                f"training needs finite numbers, got a {what} that is not in {len(bad)} {split} "
                 f"samples, the first of {names[bad[0]]}; leave these samples out."
             )
-    return Table(names, values[0], values[1], made)
+    return Table(names, target, scales, features)
+
+
+def _column(rows: Any, name: str) -> Tensor:
+    if name not in rows:
+        raise CohortError(
+            f"samples need the column {name}, got {', '.join(map(str, rows))}; rename it."
+        )
+    return torch.tensor(rows[name].to_numpy(dtype="float64"))

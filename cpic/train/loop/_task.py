@@ -1,7 +1,7 @@
 r"""Steps, and metrics of a whole fold, around a model `model(volumes, names, rows, tabular)`.
 
-A step of the optimiser is one batch. Gradients are dropped before the backward pass, so a failing
-step leaves none; with several processes they are those of the mean over all samples of the batch.
+A step of the optimizer is one batch. Gradients are dropped before the backward pass, so a failing
+step leaves none; with several ranks they are those of the mean over all samples of the batch.
 
 Shapes: `B` samples of a batch, `q` outputs.
 References: {cite}`usvyatsov2021cherry`.
@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from cpic.nn.metrics import RMSE, FoldMean
 from cpic.train.loop._batches import Batch
-from cpic.train.loop._distributed import sum_gradients, summed
-from cpic.train.loop._effort import effort
-from cpic.train.loop._faults import Faults, Kept, check_finite
+from cpic.train.loop._distributed import gathered, sum_gradients, summed
+from cpic.train.loop._faults import Faults, Snapshot, check_finite
 from cpic.train.loop._splits import Table
 
 Meters = dict[str, FoldMean | RMSE]
@@ -97,17 +96,15 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step; a failing one is counted and leaves the model as it was."""
         optimizer: Any = self.optimizers()
-        start, before = time.perf_counter(), effort(self.model, batch)
+        start, before = time.perf_counter(), self._read(batch)
         optimizer.zero_grad()
-        kept = Kept(self.model)
-        n = len(batch["target"])
+        snapshot, n = Snapshot(self.model), len(batch["target"])
         (n_all,) = summed([n], self.device)
         losses: list[Tensor] = []
 
         def forward() -> None:
-            loss = self.loss(self(batch), batch) / self.spread**self.power
-            check_finite(loss, "loss")
-            losses.append(loss)
+            losses.append(self.loss(self(batch), batch) / self.spread**self.power)
+            check_finite(losses[0], "loss")
 
         def backward() -> None:
             (losses[0] * (n / n_all)).backward()
@@ -121,15 +118,14 @@ class Task(pl.LightningModule):
             else:
                 cause = FloatingPointError("the gradient is not finite")
         if cause is not None:
-            kept.put_back()
-        spent = [b - a for a, b in zip(before, effort(self.model, batch), strict=True)]
+            snapshot.restore()
+        spent = [b - a for a, b in zip(before, self._read(batch), strict=True)]
         # After the step, so that the clock stops when it is done on any device.
-        loss = float(losses[0].detach()) if cause is None else 0.0
-        self._count(loss, n, spent, time.perf_counter() - start, failed=cause is not None)
+        loss = float(losses[0].detach()) if cause is None else None
+        self._count(loss, n, spent, time.perf_counter() - start)
         if cause is not None:
             names = ", ".join(batch["names"])
-            where = f"epoch {self.current_epoch}, batch {batch_idx} ({names})"
-            self.faults.add(cause, where)
+            self.faults.add(cause, f"epoch {self.current_epoch}, batch {batch_idx} ({names})")
 
     def on_validation_epoch_start(self) -> None:
         """Begin the metrics of the fold, if there is a model to measure."""
@@ -149,19 +145,17 @@ class Task(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over the whole fold, of all processes."""
-        means = [m.squares if isinstance(m, RMSE) else m for m in self.meters.values()]
-        totals = summed([x for m in means for x in (m.total, m.count)], self.device)
-        for mean, total, count in zip(means, totals[::2], totals[1::2], strict=True):
-            mean.total, mean.count = total, int(count)
-        self.metrics = self.finish({name: m.value for name, m in self.meters.items()})
+        first, *others = gathered(self.meters)
+        for meters in others:
+            first = {name: first[name] + meters[name] for name in first}
+        self.metrics = self._values(first)
 
     def mean_error(self, train: Table, validation: Table) -> float:
         """Error on the validation fold of the best constant of the training fold."""
         meters = self.new_meters()
-        constant = self.constant(train.target).expand(len(validation.target), -1)
-        constant = constant[:, 0] if constant.shape[1] == 1 else constant
+        constant = self.constant(train.target).expand(len(validation.target), -1).squeeze(1)
         self.score(meters, constant, validation.target, validation.scale)
-        return self.finish({name: m.value for name, m in meters.items()})["error"]
+        return self._values(meters)["error"]
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
         """Mean loss of a batch."""
@@ -183,18 +177,23 @@ class Task(pl.LightningModule):
         """The constant prediction `(1, q)` that fits targets best."""
         raise NotImplementedError
 
-    def _count(
-        self, loss: float, n: int, spent: Sequence[int], seconds: float, *, failed: bool
-    ) -> None:
-        good = 0 if failed else n
-        added = (loss * good, good, 1, failed, *spent)
+    def _values(self, meters: Meters) -> dict[str, float]:
+        return self.finish({name: meter.value for name, meter in meters.items()})
+
+    def _read(self, batch: Batch) -> tuple[int, int, int]:
+        """Entries asked for and positions encoded so far, and voxels read of a batch's volumes."""
+        counts = getattr(self.model, "counts", None)
+        voxels = sum(volume.ledger.voxels for volume in batch["volumes"])
+        return getattr(counts, "asked", 0), getattr(counts, "encoded", 0), voxels
+
+    def _count(self, loss: float | None, n: int, spent: Sequence[int], seconds: float) -> None:
+        """Add a step to the sums of the epoch; one without loss has failed."""
+        good = 0 if loss is None else n
+        added = ((loss or 0.0) * good, good, 1, loss is None, *spent)
         self.sums = {k: v + a for (k, v), a in zip(self.sums.items(), added, strict=True)}
         self.seconds += seconds
-        shown = {
-            "s_per_sample": seconds / n,
-            "evaluations_per_sample": spent[0] / n,
-            "voxels_per_sample": spent[2] / n,
-        }
-        if not failed:
-            shown = {"train_loss": loss, **shown}
+        shown = {} if loss is None else {"train_loss": loss}
+        shown["s_per_sample"] = seconds / n
+        shown["evaluations_per_sample"] = spent[0] / n
+        shown["voxels_per_sample"] = spent[2] / n
         self.log_dict(shown, prog_bar=True, logger=False, batch_size=n)

@@ -17,9 +17,9 @@ from cpic._files import replace_file
 from cpic.cohorts._cache import check_outside
 from cpic.data import ZarrVolume
 from cpic.options._kinds import Count, Finite, Text, checked
-from cpic.train.loop._checkpoints import fitting, load_weights, read_checkpoint
+from cpic.train.loop._checkpoints import check_there, read_checkpoint
 from cpic.train.loop._faults import check_finite
-from cpic.train.loop._parts import check_there
+from cpic.train.loop._resuming import fitting, load_weights
 from cpic.train.prediction._patients import Persons, read_persons
 from cpic.train.prediction._scans import find_scans
 from cpic.train.tasks._cross_validation import SCALE_DAYS

@@ -5,19 +5,20 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cpic._files import replace_file
-from cpic.train.loop._checkpoints import plain
+from cpic._files import replace_file, write_json
 
 Row = dict[str, float]
 
@@ -72,47 +73,49 @@ def write_summary(
     """
     path = Path(folder) / "summary.json"
     names = [name for name in (results[0].metrics if results else {}) if name != "best_epoch"]
-    summary = {
-        **plain(facts),
-        "folds": [_relative(result, path.parent) for result in results],
-        "mean": {
-            name: sum(r.metrics.get(name, float("nan")) for r in results) / len(results)
-            for name in names
-        },
-        "provenance": provenance(),
+    folds = [dataclasses.asdict(result) for result in results]
+    for fold in folds:
+        fold.update({key: os.path.relpath(fold[key], path.parent) for key in ("latest", "best")})
+    mean = {
+        name: statistics.fmean(result.metrics.get(name, math.nan) for result in results)
+        for name in names
     }
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(summary, indent=1, default=str) + "\n"
-        replace_file(path, lambda file: file.write(text.encode()))
+        write_json(path, plain({**facts, "folds": folds, "mean": mean, "provenance": provenance()}))
     return path
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """A CSV of one line an epoch, all of it or the one that was there."""
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """A CSV of a line a row, all of it or what was there before.
+
+    Args:
+        path: Of the file.
+        rows: Values by column; what a row lacks is empty.
+        columns: Names in their order; those of the first row by default.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["epoch"], lineterminator="\n")
+    names = list(columns or (rows[0] if rows else ["epoch"]))
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    with writing(path):
-        replace_file(path, lambda file: file.write(text.getvalue().encode()))
+    replace_file(path, lambda file: file.write(text.getvalue().encode()))
 
 
-def writing(path: Path) -> Any:
-    """Make of whatever cannot be written in this block one clear error."""
-    return _Writing(path)
+def plain(value: Any) -> Any:
+    """Settings as JSON has them: lists for tuples, strings for paths and types."""
+    return json.loads(json.dumps(value, default=str))
 
 
-class _Writing(contextlib.AbstractContextManager):
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError):
-            raise ValueError(
-                f"{self.path} cannot be written ({error.strerror or error}); choose another "
-                "results folder, or make room."
-            ) from error
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Whatever cannot be written in this block becomes one clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be written ({error.strerror or error}); choose another results folder, "
+            "or make room."
+        ) from error
 
 
 def peak_bytes() -> int:
@@ -127,7 +130,6 @@ def provenance() -> dict[str, Any]:
     """Versions, commit and machine."""
     import cpic
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpic": cpic.__version__,
         "torch": torch.__version__,
@@ -136,7 +138,7 @@ def provenance() -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
 
@@ -147,10 +149,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _relative(result: FoldResult, folder: Path) -> dict[str, Any]:
-    values = dataclasses.asdict(result)
-    for key in ("latest", "best"):
-        values[key] = os.path.relpath(values[key], folder)
-    return values

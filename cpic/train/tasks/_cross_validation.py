@@ -14,9 +14,10 @@ from cpic import cohorts
 from cpic.data import Volume
 from cpic.nn.metrics import laplace_log_likelihood
 from cpic.train.loop._batches import CohortData
-from cpic.train.loop._checkpoints import load_weights, read_checkpoint
-from cpic.train.loop._distributed import launched, place
+from cpic.train.loop._checkpoints import read_checkpoint
+from cpic.train.loop._distributed import launched, rank_and_size
 from cpic.train.loop._fit import fit_fold
+from cpic.train.loop._resuming import load_weights
 from cpic.train.results._results import FoldResult, write_summary
 from cpic.train.tasks._models import DENSE, TRAINS, check_model, make_module
 from cpic.train.tasks._source import Source, Task, load_source
@@ -201,7 +202,7 @@ def _summarise(
     options: Mapping[str, Any],
     source: Source,
 ) -> None:
-    if place()[0] != 0:
+    if rank_and_size()[0] > 0:
         return
     facts = {
         **describe(task, model, options, source),

@@ -1,0 +1,115 @@
+"""Put a run where a checkpoint says that it was: settings, weights, optimizer, generators."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cpic.train.loop._checkpoints import UNFIT, check_there
+from cpic.train.loop._distributed import gathered, rank_and_size
+from cpic.train.loop._faults import one_line
+
+# What may differ in a run that goes on: how long, where and how fast it computes.
+FREE = {
+    *("num_epochs", "max_minutes", "patience", "max_faults", "save_every", "resume", "only_fold"),
+    *("ngpus", "num_nodes", "num_workers", "progress", "wandb", "cache", "root"),
+    *("results_folder", "experiment_name"),
+}
+
+
+@contextlib.contextmanager
+def fitting(
+    path: Path, part: str, advice: str = "train again, or use another than"
+) -> Iterator[None]:
+    """Whatever a part of a checkpoint does not fit in this block becomes one error that names it.
+
+    Raises:
+        ValueError: Naming the file and the part.
+    """
+    try:
+        yield
+    except UNFIT as error:
+        raise ValueError(
+            f"the {part} of a checkpoint cannot be used here ({one_line(error)}); {advice} {path}."
+        ) from error
+
+
+def check_same(
+    saved: Mapping[str, Any], now: Mapping[str, Any], path: Path, group: str = ""
+) -> None:
+    """Raise unless the settings of a checkpoint are those of this run.
+
+    Raises:
+        ValueError: Naming the first that differs, with dots where settings are in settings.
+    """
+    for key in dict.fromkeys([*saved, *now]):
+        there, here = saved.get(key), now.get(key)
+        if isinstance(there, Mapping) and isinstance(here, Mapping):
+            check_same(there, here, path, f"{group}{key}.")
+        elif key not in FREE and there != here:
+            raise ValueError(
+                f"the checkpoint is of another configuration: {group}{key} is {there!r} there and "
+                f"{here!r} here; resume with the settings of the run, or choose another folder "
+                f"than that of {path}."
+            )
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
+    """Give a model the weights of a checkpoint.
+
+    Raises:
+        ValueError: If they are of another model, naming the tensors that differ.
+    """
+    check_there(state, ("model",), path)
+    with fitting(path, "model", "make the model with the settings of"):
+        model.load_state_dict(state["model"])
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], path: Path) -> None:
+    """Put an optimizer where that of a checkpoint was.
+
+    Raises:
+        ValueError: If its state is of other parameters.
+    """
+    with fitting(path, "optimizer"):
+        optimizer.load_state_dict(state["optimizer"])
+        for parameter, values in optimizer.state.items():
+            for name, value in values.items():
+                shape = getattr(value, "shape", ())
+                if len(shape) and shape != parameter.shape:
+                    raise ValueError(f"{name} has {tuple(shape)}, not {tuple(parameter.shape)}")
+
+
+def random_state(module: nn.Module) -> dict[str, Any]:
+    """States of all generators in use, of every rank."""
+    mine = {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+        "own": {name: generator.get_state() for name, generator in _generators(module).items()},
+    }
+    return {"processes": gathered(mine)}
+
+
+def set_random_state(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Put the generators back; another number of ranks starts from the first one's."""
+    rank, states = rank_and_size()[0], state["processes"]
+    mine = states[rank if rank < len(states) else 0]
+    torch.set_rng_state(mine["torch"])
+    if len(mine["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(mine["cuda"])
+    for name, generator in _generators(module).items():
+        if name in mine["own"]:
+            generator.set_state(mine["own"][name])
+
+
+def _generators(module: nn.Module) -> dict[str, torch.Generator]:
+    """Generators that parts of a module draw from, each once."""
+    found: dict[int, tuple[str, torch.Generator]] = {}
+    for name, part in module.named_modules():
+        for key, value in vars(part).items():
+            if isinstance(value, torch.Generator):
+                found.setdefault(id(value), (f"{name}.{key}", value))
+    return dict(found.values())
