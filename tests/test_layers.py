@@ -30,6 +30,16 @@ MAY_IMPORT = {
     "run": None,
     "cli": None,
 }
+# What each room of a part may import of the other rooms of that part; None: any.
+ROOMS = {
+    "train": {
+        "__init__": None,
+        "results": set(),
+        "loop": {"results"},
+        "tasks": {"results", "loop"},
+        "prediction": {"results", "loop", "tasks"},
+    }
+}
 
 
 def part_of(path):
@@ -37,6 +47,10 @@ def part_of(path):
 
 
 def imported_parts(path):
+    return {name.split(".")[1] for name in imported_names(path)}
+
+
+def imported_names(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.ImportFrom):
@@ -46,14 +60,25 @@ def imported_parts(path):
                 names = [f"cpic.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        yield from (name.split(".")[1] for name in names if name.startswith("cpic."))
+        yield from (name for name in names if name.startswith("cpic."))
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.name))
 def test_imports_point_one_way(path):
     allowed = MAY_IMPORT[part_of(path)]
     if allowed is not None:
-        assert set(imported_parts(path)) <= allowed | {part_of(path)}
+        assert imported_parts(path) <= allowed | {part_of(path)}
+
+
+@pytest.mark.parametrize("part", ROOMS)
+def test_rooms_of_a_part_import_one_way(part):
+    for path in sorted((ROOT / part).rglob("*.py")):
+        room = path.relative_to(ROOT / part).with_suffix("").parts[0]
+        names = (name.split(".") for name in imported_names(path))
+        rooms = {name[2] for name in names if name[1] == part and len(name) > 2}
+        allowed = ROOMS[part][room]
+        if allowed is not None:
+            assert rooms <= allowed | {room}, path
 
 
 def test_every_part_is_declared():
@@ -65,4 +90,4 @@ def test_every_part_is_declared():
 def test_a_backward_import_is_seen(tmp_path):
     bad = tmp_path / "bad.py"
     bad.write_text("from cpic import tt\nimport cpic.show._train\nfrom cpic.data import x\n")
-    assert set(imported_parts(bad)) == {"tt", "show", "data"}
+    assert imported_parts(bad) == {"tt", "show", "data"}

@@ -6,7 +6,7 @@ import pytest
 
 from cpic._errors import CohortError
 from cpic.cohorts import read_brats
-from cpic.train.prediction._patients import read_persons
+from cpic.train.prediction._patients import read_patients
 
 HEADER = "Brats20ID,Age,Survival_days,Extent_of_Resection"
 ROWS = ["A,60.5,300,GTR", "B,NA,200,NA", "C,71,100,STR"]
@@ -14,8 +14,8 @@ PLAIN = "\n".join([HEADER, *ROWS]) + "\n"
 WANTED = {"A": (60.5, "GTR"), "B": (None, "NA"), "C": (71.0, "STR")}
 
 
-def people(persons, names="ABC"):
-    found = {name: persons.of(name, ()) for name in names}
+def people(patients, names="ABC"):
+    found = {name: patients.of(name, ()) for name in names}
     return {
         name: one if isinstance(one, str) else (one["age"][0], one["resection"][0])
         for name, one in found.items()
@@ -50,7 +50,7 @@ FORMS = {
 def test_one_table_in_many_forms(tmp_path, form):
     path = tmp_path / "ages.csv"
     path.write_bytes(FORMS[form].encode())
-    assert same(people(read_persons("brats", "brats", tmp_path, path)), WANTED)
+    assert same(people(read_patients("brats", "brats", tmp_path, path)), WANTED)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_training_reads_the_same(tmp_path, form):
         (tmp_path / name / f"{name}_t1.nii").touch()
     samples = read_brats(tmp_path).samples.set_index("patient")
     assert same({n: (samples.age[n], samples.resection[n]) for n in samples.index}, WANTED)
-    assert same(people(read_persons("brats", "brats", tmp_path, None)), WANTED)
+    assert same(people(read_patients("brats", "brats", tmp_path, None)), WANTED)
 
 
 REFUSED = {
@@ -86,7 +86,7 @@ def test_other_tables_are_refused(tmp_path, form):
     path = tmp_path / "ages.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(CohortError, match=message):
-        read_persons("brats", "brats", tmp_path, path)
+        read_patients("brats", "brats", tmp_path, path)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_other_tables_are_refused(tmp_path, form):
 def test_a_row_that_the_training_leaves_out(tmp_path, row, reason):
     path = tmp_path / "ages.csv"
     path.write_text("\n".join([HEADER, row, *ROWS[1:]]))
-    found = people(read_persons("brats", "brats", tmp_path, path))
+    found = people(read_patients("brats", "brats", tmp_path, path))
     assert reason in found.pop("A")
     assert same(found, {name: WANTED[name] for name in "BC"})
 
@@ -116,40 +116,40 @@ def test_tables_of_several_trees(tmp_path):
     for name, text in tables.items():
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(text)
-    found = people(read_persons("brats", "brats", tmp_path, None))
+    found = people(read_patients("brats", "brats", tmp_path, None))
     assert found.pop("A").endswith("survival_evaluation.csv and another table differ)")
     assert same(found, {name: WANTED[name] for name in "BC"})
 
 
-def said(caplog, persons, patients):
+def said(caplog, patients, scans):
     with caplog.at_level(logging.WARNING, "cpic"):
-        persons.report(patients)
+        patients.report(scans)
     return caplog.text
 
 
 def test_whose_age_is_not_known_is_said(tmp_path, caplog):
     path = tmp_path / "ages.csv"
     path.write_text(PLAIN)
-    text = said(caplog, read_persons("brats", "brats", tmp_path, path), ["A", "B/ses-1", "X"])
+    text = said(caplog, read_patients("brats", "brats", tmp_path, path), ["A", "B/ses-1", "X"])
     assert f"the age of 2 patients (B/ses-1, X) is not known from {path}" in text
     assert f"no scan of 1 patients (C) of {path}" in text
 
 
 def test_a_table_that_is_not_there_is_said(tmp_path, caplog):
     (tmp_path / "ages.csv").write_text(PLAIN)
-    text = said(caplog, read_persons("brats", "brats", tmp_path, None), ["A"])
+    text = said(caplog, read_patients("brats", "brats", tmp_path, None), ["A"])
     assert "the age of 1 patients (A) is not known from a table named survival_info.csv or" in text
 
 
 def test_a_table_that_the_model_does_not_use_is_said(tmp_path, caplog):
     path = tmp_path / "ages.csv"
     path.write_text(PLAIN.replace("60.5", "old"))
-    persons = read_persons("brats", None, tmp_path, path)
+    patients = read_patients("brats", None, tmp_path, path)
     assert f"the model knows the scan alone: {path} changes nothing" in caplog.text
-    assert not isinstance(persons.of("A", ()), str)
+    assert not isinstance(patients.of("A", ()), str)
     caplog.clear()
     (tmp_path / "survival_info.csv").write_text("no table")
-    assert not said(caplog, read_persons("brats", None, tmp_path, None), ["A"])
+    assert not said(caplog, read_patients("brats", None, tmp_path, None), ["A"])
 
 
 OSIC = "Patient,Weeks,FVC,Percent,Age,Sex,SmokingStatus"
@@ -157,7 +157,7 @@ VISITS = ["I,-4,2300,60.5,70,Male,Ex-smoker", "I,8,2100,55,70,Male,Ex-smoker"]
 
 
 def visits(path, kind="osic", weeks=()):
-    return read_persons("osic", kind, path.parent, path, weeks).of("I", weeks)
+    return read_patients("osic", kind, path.parent, path, weeks).of("I", weeks)
 
 
 @pytest.mark.parametrize(

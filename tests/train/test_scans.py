@@ -6,7 +6,7 @@ import os
 import pytest
 
 from cpic._errors import CohortError
-from cpic.train.prediction._contrasts import read_name
+from cpic.train.prediction._names import read_name
 from cpic.train.prediction._scans import find_scans
 
 GLI = [f"BraTS-GLI-0000{k}-000/BraTS-GLI-0000{k}-000" for k in range(2)]
@@ -85,6 +85,15 @@ TREES = {
     "runs of BIDS": (
         [f"sub-1/anat/sub-1_{end}.nii" for end in ("run-1_T1w", "run-2_T1w", "FLAIR")],
         {f"sub-1_run-{k}": f"sub-1/anat/sub-1_run-{k}_T1w.nii" for k in (1, 2)},
+    ),
+    "one patient of two grades": (
+        ["HGG/P1/P1_t1.nii", "LGG/P1/P1_t1.nii"],
+        {"HGG/P1": "HGG/P1/P1_t1.nii", "LGG/P1": "LGG/P1/P1_t1.nii"},
+    ),
+    "one patient of one grade": (["HGG/P1/P1_t1.nii"], {"P1": "HGG/P1/P1_t1.nii"}),
+    "one patient twice": (
+        ["P1/ses-1/P1_t1.nii", "P1/ses-2/P1_t1.nii"],
+        {"P1/ses-1": "P1/ses-1/P1_t1.nii", "P1/ses-2": "P1/ses-2/P1_t1.nii"},
     ),
     "twins of a Mac": (
         ["P1/P1_t1.nii", "P1/._P1_t1.nii", "__MACOSX/P1/._P1_t1.nii", "._x_t1.nii"],
@@ -221,7 +230,7 @@ def test_no_folder_of_scans(tmp_path, name, message):
 
 
 @pytest.mark.parametrize(
-    ("stem", "contrast", "person"),
+    ("stem", "contrast", "patient"),
     [
         ("BraTS20_Training_001_t1ce", "t1ce", "BraTS20_Training_001"),
         ("BraTS-GLI-00000-000-t1n", "t1", "BraTS-GLI-00000-000"),
@@ -243,8 +252,8 @@ def test_no_folder_of_scans(tmp_path, name, message):
         ("patient-1", "", "patient-1"),
     ],
 )
-def test_the_contrast_is_in_the_name(stem, contrast, person):
-    assert read_name(stem, ["t1"]) == (contrast, person)
+def test_the_contrast_is_in_the_name(stem, contrast, patient):
+    assert read_name(stem, ["t1"]) == (contrast, patient)
 
 
 def test_a_lung_knows_no_t1():

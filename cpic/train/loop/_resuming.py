@@ -37,24 +37,30 @@ def fitting(
         ) from error
 
 
-def check_same(
-    saved: Mapping[str, Any], now: Mapping[str, Any], path: Path, group: str = ""
-) -> None:
+def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     """Raise unless the settings of a checkpoint are those of this run.
 
     Raises:
-        ValueError: Naming the first that differs, with dots where settings are in settings.
+        ValueError: Naming the first that differs.
     """
-    for key in dict.fromkeys([*saved, *now]):
-        there, here = saved.get(key), now.get(key)
-        if isinstance(there, Mapping) and isinstance(here, Mapping):
-            check_same(there, here, path, f"{group}{key}.")
-        elif key not in FREE and there != here:
-            raise ValueError(
-                f"the checkpoint is of another configuration: {group}{key} is {there!r} there and "
-                f"{here!r} here; resume with the settings of the run, or choose another folder "
-                f"than that of {path}."
-            )
+    there, here = _flat(saved), _flat(now)
+    for key in dict.fromkeys([*there, *here]):
+        if key.rpartition(".")[2] in FREE or there.get(key) == here.get(key):
+            continue
+        raise ValueError(
+            f"the checkpoint is of another configuration: {key} is {there.get(key)!r} there and "
+            f"{here.get(key)!r} here; resume with the settings of the run, or choose another "
+            f"folder than that of {path}."
+        )
+
+
+def _flat(settings: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+    """Settings in settings under names with dots."""
+    result = {}
+    for key, value in settings.items():
+        nested = isinstance(value, Mapping) and value
+        result.update(_flat(value, f"{name}{key}.") if nested else {f"{name}{key}": value})
+    return result
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:

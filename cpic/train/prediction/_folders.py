@@ -1,11 +1,11 @@
 """What lies in a folder and below it: files of scans, and folders of slices."""
 
-import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-_ENDINGS = (".nii.gz", ".nii")
+_SCAN = re.compile(r"(.+?)\.nii(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 _SLICE = ".dcm"
 # Made by archivers of a Mac beside the folders of its user.
 _TWINS = "__MACOSX"
@@ -36,8 +36,7 @@ def walk(root: Path) -> Iterator[Folder]:
     """A folder and all below it, parents first, each once; hidden ones are passed over."""
     waiting: list[tuple[Path, Place]] = [(root, ())]
     seen: set[Path] = set()
-    while waiting:
-        path, place = waiting.pop(0)
+    for path, place in waiting:
         # A link may lead back up.
         if (real := path.resolve()) in seen:
             continue
@@ -61,14 +60,5 @@ def walk(root: Path) -> Iterator[Folder]:
 
 def stem_of(path: Path) -> str:
     """The name without a scan's ending; empty for other files."""
-    for ending in _ENDINGS:
-        if path.name.lower().endswith(ending):
-            return path.name[: -len(ending)]
-    return ""
-
-
-def one_file(files: list[Path]) -> Path | None:
-    """The file of one scan, the one that is not packed if both are there; None of several."""
-    if len({os.path.normcase(path.parent / stem_of(path)) for path in files}) > 1:
-        return None
-    return min(files, key=lambda path: path.name.lower().endswith(".gz"))
+    found = _SCAN.fullmatch(path.name)
+    return found[1] if found else ""

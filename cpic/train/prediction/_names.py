@@ -1,76 +1,97 @@
-"""What the scans of a folder are called: short names, one of each scan."""
+"""What the name of a scan says: its contrast, and whose it is.
 
-import collections
-from collections.abc import Collection, Mapping, Sequence
+The names are those of BraTS 2020 and 2021 (`NAME_t1ce`), of BraTS since 2023 (`NAME-t1c`), of BIDS
+(`sub-1_ce-gd_T1w`), and words that hospitals write between the others. Nothing is guessed from
+voxels.
+"""
+
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-Place = tuple[str, ...]
+OTHER = "other"
+# What a word of a name stands for; the last ones are of the same patients in the same folders.
+_MEANINGS = {
+    "t1": "t1 t1w t1n",
+    "t1ce": "t1ce t1c t1gd t1post t1wce",
+    "t2": "t2 t2w",
+    "flair": "flair t2f t2flair",
+    "ct": "ct",
+    "seg": "segm roi label labels",
+    OTHER: "dwi dti adc fa md bold sbref epi asl cbf swi pd pdw t2star t2starw t2s pet mra angio "
+    "unit1 inplanet2 magnitude phase",
+}
+_WORDS = {word: meaning for meaning, words in _MEANINGS.items() for word in words.split()}
+# As in "dseg", "brainmask" or "lungmask".
+_LABEL_ENDS = ("seg", "segmentation", "mask", "masks")
+# Of a T1, that a contrast agent was given.
+_AGENT = {"ce", "gd", "gad", "gadolinium", "post", "postcontrast", "contrast"}
+# How a scan was taken, in BIDS: no part of whose it is.
+_ENTITIES = re.compile(r"(?:^|_)(acq|ce|rec|desc|space)-[a-z0-9]+", re.IGNORECASE)
+# A word and the sign in front of it; or whose a scan is and when it was taken, in BIDS: "ses-post"
+# and "ses-T2" are times.
+_PARTS = re.compile(
+    r"(?:^|_)(?:sub|ses|run|task)-[a-z0-9]+|[-_. ]?(?P<word>[^-_. ]+)", re.IGNORECASE
+)
 
 
-class Whose(NamedTuple):
-    """What is known of whose a scan is.
+class Named(NamedTuple):
+    """What a name says.
 
     Attributes:
-        place: folders on the way to it, and its own name where it shares the folder.
-        person: what its files are called besides their contrast.
-        file: its path in the folder; no other scan has it.
+        contrast: one of those the model knows by this name, "seg", or "other" for something that
+            is none of them; empty where the name does not say.
+        patient: the rest of the name.
     """
 
-    place: Place
-    person: str
-    file: str
+    contrast: str
+    patient: str
 
 
-def name_scans(scans: Sequence[Whose], root: str, tables: Collection[str]) -> list[str]:
-    """A name for each scan, all of them different.
-
-    A person of a table is called so there; who has several scans gets `PERSON/PLACE`. Others have
-    the name of the folder that their files are named after, or else the folders on the way, less
-    what all have in common.
+def read_name(stem: str, contrasts: Sequence[str]) -> Named:
+    """Take the contrast out of the name of a file or folder.
 
     Args:
-        scans: of all persons.
-        root: name of the folder that was searched.
-        tables: names of persons in tables.
+        stem: the name without the ending of a scan.
+        contrasts: of a model; that of lungs knows no T1, which may be a time there.
+
+    Example:
+        >>> read_name("BraTS-GLI-00000-000-t1c", ["t1"])
+        Named(contrast='t1ce', patient='BraTS-GLI-00000-000')
+        >>> read_name("sub-01_ce-gd_T1w", ["t1"])
+        Named(contrast='t1ce', patient='sub-01')
+        >>> read_name("P7", ["ct"])
+        Named(contrast='', patient='P7')
     """
-    ways = collections.Counter(word for scan in scans for word in {*scan.place})
-    trimmed = _trimmed([scan.place for scan in scans])
-    choices = [
-        _choices(scan, _in_tables(scan, root, tables), "/".join(short) or root, ways)
-        for scan, short in zip(scans, trimmed, strict=True)
-    ]
-    while True:
-        counts = collections.Counter(choice[0] for choice in choices)
-        twice = [choice for choice in choices if counts[choice[0]] > 1 and len(choice) > 1]
-        if not twice:
-            return [choice[0] for choice in choices]
-        for choice in twice:
-            del choice[0]
+    plain = _ENTITIES.sub("", stem)
+    words = {(part["word"] or "").casefold() for part in _PARTS.finditer(plain)}
+    meanings = {_meaning(word, contrasts) for word in words} - {""}
+    agent = "ce" in map(str.casefold, _ENTITIES.findall(stem)) or not words.isdisjoint(_AGENT)
+    contrast = _agreed(meanings, agent)
+    if not contrast:
+        return Named("", stem)
+
+    def kept(part: re.Match) -> str:
+        word = (part["word"] or "").casefold()
+        said = _meaning(word, contrasts) or (contrast == "t1ce" and word in _AGENT)
+        return "" if said else part.group()
+
+    return Named(contrast, _PARTS.sub(kept, plain).strip("-_. "))
 
 
-def _choices(scan: Whose, told: str, short: str, ways: Mapping[str, int]) -> list[str]:
-    """Names of a scan, the best first, the last one its own whatever others are called."""
-    if told:
-        # What follows on the slash is not looked up in tables.
-        below = scan.place[scan.place.index(told) + 1 :] if told in scan.place else ()
-        return [told, "/".join((told, *below)), f"{told}/{short}", f"{told}/{scan.file}"]
-    return [scan.person, short, scan.file] if ways[scan.person] == 1 else [short, scan.file]
+def _meaning(word: str, contrasts: Sequence[str]) -> str:
+    """The contrast that one word stands for, or nothing."""
+    meaning = "seg" if word.endswith(_LABEL_ENDS) else _WORDS.get(word, "")
+    known = "ct" not in contrasts or meaning in (*contrasts, "seg", OTHER)
+    return meaning if known else ""
 
 
-def _in_tables(scan: Whose, root: str, tables: Collection[str]) -> str:
-    """The person of the tables whose name is on the way, the nearest to the scan."""
-    # In BIDS the person is the first part of the name of a file.
-    subject = scan.person.partition("_")[0] if scan.person.startswith("sub-") else ""
-    words = (scan.person, subject, *reversed(scan.place), root)
-    return next((word for word in words if word and word in tables), "")
-
-
-def _trimmed(places: Sequence[Place]) -> list[Place]:
-    """Places without the folders at both ends that all share; at least one stays."""
-    left = list(places)
-    if len(left) < 2:
-        return left
-    for end in (0, -1):
-        while min(map(len, left)) > 1 and len({place[end] for place in left}) == 1:
-            left = [place[1:] if end == 0 else place[:-1] for place in left]
-    return left
+def _agreed(kinds: set[str], agent: bool) -> str:
+    """What all words of a name say together; several contrasts are none that is known."""
+    if "seg" in kinds:
+        return "seg"
+    if kinds == {"t2", "flair"}:
+        return "flair"
+    if kinds == {"t1"}:
+        return "t1ce" if agent else "t1"
+    return OTHER if len(kinds) > 1 else next(iter(kinds), "")

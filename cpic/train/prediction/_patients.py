@@ -5,11 +5,13 @@ A table is read as the training reads it, so that one text gives one prediction.
 
 import dataclasses
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpic.cohorts import _brats, _osic
+from cpic.train.prediction._scans import listed
 from cpic.train.tasks._source import Task
 from cpic.train.tasks._tabular import Kind
 
@@ -18,16 +20,20 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _TABLES: dict[Task, tuple[str, ...]] = {"brats": _brats.TABLES, "osic": _osic.TABLES}
-_UNKNOWN = float("nan")
+# Of whom no table tells anything.
+_UNKNOWN: dict[Task, dict[str, Any]] = {
+    "brats": {"age": math.nan, "resection": "NA"},
+    "osic": {**dict.fromkeys(("fvc", "percent", "age"), math.nan), "sex": "", "smoking": ""},
+}
 # What a model of weeks alone can do without: it gives shares of a first FVC that is not known.
 _SPARE = ("FVC", "Percent", "Age", "Sex", "SmokingStatus")
-# Names that a message shows.
-_SHOWN = 5
+# Of a published tree, in the folder or as deep below it.
+_LEVELS = ("", "*/", "*/*/")
 Rows = dict[str, list[dict[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Persons:
+class Patients:
     """Rows of tables by patient.
 
     Attributes:
@@ -49,54 +55,56 @@ class Persons:
         """Who is in a table."""
         return {*self.rows, *self.faults}
 
-    def of(self, patient: str, weeks: Sequence[float]) -> "DataFrame | str":
-        """What a table of features asks of the samples of a patient, or why there are none."""
+    def of(self, scan: str, weeks: Sequence[float]) -> "DataFrame | str":
+        """What a table of features asks of the samples of a scan, or why there are none."""
         import pandas
 
-        name = self.known(patient)
+        name = self.known(scan)
         if self.kind is not None and name in self.faults:
             return f"its row in the table cannot be used ({self.faults[name]})"
         rows = self.rows.get(name, [])
+        first = rows[0] if rows else _UNKNOWN[self.task]
         if self.task == "brats":
-            person = rows[0] if rows else {"age": _UNKNOWN, "resection": "NA"}
-            return pandas.DataFrame([person])
+            return pandas.DataFrame([first])
         if not rows and not weeks:
             return "no table has weeks for it; give a table, or weeks"
-        return pandas.DataFrame(_visits(rows, weeks))
+        visits = [{**first, "weeks": float(week)} for week in weeks] if weeks else rows
+        return pandas.DataFrame(visits).assign(
+            first_fvc=first["fvc"], first_percent=first["percent"]
+        )
 
-    def known(self, patient: str) -> str:
+    def known(self, scan: str) -> str:
         """The name in the tables of a scan: its own, or that in front of the first slash."""
-        names = self.names
-        return patient if patient in names else patient.partition("/")[0]
+        return scan if scan in self.names else scan.partition("/")[0]
 
-    def report(self, patients: Iterable[str]) -> None:
-        """Say which patients are without table, what is not known, and who is without scan."""
-        known = {patient: self.known(patient) for patient in patients}
+    def report(self, scans: Iterable[str]) -> None:
+        """Say which scans are without table, what is not known, and who is without scan."""
         if self.kind is None:
             return
+        known = {scan: self.known(scan) for scan in scans}
         files = " and ".join(map(str, self.tables))
-        if missing := sorted(set(self.names) - set(known.values())):
-            _log.warning("no scan of %s of %s", _listed(missing), files)
+        if missing := sorted(self.names - set(known.values())):
+            _log.warning("no scan of %s of %s", _counted(missing), files)
         if self.kind != "brats":
             return
         ages = {name: rows[0]["age"] for name, rows in self.rows.items()}
-        unknown = [p for p, name in known.items() if not ages.get(name, _UNKNOWN) >= 0]
+        unknown = [scan for scan, name in known.items() if not ages.get(name, math.nan) >= 0]
         if unknown:
             where = files or f"a table named {' or '.join(_TABLES[self.task])} in the folder"
             _log.warning(
                 "the age of %s is not known from %s; the model takes it as unknown",
-                _listed(unknown),
+                _counted(unknown),
                 where,
             )
 
 
-def read_persons(
+def read_patients(
     task: Task,
     kind: Kind | None,
     scans: Path,
     table: Path | None,
     weeks: Sequence[float] = (),
-) -> Persons:
+) -> Patients:
     """Read a table, or those of the published trees that are there.
 
     Args:
@@ -109,26 +117,30 @@ def read_persons(
     Raises:
         CohortError: If a table cannot be read.
     """
-    paths = [table] if table is not None else _beside(scans, _TABLES[task])
-    if kind is None and table is None:
-        return Persons(task, kind)
-    found = Persons(task, kind, tables=tuple(paths))
+    if table is not None:
+        paths = [table]
+    elif kind is None:
+        paths = []
+    else:
+        found = [scans.glob(f"{level}{name}") for level in _LEVELS for name in _TABLES[task]]
+        paths = sorted(path for some in found for path in some if path.is_file())
+    patients = Patients(task, kind, tables=tuple(paths))
+    optional = (*(_SPARE if kind == "weeks" else ()), *(("Weeks",) if weeks else ()))
     for path in paths:
         skipped: dict[str, str] = {}
         if task == "brats":
             people, skipped = _brats.read_people(path)
             rows: Rows = {name: [person] for name, person in people.items()}
         else:
-            optional = (*(_SPARE if kind == "weeks" else ()), *(("Weeks",) if weeks else ()))
             unknown = {*optional, "FVC", "Percent"}
             rows = _osic.read_visits(path, skipped, unknown=unknown, optional=optional)
-        _merge(found, rows, skipped, path)
-    if kind is None:
+        _merge(patients, rows, skipped, path)
+    if kind is None and table is not None:
         _log.warning("the model knows the scan alone: %s changes nothing", table)
-    return found
+    return patients
 
 
-def _merge(found: Persons, rows: Rows, skipped: dict[str, str], path: Path) -> None:
+def _merge(found: Patients, rows: Rows, skipped: dict[str, str], path: Path) -> None:
     """Add a table; a patient of whom two tables say different things is at fault."""
     for name, reason in skipped.items():
         if ", line " in name:
@@ -137,28 +149,13 @@ def _merge(found: Persons, rows: Rows, skipped: dict[str, str], path: Path) -> N
             found.faults[name] = reason
     for name, own in rows.items():
         before = found.rows.setdefault(name, own)
-        if before is not own and found.task == "brats" and repr(before) != repr(own):
+        seen = set(map(repr, before))
+        new = [row for row in own if repr(row) not in seen]
+        if new and found.task == "brats":
             found.faults[name] = f"{path} and another table differ"
-        elif before is not own:
-            seen = list(map(repr, before))
-            found.rows[name] = [*before, *(row for row in own if repr(row) not in seen)]
+        else:
+            found.rows[name] = [*before, *new]
 
 
-def _beside(scans: Path, names: Sequence[str]) -> list[Path]:
-    levels = ("", "*/", "*/*/")
-    found = [path for level in levels for name in names for path in scans.glob(level + name)]
-    return sorted(path for path in found if path.is_file())
-
-
-def _visits(rows: list[dict[str, Any]], weeks: Sequence[float]) -> list[dict[str, Any]]:
-    """Samples of a patient of OSIC: the rows of the table, or the weeks asked for."""
-    nobody = {**dict.fromkeys(("fvc", "percent", "age"), _UNKNOWN), "sex": "", "smoking": ""}
-    first = rows[0] if rows else nobody
-    person = {"first_fvc": first["fvc"], "first_percent": first["percent"]}
-    visits = [{**first, "weeks": float(time)} for time in weeks] if weeks else rows
-    return [{**visit, **person} for visit in visits]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN)
-    return f"{len(names)} patients ({', '.join(names[:_SHOWN])}{more})"
+def _counted(names: Sequence[str]) -> str:
+    return f"{len(names)} patients ({listed(names)})"

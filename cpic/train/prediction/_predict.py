@@ -1,27 +1,26 @@
 """Predictions of a checkpoint for scans that it has not seen."""
 
-import csv
 import dataclasses
-import io
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from cpic import cohorts
 from cpic._errors import CacheError, CohortError
-from cpic._files import replace_file
 from cpic.cohorts._cache import check_outside
 from cpic.data import ZarrVolume
 from cpic.options._kinds import Count, Finite, Text, checked
 from cpic.train.loop._checkpoints import check_there, read_checkpoint
 from cpic.train.loop._faults import check_finite
 from cpic.train.loop._resuming import fitting, load_weights
-from cpic.train.prediction._patients import Persons, read_persons
+from cpic.train.prediction._patients import read_patients
 from cpic.train.prediction._scans import find_scans
+from cpic.train.results._results import write_rows
 from cpic.train.tasks._cross_validation import SCALE_DAYS
 from cpic.train.tasks._models import TRAINS, make_module
 from cpic.train.tasks._source import Task, nothing_in, user_cache
@@ -39,6 +38,7 @@ _COLUMNS = {
     "osic": ("patient", "weeks", "low", "median", "high", "unit", "reason"),
 }
 Row = dict[str, Any]
+_Found = TypeVar("_Found")
 
 
 def predict(
@@ -88,25 +88,40 @@ def predict(
         >>> train.predict("best.ckpt", "scans", out="days.csv")  # doctest: +SKIP
     """
     checked(predict, locals())
-    _check_weeks(weeks)
+    if wrong := [week for week in weeks if not -_MOST_WEEKS < week < _MOST_WEEKS]:
+        raise ValueError(
+            f"predict needs weeks between -{_MOST_WEEKS} and {_MOST_WEEKS}, got {wrong[0]}."
+        )
     recipe = _read(Path(checkpoint), starts, nan)
     folder, file = Path(scans), Path(out)
     _check_out(file, folder, [Path(one) for one in (checkpoint, table) if one is not None])
     kind = None if recipe.table is None else recipe.table.kind
-    persons = read_persons(recipe.task, kind, folder, None if table is None else Path(table), weeks)
-    found = find_scans(folder, recipe.contrasts, persons.names)
+    patients = read_patients(
+        recipe.task, kind, folder, None if table is None else Path(table), weeks
+    )
+    found = find_scans(folder, recipe.contrasts, patients.names)
     place = user_cache(cache) / "prepared"
     check_outside(place, folder)
-    persons.report(found)
+    patients.report(found)
     if weeks and recipe.task == "brats":
         _log.warning("the model predicts survival: weeks change nothing")
     rows: list[Row] = []
-    for patient, files in found.items():
-        rows += _patient(patient, files, recipe, persons, weeks, place)
-        if rows[-1]["reason"]:
-            _log.warning("%s: %s", patient, rows[-1]["reason"])
-    _write(file, _COLUMNS[recipe.task], rows)
-    failed = len({row["patient"] for row in rows if row["reason"]})
+    for name, files in found.items():
+        known = patients.of(name, weeks)
+        try:
+            volume = _volume(name, _usable(files), recipe, place)
+            outputs = _outputs(recipe, volume, name, _usable(known))
+            rows += [{"patient": name, **row} for row in _values(outputs, known, recipe.task)]
+        except (ValueError, ArithmeticError, LinAlgError) as error:
+            if isinstance(error, CacheError):
+                raise
+            rows.append({"patient": name, "reason": str(error)})
+            _log.warning("%s: %s", name, error)
+    try:
+        write_rows(file, rows, _COLUMNS[recipe.task])
+    except OSError as error:
+        raise CohortError(f"{file} cannot be written ({error.strerror or error}).") from error
+    failed = len({row["patient"] for row in rows if row.get("reason")})
     _log.info("%d patients in %s, %d of them without prediction", len(found), folder, failed)
     return file
 
@@ -138,42 +153,24 @@ def _read(path: Path, starts: int | None, nan: float | None) -> _Recipe:
         contrasts, shape = tuple(map(str, config["contrasts"])), tuple(map(int, config["shape"]))
         if config["task"] not in _COLUMNS or len(contrasts) != config["channels"]:
             raise ValueError(f"{config['task']!r} with {len(contrasts)} contrasts")
+    if starts is not None and config["model"] not in TRAINS:
+        raise ValueError(
+            f"predict takes `starts` for models out of {', '.join(TRAINS)}, got {starts} for "
+            f"{config['model']}; leave it out."
+        )
     if starts is not None:
-        _set_starts(module, config["model"], starts)
+        module.model.starts = starts
     load_weights(module.model, saved, path)
     if nan is not None:
         conversion = dataclasses.replace(conversion, nan=nan)
     return _Recipe(config["task"], module.eval(), conversion, contrasts, shape, table)
 
 
-def _set_starts(module: Any, name: str, starts: int) -> None:
-    if name not in TRAINS:
-        raise ValueError(
-            f"predict takes `starts` for models out of {', '.join(TRAINS)}, got {starts} for "
-            f"{name}; leave it out."
-        )
-    module.model.starts = starts
-
-
-def _patient(
-    patient: str,
-    files: dict[str, Path] | str,
-    recipe: _Recipe,
-    persons: Persons,
-    weeks: Sequence[float],
-    place: Path,
-) -> list[Row]:
-    """The rows of one patient: predictions, or the reason why there are none."""
-    known = files if isinstance(files, str) else persons.of(patient, weeks)
-    if isinstance(files, str) or isinstance(known, str):
-        return [{"patient": patient, "reason": known}]
-    try:
-        outputs = _outputs(recipe, _volume(patient, files, recipe, place), patient, known)
-    except (ValueError, ArithmeticError, LinAlgError) as error:
-        if isinstance(error, CacheError):
-            raise
-        return [{"patient": patient, "reason": str(error)}]
-    return list(_rows(patient, outputs, known, recipe.task))
+def _usable(found: _Found | str) -> _Found:
+    """What was found of a patient; a reason why there is none is a CohortError."""
+    if isinstance(found, str):
+        raise CohortError(found)
+    return found
 
 
 def _volume(patient: str, files: dict[str, Path], recipe: _Recipe, place: Path) -> ZarrVolume:
@@ -208,31 +205,22 @@ def _outputs(recipe: _Recipe, volume: ZarrVolume, patient: str, known: "DataFram
     return outputs
 
 
-def _rows(patient: str, outputs: torch.Tensor, known: Any, task: str) -> Iterator[Row]:
+def _values(outputs: torch.Tensor, known: Any, task: str) -> Iterator[Row]:
+    """Columns of the predictions of a patient, one row a sample."""
     if task == "brats":
         # Three outputs as published, of which the second is used; or just one.
         value = outputs[0, 1 if outputs.shape[1] > 1 else 0]
-        yield {"patient": patient, "days": f"{SCALE_DAYS * float(value):.1f}", "reason": ""}
+        yield {"days": f"{SCALE_DAYS * float(value):.1f}"}
         return
-    for one, (_, sample) in zip(outputs.tolist(), known.iterrows(), strict=True):
-        first = float(sample["first_fvc"])
-        absolute = first == first
-        values = [f"{v * first:.1f}" if absolute else f"{v:.4f}" for v in sorted(one)]
+    samples = zip(known["weeks"], known["first_fvc"], outputs.sort().values.tolist(), strict=True)
+    for week, first, quantiles in samples:
+        relative = math.isnan(first)
+        shown = [f"{v:.4f}" if relative else f"{first * v:.1f}" for v in quantiles]
         yield {
-            "patient": patient,
-            "weeks": f"{sample['weeks']:g}",
-            **dict(zip(("low", "median", "high"), values, strict=True)),
-            "unit": "ml" if absolute else "share of first FVC",
-            "reason": "",
+            "weeks": f"{week:g}",
+            **dict(zip(("low", "median", "high"), shown, strict=True)),
+            "unit": "share of first FVC" if relative else "ml",
         }
-
-
-def _check_weeks(weeks: Sequence[float]) -> None:
-    wrong = [week for week in weeks if not -_MOST_WEEKS < week < _MOST_WEEKS]
-    if wrong:
-        raise ValueError(
-            f"predict needs weeks between -{_MOST_WEEKS} and {_MOST_WEEKS}, got {wrong[0]}."
-        )
 
 
 def _check_out(file: Path, folder: Path, read: Sequence[Path]) -> None:
@@ -246,15 +234,3 @@ def _check_out(file: Path, folder: Path, read: Sequence[Path]) -> None:
             f"predictions cannot be written to {file}; give a file in a folder that exists, "
             "outside that of the scans."
         )
-
-
-def _write(file: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
-    """The whole table or none of it."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    try:
-        replace_file(file, lambda stream: stream.write(text.getvalue().encode()))
-    except OSError as error:
-        raise CohortError(f"{file} cannot be written ({error.strerror or error}).") from error

@@ -2,19 +2,23 @@
 
 import collections
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import os
+import re
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cpic._errors import CohortError
 from cpic.data._folder import looking
-from cpic.train.prediction._contrasts import OTHER, Named, read_name
-from cpic.train.prediction._folders import Folder, Place, one_file, stem_of, walk
-from cpic.train.prediction._names import Whose, name_scans
+from cpic.train.prediction._folders import Folder, Place, stem_of, walk
+from cpic.train.prediction._names import OTHER, Named, read_name
+from cpic.train.prediction._naming import Scan, name_scans
 
 _log = logging.getLogger(__name__)
 # Names that a message shows.
 _SHOWN = 5
+_Value = TypeVar("_Value")
+_Key = TypeVar("_Key", bound=Hashable)
 
 Found = dict[str, dict[str, Path] | str]
 
@@ -25,19 +29,6 @@ class _Item(NamedTuple):
     path: Path
     place: Place
     named: Named
-
-
-class _Scan(NamedTuple):
-    """The files of one person by contrast, or the reason why they are of no use.
-
-    `apart` ones are of no person of their own where there are other scans of the person.
-    """
-
-    place: Place
-    person: str
-    paths: list[Path]
-    files: dict[str, Path] | str
-    apart: bool = False
 
 
 def find_scans(folder: Path, contrasts: Sequence[str], tables: Collection[str] = ()) -> Found:
@@ -65,19 +56,18 @@ def find_scans(folder: Path, contrasts: Sequence[str], tables: Collection[str] =
     folders = list(walk(folder))
     items = [item for one in folders for item in _items(one, tuple(contrasts))]
     if not items:
-        others = [name for one in folders for name in one.others]
+        others = sorted(name for one in folders for name in one.others)
         raise CohortError(
             f"{folder} holds no scans: a prediction needs .nii or .nii.gz files, or folders of "
-            f".dcm files, got {_listed(others) if others else 'no file'}."
+            f".dcm files, got {listed(others) if others else 'no file'}."
         )
-    scans, spare = _persons(items, tuple(contrasts))
-    kept, apart = _covered([*scans, *_without(folders, items)])
-    spare += [path for scan in apart for path in scan.paths]
-    whose = [Whose(s.place, s.person, s.paths[0].relative_to(folder).as_posix()) for s in kept]
-    names = name_scans(whose, folder.resolve().name, tables)
-    if spare:
-        shown = _listed(path.relative_to(folder).as_posix() for path in spare)
-        _log.info("%d files and folders are not needed: %s", len(spare), shown)
+    scans = [*_patients(items, tuple(contrasts)), *_empty(folders)]
+    kept = _without_company(scans)
+    names = name_scans(kept, folder, tables)
+    used = {path for scan in kept for path in scan.paths}
+    known = [*(item.path for item in items), *(path for scan in scans for path in scan.paths)]
+    if spare := sorted({path.relative_to(folder).as_posix() for path in known if path not in used}):
+        _log.info("%d files and folders are not needed: %s", len(spare), listed(spare))
     return dict(sorted(zip(names, (scan.files for scan in kept), strict=True)))
 
 
@@ -91,50 +81,50 @@ def _items(one: Folder, contrasts: tuple[str, ...]) -> Iterator[_Item]:
         yield _Item(one.path, one.place[:-1] if named.contrast else one.place, named)
 
 
-def _persons(items: list[_Item], contrasts: tuple[str, ...]) -> tuple[list[_Scan], list[Path]]:
-    """Scans folder by folder, and files that no scan needs."""
-    others = {OTHER, "seg"} - set(contrasts)
-    dumb = _by_place(item for item in items if not item.named.contrast)
-    aside = _by_place(item for item in items if item.named.contrast in others)
-    told = _by_place(item for item in items if item.named.contrast not in {"", *others})
-    scans = [scan for place, own in told.items() for scan in _told(place, own, contrasts)]
-    for place, own in dumb.items():
+def _patients(items: list[_Item], contrasts: tuple[str, ...]) -> Iterator[Scan]:
+    """Scans folder by folder."""
+    labels = {OTHER, "seg"} - set(contrasts)
+
+    def in_folders(contrast: Callable[[str], bool]) -> dict[Place, list[_Item]]:
+        chosen = [item for item in items if contrast(item.named.contrast)]
+        return _grouped(chosen, lambda item: item.place)
+
+    silent = in_folders(lambda contrast: not contrast)
+    aside = in_folders(lambda contrast: contrast in labels)
+    told = in_folders(lambda contrast: contrast not in {"", *labels})
+    for place, own in told.items():
+        yield from _told(place, own, contrasts)
+    for place in silent.keys() - told.keys():
         # A lung has one kind of scan: names without it are not in doubt because another has it.
-        known = told if contrasts != ("ct",) else {place[:-1]} & set(told)
-        if place not in told:
-            scans += _dumb(place, own, contrasts, sure=not known, only=len(dumb) == 1)
-    scans += [
-        _Scan(place, "", [i.path for i in own], _lacking(contrasts), apart=True)
-        for place, own in aside.items()
-        if place not in told and place not in dumb
-    ]
-    used = {path for scan in scans for path in scan.paths}
-    return scans, [item.path for item in items if item.path not in used]
+        known = told if contrasts != ("ct",) else {place[:-1]} & told.keys()
+        yield from _silent(place, silent[place], contrasts, sure=not known, only=len(silent) == 1)
+    for place in aside.keys() - told.keys() - silent.keys():
+        yield Scan(place, "", [i.path for i in aside[place]], _lacking(contrasts), apart=True)
 
 
-def _by_place(items: Iterable[_Item]) -> dict[Place, list[_Item]]:
-    found: dict[Place, list[_Item]] = {}
-    for item in items:
-        found.setdefault(item.place, []).append(item)
-    return found
+def _grouped(values: Iterable[_Value], key: Callable[[_Value], _Key]) -> dict[_Key, list[_Value]]:
+    groups: dict[_Key, list[_Value]] = {}
+    for value in values:
+        groups.setdefault(key(value), []).append(value)
+    return groups
 
 
-def _told(place: Place, items: list[_Item], contrasts: tuple[str, ...]) -> Iterator[_Scan]:
-    """The persons of one folder whose names say contrasts."""
-    groups: dict[str, dict[str, list[Path]]] = {}
-    for item in items:
-        group = groups.setdefault(item.named.person, {})
-        group.setdefault(item.named.contrast, []).append(item.path)
-    served = [person for person, group in groups.items() if not group.keys().isdisjoint(contrasts)]
-    for person, group in groups.items():
-        behind = (other[len(person) :] for other in served if other.startswith(person))
-        if person not in served and any(not rest[:1].isalnum() for rest in behind):
+def _told(place: Place, items: list[_Item], contrasts: tuple[str, ...]) -> Iterator[Scan]:
+    """The patients of one folder whose names say contrasts."""
+    groups = {
+        patient: _grouped(own, lambda item: item.named.contrast)
+        for patient, own in _grouped(items, lambda item: item.named.patient).items()
+    }
+    served = [name for name, group in groups.items() if not group.keys().isdisjoint(contrasts)]
+    for patient, group in groups.items():
+        behind = (other[len(patient) :] for other in served if other.startswith(patient))
+        if patient not in served and any(not rest[:1].isalnum() for rest in behind):
             # More scans of somebody whose name has a number of the run behind it.
             continue
-        own = (*place, person) if person and (len(groups) > 1 or not place) else place
-        needed = {contrast: group[contrast] for contrast in contrasts if contrast in group}
-        paths = [path for files in (needed or group).values() for path in files]
-        yield _Scan(own, person, paths, _complete(needed, contrasts), apart=not needed)
+        own = (*place, patient) if patient and (len(groups) > 1 or not place) else place
+        needed = {c: [item.path for item in group[c]] for c in contrasts if c in group}
+        paths = [item.path for kind in needed or group for item in group[kind]]
+        yield Scan(own, patient, paths, _complete(needed, contrasts), apart=not needed)
 
 
 def _complete(found: dict[str, list[Path]], contrasts: tuple[str, ...]) -> dict[str, Path] | str:
@@ -142,32 +132,30 @@ def _complete(found: dict[str, list[Path]], contrasts: tuple[str, ...]) -> dict[
         return _lacking(lacking)
     files = {}
     for contrast in contrasts:
-        path = one_file(found[contrast])
-        if path is None:
-            names = ", ".join(sorted(path.name for path in found[contrast])[:_SHOWN])
+        paths = found[contrast]
+        if len({os.path.normcase(path.parent / stem_of(path)) for path in paths}) > 1:
+            names = ", ".join(sorted(path.name for path in paths)[:_SHOWN])
             return f"several of its files are {contrast}: {names}; keep one"
+        # One file twice: the one that is not packed.
+        path = min(paths, key=lambda path: path.name.lower().endswith(".gz"))
         if not (path.is_file() or path.is_dir()):
             return f"{path.name} is no file, or a link to none"
         files[contrast] = path
     return files
 
 
-def _dumb(
+def _silent(
     place: Place, items: list[_Item], contrasts: tuple[str, ...], *, sure: bool, only: bool
-) -> Iterator[_Scan]:
+) -> Iterator[Scan]:
     """What is in one folder whose names say no contrast."""
     paths = [item.path for item in items]
-    stems = [item.named.person for item in items]
-    if len(contrasts) == 1 and sure and (len(items) == 1 or (only and not _alike(stems))):
-        for path, stem in zip(paths, stems, strict=True):
-            inside = path.is_dir() or (place and len(items) == 1)
-            own = place if inside else (*place, stem)
-            yield _Scan(
-                own,
-                "" if path.is_dir() else stem,
-                [path],
-                _complete({contrasts[0]: [path]}, contrasts),
-            )
+    alone = len(items) == 1
+    if len(contrasts) == 1 and sure and (alone or (only and not _alike(items))):
+        for path, item in zip(paths, items, strict=True):
+            patient = "" if path.is_dir() else item.named.patient
+            inside = path.is_dir() or (place and alone)
+            files = _complete({contrasts[0]: [path]}, contrasts)
+            yield Scan(place if inside else (*place, patient), patient, [path], files)
         return
     wanted, (example, *_) = ", ".join(contrasts), contrasts
     if all(path.is_dir() for path in paths) and len(contrasts) > 1:
@@ -175,22 +163,20 @@ def _dumb(
     else:
         names = ", ".join(path.name for path in paths[:_SHOWN])
         reason = f"which file is {wanted} is not known ({names}); end its name in _{example}"
-    yield _Scan(place, "", paths, reason, apart=True)
+    yield Scan(place, "", paths, reason, apart=True)
 
 
-def _alike(stems: Sequence[str]) -> bool:
-    """Whether names look like several scans of one person: NAME_a, NAME_b, and not numbered."""
+def _alike(items: Sequence[_Item]) -> bool:
+    """Whether names look like several scans of one patient: NAME_a, NAME_b, and not numbered."""
     ends: dict[str, set[str]] = collections.defaultdict(set)
-    for stem in stems:
-        start = max(stem.rfind(sign) for sign in "-_. ")
-        if start > 0:
-            ends[stem[:start]].add(stem[start + 1 :])
-    several = [end for end in ends.values() if len(end) > 1]
-    numbered = all(word.isdigit() for end in several for word in end)
-    return not numbered or len({word for end in several for word in end}) < sum(map(len, several))
+    for item in items:
+        if found := re.fullmatch(r"(.+)[-_. ](.*)", item.named.patient, re.DOTALL):
+            ends[found[1]].add(found[2])
+    several = [end for own in ends.values() if len(own) > 1 for end in own]
+    return not all(map(str.isdigit, several)) or len(set(several)) < len(several)
 
 
-def _without(folders: list[Folder], items: list[_Item]) -> Iterator[_Scan]:
+def _empty(folders: list[Folder]) -> Iterator[Scan]:
     """The topmost folders without any scan in or below them."""
     series = {one.place for one in folders if one.slices}
     filled = {one.place for one in folders if one.scans} | series
@@ -198,20 +184,17 @@ def _without(folders: list[Folder], items: list[_Item]) -> Iterator[_Scan]:
     for one in folders:
         below = any(one.place[:k] in series for k in range(len(one.place)))
         if one.fault:
-            yield _Scan(one.place, "", [one.path], one.fault)
+            yield Scan(one.place, "", [one.path], one.fault)
         elif one.place not in filled and one.place[:-1] in filled and not below:
             others = f" ({', '.join(one.others[:_SHOWN])})" if one.others else ""
-            reason = f"its folder holds no scan{others}"
-            yield _Scan(one.place, "", [one.path], reason, apart=True)
+            yield Scan(one.place, "", [one.path], f"its folder holds no scan{others}", apart=True)
 
 
-def _covered(scans: list[_Scan]) -> tuple[list[_Scan], list[_Scan]]:
-    """Scans of persons, and those beside them that are of nobody else."""
+def _without_company(scans: list[Scan]) -> list[Scan]:
+    """Scans of patients; not those beside them that are of nobody else."""
     places = {scan.place for scan in scans if not scan.apart}
-    branches: dict[Place, set[str]] = collections.defaultdict(set)
-    for place in places:
-        for k, name in enumerate(place):
-            branches[place[:k]].add(name)
+    steps = {(place[:k], place[k]) for place in places for k in range(len(place))}
+    branches = collections.Counter(place for place, _ in steps)
 
     def covered(place: Place) -> bool:
         for k in reversed(range(len(place))):
@@ -219,18 +202,18 @@ def _covered(scans: list[_Scan]) -> tuple[list[_Scan], list[_Scan]]:
                 return True
             if place[:k] in branches:
                 # The folder of one scan, if it is itself one of several.
-                above = (len(branches[place[:j]]) for j in range(k))
-                return len(branches[place[:k]]) == 1 and max(above, default=0) > 1
+                above = (branches[place[:j]] for j in range(k))
+                return branches[place[:k]] == 1 and max(above, default=0) > 1
         return False
 
-    apart = [scan for scan in scans if scan.apart and covered(scan.place)]
-    return [scan for scan in scans if scan not in apart], apart
+    return [scan for scan in scans if not (scan.apart and covered(scan.place))]
 
 
 def _lacking(contrasts: Iterable[str]) -> str:
     return f"{', '.join(contrasts)} is missing"
 
 
-def _listed(names: Iterable[str]) -> str:
-    every = sorted(names)
-    return ", ".join(every[:_SHOWN]) + f" and {len(every) - _SHOWN} more" * (len(every) > _SHOWN)
+def listed(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN)
+    return ", ".join(names[:_SHOWN]) + more

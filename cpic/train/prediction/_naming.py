@@ -1,0 +1,85 @@
+"""What the scans of a folder are called: short names, one of each scan."""
+
+import collections
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cpic.train.prediction._folders import Place
+
+
+class Scan(NamedTuple):
+    """The files of one patient by contrast, or the reason why they are of no use.
+
+    Attributes:
+        place: folders on the way to it, and its own name where it shares the folder.
+        patient: what its files are called besides their contrast.
+        paths: its files.
+        files: these by contrast, or the reason.
+        apart: of no patient of their own where there are other scans of the patient.
+    """
+
+    place: Place
+    patient: str
+    paths: list[Path]
+    files: dict[str, Path] | str
+    apart: bool = False
+
+
+def name_scans(scans: Sequence[Scan], folder: Path, tables: Collection[str]) -> list[str]:
+    """A name for each scan, all of them different.
+
+    A patient of a table is called so there; who has several scans gets `PATIENT/PLACE`. Others have
+    the name of the folder that their files are named after, or else the folders on the way, less
+    what all have in common.
+
+    Args:
+        scans: of all patients.
+        folder: that was searched.
+        tables: names of patients in tables.
+    """
+    root = folder.resolve().name
+    ways = collections.Counter(word for scan in scans for word in {*scan.place})
+    # Names of each scan, the best first, the last one its own whatever others are called.
+    choices = []
+    for scan, place in zip(scans, _trimmed(scans), strict=True):
+        own = ["/".join(place) or root, scan.paths[0].relative_to(folder).as_posix()]
+        if told := _in_tables(scan, root, tables):
+            # What follows on the slash is not looked up in tables.
+            below = scan.place[scan.place.index(told) + 1 :] if told in scan.place else ()
+            own = [told, "/".join((told, *below)), *(f"{told}/{name}" for name in own)]
+        elif ways[scan.patient] == 1:
+            own = [scan.patient, *own]
+        choices.append(own)
+    while True:
+        counts = collections.Counter(choice[0] for choice in choices)
+        twice = [choice for choice in choices if counts[choice[0]] > 1 and len(choice) > 1]
+        if not twice:
+            return [choice[0] for choice in choices]
+        for choice in twice:
+            del choice[0]
+
+
+def _in_tables(scan: Scan, root: str, tables: Collection[str]) -> str:
+    """The patient of the tables whose name is on the way, the nearest to the scan."""
+    # In BIDS the patient is the first part of the name of a file.
+    subject = scan.patient.partition("_")[0] if scan.patient.startswith("sub-") else ""
+    words = (scan.patient, subject, *reversed(scan.place), root)
+    return next((word for word in words if word and word in tables), "")
+
+
+def _trimmed(scans: Sequence[Scan]) -> list[Place]:
+    """Places without the folders at both ends that all share; at least one stays.
+
+    One that files are named after stays, too: HGG/P1 and LGG/P1 are no HGG and LGG.
+    """
+    left = [scan.place for scan in scans]
+    if len(left) < 2:
+        return left
+    patients = {scan.patient for scan in scans}
+    for end in (0, -1):
+        while min(map(len, left)) > 1 and len(shared := {place[end] for place in left}) == 1:
+            if shared <= patients:
+                break
+            left = [place[1:] if end == 0 else place[:-1] for place in left]
+    return left
