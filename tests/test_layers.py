@@ -55,9 +55,7 @@ def imported_names(path):
         names = []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            names = [node.module]
-            if node.module == "cpic":
-                names = [f"cpic.{alias.name}" for alias in node.names]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         yield from (name for name in names if name.startswith("cpic."))

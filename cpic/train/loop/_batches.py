@@ -165,10 +165,8 @@ class CohortData(pl.LightningDataModule):
             for key, value in batch.items()
         }
 
-    def _loader(
-        self, table: Table, plan: list[list[int]], flips: dict[str, tuple[int, ...]]
-    ) -> "Loader":
-        return Loader(_Batches(table, self.volumes, self.read, flips), plan, self.num_workers)
+    def _loader(self, table: Table, plan: list[list[int]], flips: dict[str, Any]) -> "Loader":
+        return Loader(table, plan, flips, self.volumes, self.read, self.num_workers)
 
     def _check_batches(self) -> None:
         n_patients, target = len(set(self.train.patients)), self.train.target
@@ -188,37 +186,32 @@ class CohortData(pl.LightningDataModule):
                 raise CohortError(message)
 
 
-class Loader:
-    """Iterable over batches that starts its workers when the first batch is asked for.
+@dataclasses.dataclass(eq=False)
+class Loader(Dataset):
+    """Batches by the numbers of their samples.
 
-    Lightning makes iterators that it never uses.
+    Workers start when the first batch is asked for: Lightning makes iterators that it never uses.
     """
 
-    def __init__(self, batches: "_Batches", plan: list[list[int]], num_workers: int):
-        # A generator of its own, since a loader draws from the global one otherwise.
-        self.loader = DataLoader(
-            batches,
-            batch_size=None,
-            sampler=plan,
-            num_workers=num_workers if batches.read else 0,
-            generator=torch.Generator(),
-        )
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Batch]:
-        yield from self.loader
-
-
-@dataclasses.dataclass
-class _Batches(Dataset):
-    """Batches by the numbers of their samples."""
-
     table: Table
+    plan: list[list[int]]
+    flips: dict[str, tuple[int, ...]]
     volumes: dict[str, Volume]
     read: bool
-    flips: dict[str, tuple[int, ...]]
+    num_workers: int
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from DataLoader(
+            self,
+            batch_size=None,
+            sampler=self.plan,
+            num_workers=self.num_workers if self.read else 0,
+            # Of its own, since a loader draws from the global one otherwise.
+            generator=torch.Generator(),
+        )
 
     def __getitem__(self, indices: list[int]) -> Batch:
         table = self.table

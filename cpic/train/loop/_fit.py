@@ -100,7 +100,11 @@ def fit_fold(
         >>> result.metrics["rmse"] / result.metrics["mean_error"]  # doctest: +SKIP
     """
     checked(fit_fold, locals())
-    _check_gpus(ngpus)
+    if ngpus > (found := torch.cuda.device_count()):
+        raise ValueError(
+            f"fit_fold needs ngpus between 0 and the {found} GPUs of this machine, got {ngpus}; 0 "
+            "trains on the processor."
+        )
     folder = Path(folder)
     settings = {"precision": precision, "clip": clip, "seed": seed, "batch_size": data.batch_size}
     settings.update(task=type(module).__name__, samples=data.fingerprint)
@@ -114,7 +118,7 @@ def fit_fold(
     if resume:
         saving.load(module, data)
     if saving.run.epoch < num_epochs and not saving.ended:
-        with _quiet(), torch.random.fork_rng(range(torch.cuda.device_count())), _signals(saving):
+        with _quiet(), torch.random.fork_rng(range(found)), _signals(saving):
             torch.manual_seed(seed + rank_and_size()[0])
             trainer = _trainer(saving, num_epochs, ngpus, num_nodes, progress, wandb)
             trainer.fit(module, datamodule=data)
@@ -199,14 +203,6 @@ def _prepare(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
         if not old:
             text = yaml.safe_dump(settings, sort_keys=False)
             replace_file(folder / "config.yaml", lambda file: file.write(text.encode()))
-
-
-def _check_gpus(ngpus: int) -> None:
-    if ngpus > torch.cuda.device_count():
-        raise ValueError(
-            f"fit_fold needs ngpus between 0 and the {torch.cuda.device_count()} GPUs of this "
-            f"machine, got {ngpus}; 0 trains on the processor."
-        )
 
 
 @contextlib.contextmanager
