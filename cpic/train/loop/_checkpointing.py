@@ -60,6 +60,7 @@ class Progress:
     times: list[Row] = dataclasses.field(default_factory=list)
 
 
+@dataclasses.dataclass(eq=False)
 class Checkpointing(pl.Callback):
     """Saves a run so that it can go on exactly, and ends it in good order.
 
@@ -74,20 +75,15 @@ class Checkpointing(pl.Callback):
         save_every: Steps from one checkpoint to the next inside an epoch.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        config: dict[str, Any],
-        *,
-        patience: int | None = None,
-        max_minutes: float | None = None,
-        save_every: int | None = None,
-    ):
-        self.folder, self.config, self.patience = folder, config, patience
-        self.max_minutes, self.save_every = max_minutes, save_every
-        self.latest, self.best = folder / "latest.ckpt", folder / "best.ckpt"
-        self.run = Progress()
-        self.signals = 0
+    folder: Path
+    config: dict[str, Any]
+    patience: int | None = None
+    max_minutes: float | None = None
+    save_every: int | None = None
+
+    def __post_init__(self) -> None:
+        self.latest, self.best = self.folder / "latest.ckpt", self.folder / "best.ckpt"
+        self.run, self.signals = Progress(), 0
         self._began = time.monotonic()
         self._resumed: dict[str, Any] | None = None
 
