@@ -56,7 +56,7 @@ def fit_fold(
 
     Makes in `folder`: `latest.ckpt` and `best.ckpt`, each replaced by one rename; `metrics.csv`
     and `times.csv`, a row an epoch; `config.yaml`; and events for TensorBoard. A run that was
-    killed at any step and is resumed ends with the same parameters, index sets, optimiser and
+    killed at any step and is resumed ends with the same parameters, index sets, optimizer and
     `metrics.csv`, bit by bit, as one that was not. Ctrl-C, or SIGTERM, saves the state after the
     step that runs; a second one leaves at once.
 

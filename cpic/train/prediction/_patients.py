@@ -130,7 +130,7 @@ def read_patients(
         skipped: dict[str, str] = {}
         if task == "brats":
             people, skipped = _brats.read_people(path)
-            rows: Rows = {name: [person] for name, person in people.items()}
+            rows: Rows = {name: [known] for name, known in people.items()}
         else:
             unknown = {*optional, "FVC", "Percent"}
             rows = _osic.read_visits(path, skipped, unknown=unknown, optional=optional)
