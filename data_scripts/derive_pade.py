@@ -1,21 +1,18 @@
-"""Derive the Padé approximants of 1/(1-x) in exact arithmetic and write them as a table.
+"""Derive the Padé approximants of 1/(1-x) in exact arithmetic.
 
-    python data_scripts/derive_pade.py --out cpic/linalg/_pade_table.py
+    python data_scripts/derive_pade.py
 
 An [m/n] approximant P/Q, Q(0) = 1, of a series c_0 + c_1 x + ... satisfies n linear equations in
 the coefficients q_1..q_n. Here every c_k is one, and the equation of order k, m < k <= m + n,
 reads q_1 + ... + q_min(k,n) = -1: all those with k >= n are the same. The rank is therefore
 max(1, n - m), and the solution is unique only for n = 1 or m = 0. For all other orders it is a
 whole family, P = R, Q = (1-x) R with any R of degree at most min(m, n - 1), R(0) = 1, and what a
-solver in floating-point numbers returns is decided by rounding. The table holds the solution of
-least norm, which is q_j = -1/m and p_k = 1 - k/m for [m/m].
+solver in floating-point numbers returns is decided by rounding. The package uses the solution of
+least norm, which is q_j = -1/m and p_k = 1 - k/m for [m/m]; its R is `pade_factor` in
+`cpic/linalg/_gaps.py`.
 """
 
-import argparse
 from fractions import Fraction
-from pathlib import Path
-
-DEGREES = (1, 2, 5, 10, 50)
 
 
 def system(m: int, n: int) -> tuple[list[list[Fraction]], list[Fraction]]:
@@ -88,38 +85,13 @@ def cofactor(q: list[Fraction]) -> list[Fraction]:
     return sums
 
 
-def table() -> str:
-    """The text of the module of coefficients."""
-    lines = [
-        '"""Padé approximants P/Q of 1/(1-x), written by `data_scripts/derive_pade.py`.',
-        "",
-        "For each order [m/m], lowest power first: P, Q, and R with Q = (1-x) R. The equations of",
-        "m > 1 are singular; these are their solutions of least norm, rounded to float64.",
-        '"""',
-        "",
-    ]
-    parts = {"NUMERATORS": 0, "DENOMINATORS": 1, "COFACTORS": 2}
-    found = {m: pade(m, m) for m in DEGREES}
-    for name, part in parts.items():
-        lines.append(f"{name}: dict[int, tuple[float, ...]] = {{")
-        for m, (p, q) in found.items():
-            numbers = [float(x) for x in (p, q, cofactor(q))[part]]
-            if len(numbers) == 1:
-                lines.append(f"    {m}: ({numbers[0]!r},),")
-                continue
-            lines += [f"    {m}: (", *(f"        {x!r}," for x in numbers), "    ),"]
-        lines.append("}")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
-    """Report the ranks and write the table."""
-    parser = argparse.ArgumentParser(description="Derive Padé approximants of 1/(1-x).")
-    parser.add_argument("--out", type=Path, required=True, help="module to write")
-    out = parser.parse_args().out
+    """Print ranks, and the factors R that numerator and denominator share."""
     for m, n in [(0, 1), (1, 1), (5, 1), (0, 5), (2, 5), (2, 2), (5, 5), (50, 50)]:
         print(f"[{m}/{n}]: {n} equations, rank {rank(m, n)}")
-    out.write_text(table(), encoding="utf-8")
+    for m in (2, 5, 10):
+        terms = [f"{c} x^{k}" for k, c in enumerate(cofactor(pade(m, m)[1])) if k]
+        print(f"[{m}/{m}]: R = " + " + ".join(["1", *terms]))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpic.linalg._inputs import check_numbers
-from cpic.linalg._pade_table import COFACTORS, NUMERATORS
+from cpic.linalg._inputs import check_choice, check_dtype, check_finite
 
 Gap = Callable[[Tensor], Tensor]
+PADE_DEGREES = (1, 2, 5, 10, 50)
 
 
 def inverse_gap(eigenvalues: Tensor, method: str = "original", **options: Any) -> Tensor:
@@ -66,10 +66,10 @@ def inverse_gap(eigenvalues: Tensor, method: str = "original", **options: Any) -
     **Padé.** 1 / (1 - x) is rational itself, so for nearly all orders the equations of the
     coefficients are singular: [m/n] has n equations of rank max(1, n - m). Sound are the orders
     [m/1] and [0/n], where the solution is unique, and it is 1 / (1 - x); degree 1 is the default.
-    For `degree` 2, 5, 10, 50 the table holds the solution of least norm, q_j = -1/m and
+    For `degree` m of 2, 5, 10, 50 the solution of least norm is taken, q_j = -1/m and
     p_k = 1 - k/m, which has the same value: P = R and Q = (1 - x) R share the factor R. Its
     coefficients are positive and fall, so R has no root in the unit disk. Q itself cancels near
-    x = 1; evaluated is P / (R (1 - x)), with 1 - x from the gap, to a few eps.
+    x = 1; evaluated is R / (R (1 - x)), with 1 - x from the gap, to a few eps.
 
     Args:
         eigenvalues: The eigenvalues, `(*b, n)`, float32 or float64, in any order.
@@ -95,15 +95,14 @@ def inverse_gap(eigenvalues: Tensor, method: str = "original", **options: Any) -
         raise ValueError(
             "inverse_gap needs eigenvalues (*b, n), got a single number; pass `x.unsqueeze(0)`."
         )
-    check_numbers("inverse_gap", eigenvalues)
+    check_dtype("inverse_gap", eigenvalues.dtype)
+    check_finite("inverse_gap", eigenvalues)
     return gap(eigenvalues)
 
 
 def gap_function(who: str, method: str, options: Mapping[str, Any]) -> Gap:
     """The function of the eigenvalues that a method and its options name."""
-    if method not in _METHODS:
-        known = ", ".join(f'"{name}"' for name in _METHODS)
-        raise ValueError(f"{who} needs a known method, got {method!r}; choose from {known}.")
+    check_choice(who, "method", method, _METHODS, '"trunc" is a good choice')
     function = _METHODS[method]
     known = [name for name in inspect.signature(function).parameters if name != "values"]
     for name, value in options.items():
@@ -118,7 +117,7 @@ def gap_function(who: str, method: str, options: Mapping[str, Any]) -> Gap:
 
 def _check_option(who: str, method: str, name: str, value: Any) -> None:
     if method == "pade" and name == "degree":
-        fine, needs = value in NUMERATORS, f"one of {sorted(NUMERATORS)}"
+        fine, needs = value in PADE_DEGREES, f"one of {[*PADE_DEGREES]}"
     elif name in ("n_keep", "degree", "steps"):
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         fine, needs = whole or (name == "n_keep" and value is None), "a whole number, 1 or more,"
@@ -173,10 +172,17 @@ def _pade(values: Tensor, degree: int = 1, margin: float | None = None) -> Tenso
 
     def series(rest: Tensor) -> Tensor:
         rest = rest.clamp(min=least)
-        top, bottom = (_polynomial(c[degree], 1 - rest) for c in (NUMERATORS, COFACTORS))
-        return top / (bottom * rest)
+        shared = torch.full_like(rest, 1 / degree)
+        for c in pade_factor(degree)[-2::-1]:  # Horner's scheme
+            shared = shared * (1 - rest) + c
+        return shared / (shared * rest)
 
     return _by_ratio(values, series)
+
+
+def pade_factor(degree: int) -> list[float]:
+    """Coefficients of R, lowest power first; `data_scripts/derive_pade.py` derives them."""
+    return [(degree - k) / degree for k in range(degree)]
 
 
 _METHODS: dict[str, Callable[..., Tensor]] = {
@@ -187,14 +193,6 @@ _METHODS: dict[str, Callable[..., Tensor]] = {
     "pade": _pade,
     "power": _power,
 }
-
-
-def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
-    """Horner's scheme, lowest power first."""
-    value = torch.full_like(x, coefficients[-1])
-    for c in coefficients[-2::-1]:
-        value = value * x + c
-    return value
 
 
 def largest_inverse(dtype: torch.dtype) -> float:

@@ -1,7 +1,33 @@
-"""What the spectral functions accept; and their one error for each thing they do not."""
+"""What the functions accept; and one error for each thing they do not."""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+
+
+def check_choice(who: str, name: str, given: object, known: Iterable[object], advice: str) -> None:
+    """Refuse a value of the argument `name` that is not among the known ones."""
+    known = list(known)
+    if given not in known:
+        offered = ", ".join(map(repr, known))
+        raise ValueError(f"{who} needs `{name}` out of {offered}, got {given!r}; {advice}.")
+
+
+def check_least(who: str, advice: str, *, least: int = 1, **numbers: float | None) -> None:
+    """Refuse numbers below `least`; None passes."""
+    for name, number in numbers.items():
+        if number is not None and not number >= least:
+            raise ValueError(f"{who} needs `{name} >= {least}`, got {number}; {advice}.")
+
+
+def need_generator(who: str, generator: torch.Generator | None) -> torch.Generator:
+    """The generator, or one clear error."""
+    if generator is None:
+        raise ValueError(
+            f"{who} needs a generator, got None; pass `generator=torch.Generator().manual_seed(0)`."
+        )
+    return generator
 
 
 def rounding_level(matrix: Tensor) -> float:
@@ -9,18 +35,25 @@ def rounding_level(matrix: Tensor) -> float:
     return 100 * max(1, matrix.shape[-1]) * torch.finfo(matrix.dtype).eps
 
 
-def check_numbers(who: str, values: Tensor) -> None:
-    """Refuse dtypes without enough digits, and NaN or infinity."""
-    if values.dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"{who} needs float32 or float64, got {values.dtype}; convert with `.double()`, "
-            "half precision cannot resolve gaps between eigenvalues."
-        )
-    if not torch.isfinite(values).all():
-        raise ValueError(
-            f"{who} needs finite numbers, got NaN or infinity; replace them with "
-            "`torch.nan_to_num` first."
-        )
+def check_dtype(
+    who: str,
+    dtype: torch.dtype,
+    advice: str = "cast with `.double()`, half precision cannot resolve gaps between eigenvalues",
+) -> None:
+    """Refuse dtypes without enough digits."""
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{who} needs float32 or float64, got {dtype}; {advice}.")
+
+
+def check_finite(
+    who: str,
+    *tensors: Tensor,
+    what: str = "numbers",
+    advice: str = "replace them with `torch.nan_to_num` or mask them first",
+) -> None:
+    """Refuse NaN and infinity."""
+    if not all(torch.isfinite(tensor).all() for tensor in tensors):
+        raise ValueError(f"{who} needs finite {what}, got NaN or infinity; {advice}.")
 
 
 def symmetrized(who: str, matrix: Tensor) -> Tensor:
@@ -30,7 +63,8 @@ def symmetrized(who: str, matrix: Tensor) -> Tensor:
             f"{who} needs square matrices (*b, n, n), got shape {tuple(matrix.shape)}; "
             "for others use `svd`."
         )
-    check_numbers(who, matrix)
+    check_dtype(who, matrix.dtype)
+    check_finite(who, matrix)
     if matrix.numel():
         skew = (matrix - matrix.mT).detach().abs().amax((-2, -1))
         level = rounding_level(matrix)

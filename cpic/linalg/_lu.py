@@ -19,6 +19,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from cpic.linalg._inputs import check_choice, check_finite, check_least, need_generator
+
 _ROOK_STARTS, _ROOK_ROUNDS = 4, 10
 
 
@@ -83,29 +85,13 @@ def rank_revealing_lu(
 
 
 def _check(matrix, max_rank, tol, search, generator) -> torch.Size:
-    if max_rank is not None and max_rank < 1:
-        raise ValueError(
-            f"rank_revealing_lu needs `max_rank >= 1`, got {max_rank}; pass None for no bound."
-        )
-    if not tol >= 0:
-        raise ValueError(
-            f"rank_revealing_lu needs `tol >= 0`, got {tol}; 0 stops at rounding level."
-        )
-    if search not in ("full", "rook"):
-        raise ValueError(
-            f'rank_revealing_lu needs search="full" or "rook", got {search!r}; "full" finds the '
-            "largest pivots."
-        )
-    if search == "rook" and generator is None:
-        raise ValueError(
-            'rank_revealing_lu needs a generator for search="rook", got None; pass '
-            "`generator=torch.Generator().manual_seed(0)`."
-        )
-    if not torch.isfinite(matrix).all():
-        raise ValueError(
-            "rank_revealing_lu needs finite numbers, got NaN or infinity; replace them with "
-            "`torch.nan_to_num` first."
-        )
+    who = "rank_revealing_lu"
+    check_least(who, "pass None for no bound", max_rank=max_rank)
+    check_least(who, "0 stops at rounding level", least=0, tol=tol)
+    check_choice(who, "search", search, ("full", "rook"), '"full" finds the largest pivots')
+    if search == "rook":
+        need_generator(f'{who} with search="rook"', generator)
+    check_finite(who, matrix)
     return matrix.shape
 
 
@@ -168,7 +154,7 @@ class _Rook:
 
 def _eliminate(matrix: Tensor, most: int, tol: float, finder) -> tuple[Tensor, ...]:
     b, m, n = matrix.shape
-    rows, cols, pivots = [], [], []
+    steps = []
     left, right = matrix.new_zeros(b, m, 0), matrix.new_zeros(b, 0, n)
     floor = active = None
     for _ in range(most if matrix.numel() else 0):
@@ -182,19 +168,12 @@ def _eliminate(matrix: Tensor, most: int, tol: float, finder) -> tuple[Tensor, .
         scaled = along_col * torch.where(active, 1 / pivot, 0.0).unsqueeze(1)
         left = torch.cat([left, scaled.unsqueeze(-1)], dim=-1)
         right = torch.cat([right, (along_row * active.unsqueeze(1)).unsqueeze(1)], dim=1)
-        rows.append(torch.where(active, row, -1))
-        cols.append(torch.where(active, col, -1))
-        pivots.append(torch.where(active, pivot, 0.0))
-    k = len(rows)
-    index = torch.zeros(b, 0, dtype=torch.int64, device=matrix.device)
-    rows, cols = (torch.stack(x, -1) if k else index for x in (rows, cols))
+        steps.append([torch.where(active, x, y) for x, y in ((row, -1), (col, -1), (pivot, 0.0))])
     error = (matrix - left @ right).abs().flatten(1)
-    return (
-        rows,
-        cols,
-        torch.stack(pivots, -1) if k else matrix.new_zeros(b, 0),
-        (rows >= 0).sum(-1),
-        left,
-        right,
-        error.amax(-1) if error.shape[1] else matrix.new_zeros(b),
-    )
+    error = error.amax(-1) if error.shape[1] else matrix.new_zeros(b)
+    if steps:
+        rows, cols, pivots = (torch.stack(found, -1) for found in zip(*steps, strict=True))
+    else:
+        pivots = matrix.new_zeros(b, 0)
+        rows = cols = pivots.long()
+    return rows, cols, pivots, (rows >= 0).sum(-1), left, right, error

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cpic._errors import RankDeficientError
+from cpic.linalg._inputs import check_choice, check_least
 
 
 class Maxvol(NamedTuple):
@@ -99,13 +100,9 @@ def _check(matrix: Tensor, tol: float, on_deficient: str) -> torch.Size:
             "maxvol needs at least as many rows as columns, got shape "
             f"{tuple(matrix.shape[-2:])}; to select columns pass `matrix.mT`."
         )
-    if not tol >= 1:
-        raise ValueError(f"maxvol needs `tol >= 1`, got {tol}; 1.05 is a good choice.")
-    if on_deficient not in ("raise", "report"):
-        raise ValueError(
-            f'maxvol needs on_deficient="raise" or "report", got {on_deficient!r}; '
-            'choose "report" to get the rank of each matrix instead of an error.'
-        )
+    check_least("maxvol", "1.05 is a good choice", tol=tol)
+    advice = 'choose "report" to get the rank of each matrix instead of an error'
+    check_choice("maxvol", "on_deficient", on_deficient, ("raise", "report"), advice)
     return matrix.shape
 
 

@@ -11,25 +11,20 @@ References: {cite}`mikhalev2018rectangular`.
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from cpic.linalg._maxvol import maxvol, take_rows
+from cpic.linalg._maxvol import Maxvol, maxvol, take_rows
 
 
-class RectMaxvol(NamedTuple):
+class RectMaxvol(Maxvol):
     """What `rect_maxvol` found.
 
     `rows` int64 `(*b, n_rows)`, `coeffs` `(*b, m, n_rows)`, and `converged` and `rank` `(*b)` as
     `maxvol` reports them for the rows it begins with.
     """
-
-    rows: Tensor
-    coeffs: Tensor
-    converged: Tensor
-    rank: Tensor
 
 
 def rect_maxvol(

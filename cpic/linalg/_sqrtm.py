@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cpic.linalg._eigh import descending, eigh_with
 from cpic.linalg._gaps import Gap, gap_function
-from cpic.linalg._inputs import rounding_level, symmetrized
+from cpic.linalg._inputs import check_choice, check_least, rounding_level, symmetrized
 
 
 def sqrtm(
@@ -86,17 +86,11 @@ def sqrtm(
 
 
 def _check(method: str, gradient: str, steps: int, options: dict[str, Any]) -> Gap | None:
-    if method not in ("eigh", "newton_schulz"):
-        raise ValueError(
-            f'sqrtm needs method="eigh" or "newton_schulz", got {method!r}; "eigh" is exact.'
-        )
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"sqrtm needs `steps` 1 or more, got {steps}; 10 is a good choice.")
-    if method == "newton_schulz" and gradient != "newton":
-        raise ValueError(
-            f'sqrtm needs gradient="newton" with method="newton_schulz", got {gradient!r}; pass '
-            'method="eigh" for the others.'
-        )
+    check_choice("sqrtm", "method", method, ("eigh", "newton_schulz"), '"eigh" is exact')
+    check_least("sqrtm", "10 is a good choice", steps=steps if isinstance(steps, int) else 0)
+    if method == "newton_schulz":
+        who, advice = 'sqrtm with method="newton_schulz"', 'pass method="eigh" for the others'
+        check_choice(who, "gradient", gradient, ("newton",), advice)
     if gradient in ("lyapunov", "newton"):
         if options:
             raise TypeError(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cpic.linalg._gaps import Gap, gap_function
-from cpic.linalg._inputs import check_numbers
+from cpic.linalg._inputs import check_dtype, check_finite
 
 
 def svd(
@@ -63,7 +63,8 @@ def svd(
             f"svd needs matrices (*b, m, n), got shape {tuple(matrix.shape)}; pass "
             "`x.unsqueeze(0)` for a row."
         )
-    check_numbers("svd", matrix)
+    check_dtype("svd", matrix.dtype)
+    check_finite("svd", matrix)
     return _SVD.apply(matrix, gap)  # pyright: ignore[reportReturnType]
 
 

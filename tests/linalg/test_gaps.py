@@ -154,7 +154,7 @@ def test_differentiable_where_no_bound_is_reached(name):
 @pytest.mark.parametrize(
     ("values", "name", "options", "error", "message"),
     [
-        ([1.0, 2.0], "pad", {}, ValueError, r"'pad'; choose from .*\"trunc\""),
+        ([1.0, 2.0], "pad", {}, ValueError, r"'trunc', .*got 'pad'"),
         ([1.0, 2.0], "trunc", {"degree": 3}, TypeError, r"'degree'; pass bound"),
         ([1.0, 2.0], "original", {"values": 3}, TypeError, r"'values'; leave it out"),
         ([1.0, 2.0], "trunc", {"bound": 0.0}, ValueError, r"`bound` positive and finite.*got 0\.0"),
