@@ -12,10 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cpic.linalg._inputs import check_least, need_generator
 from cpic.tt import IndexSets, cap_ranks
-from cpic.tt._cross_sets import grow_right
+from cpic.tt._cross_sets import with_points
 from cpic.tt._fibers import fiber_indices
-from cpic.tt._pivots import extend_right, mirrored
+from cpic.tt._pivots import extend_right
+from cpic.tt._sweep import check_towards
 
 
 def grow(
@@ -57,33 +59,28 @@ def grow(
     """
     _check(sets, towards, by, ranks, points, generator)
     if towards == "left":
-        flipped = None if points is None else points.flip(-1)
-        side = _grow(sets.sizes[::-1], mirrored(sets.left), by, _turn(ranks), flipped, generator)
-        return IndexSets(sets.sizes, mirrored(side), sets.right)
-    side = _grow(sets.sizes, sets.right, by, ranks, points, generator)
-    return IndexSets(sets.sizes, sets.left, side)
+        if isinstance(ranks, Sequence):
+            ranks = ranks[::-1]
+        points = None if points is None else points.flip(-1)
+        options = {"by": by, "ranks": ranks, "points": points, "generator": generator}
+        return grow(sets.mirrored(), towards="right", **options).mirrored()
+    if points is not None:
+        return with_points(sets, points)
+    return IndexSets(sets.sizes, sets.left, _drawn(sets, by, ranks, generator))
 
 
-def _turn(ranks: int | Sequence[int] | None) -> int | Sequence[int] | None:
-    return ranks if ranks is None or isinstance(ranks, int) else list(ranks)[::-1]
-
-
-def _grow(
-    sizes: tuple[int, ...],
-    right: Sequence[Tensor],
+def _drawn(
+    sets: IndexSets,
     by: int | None,
     ranks: int | Sequence[int] | None,
-    points: Tensor | None,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, ...]:
-    if points is not None:
-        pairs = enumerate(right[:-1], start=1)
-        return (*(grow_right(rows, points[..., k:], sizes[k:]) for k, rows in pairs), right[-1])
+    """Right sets with more multi-indices, drawn from those that extend the set behind."""
+    sizes, side = sets.sizes, list(sets.right)
     if by is not None:
-        ranks = [rows.shape[1] + by for rows in right[:-1]]
+        ranks = [rows.shape[1] + by for rows in side[:-1]]
     assert ranks is not None
-    assert generator is not None
-    wanted, side = cap_ranks(sizes, ranks), list(right)
+    wanted, drawn = cap_ranks(sizes, ranks), need_generator("grow", generator)
     for k in range(len(sizes) - 1, 0, -1):
         here, after = side[k - 1], side[k]
         total = sizes[k] * after.shape[1]
@@ -91,7 +88,7 @@ def _grow(
         if more > 0:
             every = fiber_indices(here[:, :1, :0], sizes[k], after)
             taken = (every[:, :, None] == here[:, None]).all(-1).any(-1)
-            noise = torch.rand(len(here), total, generator=generator, device=generator.device)
+            noise = torch.rand(len(here), total, generator=drawn, device=drawn.device)
             rows = (noise.to(here.device) + taken).argsort(-1)[:, :more]  # those taken come last
             side[k - 1] = torch.cat([here, extend_right(after, rows)], 1)
     return tuple(side)
@@ -105,17 +102,12 @@ def _check(
     points: Tensor | None,
     generator: torch.Generator | None,
 ) -> None:
-    if towards not in ("right", "left"):
-        raise ValueError(f'grow needs towards="right" or "left", got {towards!r}.')
+    check_towards("grow", towards)
     if sum(option is not None for option in (by, ranks, points)) != 1:
         raise ValueError("grow needs one of `by`, `ranks` and `points`; leave the others out.")
-    if by is not None and by < 1:
-        raise ValueError(f"grow needs `by >= 1`, got {by}; `half_sweep` lowers ranks by its `tol`.")
-    if points is None and generator is None:
-        raise ValueError(
-            "grow needs a generator to draw multi-indices, got None; pass "
-            "`generator=torch.Generator().manual_seed(0)`."
-        )
+    check_least("grow", "`half_sweep` lowers ranks by its `tol`", by=by)
+    if points is None:
+        need_generator("grow", generator)
     wanted = (sets.n_trains, sets.n_sites)
     if points is not None and (points.ndim != 3 or (len(points), points.shape[2]) != wanted):
         raise ValueError(

@@ -1,11 +1,9 @@
 r"""Choose index sets and build a differentiable train on them from the same values.
 
-A half-sweep to the right reads the fibers of site k on the left multi-indices chosen so far and
-on the right ones that are given, as a matrix M of (l n) rows and c columns. Without gradient,
-`maxvol` chooses the rows that become the next left set; where fewer than c are wanted, it does so
-on the leading left singular vectors. Their values P = M[rows] are among those just read, so the
-core M P^{-1} costs nothing more, and carries the gradient. A half-sweep to the left is the same of
-the tensor with its modes reversed.
+`cpic.tt._sweep` reads the fibers of each site as a matrix M of (l n) rows and c columns. Without
+gradient, `maxvol` chooses the rows that become the next set; where fewer than c are wanted, it does
+so on the leading left singular vectors. Their values P = M[rows] are among those just read, so the
+core M P^{-1} costs nothing more, and carries the gradient.
 
 The rows are chosen with the columns they are used with, and by an elimination that divides by no
 small pivot. So the cores have bounded entries where columns depend on each other to rounding too,
@@ -16,18 +14,18 @@ References: {cite}`oseledets2010ttcross`, {cite}`goreinov2010how`.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cpic.linalg import maxvol
-from cpic.linalg._maxvol import take_rows
+from cpic.linalg import Maxvol, maxvol
 from cpic.tt import Entries, IndexSets, TensorTrain, cap_ranks
-from cpic.tt._fibers import ask, fiber_indices
-from cpic.tt._pivots import extend_left, mirrored
+from cpic.tt._fibers import ask
 from cpic.tt._round import check_limits, choose_ranks
-from cpic.tt._solvers import check_options, pivot_condition, solve_core
+from cpic.tt._solvers import check_options
+from cpic.tt._sweep import check_towards, solved_train, sweep
 
 
 class HalfSweep(NamedTuple):
@@ -98,33 +96,25 @@ def half_sweep(
         >>> round(float(step.train.full()[0, 2, 2, 1]), 3)
         0.167
     """
-    if towards not in ("right", "left"):
-        raise ValueError(f'half_sweep needs towards="right" or "left", got {towards!r}.')
+    check_towards("half_sweep", towards)
     check_limits("half_sweep", tol or 0.0, max_rank)
-    options = {"solver": solver, "ridge": ridge, "rtol": rtol}
+    options: dict[str, Any] = {"solver": solver, "ridge": ridge, "rtol": rtol}
     check_options(**options)
-    if towards == "right":
-        bounds = _bounds(sets, sets.right[:-1], ranks, max_rank)
-        cores, left, condition = _sweep(entries, sets.sizes, sets.right, bounds, tol, options)
-        return HalfSweep(
-            TensorTrain(cores), IndexSets(sets.sizes, tuple(left), sets.right), condition
-        )
-    bounds = _bounds(sets, sets.left[1:], ranks, max_rank)[::-1]
-    turned = mirrored(sets.left)
-    cores, right, condition = _sweep(
-        lambda indices: entries(indices.flip(-1)), sets.sizes[::-1], turned, bounds, tol, options
+    bounds = _bounds(sets, towards, ranks, max_rank)
+    choose = partial(_choose, tol)
+    matrices, choices, sets = sweep(partial(ask, entries), sets, towards, bounds, choose)
+    rows = [choice.rows for choice in choices]
+    train, condition = solved_train(
+        matrices, rows, sets.sizes, towards, with_condition=True, **options
     )
-    train = TensorTrain([core.permute(0, 3, 2, 1) for core in reversed(cores)])
-    return HalfSweep(train, IndexSets(sets.sizes, sets.left, mirrored(right)), condition.flip(-1))
+    return HalfSweep(train, sets, condition)
 
 
 def _bounds(
-    sets: IndexSets,
-    used: Sequence[Tensor],
-    ranks: int | Sequence[int] | None,
-    max_rank: int | None,
+    sets: IndexSets, towards: str, ranks: int | Sequence[int] | None, max_rank: int | None
 ) -> list[int]:
     """Ranks of the inner bonds that are wanted at most."""
+    used = sets.right[:-1] if towards == "right" else sets.left[1:]
     bounds = [rows.shape[1] for rows in used]
     if ranks is not None:
         wanted = cap_ranks(sets.sizes, ranks)[1:-1]
@@ -138,47 +128,8 @@ def _bounds(
     return bounds if max_rank is None else [min(most, max_rank) for most in bounds]
 
 
-def _sweep(
-    entries: Entries,
-    sizes: tuple[int, ...],
-    right: Sequence[Tensor],
-    bounds: Sequence[int],
-    tol: float | None,
-    options: dict[str, Any],
-) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """Cores, chosen left sets and conditions of a way from the first site to the last."""
-    left, matrices, pivots = [right[-1]], [], []
-    for k, n in enumerate(sizes):
-        values = ask(entries, fiber_indices(left[k], n, right[k]))
-        matrices.append(values.unflatten(1, (-1, right[k].shape[1])))
-        if k < len(bounds):
-            rows = _choose(matrices[k].detach(), bounds[k], tol)
-            left.append(extend_left(left[k], rows, n))
-            pivots.append(take_rows(matrices[k], rows))
-    last = matrices.pop()
-    solved = _solve_all(matrices, pivots, options)
-    cores = [core.unflatten(1, (-1, n)) for core, n in zip([*solved, last], sizes, strict=True)]
-    parts = [pivot_condition(pivot) for pivot in pivots]
-    return cores, left, torch.stack(parts, -1) if parts else last.new_zeros(len(last), 0)
-
-
-def _solve_all(
-    matrices: Sequence[Tensor], pivots: Sequence[Tensor], options: dict[str, Any]
-) -> list[Tensor]:
-    """Cores as matrices; bonds of one shape are one batch."""
-    groups: dict[tuple[torch.Size, torch.Size], list[int]] = {}
-    for k, (matrix, pivot) in enumerate(zip(matrices, pivots, strict=True)):
-        groups.setdefault((matrix.shape, pivot.shape), []).append(k)
-    cores = list(matrices)
-    for bonds in groups.values():
-        stacked = [torch.cat([part[k] for k in bonds]) for part in (matrices, pivots)]
-        for k, core in zip(bonds, solve_core(*stacked, **options).chunk(len(bonds)), strict=True):
-            cores[k] = core
-    return cores
-
-
 @torch.no_grad()
-def _choose(matrix: Tensor, bound: int, tol: float | None) -> Tensor:
+def _choose(tol: float | None, matrix: Tensor, bound: int) -> Maxvol:
     """Rows `(K, r)` that carry each of the matrices `(K, m, c)`; r is the same for all."""
     peak = matrix.abs().amax((-2, -1), keepdim=True)
     matrix = matrix / torch.where(peak > 0, peak, 1.0)
@@ -189,4 +140,4 @@ def _choose(matrix: Tensor, bound: int, tol: float | None) -> Tensor:
             budget = tol**2 * values.square().sum(-1)
             rank = int(choose_ranks(values, budget, rank)[0].max())
         matrix = vectors[..., :rank]
-    return maxvol(matrix, on_deficient="report").rows
+    return maxvol(matrix, on_deficient="report")

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from cpic.tt._cross_adaptive import AdaptiveSearch
 from cpic.tt._cross_sampled import fit_sampled, make_plan
-from cpic.tt._cross_sets import sets_of
-from cpic.tt._cross_square import SquareSearch, relative_error
+from cpic.tt._cross_sets import sets_of, with_points
+from cpic.tt._cross_square import first_sets, relative_error, square_half_sweep
 from cpic.tt._ledger import CrossLedger, Reader
 from cpic.tt._misses import Misses
+from cpic.tt._pivots import draw_missed
 from cpic.tt._sets import IndexSets, all_points, random_points
+from cpic.tt._sweep import Towards
 from cpic.tt._train import TensorTrain
 
 _SMALL = 4096  # tensors of at most so many entries are checked on all of them,
@@ -138,18 +140,27 @@ class Run:
         if adaptive:
             self._grow(sets)
             return
-        search = SquareSearch(self.reader, self.probes, self.seen, self.ranks, self.generator, sets)
+        if sets is None:
+            sizes = self.reader.sizes
+            sets = first_sets(sizes, self.ranks, self.probes, self.seen, self.generator)
         extra = max(1, max(self.ranks) // 5)
         for sweep in range(self.sweeps):
-            self._note(search.to_left(), search.sets)
+            sets = self._half_sweep(sets, "left")
             last = sweep == self.sweeps - 1
             if not last and sweep % 2 == 0:  # what the probes miss competes with the old pivots
-                search.add_missed(self.train, extra)
-            self._note(search.to_right(), search.sets)
+                missed = (self.seen - self.train.entries(self.probes)) ** 2
+                points = draw_missed(self.probes, missed, extra, self.generator)
+                sets = with_points(sets, points)
+            sets = self._half_sweep(sets, "right")
             fine = self.tol is not None and bool((self.errors[-1] <= self.tol).all())
             lost = hasty and sweep == 1 and bool((self.errors[-1] > 0.05).all())
-            if search.sets_are_square() and (fine or lost):
+            if sets.square and (fine or lost):
                 break
+
+    def _half_sweep(self, sets: IndexSets, towards: Towards) -> IndexSets:
+        train, sets = square_half_sweep(self.reader, sets, towards, self.ranks, self.generator)
+        self._note(train, lambda: sets)
+        return sets
 
     def _grow(self, sets: IndexSets | None) -> None:
         assert self.tol is not None

@@ -56,6 +56,13 @@ def repeated_rows(matrix: Tensor, n_rows: int) -> Tensor:
     return torch.cat(chosen, 1)
 
 
+def with_points(sets: IndexSets, points: Tensor) -> IndexSets:
+    """The sets with the right parts of `points` `(K, n, d)` behind the right ones."""
+    pairs = enumerate(sets.right[:-1], start=1)
+    right = [grow_right(rows, points[..., k:], sets.sizes[k:]) for k, rows in pairs]
+    return IndexSets.unchecked(sets.sizes, sets.left, (*right, sets.right[-1]))
+
+
 def grow_right(right: Tensor, tails: Tensor, sizes: Sequence[int]) -> Tensor:
     """A right set with `tails` behind, or all multi-indices of `sizes` where they are few."""
     whole = math.prod(sizes)

@@ -12,6 +12,20 @@ from torch import Tensor
 from cpic.tt._entries import Entries
 
 
+def product(*parts: Tensor) -> Tensor:
+    """All combinations of rows `(K, n_i, s_i)` of the parts `(K, n_1 ... n_p, s_1 + ... + s_p)`.
+
+    The last part changes fastest. A part of one tensor counts for all K.
+    """
+    trains, counts = len(parts[0]), [part.shape[1] for part in parts]
+    spread = []
+    for i, part in enumerate(parts):
+        alone = [n if i == j else 1 for j, n in enumerate(counts)]
+        part = part.view(len(part), *alone, part.shape[2])
+        spread.append(part.expand(trains, *counts, part.shape[-1]))
+    return torch.cat(spread, -1).flatten(1, -2)
+
+
 def fiber_indices(left: Tensor, size: int, right: Tensor, *, pairs: Tensor | None = None) -> Tensor:
     """All combinations left x [size] x right as `(K, l*size*r, d)`, right fastest.
 
@@ -21,19 +35,9 @@ def fiber_indices(left: Tensor, size: int, right: Tensor, *, pairs: Tensor | Non
         right: `(K, r, d-k-1)`.
         pairs: `(K, m, k+1)` to use in place of left x [size].
     """
-    if pairs is None:
-        k, rows, before = left.shape
-        site = torch.arange(size, device=left.device)
-        out = left.new_empty(k, rows, size, right.shape[1], before + 1 + right.shape[2])
-        out[..., :before] = left[:, :, None, None]
-        out[..., before] = site[:, None]
-        out[..., before + 1 :] = right[:, None, None]
-    else:
-        k, rows, before = pairs.shape
-        out = pairs.new_empty(k, rows, right.shape[1], before + right.shape[2])
-        out[..., :before] = pairs[:, :, None]
-        out[..., before:] = right[:, None]
-    return out.flatten(1, -2)
+    if pairs is not None:
+        return product(pairs, right)
+    return product(left, torch.arange(size, device=left.device)[None, :, None], right)
 
 
 def ask(entries: Entries, indices: Tensor) -> Tensor:

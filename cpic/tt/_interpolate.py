@@ -11,16 +11,16 @@ Shapes: `K` tensors, `l`, `r` ranks left and right of a site of size `n`.
 References: {cite}`oseledets2010ttcross`.
 """
 
-from typing import Any, Literal, NamedTuple, overload
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from cpic.tt._entries import Entries
-from cpic.tt._fibers import ask, fiber_indices
-from cpic.tt._pivots import mirrored
+from cpic.tt._fibers import ask, fiber_indices, product
 from cpic.tt._sets import IndexSets
-from cpic.tt._solvers import check_options, pivot_condition, solve_core
+from cpic.tt._solvers import check_options
+from cpic.tt._sweep import solved_train, turned
 from cpic.tt._train import TensorTrain
 
 Solver = Literal["solve", "qr", "ridge", "cvxpylayers"]
@@ -99,102 +99,62 @@ def interpolate(
         13.0
     """
     check_options(solver, ridge, rtol)
-    options = {"solver": solver, "ridge": ridge, "rtol": rtol}
-    more = [
-        after.shape[1] - before.shape[1]
-        for before, after in zip(sets.left[1:], sets.right, strict=False)
-    ]
-    if any(m < 0 for m in more):
-        if any(m > 0 for m in more):
-            raise ValueError(
-                "interpolate needs at all bonds as many right as left multi-indices, or at all as "
-                f"many left as right ones, or more; got {sets.ranks[1:-1]} left and "
-                f"{tuple(rows.shape[1] for rows in sets.right[:-1])} right ones; drop some."
-            )
-        turned = IndexSets(sets.sizes[::-1], mirrored(sets.right), mirrored(sets.left))
-        cores, conditions = _solved(lambda i: entries(i.flip(-1)), turned, options, with_condition)
-        cores = [core.permute(0, 3, 2, 1) for core in reversed(cores)]
-        conditions = [part.flip(1) for part in reversed(conditions)]
-    else:
-        cores, conditions = _solved(entries, sets, options, with_condition)
-    train = TensorTrain(cores)
-    return (train, torch.cat(conditions, 1)) if with_condition else train
+    pairs = zip(sets.left[1:], sets.right, strict=False)
+    more = [after.shape[1] - before.shape[1] for before, after in pairs]
+    if min(more, default=0) < 0 < max(more, default=0):
+        raise ValueError(
+            "interpolate needs at all bonds as many right as left multi-indices, or at all as "
+            f"many left as right ones, or more; got {sets.ranks[1:-1]} left and "
+            f"{tuple(rows.shape[1] for rows in sets.right[:-1])} right ones; drop some."
+        )
+    sizes, towards = sets.sizes, "right"
+    if min(more, default=0) < 0:
+        towards, sets, entries = "left", sets.mirrored(), turned(entries)
+    train, condition = solved_train(
+        *read_fibers(entries, sets), sizes, towards, with_condition=with_condition, solver=solver,
+        ridge=ridge, rtol=rtol,
+    )  # fmt: skip
+    return (train, condition) if with_condition else train
 
 
-def _solved(
-    entries: Entries, sets: IndexSets, options: dict[str, Any], with_condition: bool
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Cores and, if wanted, conditions of sets with enough right multi-indices."""
-    sizes, ranks = sets.sizes, sets.ranks
-    runs, last = read_fibers(entries, sets)
-    cores, conditions = [], [last.new_zeros(len(last), 0)]
-    for run in runs:
-        batch = run.matrix.shape[:2]
-        matrix, pivot = run.matrix.flatten(0, 1), run.pivot.flatten(0, 1)
-        solved = solve_core(matrix, pivot, **options)
-        shape = (*batch, ranks[run.bond], sizes[run.bond], solved.shape[-1])
-        cores += solved.view(shape).unbind(1)
-        if with_condition:
-            conditions.append(pivot_condition(pivot).view(batch))
-    return [*cores, last.unflatten(1, (ranks[-2], sizes[-1])).unsqueeze(-1)], conditions
+class Fibers(NamedTuple):
+    """Fibers `(K, m, c)` of all sites as matrices, and the rows `(K, r)` that are pivots.
 
-
-class Run(NamedTuple):
-    """Consecutive bonds of equal shapes, to be solved as one batch.
-
-    From bond `bond` on, `n` of them: fibers `(K, n, m, c)` as matrices, pivots `(K, n, r, c)`.
+    Pivots that are on no fiber, of sets that are not nested, are the last rows of their matrix.
     """
 
-    bond: int
-    matrix: Tensor
-    pivot: Tensor
+    matrices: list[Tensor]
+    rows: list[Tensor]
 
 
-def read_fibers(entries: Entries, sets: IndexSets) -> tuple[list[Run], Tensor]:
-    """Fibers and pivots of all bonds in one call, and the fibers of the last site."""
-    sizes, d = sets.sizes, sets.n_sites
-    blocks = [fiber_indices(sets.left[k], n, sets.right[k]) for k, n in enumerate(sizes)]
-    rows = [_positions(sets.left[k], sets.left[k + 1], sizes[k]) for k in range(d - 1)]
-    for k, found in enumerate(rows):
-        if found is None:  # not nested: these pivots are on no fiber
-            pairs = sets.left[k + 1]
-            blocks.append(fiber_indices(pairs[..., :k], 0, sets.right[k], pairs=pairs))
+def read_fibers(entries: Entries, sets: IndexSets) -> Fibers:
+    """Fibers and pivots of all sites in one call."""
+    sites = zip(sets.left, sets.sizes, sets.right, strict=True)
+    blocks = [fiber_indices(left, n, right) for left, n, right in sites]
+    places = [
+        _positions(before, after, n)
+        for before, after, n in zip(sets.left, sets.left[1:], sets.sizes, strict=False)
+    ]
+    nested = torch.stack([found for _, found in places]).tolist() if places else []
+    rows = [where for where, _ in places]
+    for k in (k for k, on_fibers in enumerate(nested) if not on_fibers):
+        pivots = product(sets.left[k + 1], sets.right[k])
+        behind = blocks[k].shape[1] // sets.right[k].shape[1]
+        rows[k] = torch.arange(sets.ranks[k + 1], device=pivots.device).expand_as(rows[k]) + behind
+        blocks[k] = torch.cat([blocks[k], pivots], 1)
     values = ask(entries, torch.cat(blocks, 1))
     if values.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"interpolate needs float32 or float64 values, got {values.dtype}: the solves need the "
             "digits; cast what `entries` returns."
         )
-    shapes = [(blocks[k].shape[1], sizes[k], sets.right[k].shape[1]) for k in range(d - 1)]
-    groups: list[list[int]] = []
-    for k in range(d - 1):
-        same = k > 0 and shapes[k] == shapes[k - 1]
-        if same and _length(rows[k]) == _length(rows[k - 1]) is not None:
-            groups[-1].append(k)
-        else:
-            groups.append([k])
-    counts = [len(group) * shapes[group[0]][0] for group in groups]
-    parts = values.split([*counts, *(block.shape[1] for block in blocks[d - 1 :])], 1)
-    extra = iter(parts[len(groups) + 1 :])
-    runs = []
-    for group, part in zip(groups, parts, strict=False):
-        count, _, columns = shapes[group[0]]
-        matrix = part.unflatten(1, (len(group), count // columns, columns))
-        chosen = [found for k in group if (found := rows[k]) is not None]
-        if chosen:
-            where = torch.stack(chosen, 1)[..., None].expand(-1, -1, -1, columns)
-            runs.append(Run(group[0], matrix, matrix.gather(2, where)))
-        else:
-            runs.append(Run(group[0], matrix, next(extra).unflatten(1, (1, -1, columns))))
-    return runs, parts[len(groups)]
+    parts = values.split([block.shape[1] for block in blocks], 1)
+    columns = [right.shape[1] for right in sets.right]
+    return Fibers([v.unflatten(1, (-1, c)) for v, c in zip(parts, columns, strict=True)], rows)
 
 
-def _positions(before: Tensor, rows: Tensor, size: int) -> Tensor | None:
-    """Which rows of `before` (K, l, k) x [size] the `rows` (K, r, k+1) are, None if one is none."""
+def _positions(before: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Which rows of `before` (K, l, k) x [size] the `rows` (K, r, k+1) are, and if all are any."""
     equal = (rows[:, :, None, :-1] == before[:, None]).all(-1)
     found, where = equal.max(-1)
-    return where * size + rows[..., -1] if bool(found.all()) else None
-
-
-def _length(rows: Tensor | None) -> int | None:
-    return None if rows is None else rows.shape[1]
+    return where * size + rows[..., -1], found.all()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cpic.tt._entries import Entries
-from cpic.tt._fibers import ask, fiber_indices
+from cpic.tt._fibers import ask
 
 
 @dataclass(eq=False)
@@ -53,12 +53,6 @@ class Reader:
         self.asked += indices.shape[1]
         values = ask(self.entries, indices)
         return values if self.scale is None else values / self.scale
-
-    def fibers(self, left: Tensor, right: Tensor) -> Tensor:
-        """Values `(K, l, n, r)` on left x [n] x right, at the site between the two."""
-        n = self.sizes[left.shape[-1]]
-        values = self.points(fiber_indices(left, n, right))
-        return values.unflatten(1, (left.shape[1], n, right.shape[1]))
 
     def ledger(self, sweeps: float, seconds: float) -> CrossLedger:
         """The books so far."""

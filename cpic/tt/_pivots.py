@@ -10,17 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cpic.linalg import maxvol
+from cpic.linalg import Maxvol, maxvol
 from cpic.linalg._maxvol import row_order
 
 
 def pick_rows(
-    matrix: Tensor,
-    *,
-    max_rank: int,
-    generator: torch.Generator,
-    swaps: int = 10,
-) -> tuple[Tensor, Tensor]:
+    matrix: Tensor, max_rank: int, *, generator: torch.Generator, swaps: int = 10
+) -> Maxvol:
     """Rows that carry each matrix, and the coefficients that rebuild it from them.
 
     Where fewer rows than columns are wanted, the columns are mixed at random first: then the
@@ -41,8 +37,7 @@ def pick_rows(
     rank = min(max_rank, m, c)
     if rank < c:
         matrix = _mixed(matrix, min(m, c), generator)[..., :rank]
-    found = maxvol(matrix, max_iters=swaps, on_deficient="report")
-    return found.rows, found.coeffs
+    return maxvol(matrix, max_iters=swaps, on_deficient="report")
 
 
 def leading_rows(matrix: Tensor, most: int, floor: Tensor, generator: torch.Generator) -> Tensor:

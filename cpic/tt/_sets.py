@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cpic.tt._files import load_arrays, save_arrays
-from cpic.tt._pivots import extend_left, extend_right
+from cpic.tt._pivots import extend_left, extend_right, mirrored
 
 
 def cap_ranks(sizes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ...]:
@@ -105,25 +105,27 @@ class IndexSets:
                 f"IndexSets needs {d} left and {d} right sets for {d} sites, got "
                 f"{len(self.left)} and {len(self.right)}."
             )
-        for k in range(d):
-            self._check("left", k, self.left[k], self.sizes[:k])
-            self._check("right", k, self.right[k], self.sizes[k + 1 :])
+        sides = [("left", k, rows, slice(0, k)) for k, rows in enumerate(self.left)]
+        sides += [("right", k, rows, slice(k + 1, d)) for k, rows in enumerate(self.right)]
+        for side, k, rows, sites in sides:
+            self._check_shape(f"{side}[{k}]", rows, len(self.sizes[sites]))
+        bound = torch.tensor(self.sizes, device=self.device)
+        flags = [((rows < 0) | (rows >= bound[sites])).any() for _, _, rows, sites in sides]
+        # Read from the device once.
+        for (side, k, _, sites), outside in zip(sides, torch.stack(flags).tolist(), strict=True):
+            if outside:
+                raise ValueError(
+                    f"IndexSets needs the indices of {side}[{k}] within sizes "
+                    f"{self.sizes[sites]}, got one outside."
+                )
 
-    def _check(self, side: str, site: int, rows: Tensor, sizes: tuple[int, ...]) -> None:
-        wanted = f"int64 (K={self.n_trains}, rows >= 1, {len(sizes)})"
-        fits = rows.ndim == 3 and rows.dtype == torch.int64
-        if fits:
-            fits = rows.shape[0] == self.n_trains and rows.shape[1] >= 1
-            fits = fits and rows.shape[2] == len(sizes) and (len(sizes) > 0 or rows.shape[1] == 1)
-        if not fits:
+    def _check_shape(self, name: str, rows: Tensor, n_sites: int) -> None:
+        fits = rows.ndim == 3 and rows.dtype == torch.int64 and rows.shape[1] >= 1
+        fits = fits and (rows.shape[0], rows.shape[2]) == (self.n_trains, n_sites)
+        if not fits or (n_sites == 0 and rows.shape[1] > 1):
             raise ValueError(
-                f"IndexSets needs {side}[{site}] as {wanted}, got {rows.dtype} {tuple(rows.shape)}."
-            )
-        bound = torch.tensor(sizes, dtype=torch.int64, device=rows.device)
-        if ((rows < 0) | (rows >= bound)).any():
-            raise ValueError(
-                f"IndexSets needs the indices of {side}[{site}] within sizes {sizes}, "
-                "got one outside."
+                f"IndexSets needs {name} as int64 (K={self.n_trains}, rows >= 1, {n_sites}), got "
+                f"{rows.dtype} {tuple(rows.shape)}."
             )
 
     @classmethod
@@ -161,6 +163,15 @@ class IndexSets:
         right = [_complete_or(sizes[k + 1 :], points[:, : ranks[k + 1], k + 1 :]) for k in range(d)]
         return cls(sizes, tuple(left), tuple(right))
 
+    @classmethod
+    def unchecked(
+        cls, sizes: tuple[int, ...], left: tuple[Tensor, ...], right: tuple[Tensor, ...]
+    ) -> "IndexSets":
+        """Sets made of checked ones; a check reads from the device."""
+        made = object.__new__(cls)
+        made.__dict__.update(sizes=sizes, left=left, right=right)
+        return made
+
     @property
     def n_sites(self) -> int:
         """Number of sites d."""
@@ -197,10 +208,20 @@ class IndexSets:
                 return False
         return True
 
+    @property
+    def square(self) -> bool:
+        """Whether every bond has as many left as right multi-indices."""
+        pairs = zip(self.left[1:], self.right, strict=False)
+        return all(before.shape[1] == after.shape[1] for before, after in pairs)
+
+    def mirrored(self) -> "IndexSets":
+        """The sets of the tensors with their modes reversed."""
+        return self.unchecked(self.sizes[::-1], mirrored(self.right), mirrored(self.left))
+
     def to(self, device: torch.device | str) -> "IndexSets":
         """The same sets on another device."""
         move = [tuple(rows.to(device) for rows in side) for side in (self.left, self.right)]
-        return IndexSets(self.sizes, *move)
+        return self.unchecked(self.sizes, *move)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the sets as plain integer arrays, all or nothing.

@@ -26,10 +26,14 @@ columns. A wide P keeps all its columns.
 Shapes: `K` samples (or samples times bonds), `m` rows of fibers, `r` rows, `c` columns of pivots.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from cpic.linalg import rank_revealing_lu
+from cpic.linalg._maxvol import take_rows
 
 SOLVERS = ("solve", "qr", "ridge", "cvxpylayers")
 
@@ -82,6 +86,46 @@ def solve_core(
     if bad.any():
         return _lowered(matrix, pivot, bad, solver, rtol)
     return _regular(matrix, pivot, factors)
+
+
+def solve_bonds(
+    matrices: Sequence[Tensor], rows: Sequence[Tensor], *, with_condition: bool, **options: Any
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The cores of many bonds, and how well their pivots are conditioned.
+
+    Args:
+        matrices: Fibers `(K, m, c)` of each bond.
+        rows: Which of them are its pivots, int64 `(K, r)`.
+        with_condition: Whether the second list is wanted.
+        **options: Those of `solve_core`.
+
+    Returns:
+        Cores `(K, m, r)` and condition numbers `(K,)` as `pivot_condition` gives them.
+    """
+
+    def solve(matrix: Tensor, rows: Tensor) -> list[Tensor]:
+        pivot = take_rows(matrix, rows)
+        found = [solve_core(matrix, pivot, **options)]
+        return [*found, pivot_condition(pivot)] if with_condition else found
+
+    solved = by_shape(solve, matrices, rows)
+    return [core for core, *_ in solved], [part for _, *rest in solved for part in rest]
+
+
+def by_shape(
+    function: Callable[..., Sequence[Tensor]], *parts: Sequence[Tensor]
+) -> list[list[Tensor]]:
+    """What `function` makes of the parts of each bond; bonds of one shape are one batch."""
+    groups: dict[tuple[torch.Size, ...], list[int]] = {}
+    for k, bond in enumerate(zip(*parts, strict=True)):
+        groups.setdefault(tuple(part.shape for part in bond), []).append(k)
+    found: list[list[Tensor]] = [[] for _ in parts[0]]
+    for bonds in groups.values():
+        batch = (torch.cat([part[k] for k in bonds]) for part in parts)
+        for value in function(*batch):
+            for k, one in zip(bonds, value.chunk(len(bonds)), strict=True):
+                found[k].append(one)
+    return found
 
 
 def check_options(solver: str, ridge: float, rtol: float | None) -> None:

@@ -109,7 +109,7 @@ def test_sets_saved_in_the_middle_give_the_same_steps(generator, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"towards": "up", "by": 1}, 'towards="right" or "left"'),
+        ({"towards": "up", "by": 1}, "`towards` out of 'right', 'left'"),
         ({"towards": "left"}, "one of"),
         ({"towards": "left", "by": 1, "ranks": 3}, "one of"),
         ({"towards": "left", "by": 0}, "by >= 1"),

@@ -272,7 +272,7 @@ def test_single_precision_stays_single(generator):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"towards": "up"}, 'towards="right" or "left"'),
+        ({"towards": "up"}, "`towards` out of 'right', 'left'"),
         ({"ranks": 3}, "at least 3 multi-indices"),
         ({"ranks": 3, "towards": "left"}, "at least 3 multi-indices"),
         ({"ranks": (1, 2)}, "rank"),

@@ -1,0 +1,124 @@
+r"""One half-sweep over the sites of K tensors, in either direction.
+
+A half-sweep to the right reads the fibers of site k on the left multi-indices chosen so far and on
+the right ones that are given, as a matrix M of (l n) rows and c columns. Rows of it are chosen,
+without gradient, as the next left set; the values themselves keep their gradient, so that a core
+made of M and M[rows] carries it. A half-sweep to the left is the same of the tensor with its modes
+reversed.
+
+Shapes: `K` tensors, `d` sites, `l` left and `c` right multi-indices at a site of size `n`.
+References: {cite}`oseledets2010ttcross`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cpic.linalg import Maxvol
+from cpic.linalg._inputs import check_choice
+from cpic.tt._fibers import fiber_indices
+from cpic.tt._pivots import extend_left, mirrored
+from cpic.tt._sets import IndexSets
+from cpic.tt._solvers import solve_bonds
+from cpic.tt._train import TensorTrain
+
+Towards = Literal["right", "left"]
+Choose = Callable[[Tensor, int], Maxvol]
+"""From matrices `(K, m, c)` and the most rows that are wanted, to the rows."""
+
+
+class Sweep(NamedTuple):
+    """What `sweep` read and chose, in the order of the sites it came by.
+
+    `matrices`: the fibers `(K, l * n, c)` of all sites. `choices`: the rows of all but the last.
+    `sets`: those of one side as they were, those of the other chosen anew.
+    """
+
+    matrices: list[Tensor]
+    choices: list[Maxvol]
+    sets: IndexSets
+
+
+def sweep(
+    read: Callable[[Tensor], Tensor],
+    sets: IndexSets,
+    towards: Towards,
+    bounds: Sequence[int],
+    choose: Choose,
+) -> Sweep:
+    """Choose the sets of one side anew, given those of the other side.
+
+    Args:
+        read: Values `(K, n)` at multi-indices `(K, n, d)`; called once a site.
+        sets: Where to begin; going right, only the right ones are used.
+        towards: `"right"` or `"left"`.
+        bounds: Most rows to choose at the `d - 1` inner bonds.
+        choose: What chooses them.
+    """
+    sizes, used, ask = sets.sizes, sets.right, read
+    if towards == "left":
+        sizes, used, bounds = sizes[::-1], mirrored(sets.left), bounds[::-1]
+        ask = turned(read)
+    chosen, matrices, choices = [used[-1]], [], []
+    for k, n in enumerate(sizes):
+        values = ask(fiber_indices(chosen[k], n, used[k]))
+        matrices.append(values.unflatten(1, (-1, used[k].shape[1])))
+        if k < len(bounds):
+            choices.append(choose(matrices[k].detach(), bounds[k]))
+            chosen.append(extend_left(chosen[k], choices[k].rows, n))
+    left, right = tuple(chosen), sets.right
+    if towards == "left":
+        left, right = sets.left, mirrored(chosen)
+    return Sweep(matrices, choices, IndexSets.unchecked(sets.sizes, left, right))
+
+
+def as_train(parts: Sequence[Tensor], sizes: Sequence[int], towards: Towards) -> TensorTrain:
+    """The train of cores that are matrices `(K, l * n, r)`, in the order of a half-sweep."""
+    cores, left = [], 1
+    for part, n in zip(parts, sizes if towards == "right" else sizes[::-1], strict=True):
+        kept = part[:, : left * n] if part.shape[1] > left * n else part
+        cores.append(kept.unflatten(1, (left, n)))
+        left = part.shape[-1]
+    if towards == "left":
+        cores = [core.permute(0, 3, 2, 1) for core in reversed(cores)]
+    return TensorTrain(cores)
+
+
+def solved_train(
+    matrices: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    sizes: Sequence[int],
+    towards: Towards,
+    *,
+    with_condition: bool,
+    **options: Any,
+) -> tuple[TensorTrain, Tensor]:
+    """The train that interpolates fibers on chosen rows, and the conditions `(K, d - 1)`.
+
+    Args:
+        matrices: Fibers `(K, m, c)` of all sites in the order of a half-sweep; pivots that are on
+            no fiber may be behind them.
+        rows: Which of them are pivots `(K, r)`, of all sites but the last.
+        sizes: Sizes of the modes.
+        towards: Direction of the half-sweep.
+        with_condition: Whether the conditions are wanted; none without.
+        **options: Those of `solve_core`.
+    """
+    *fibers, last = matrices
+    cores, conditions = solve_bonds(fibers, rows, with_condition=with_condition, **options)
+    train = as_train([*cores, last], sizes, towards)
+    if not conditions:
+        return train, last.new_zeros(len(last), 0)
+    return train, torch.stack(conditions if towards == "right" else conditions[::-1], 1)
+
+
+def turned(read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The entries of the tensors with their modes reversed."""
+    return lambda indices: read(indices.flip(-1))
+
+
+def check_towards(who: str, towards: str) -> None:
+    """One clear error for a direction that is none."""
+    check_choice(who, "towards", towards, ("right", "left"), "alternate between the two")
