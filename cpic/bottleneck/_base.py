@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cpic.linalg._inputs import check_least
 from cpic.tt import Entries, TensorTrain
 from cpic.tt._fibers import ask
 from cpic.tt._sets import all_points, check_sizes
@@ -19,10 +20,10 @@ class Bottleneck(torch.nn.Module, ABC):
     with a model's and follows it to a device. Anything callable like this can take its place.
 
     Args:
-        sizes: Sizes of the modes of the entries.
-        rank: Bound on the ranks.
+        sizes: Sizes of the modes of the entries; they also tell bits from whole axes.
+        rank: Bound on the ranks, or the number of terms.
         n_trains: Number of tensors K.
-        generator: Source of randomness for those that need one.
+        generator: Source of randomness of `Cross` and `CP`.
     """
 
     def __init__(
@@ -35,9 +36,7 @@ class Bottleneck(torch.nn.Module, ABC):
     ):
         super().__init__()
         self.sizes = check_sizes(sizes)
-        for name, number in (("rank", rank), ("n_trains", n_trains)):
-            if number < 1:
-                raise ValueError(f"{type(self).__name__} needs `{name} >= 1`, got {number}.")
+        check_least(type(self).__name__, "raise it", rank=rank, n_trains=n_trains)
         self.rank, self.n_trains, self.generator = rank, n_trains, generator
         self.register_buffer("_place", torch.empty(0), persistent=False)
 
@@ -64,13 +63,3 @@ class Bottleneck(torch.nn.Module, ABC):
             )
         every = all_points(self.sizes, device=self.device)
         return ask(entries, every.expand(self.n_trains, -1, -1))
-
-
-def need_generator(owner: Bottleneck) -> torch.Generator:
-    """The generator, or one clear error."""
-    if owner.generator is None:
-        raise ValueError(
-            f"{type(owner).__name__} needs a generator, got None; pass "
-            "`generator=torch.Generator().manual_seed(0)`."
-        )
-    return owner.generator

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from cpic.bottleneck._base import Bottleneck
 from cpic.bottleneck._cp import CP
 from cpic.bottleneck._cross import Cross
 from cpic.bottleneck._dense import TTSVD, BlockTT, Identity, MatrixSVD
+from cpic.linalg._inputs import check_choice
 
 BOTTLENECKS: dict[str, type[Bottleneck]] = {
     "cross": Cross,
@@ -21,24 +20,14 @@ BOTTLENECKS: dict[str, type[Bottleneck]] = {
 """The bottlenecks that `bottleneck` knows."""
 
 
-def bottleneck(
-    name: str,
-    sizes: Sequence[int],
-    *,
-    rank: int = 10,
-    n_trains: int = 1,
-    generator: torch.Generator | None = None,
-    **options: Any,
-) -> Bottleneck:
+def bottleneck(name: str, sizes: Sequence[int], **options: Any) -> Bottleneck:
     """A bottleneck by its name in `BOTTLENECKS`.
 
     Args:
         name: `"cross"`, `"tt_svd"`, `"block_tt"`, `"matrix_svd"`, `"cp"` or `"identity"`.
-        sizes: Sizes of the modes of the entries; they also tell bits from whole axes.
-        rank: Bound on the ranks, or the number of terms.
-        n_trains: Number of tensors K.
-        generator: Source of randomness of `"cross"` and `"cp"`.
-        **options: Further arguments of that class.
+        sizes: Sizes of the modes of the entries.
+        **options: `rank`, `n_trains` and `generator` of `Bottleneck`, and further arguments of
+            that class.
 
     Returns:
         The bottleneck; call it with entries.
@@ -51,6 +40,5 @@ def bottleneck(
         >>> train.ranks
         (1, 2, 1)
     """
-    if name not in BOTTLENECKS:
-        raise ValueError(f"bottleneck needs one of {', '.join(BOTTLENECKS)}, got {name!r}.")
-    return BOTTLENECKS[name](sizes, rank=rank, n_trains=n_trains, generator=generator, **options)
+    check_choice("bottleneck", "name", name, BOTTLENECKS, '"cross" reads a few entries')
+    return BOTTLENECKS[name](sizes, **options)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from cpic.linalg._inputs import check_least
 from cpic.tt import Entries
 
 
@@ -39,8 +40,7 @@ def chunked(entries: Entries, size: int) -> Entries:
         >>> float(weight.grad)
         10.0
     """
-    if size < 1:
-        raise ValueError(f"chunked needs `size >= 1`, got {size}; it counts multi-indices.")
+    check_least("chunked", "it counts multi-indices", size=size)
 
     def in_chunks(indices: Tensor) -> Tensor:
         parts = indices.split(size, 1)

@@ -15,11 +15,13 @@ References: {cite}`kolda2009tensor`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cpic.bottleneck._base import Bottleneck, need_generator
+from cpic.bottleneck._base import Bottleneck
+from cpic.linalg._inputs import check_least, need_generator
 from cpic.tt import Entries, TensorTrain
 
 
@@ -32,13 +34,12 @@ class CP(Bottleneck):
 
     Args:
         sizes: Sizes of the modes of the entries.
-        rank: Number of terms.
-        n_trains: Number of tensors K.
-        generator: Draws the start.
         sweeps: How often all factors are solved for.
         ridge: Weight that keeps the solves definite, relative to the mean eigenvalue; at least
             100 times the rounding unit.
         max_entries: Bound on the entries that are read at once.
+        **common: `rank`, the number of terms, `n_trains`, and `generator`, which draws the start:
+            those of `Bottleneck`.
 
     Example:
         >>> cp = CP((4, 4, 4), rank=2, generator=torch.Generator().manual_seed(0))
@@ -51,25 +52,20 @@ class CP(Bottleneck):
         self,
         sizes: Sequence[int],
         *,
-        rank: int = 10,
-        n_trains: int = 1,
-        generator: torch.Generator | None = None,
         sweeps: int = 20,
         ridge: float = 1e-9,
         max_entries: int = 2**22,
+        **common: Any,
     ):
-        super().__init__(sizes, rank=rank, n_trains=n_trains, generator=generator)
-        drawn = need_generator(self)
-        if sweeps < 1 or not ridge > 0:
-            raise ValueError(
-                f"CP needs `sweeps >= 1` and `ridge > 0`, got {sweeps} and {ridge}; "
-                "1e-9 is a good weight."
-            )
+        super().__init__(sizes, **common)
+        drawn = need_generator("CP", self.generator)
+        check_least("CP", "20 is a good number", sweeps=sweeps)
+        if not ridge > 0:
+            raise ValueError(f"CP needs `ridge > 0`, got {ridge}; 1e-9 is a good weight.")
         self.sweeps, self.ridge, self.max_entries = sweeps, ridge, max_entries
         for k, n in enumerate(self.sizes):
-            start = torch.randn(
-                1, rank, n, generator=drawn, dtype=torch.float64, device=drawn.device
-            )
+            shape = (1, self.rank, n)
+            start = torch.randn(shape, generator=drawn, dtype=torch.float64, device=drawn.device)
             self.register_buffer(f"start{k}", start)
 
     def forward(self, entries: Entries) -> TensorTrain:

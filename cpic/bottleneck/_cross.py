@@ -12,9 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cpic.bottleneck._base import Bottleneck, need_generator
+from cpic.bottleneck._base import Bottleneck
 from cpic.bottleneck._grow import grow
 from cpic.bottleneck._half_sweep import half_sweep
+from cpic.linalg._inputs import need_generator
 from cpic.tt import Entries, IndexSets, TensorTrain, interpolate
 
 
@@ -28,10 +29,8 @@ class Cross(Bottleneck):
     tensors: a run that is resumed takes the same steps.
 
     Args:
-        sizes: Sizes of the modes of the entries.
-        rank: Bound on the ranks.
-        n_trains: Number of tensors K; each has its own sets.
-        generator: Draws the first sets and those that are added.
+        sizes, rank, n_trains, generator: Those of `Bottleneck`;
+            the generator draws the first sets and those that are added.
         sets: Sets to begin with instead.
         tol: How accurate `adapt` keeps the ranks; see `half_sweep`.
         **options: `solver`, `ridge` and `rtol` of `interpolate`.
@@ -61,7 +60,7 @@ class Cross(Bottleneck):
     ):
         super().__init__(sizes, rank=rank, n_trains=n_trains, generator=generator)
         if sets is None:
-            generator = need_generator(self)
+            generator = need_generator("Cross", generator)
             sets = IndexSets.random(self.sizes, rank, n_trains=n_trains, generator=generator)
         self.tol, self.options = tol, options
         self.towards: Literal["right", "left"] = "right"
@@ -75,7 +74,7 @@ class Cross(Bottleneck):
             return interpolate(entries, self.sets, **self.options)
         sets, tol = self.sets, None
         if self._more:
-            generator = need_generator(self)
+            generator = need_generator("Cross", self.generator)
             sets = grow(sets, towards=self.towards, by=self._more, generator=generator)
             tol, self._more = self.tol, 0
         found = half_sweep(
@@ -94,7 +93,7 @@ class Cross(Bottleneck):
             raise ValueError(
                 f"adapt needs a Cross with a `tol` and `by >= 1`, got {self.tol}, {by}."
             )
-        need_generator(self)
+        need_generator("Cross", self.generator)
         self._more = by
 
     def get_extra_state(self) -> dict[str, Any]:

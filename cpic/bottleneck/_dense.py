@@ -34,10 +34,8 @@ class TTSVD(Bottleneck):
     an array its axes.
 
     Args:
-        sizes: Sizes of the modes of the entries.
-        rank: Bound on the ranks.
-        n_trains: Number of tensors K.
-        generator: Not used.
+        sizes, rank, n_trains, generator: Those of `Bottleneck`;
+            the generator is not used.
         tol: Allowed relative error, within which ranks are lower.
         gradient: `"subspace"`, exact for all that depends on the entries of the train and not on
             the gauge of its cores, once differentiable; or `"detached"`, with the bases constant;

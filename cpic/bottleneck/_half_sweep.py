@@ -15,7 +15,7 @@ References: {cite}`oseledets2010ttcross`, {cite}`goreinov2010how`.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from cpic.linalg import Maxvol, maxvol
 from cpic.tt import Entries, IndexSets, TensorTrain, cap_ranks
 from cpic.tt._fibers import ask
 from cpic.tt._round import check_limits, choose_ranks
-from cpic.tt._solvers import check_options
+from cpic.tt._solvers import Solving, check_options
 from cpic.tt._sweep import check_towards, solved_train, sweep
 
 
@@ -48,9 +48,7 @@ def half_sweep(
     ranks: int | Sequence[int] | None = None,
     tol: float | None = None,
     max_rank: int | None = None,
-    solver: str = "solve",
-    ridge: float = 1e-6,
-    rtol: float | None = None,
+    **options: Unpack[Solving],
 ) -> HalfSweep:
     r"""Choose the sets of one side anew and interpolate on them, with one reading of the fibers.
 
@@ -76,9 +74,7 @@ def half_sweep(
             which the singular values left out of the fibers of each tensor are, squared and
             summed, at most `tol` squared of their sum. The largest need in the batch counts.
         max_rank: Bound on all ranks, on top of the others.
-        solver: How the cores are solved for, as in `interpolate`.
-        ridge: Weight of the solver `"ridge"`.
-        rtol: Relative size below which pivots count as zero.
+        **options: `solver`, `ridge` and `rtol`: how the cores are solved for, as in `interpolate`.
 
     Returns:
         The trains, their sets and the conditions of the pivots.
@@ -98,7 +94,6 @@ def half_sweep(
     """
     check_towards("half_sweep", towards)
     check_limits("half_sweep", tol or 0.0, max_rank)
-    options: dict[str, Any] = {"solver": solver, "ridge": ridge, "rtol": rtol}
     check_options(**options)
     bounds = _bounds(sets, towards, ranks, max_rank)
     choose = partial(_choose, tol)

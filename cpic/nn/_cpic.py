@@ -18,7 +18,7 @@ from cpic.nn._entries import Readable, VolumeEntries
 from cpic.nn._memory import SetMemory
 from cpic.nn._together import all_names, all_rows, all_sets
 from cpic.tt import IndexSets, Quantics, TensorTrain, interpolate
-from cpic.tt._interpolate import Solver
+from cpic.tt._solvers import Solver
 
 
 class Counts(NamedTuple):

@@ -147,14 +147,12 @@ class Basis:
         Raises:
             ValueError: If the file is no saved basis.
         """
-        try:
-            arrays = load_arrays(path)
+
+        def make(arrays: dict[str, Tensor]) -> Basis:
             cores = [arrays[f"core{k}"] for k in range(len(arrays) - 1)]
             return cls(cores, arrays["factor"])
-        except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(
-                f"Basis.load needs a file written by Basis.save, got {path}."
-            ) from error
+
+        return load_arrays(path, "Basis", make)
 
     def check_match(self, trains: TensorTrain, operation: str) -> None:
         """Raise unless trains have the sizes, dtype and device of the basis.

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cpic.tt import TensorTrain
+from cpic.tt._arith import padded
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -55,9 +55,9 @@ def gather(trains: TensorTrain, *, group: Any = None) -> TensorTrain:
     counts, ranks = _agreed(trains, group)
     most = max(counts)
     shapes = [(most, a, n, b) for a, n, b in zip(ranks, trains.sizes, ranks[1:], strict=False)]
-    padded = [_padded(core, shape) for core, shape in zip(trains.cores, shapes, strict=True)]
-    everything = _Gather.apply(torch.cat([core.flatten() for core in padded]), group)
-    parts = everything.split([core.numel() for core in padded], 1)
+    filled = [padded(core, shape) for core, shape in zip(trains.cores, shapes, strict=True)]
+    everything = _Gather.apply(torch.cat([core.flatten() for core in filled]), group)
+    parts = everything.split([core.numel() for core in filled], 1)
     cores = []
     for part, shape in zip(parts, shapes, strict=True):
         whole = part.reshape(len(counts), *shape)
@@ -98,11 +98,6 @@ def _exchange(numbers: list[int], trains: TensorTrain, group: Any) -> list[list[
     found = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
     dist.all_gather(found, own, group=group)
     return [one.tolist() for one in found]
-
-
-def _padded(core: Tensor, shape: tuple[int, ...]) -> Tensor:
-    missing = [wanted - got for got, wanted in zip(core.shape, shape, strict=True)]
-    return F.pad(core, [side for amount in reversed(missing) for side in (0, amount)])
 
 
 class _Gather(torch.autograd.Function):

@@ -47,6 +47,12 @@ def scale(core: Tensor, factor: Tensor | float) -> Tensor:
     return core * factor
 
 
+def padded(core: Tensor, shape: Sequence[int]) -> Tensor:
+    """A core of this larger shape, zero where there was none."""
+    missing = [wanted - got for got, wanted in zip(core.shape, shape, strict=True)]
+    return pad(core, [side for amount in reversed(missing) for side in (0, amount)])
+
+
 def concatenate(cores: Sequence[Tensor]) -> list[Tensor]:
     """Cores of one train with a leading site that says which of the K trains is meant."""
     trains = len(cores[0])

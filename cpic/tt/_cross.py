@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 import torch
 
+from cpic.linalg._inputs import check_choice, check_least
 from cpic.tt._cross_run import CrossResult, CrossState, Run
 from cpic.tt._entries import Entries
 from cpic.tt._fibers import with_dtype
@@ -123,14 +124,11 @@ def cross(
 def _check(rank, tol, max_rank, sweeps, method, n_trains, n_probes, dtype) -> None:
     if rank is None and tol is None:
         raise ValueError("cross needs a rank or a tol, got neither; pass rank=10 or tol=1e-6.")
-    if method not in get_args(Method):
-        raise ValueError(f"cross needs a method of {get_args(Method)}, got {method!r}.")
+    check_choice("cross", "method", method, get_args(Method), "auto chooses")
     if tol is not None and not 0 < tol < float("inf"):
         raise ValueError(f"cross needs a finite tol > 0, got {tol}; for a fixed rank pass none.")
-    numbers = {"max_rank": max_rank, "sweeps": sweeps, "n_probes": n_probes, "n_trains": n_trains}
-    for name, number in numbers.items():
-        if number < (0 if name == "n_trains" else 1):
-            raise ValueError(f"cross needs {name} >= 1, got {number}.")
+    check_least("cross", "raise it", max_rank=max_rank, sweeps=sweeps, n_probes=n_probes)
+    check_least("cross", "0 gives empty trains", least=0, n_trains=n_trains)
     if not dtype.is_floating_point:
         raise ValueError(
             f"cross needs float32 or float64, got {dtype}; search real and imaginary part apart."

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from cpic.tt._arith import padded
 from cpic.tt._cross_adaptive import AdaptiveSearch
 from cpic.tt._cross_sampled import fit_sampled, make_plan
 from cpic.tt._cross_sets import sets_of, with_points
@@ -236,8 +237,6 @@ def _better(first: TensorTrain, second: TensorTrain, use_first: Tensor) -> Tenso
     cores = []
     for a, b in zip(first.cores, second.cores, strict=True):
         shape = [max(m, n) for m, n in zip(a.shape, b.shape, strict=True)]
-        pair = a.new_zeros(2, *shape)
-        pair[0, :, : a.shape[1], :, : a.shape[3]] = a
-        pair[1, :, : b.shape[1], :, : b.shape[3]] = b
-        cores.append(torch.where(use_first[:, None, None, None], pair[0], pair[1]))
+        chosen = use_first[:, None, None, None]
+        cores.append(torch.where(chosen, padded(a, shape), padded(b, shape)))
     return TensorTrain(cores)

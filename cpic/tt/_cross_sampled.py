@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from cpic.linalg import rect_maxvol
+from cpic.tt._fibers import product
 from cpic.tt._pivots import draw_points
 from cpic.tt._sets import all_points
 from cpic.tt._train import TensorTrain
@@ -175,9 +176,7 @@ class _Sampler:
         """Values `(K, l, n, r)` on left x positions of the group x right."""
         places = self.places[group]
         shape = (self.k, left.shape[1], len(places), right.shape[1])
-        parts = (left[:, :, None, None], places[:, None], right[:, None, None])
-        index = torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], dim=-1)
-        return self.read(index.flatten(1, 3)).view(shape)
+        return self.read(product(left, places[None], right)).view(shape)
 
     def side(self, order: range, *, mirrored: bool) -> _Side:
         """Bases of the groups in `order`, walking inwards from one end."""
@@ -198,20 +197,15 @@ class _Sampler:
             core = _basis(fitted.unflatten(2, block.shape[2:]).flatten(1, 2), plan.columns)
             core = core.unflatten(1, (-1, len(places)))
             values = torch.einsum("kpr,krnc->kpnc", values, core).flatten(1, 2)
-            pairs = self._pairs(rows, places, mirrored)
+            pairs = product(rows, places[None])
+            if mirrored:
+                pairs = pairs.roll(len(group), -1)
             count = min(plan.rows, values.shape[1])
             kept = rect_maxvol(values, n_rows=count, on_deficient="report").rows.unsqueeze(-1)
             values = values.take_along_dim(kept, 1)
             rows = pairs.take_along_dim(kept, 1)
             cores.append(core.permute(0, 3, 2, 1) if mirrored else core)
         return _Side(cores, rows, values)
-
-    def _pairs(self, rows: Tensor, places: Tensor, mirrored: bool) -> Tensor:
-        """Every kept row with every position `(K, p * n, sites)`, the position fastest."""
-        shape = (self.k, rows.shape[1], len(places))
-        parts = [rows[:, :, None], places]
-        parts = [part.expand(*shape, part.shape[-1]) for part in parts]
-        return torch.cat(parts[::-1] if mirrored else parts, dim=-1).flatten(1, 2)
 
 
 def _basis(matrix: Tensor, columns: int) -> Tensor:

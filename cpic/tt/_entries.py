@@ -1,6 +1,7 @@
 """Tensors seen through single entries."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -37,10 +38,7 @@ def dense_entries(tensor: Tensor) -> Entries:
         )
     trains, sizes = len(tensor), tuple(tensor.shape[1:])
     flat = tensor.flatten(1)
-    strides = [1]
-    for size in reversed(sizes[1:]):
-        strides.append(strides[-1] * size)
-    stride = torch.tensor(strides[::-1], device=tensor.device)
+    stride = torch.tensor(strides(sizes), device=tensor.device)
     limit = torch.tensor(sizes, device=tensor.device)
 
     def ask(indices: Tensor) -> Tensor:
@@ -48,6 +46,11 @@ def dense_entries(tensor: Tensor) -> Entries:
         return flat.gather(1, (indices * stride).sum(-1))
 
     return ask
+
+
+def strides(sizes: Sequence[int]) -> list[int]:
+    """How far apart neighbours along each mode are in a flattened tensor, last mode fastest."""
+    return [math.prod(sizes[k + 1 :]) for k in range(len(sizes))]
 
 
 def check_indices(
@@ -61,10 +64,16 @@ def check_indices(
             f"{indices.dtype} of shape {tuple(indices.shape)}; pass one row of "
             f"{len(sizes)} indices a point, for each of {trains} trains."
         )
-    if limit is None:
-        limit = torch.tensor(sizes, device=indices.device)
+    check_inside("entries need indices", indices, sizes, limit)
+
+
+def check_inside(
+    who: str, indices: Tensor, sizes: Sequence[int], limit: Tensor | None = None
+) -> None:
+    """Raise unless `indices` `(..., len(sizes))` are from 0 to below the sizes."""
+    limit = torch.tensor(sizes, device=indices.device) if limit is None else limit
     if ((indices < 0) | (indices >= limit)).any():
         raise IndexError(
-            f"entries need indices from 0 to below the sizes {sizes}, got "
-            f"{indices.amin().item()} to {indices.amax().item()}; clamp or mask them first."
+            f"{who} from 0 to below the sizes {tuple(sizes)}, got {int(indices.amin())} to "
+            f"{int(indices.amax())}; clamp or mask them first."
         )

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cpic.linalg._inputs import check_least
 from cpic.tt._cross import cross
 from cpic.tt._entries import Entries
 from cpic.tt._fibers import ask, with_dtype
@@ -101,11 +102,8 @@ def find_extrema(
         (0.0, [[5, 5, 5, 5]], 400.0)
     """
     sizes = check_sizes(sizes)
-    if n_trains < 1:
-        raise ValueError(f"find_extrema needs at least one tensor, got n_trains={n_trains}.")
-    for name, number in (("n_probes", n_probes), ("n_starts", n_starts)):
-        if number < 1:
-            raise ValueError(f"find_extrema needs {name} >= 1, got {number}.")
+    numbers = {"n_trains": n_trains, "n_probes": n_probes, "n_starts": n_starts}
+    check_least("find_extrema", "raise it", **numbers)
     best = _Best(with_dtype(entries, dtype), n_starts)
     with one_thread(), torch.no_grad():
         if math.prod(sizes) <= _SMALL:

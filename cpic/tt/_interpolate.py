@@ -11,19 +11,18 @@ Shapes: `K` tensors, `l`, `r` ranks left and right of a site of size `n`.
 References: {cite}`oseledets2010ttcross`.
 """
 
-from typing import Literal, NamedTuple, overload
+from itertools import pairwise
+from typing import Literal, NamedTuple, Unpack, overload
 
 import torch
 from torch import Tensor
 
 from cpic.tt._entries import Entries
 from cpic.tt._fibers import ask, fiber_indices, product
-from cpic.tt._sets import IndexSets
-from cpic.tt._solvers import check_options
-from cpic.tt._sweep import solved_train, turned
+from cpic.tt._sets import IndexSets, extended
+from cpic.tt._solvers import Solving, check_options
+from cpic.tt._sweep import Towards, solved_train, turned
 from cpic.tt._train import TensorTrain
-
-Solver = Literal["solve", "qr", "ridge", "cvxpylayers"]
 
 
 @overload
@@ -31,29 +30,15 @@ def interpolate(
     entries: Entries,
     sets: IndexSets,
     *,
-    solver: Solver = "solve",
-    ridge: float = 1e-6,
-    rtol: float | None = None,
     with_condition: Literal[False] = False,
+    **options: Unpack[Solving],
 ) -> TensorTrain: ...
 @overload
 def interpolate(
-    entries: Entries,
-    sets: IndexSets,
-    *,
-    solver: Solver = "solve",
-    ridge: float = 1e-6,
-    rtol: float | None = None,
-    with_condition: Literal[True],
+    entries: Entries, sets: IndexSets, *, with_condition: Literal[True], **options: Unpack[Solving]
 ) -> tuple[TensorTrain, Tensor]: ...
 def interpolate(
-    entries: Entries,
-    sets: IndexSets,
-    *,
-    solver: Solver = "solve",
-    ridge: float = 1e-6,
-    rtol: float | None = None,
-    with_condition: bool = False,
+    entries: Entries, sets: IndexSets, *, with_condition: bool = False, **options: Unpack[Solving]
 ) -> TensorTrain | tuple[TensorTrain, Tensor]:
     r"""The train that agrees with a tensor on the fibers of nested index sets.
 
@@ -64,17 +49,20 @@ def interpolate(
     Args:
         entries: Maps int64 multi-indices `(K, n, d)` to values `(K, n)`, float32 or float64.
         sets: Where to read, for the same K; `result.sets` of `cross` fits.
-        solver: How the core G with G P = M is found for fibers M and pivots P. `"solve"` factors
-            a square P as LU and a wide one as QR; `"qr"` always by QR. `"ridge"` minimises
-            `|G P - M|^2 + ridge s^2 |G|^2` with s^2 the mean square of the singular values of P,
-            which is smooth where a rank changes, but agrees with the fibers only up to the ridge.
-            `"cvxpylayers"` finds the same minimum by a convex solver, slowly.
-        ridge: Weight of the last two, above zero; a multiple of the entries needs the same one.
-        rtol: The first two count pivots below `rtol` times the largest of their bond as zero,
-            which lowers the rank there. By default 100 times the rounding unit of the values.
+        with_condition: Also return how far the gradients can be trusted.
+        **options: How the core G with G P = M is found for fibers M and pivots P.
+
+            `solver="solve"`, the default, factors a square P as LU and a wide one as QR; `"qr"`
+            always by QR. `"ridge"` minimises `|G P - M|^2 + ridge s^2 |G|^2` with s^2 the mean
+            square of the singular values of P, which is smooth where a rank changes, but agrees
+            with the fibers only up to the ridge. `"cvxpylayers"` finds the same minimum by a convex
+            solver, slowly. `ridge=1e-6` is the weight of the last two, above zero; a multiple of
+            the entries needs the same one.
+
+            The first two count pivots below `rtol` times the largest of their bond as zero, which
+            lowers the rank there. By default that is 100 times the rounding unit of the values.
             Values with noise of relative size x, as of a network in float32 that is cast to
             float64, want an `rtol` above x, or the noise is interpolated.
-        with_condition: Also return how far the gradients can be trusted.
 
     Returns:
         K trains with ranks `sets.ranks`, never NaN for finite values: bonds with a lowered rank are
@@ -98,7 +86,7 @@ def interpolate(
         >>> round(float(train.full()[0, 3, 4]), 6)
         13.0
     """
-    check_options(solver, ridge, rtol)
+    check_options(**options)
     pairs = zip(sets.left[1:], sets.right, strict=False)
     more = [after.shape[1] - before.shape[1] for before, after in pairs]
     if min(more, default=0) < 0 < max(more, default=0):
@@ -107,13 +95,14 @@ def interpolate(
             f"many left as right ones, or more; got {sets.ranks[1:-1]} left and "
             f"{tuple(rows.shape[1] for rows in sets.right[:-1])} right ones; drop some."
         )
-    sizes, towards = sets.sizes, "right"
+    sizes: tuple[int, ...] = sets.sizes
+    towards: Towards = "right"
     if min(more, default=0) < 0:
         towards, sets, entries = "left", sets.mirrored(), turned(entries)
+    fibers = read_fibers(entries, sets)
     train, condition = solved_train(
-        *read_fibers(entries, sets), sizes, towards, with_condition=with_condition, solver=solver,
-        ridge=ridge, rtol=rtol,
-    )  # fmt: skip
+        *fibers, sizes, towards, with_condition=with_condition, **options
+    )
     return (train, condition) if with_condition else train
 
 
@@ -131,12 +120,12 @@ def read_fibers(entries: Entries, sets: IndexSets) -> Fibers:
     """Fibers and pivots of all sites in one call."""
     sites = zip(sets.left, sets.sizes, sets.right, strict=True)
     blocks = [fiber_indices(left, n, right) for left, n, right in sites]
-    places = [
-        _positions(before, after, n)
-        for before, after, n in zip(sets.left, sets.left[1:], sets.sizes, strict=False)
-    ]
+    places = [extended(before, rows) for before, rows in pairwise(sets.left)]
     nested = torch.stack([found for _, found in places]).tolist() if places else []
-    rows = [where for where, _ in places]
+    rows = [
+        where * n + after[..., -1]
+        for (where, _), n, after in zip(places, sets.sizes, sets.left[1:], strict=False)
+    ]
     for k in (k for k, on_fibers in enumerate(nested) if not on_fibers):
         pivots = product(sets.left[k + 1], sets.right[k])
         behind = blocks[k].shape[1] // sets.right[k].shape[1]
@@ -151,10 +140,3 @@ def read_fibers(entries: Entries, sets: IndexSets) -> Fibers:
     parts = values.split([block.shape[1] for block in blocks], 1)
     columns = [right.shape[1] for right in sets.right]
     return Fibers([v.unflatten(1, (-1, c)) for v, c in zip(parts, columns, strict=True)], rows)
-
-
-def _positions(before: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Which rows of `before` (K, l, k) x [size] the `rows` (K, r, k+1) are, and if all are any."""
-    equal = (rows[:, :, None, :-1] == before[:, None]).all(-1)
-    found, where = equal.max(-1)
-    return where * size + rows[..., -1], found.all()

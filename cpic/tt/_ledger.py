@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cpic.tt._entries import Entries
+from cpic.tt._entries import Entries, strides
 from cpic.tt._fibers import ask
 
 
@@ -62,7 +62,7 @@ class Reader:
 def key_weights(sizes: Sequence[int]) -> Tensor:
     """Weights `(d,)` of the sites, whose sum over a multi-index is its key."""
     if math.prod(sizes) < 2**62:
-        return torch.tensor([math.prod(sizes[k + 1 :]) for k in range(len(sizes))])
+        return torch.tensor(strides(sizes))
     # Too many for exact keys: hashes, whose products wrap around.
     return torch.tensor([_mixed(k) for k in range(len(sizes))])
 

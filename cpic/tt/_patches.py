@@ -10,6 +10,7 @@ coordinates, `l` and `r` ranks around an axis.
 References: {cite}`khoromskij2011quantics`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cpic.tt._contract import advance
+from cpic.tt._entries import strides
 from cpic.tt._train import TensorTrain
 
 Bit = tuple[int, int]  # the mode it belongs to, its place in the coordinate
@@ -47,9 +49,7 @@ def digits(coords: Tensor, groups: Sequence[Sequence[Bit]]) -> Tensor:
 def read(train: TensorTrain, modes: Modes, windows: list[Tensor], *, by_axis: bool) -> Tensor:
     """Voxels `(K, n, w_1, ..., w_D)` at the product of the windows `(K, n, w)` of each mode."""
     trains, n, _ = windows[0].shape
-    count = 1
-    for window in windows:
-        count *= window.shape[-1]
+    count = math.prod(window.shape[-1] for window in windows)
     piece = max(1, _PIECE // max(1, trains * count * max(*train.ranks, len(modes.groups))))
     route = _by_axis if by_axis and modes.groups[0] else _by_voxel
     parts = []
@@ -115,19 +115,13 @@ def _by_voxel(train: TensorTrain, modes: Modes, windows: Sequence[Tensor]) -> Te
         added = window[:, :, None, :, None].expand(-1, -1, p, -1, -1)
         coords = torch.cat([grown, added], dim=-1).flatten(2, 3)
     p = coords.shape[2]
-    bits = [(size - 1).bit_length() for size in modes.padded]
-    if sum(bits) < 63:
+    if math.prod(modes.padded) < 2**63:
         # All trains read the union of the voxels, which pays only where the windows overlap.
-        name = torch.zeros_like(coords[..., 0])
-        for mode, width in enumerate(bits):
-            name = (name << width) | coords[..., mode]
-        distinct, where = torch.unique(name, return_inverse=True)
+        sizes = torch.tensor(modes.padded, device=coords.device)
+        stride = torch.tensor(strides(modes.padded), device=coords.device)
+        distinct, where = torch.unique((coords * stride).sum(-1), return_inverse=True)
         if len(distinct) < n * p:
-            columns = []
-            for width in reversed(bits):
-                columns.append(distinct & ((1 << width) - 1))
-                distinct = distinct >> width
-            sites = digits(torch.stack(columns[::-1], dim=-1), modes.groups)
+            sites = digits(distinct[:, None] // stride % sizes, modes.groups)
             values = train.entries(sites.expand(trains, -1, -1))
             return values.gather(1, where.view(trains, n * p)).view(trains, n, p)
     sites = digits(coords.flatten(1, 2), modes.groups)

@@ -13,6 +13,7 @@ Shapes: `D` axes, `K` tensors, `n` points, `s` sites.
 References: {cite}`khoromskij2011quantics`, {cite}`oseledets2010approximation`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from operator import index
 from typing import Literal
@@ -20,8 +21,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cpic.linalg._inputs import check_choice, check_least
 from cpic.tt import _patches
-from cpic.tt._entries import Entries
+from cpic.tt._entries import Entries, check_inside, strides
 from cpic.tt._train import TensorTrain
 
 
@@ -109,23 +111,16 @@ class Quantics:
 
     def split(self, tensor: Tensor) -> Tensor:
         """Dense tensors `(K, *shape)`, channels behind, as `(K, *sizes)`, zero in the padding."""
-        if tensor.shape[1:] != self._modes or tensor.ndim < 2:
-            raise ValueError(
-                f"split needs tensors of shape (K, {str(self._modes)[1:-1].rstrip(',')}), got "
-                f"{tuple(tensor.shape)}; put the channels last and the batch first."
-            )
+        advice = "put the channels last and the batch first"
+        _check_shape("split", tensor, self._modes, advice)
         trains, index = len(tensor), self._positions(tensor.device).expand(len(tensor), -1)
-        whole = tensor.new_zeros(trains, self._volume())
+        whole = tensor.new_zeros(trains, math.prod(self.sizes))
         return whole.scatter(1, index, tensor.flatten(1)).view(trains, *self.sizes)
 
     def join(self, tensor: Tensor) -> Tensor:
         """Dense tensors `(K, *sizes)` as `(K, *shape)`, channels behind; undoes `split`."""
-        if tensor.shape[1:] != self.sizes or tensor.ndim < 2:
-            raise ValueError(
-                f"join needs tensors of shape (K, {str(self.sizes)[1:-1].rstrip(',')}), got "
-                f"{tuple(tensor.shape)}; see `sizes`."
-            )
-        flat = tensor.reshape(len(tensor), self._volume())
+        _check_shape("join", tensor, self.sizes, "see `sizes`")
+        flat = tensor.reshape(len(tensor), math.prod(self.sizes))
         return flat.index_select(1, self._positions(tensor.device)).view(len(tensor), *self._modes)
 
     def entries(self, function: Callable[[Tensor], Tensor]) -> Entries:
@@ -175,8 +170,7 @@ class Quantics:
                 f"{centres.dtype} of shape {tuple(centres.shape)}; pass one row of coordinates "
                 "a centre, for each train."
             )
-        if width < 1:
-            raise ValueError(f"patches needs `width >= 1`, got {width}; 1 reads the centres.")
+        check_least("patches", "1 reads the centres", width=width)
         steps = torch.arange(width, device=centres.device) - width // 2
         windows = [centre.unsqueeze(-1) + steps for centre in centres.unbind(-1)]
         if self.channels > 1:
@@ -185,23 +179,14 @@ class Quantics:
         modes = _patches.Modes(self._modes, self._padded_modes, self._groups)
         return _patches.read(train, modes, windows, by_axis=self.order == "sequential")
 
-    def _volume(self) -> int:
-        volume = 1
-        for size in self.sizes:
-            volume *= size
-        return volume
-
     def _positions(self, device: torch.device) -> Tensor:
         """Where each number of an array lies among the flattened sites, `(prod(shape),)`."""
         # Every bit of every axis has a place of its own, so that the places of the axes add.
-        strides = [1]
-        for size in reversed(self.sizes[1:]):
-            strides.append(strides[-1] * size)
         total = torch.zeros((), dtype=torch.int64, device=device)
         for mode, size in enumerate(self._modes):
             along = torch.arange(size, device=device)
             place = torch.zeros_like(along)
-            for group, stride in zip(self._groups, reversed(strides), strict=True):
+            for group, stride in zip(self._groups, strides(self.sizes), strict=True):
                 for weight, (owner, bit) in enumerate(group):
                     if owner == mode:
                         place += ((along >> bit) & 1) * (stride << weight)
@@ -214,12 +199,7 @@ class Quantics:
                 f"{self!r} needs int64 {name} of shape (..., {len(sizes)}), got {values.dtype} "
                 f"of shape {tuple(values.shape)}; a channel index belongs behind the axes."
             )
-        limit = torch.tensor(sizes, device=values.device)
-        if ((values < 0) | (values >= limit)).any():
-            raise IndexError(
-                f"{self!r} needs {name} from 0 to below {tuple(sizes)}, got "
-                f"{int(values.amin())} to {int(values.amax())}; clamp or mask them first."
-            )
+        check_inside(f"{self!r} needs {name}", values, sizes)
 
     def _check(self) -> None:
         if not self.shape or not all(1 <= size <= 2**62 for size in (*self.shape, self.channels)):
@@ -227,15 +207,17 @@ class Quantics:
                 f"Quantics needs axes and channels of sizes 1 to 2^62, got shape {self.shape} "
                 f"with {self.channels} channels; leave out axes that do not exist."
             )
-        if self.order not in ("sequential", "interleaved"):
-            raise ValueError(
-                f'Quantics needs order="sequential" or "interleaved", got {self.order!r}; '
-                '"interleaved" puts bits of one scale side by side.'
-            )
-        if self.base not in (2, 4, 8):
-            raise ValueError(
-                f"Quantics needs `base` 2, 4 or 8, got {self.base}; it is the size of a site."
-            )
+        advice = '"interleaved" puts bits of one scale side by side'
+        check_choice("Quantics", "order", self.order, ("sequential", "interleaved"), advice)
+        check_choice("Quantics", "base", self.base, (2, 4, 8), "it is the size of a site")
+
+
+def _check_shape(who: str, tensor: Tensor, shape: tuple[int, ...], advice: str) -> None:
+    if tensor.ndim < 2 or tensor.shape[1:] != shape:
+        raise ValueError(
+            f"{who} needs tensors of shape ({', '.join(map(str, ('K', *shape)))}), got "
+            f"{tuple(tensor.shape)}; {advice}."
+        )
 
 
 def _group(widths: list[int], n_axes: int, order: str, bits: int) -> list[list[_patches.Bit]]:
@@ -244,9 +226,7 @@ def _group(widths: list[int], n_axes: int, order: str, bits: int) -> list[list[_
         runs = [[(mode, bit) for bit in range(width)] for mode, width in enumerate(widths)]
     else:
         axes = [(bit, mode) for mode in range(n_axes) for bit in range(widths[mode])]
-        channel = [
-            (mode, bit) for mode in range(n_axes, len(widths)) for bit in range(widths[mode])
-        ]
+        channel = [(n_axes, bit) for width in widths[n_axes:] for bit in range(width)]
         runs = [[(mode, bit) for bit, mode in sorted(axes)], channel]
     groups = [run[at : at + bits] for run in runs for at in range(0, len(run), bits)]
     return groups or [[]]  # a single voxel still has one site, of size 1

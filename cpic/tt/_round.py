@@ -15,15 +15,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cpic.linalg._inputs import check_choice, check_finite, check_least
 from cpic.tt._sets import cap_ranks
 
 
 def check_limits(name: str, tol: float, max_rank: int | None) -> None:
     """Raise unless a tolerance and a bound on the ranks make sense."""
-    if not 0 <= tol < float("inf"):
-        raise ValueError(f"{name} needs `tol >= 0`, got {tol}; 0 keeps all but rounding noise.")
-    if max_rank is not None and max_rank < 1:
-        raise ValueError(f"{name} needs `max_rank >= 1`, got {max_rank}; pass None for no bound.")
+    advice = "0 keeps all but rounding noise"
+    check_least(name, advice, least=0, tol=-1.0 if tol == float("inf") else tol)
+    check_least(name, "pass None for no bound", max_rank=max_rank)
 
 
 def floor_of(matrix: Tensor) -> float:
@@ -51,15 +51,9 @@ def round_cores(
 ) -> list[Tensor]:
     """Cores of lower ranks; see `TensorTrain.round`."""
     check_limits("round", tol, max_rank if isinstance(max_rank, int) else None)
-    if method not in ("qr", "gram"):
-        raise ValueError(
-            f'round needs method="qr" or "gram", got {method!r}; "qr" is the accurate one.'
-        )
-    if not all(torch.isfinite(core).all() for core in cores):
-        raise ValueError(
-            "round needs finite cores, got NaN or infinity; find the cause where the train "
-            "was made."
-        )
+    check_choice("round", "method", method, ("qr", "gram"), '"qr" is the accurate one')
+    advice = "find the cause where the train was made"
+    check_finite("round", *cores, what="cores", advice=advice)
     sizes = [core.shape[2] for core in cores]
     bounds = [None] * (len(sizes) + 1) if max_rank is None else cap_ranks(sizes, max_rank)
     with torch.no_grad():

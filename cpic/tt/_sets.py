@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import index
 
 import torch
@@ -201,12 +202,9 @@ class IndexSets:
     @property
     def nested(self) -> bool:
         """Whether every multi-index extends one of the neighbouring site."""
-        for k in range(1, self.n_sites):
-            if not _contains(self.left[k - 1], self.left[k][..., :-1]):
-                return False
-            if not _contains(self.right[k], self.right[k - 1][..., 1:]):
-                return False
-        return True
+        both = (self.left, mirrored(self.right))
+        pairs = [pair for side in both for pair in pairwise(side)]
+        return all(bool(extended(before, rows)[1]) for before, rows in pairs)
 
     @property
     def square(self) -> bool:
@@ -244,17 +242,15 @@ class IndexSets:
         Raises:
             ValueError: If the file is no saved index sets.
         """
-        try:
-            arrays = load_arrays(path)
+
+        def make(arrays: dict[str, Tensor]) -> IndexSets:
             sizes = tuple(arrays["sizes"].tolist())
-            sides = [
+            left, right = (
                 tuple(arrays[f"{side}{k}"] for k in range(len(sizes))) for side in ("left", "right")
-            ]
-        except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(
-                f"IndexSets.load needs a file written by IndexSets.save, got {path}."
-            ) from error
-        return cls(sizes, *sides)
+            )
+            return cls(sizes, left, right)
+
+        return load_arrays(path, "IndexSets", make)
 
 
 def _random_sides(
@@ -307,6 +303,8 @@ def _complete_or(sizes: tuple[int, ...], points: Tensor) -> Tensor:
     return all_points(sizes, device=points.device).expand(len(points), -1, -1).contiguous()
 
 
-def _contains(rows: Tensor, parts: Tensor) -> bool:
-    """Whether each of `parts` (K, m, d) equals one of `rows` (K, n, d)."""
-    return bool((parts[:, :, None] == rows[:, None]).all(-1).any(-1).all())
+def extended(before: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of `before` (K, l, k) the `rows` (K, r, k+1) extend, and whether all extend one."""
+    equal = (rows[:, :, None, :-1] == before[:, None]).all(-1)
+    found, where = equal.max(-1)
+    return where, found.all()

@@ -27,15 +27,25 @@ Shapes: `K` samples (or samples times bonds), `m` rows of fibers, `r` rows, `c` 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Literal, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor
 
 from cpic.linalg import rank_revealing_lu
+from cpic.linalg._inputs import check_choice
 from cpic.linalg._maxvol import take_rows
 
-SOLVERS = ("solve", "qr", "ridge", "cvxpylayers")
+Solver = Literal["solve", "qr", "ridge", "cvxpylayers"]
+SOLVERS = get_args(Solver)
+
+
+class Solving(TypedDict, total=False):
+    """How cores are solved for, as `interpolate` explains."""
+
+    solver: Solver
+    ridge: float
+    rtol: float | None
 
 
 def solve_core(
@@ -89,7 +99,11 @@ def solve_core(
 
 
 def solve_bonds(
-    matrices: Sequence[Tensor], rows: Sequence[Tensor], *, with_condition: bool, **options: Any
+    matrices: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    *,
+    with_condition: bool,
+    **options: Unpack[Solving],
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The cores of many bonds, and how well their pivots are conditioned.
 
@@ -128,10 +142,9 @@ def by_shape(
     return found
 
 
-def check_options(solver: str, ridge: float, rtol: float | None) -> None:
+def check_options(solver: str = "solve", ridge: float = 1e-6, rtol: float | None = None) -> None:
     """One clear error for a solver or a number that does not fit."""
-    if solver not in SOLVERS:
-        raise ValueError(f"solver needs to be one of {', '.join(SOLVERS)}, got {solver!r}.")
+    check_choice("a core", "solver", solver, SOLVERS, '"solve" is exact')
     if not 0 < ridge < float("inf"):
         raise ValueError(
             f"ridge needs to be a finite number above 0, got {ridge}; use solver='solve' for none."

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from cpic.linalg._inputs import check_dtype, check_finite
 from cpic.tt._round import check_limits, choose_ranks, floor_of, masked
 from cpic.tt._train import TensorTrain
 
@@ -58,20 +59,13 @@ def tt_svd(tensor: Tensor, *, tol: float | None = None, max_rank: int | None = N
 
 
 def _check(tensor: Tensor) -> None:
-    if tensor.dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"tt_svd needs a float32 or float64 tensor, got {tensor.dtype}; cast it first."
-        )
+    check_dtype("tt_svd", tensor.dtype, "cast it first")
     if tensor.ndim < 2 or 0 in tensor.shape[1:]:
         raise ValueError(
             "tt_svd needs a batch of tensors (K, *sizes) without empty axes after K, got shape "
             f"{tuple(tensor.shape)}; give a single tensor a batch axis with `unsqueeze(0)`."
         )
-    if not torch.isfinite(tensor).all():
-        raise ValueError(
-            "tt_svd needs finite numbers, got NaN or infinity; replace them with "
-            "`torch.nan_to_num` or mask them first."
-        )
+    check_finite("tt_svd", tensor)
 
 
 def decompose(

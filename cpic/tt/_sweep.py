@@ -11,7 +11,7 @@ References: {cite}`oseledets2010ttcross`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from cpic.linalg._inputs import check_choice
 from cpic.tt._fibers import fiber_indices
 from cpic.tt._pivots import extend_left, mirrored
 from cpic.tt._sets import IndexSets
-from cpic.tt._solvers import solve_bonds
+from cpic.tt._solvers import Solving, solve_bonds
 from cpic.tt._train import TensorTrain
 
 Towards = Literal["right", "left"]
@@ -93,7 +93,7 @@ def solved_train(
     towards: Towards,
     *,
     with_condition: bool,
-    **options: Any,
+    **options: Unpack[Solving],
 ) -> tuple[TensorTrain, Tensor]:
     """The train that interpolates fibers on chosen rows, and the conditions `(K, d - 1)`.
 

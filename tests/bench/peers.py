@@ -15,7 +15,10 @@ import numpy as np
 import torch
 
 from cpic import tt
+from cpic.linalg._maxvol import take_rows
 from cpic.tt._interpolate import read_fibers
+from cpic.tt._solvers import by_shape
+from cpic.tt._sweep import as_train
 
 RANK_CAP = 64
 
@@ -166,13 +169,13 @@ def tntorch_places(sets):
 
 def plain_forward(entries, sets, how):
     """The same interpolation with `torch.linalg.lstsq` or `pinv`, whose gradients we compare."""
-    runs, last = read_fibers(entries, sets)
-    ranks, cores = sets.ranks, []
-    for run in runs:
+
+    def solve(matrix, rows):
+        pivot = take_rows(matrix, rows)
         if how == "lstsq":
-            solved = torch.linalg.lstsq(run.pivot.mT, run.matrix.mT).solution.mT
-        else:
-            solved = run.matrix @ torch.linalg.pinv(run.pivot)
-        shape = (1, -1, ranks[run.bond], sets.sizes[run.bond], solved.shape[-1])
-        cores += solved.reshape(shape).unbind(1)
-    return tt.TensorTrain([*cores, last.unflatten(1, (ranks[-2], -1)).unsqueeze(-1)])
+            return [torch.linalg.lstsq(pivot.mT, matrix.mT).solution.mT]
+        return [matrix @ torch.linalg.pinv(pivot)]
+
+    (*matrices, last), rows = read_fibers(entries, sets)
+    cores = [core for (core,) in by_shape(solve, matrices, rows)]
+    return as_train([*cores, last], sets.sizes, "right")

@@ -233,7 +233,7 @@ def test_too_many_entries_are_refused_before_they_are_read(name):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("tucker", {}, "one of cross, tt_svd"),
+        ("tucker", {}, "out of 'cross', 'tt_svd'"),
         ("cp", {"generator": None}, "CP needs a generator"),
         ("cross", {"generator": None}, "Cross needs a generator"),
         ("cp", {"sweeps": 0}, "sweeps >= 1"),

@@ -234,7 +234,7 @@ def test_bad_options_are_named_before_anything_is_read(generator):
     def entries(indices):
         raise AssertionError("read")
 
-    with pytest.raises(ValueError, match="solver needs to be one of"):
+    with pytest.raises(ValueError, match="`solver` out of 'solve'"):
         interpolate(entries, sets, solver="lstsq")
     with pytest.raises(ValueError, match="ridge needs"):
         interpolate(entries, sets, solver="ridge", ridge=0.0)
