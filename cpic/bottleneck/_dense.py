@@ -24,7 +24,7 @@ from cpic.bottleneck._base import Bottleneck
 from cpic.linalg import svd
 from cpic.tt import Entries, TensorTrain
 from cpic.tt._round import check_limits, masked
-from cpic.tt._svd import Choose, Chosen, decompose, truncated_basis
+from cpic.tt._svd import Choose, decompose, truncated_basis
 
 
 class TTSVD(Bottleneck):
@@ -144,7 +144,7 @@ class Identity(TTSVD):
         return values
 
 
-def _basis(gradient: str, options: dict[str, Any]) -> Callable[[Tensor, Choose], Chosen]:
+def _basis(gradient: str, options: dict[str, Any]) -> Callable[[Tensor, Choose], Tensor]:
     """The leading left singular vectors with the gradient named, for `decompose`."""
     if gradient in ("subspace", "detached"):
         if options:
@@ -152,19 +152,18 @@ def _basis(gradient: str, options: dict[str, Any]) -> Callable[[Tensor, Choose],
         return _subspace if gradient == "subspace" else torch.no_grad()(truncated_basis)
     svd(torch.eye(2), gradient=gradient, **options)  # what does not fit is refused here
 
-    def basis(matrix: Tensor, choose: Choose) -> Chosen:
+    def basis(matrix: Tensor, choose: Choose) -> Tensor:
         vectors, values, _ = svd(matrix, gradient=gradient, **options)
-        keep, spent = choose(values.detach())
-        return masked(vectors, keep), spent
+        return masked(vectors, choose(values.detach()))
 
     return basis
 
 
-def _subspace(matrix: Tensor, choose: Choose) -> Chosen:
+def _subspace(matrix: Tensor, choose: Choose) -> Tensor:
     with torch.no_grad():
         vectors, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        keep, spent = choose(values)
-    return _Subspace.apply(matrix, vectors, values, right, keep), spent  # pyright: ignore
+        keep = choose(values)
+    return _Subspace.apply(matrix, vectors, values, right, keep)  # pyright: ignore
 
 
 class _Subspace(torch.autograd.Function):

@@ -161,21 +161,18 @@ class Basis:
             trains: Any trains.
             operation: What needs them, for the message.
         """
-        if trains.sizes != self.sizes:
-            raise ValueError(
-                f"{operation} needs trains of the sizes {self.sizes} of the basis, got "
-                f"{trains.sizes}; a basis serves only tensors of its own sizes."
-            )
-        if trains.dtype != self.dtype:
-            raise TypeError(
-                f"{operation} needs trains of the dtype {self.dtype} of the basis, got "
-                f"{trains.dtype}; cast one of them with `.to(dtype)`."
-            )
-        if trains.device != self.device:
-            raise ValueError(
-                f"{operation} needs trains on the device {self.device} of the basis, got "
-                f"{trains.device}; move one of them with `.to(device)`."
-            )
+        checks = (
+            ("sizes", ValueError, "a basis serves only tensors of its own sizes"),
+            ("dtype", TypeError, "cast one of them with `.to(dtype)`"),
+            ("device", ValueError, "move one of them with `.to(device)`"),
+        )
+        for name, kind, advice in checks:
+            own, given = getattr(self, name), getattr(trains, name)
+            if given != own:
+                raise kind(
+                    f"{operation} needs trains of the {name} {own} of the basis, got {given}; "
+                    f"{advice}."
+                )
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")

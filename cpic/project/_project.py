@@ -8,12 +8,15 @@ Shapes: `K` trains, `r` features.
 References: {cite}`usvyatsov2021cherry`, {cite}`oseledets2011tt`.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cpic.linalg._gaps import Gap
+from cpic.linalg._inputs import check_choice, check_dtype, check_finite, check_least
 from cpic.project._basis import Basis
 from cpic.project._gradient import components, gap_of
 from cpic.project._pairs import inner_pairs
@@ -89,10 +92,7 @@ def project(
     """
     check_batch(trains, "project")
     check_options("project", rank, tol, max_rank)
-    if route not in ROUTES:
-        raise ValueError(
-            f'project needs a route of {sorted(ROUTES)}, got {route!r}; "qr" is the accurate one.'
-        )
+    check_choice("project", "route", route, ROUTES, '"qr" is the accurate one')
     gap = gap_of("project", gradient, options)
     with torch.no_grad(), one_thread():
         found = ROUTES[route]([core.detach() for core in trains.cores], rank, tol, max_rank)
@@ -103,22 +103,24 @@ def project(
             f"project needs trains that span {rank} directions, got {trains.n_trains} trains that "
             f"span {basis.n_filled}; pass more trains, a smaller `rank`, or `pad=True` for zeros."
         )
-    if gap is None or not carries_gradient(trains):
-        return Projection(basis.features(trains), basis.energies, basis)
-    gram = inner_pairs(trains.cores, trains.cores)
-    left, values = components(gram, *filled(found, basis), gap)
-    moving = F.pad(left * values, (0, rank - len(values))) * signs(plain.features(trains))
-    return Projection(with_value(moving, basis, trains), basis.energies, basis)
+
+    def moving(gap: Gap) -> Tensor:
+        gram = inner_pairs(trains.cores, trains.cores)
+        left, values = components(gram, *filled(found, basis), gap)
+        return F.pad(left * values, (0, rank - len(values))) * signs(plain.features(trains))
+
+    return projection(basis, trains, gap, moving)
 
 
-def carries_gradient(trains: TensorTrain) -> bool:
-    """Whether there is anything to differentiate."""
-    return torch.is_grad_enabled() and any(core.requires_grad for core in trains.cores)
-
-
-def with_value(moving: Tensor, basis: Basis, trains: TensorTrain) -> Tensor:
-    """Features as the basis gives them, with the gradient of `moving`."""
-    return basis.features(trains.detach()) + (moving - moving.detach())
+def projection(
+    basis: Basis, trains: TensorTrain, gap: Gap | None, moving: Callable[[Gap], Tensor]
+) -> Projection:
+    """Features as the basis gives them, where it moves with the gradient of `moving`."""
+    features = basis.features(trains)
+    if gap is not None and features.requires_grad:
+        change = moving(gap)
+        features = features.detach() + (change - change.detach())
+    return Projection(features, basis.energies, basis)
 
 
 def filled(found: Reduced, basis: Basis) -> tuple[Tensor, Tensor]:
@@ -148,22 +150,13 @@ def check_batch(trains: TensorTrain, operation: str) -> None:
     """Raise unless trains can be projected."""
     if trains.n_trains == 0:
         raise ValueError(f"{operation} needs at least one train, got 0; skip empty batches.")
-    if trains.dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"{operation} needs trains of float32 or float64, got {trains.dtype}; inner products "
-            "over many sites need the digits, cast with `trains.to(torch.float32)`."
-        )
-    if not all(torch.isfinite(core).all() for core in trains.cores):
-        raise ValueError(
-            f"{operation} needs finite cores, got NaN or infinity; find the cause where the "
-            "trains were made."
-        )
+    advice = "inner products over many sites need the digits, cast with `trains.to(torch.float32)`"
+    check_dtype(f"{operation} of trains", trains.dtype, advice)
+    advice = "find the cause where the trains were made"
+    check_finite(operation, *trains.cores, what="cores", advice=advice)
 
 
 def check_options(operation: str, rank: int, tol: float | None, max_rank: int | None) -> None:
     """Raise unless ranks and tolerance make sense."""
-    if rank < 1:
-        raise ValueError(
-            f"{operation} needs `rank >= 1`, got {rank}; it is the number of features."
-        )
+    check_least(operation, "it is the number of features", rank=rank)
     check_limits(operation, tol or 0.0, max_rank)

@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from cpic.project._pairs import right_grams
 from cpic.project._stack import Reduced, decompose, orthogonalise, truncate
 from cpic.tt._arith import concatenate
-from cpic.tt._round import choose_ranks
+from cpic.tt._round import Budget
 
 # Below this ratio of singular values, combinations of trains are orthonormal to less than 1e-10.
 _SPREAD = 1e3
@@ -91,7 +91,7 @@ def _combine(
     are the eigenvectors of the small matrix M G M^T.
     """
     square = (left * (grams[0].flatten(1) @ left)).sum()
-    budget = tol**2 * square
+    budget = Budget(tol**2 * square[None], len(cores) - 1)
     floor = torch.finfo(left.dtype).eps * square
     carry = left.unsqueeze(-1)  # K, p, l
     short = []
@@ -101,10 +101,8 @@ def _combine(
         flat = matrix.transpose(0, 1).flatten(1)
         gram = grams[site + 1].transpose(1, 2).reshape(trains * right, -1)
         squares, vectors = torch.linalg.eigh(flat @ gram @ flat.mT)
-        share = torch.maximum(budget.clamp_min(0) / (len(cores) - 1 - site), floor)
         values = squares.flip(-1).clamp_min(0).sqrt()
-        keep, spent = choose_ranks(values[None], share[None], max_rank)
-        budget = budget - spent[0]
+        keep = budget.choose(values[None], floor, max_rank)
         frame = vectors.flip(-1)[:, : int(keep)]
         short.append(frame.reshape(carry.shape[1], size, -1))
         carry = frame.mT @ matrix

@@ -19,7 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cpic.tt._round import choose_ranks, floor_of, masked
+from cpic.tt._arith import from_left
+from cpic.tt._round import Budget, floor_of, masked
 
 
 class Reduced(NamedTuple):
@@ -55,8 +56,7 @@ def decompose(rows: Tensor, cores: Sequence[Tensor], rank: int | None) -> Reduce
     """The largest singular triplets of `rows (b, n, p)` times orthonormal cores."""
     left, values, right = torch.linalg.svd(rows, full_matrices=False)
     left, values, right = left[..., :rank], values[:, :rank], right[:, :rank]
-    first = (right @ cores[0].flatten(2)).view(*right.shape[:2], *cores[0].shape[2:])
-    return Reduced(left, values, [first, *cores[1:]])
+    return Reduced(left, values, [from_left(right, cores[0]), *cores[1:]])
 
 
 def truncate(
@@ -71,20 +71,16 @@ def truncate(
     b, p = found.values.shape
     carry = torch.diag_embed(found.values)
     norm = torch.linalg.vector_norm(found.values, dim=-1)
-    left = ((tol or 0.0) * norm) ** 2
+    budget = Budget(((tol or 0.0) * norm) ** 2, len(found.cores) - 1)
     cores = []
-    for site, core in enumerate(found.cores[:-1]):
+    for core in found.cores[:-1]:
         matrix = (carry @ core.flatten(2)).view(b, -1, core.shape[-1])
         vectors, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        share = left.clamp_min(0) / (len(found.cores) - 1 - site)
-        budget = torch.maximum(share, (floor_of(matrix) * norm) ** 2)
-        keep, spent = choose_ranks(values, budget, max_rank)
-        left = left - spent
+        keep = budget.choose(values, (floor_of(matrix) * norm) ** 2, max_rank)
         frame = masked(vectors, keep)
         cores.append(frame.view(b, carry.shape[1], core.shape[2], -1))
         carry = masked((values.unsqueeze(-1) * right).mT, keep).mT
-    last = found.cores[-1]
-    cores.append((carry @ last.flatten(2)).view(b, -1, last.shape[2], 1))
+    cores.append(from_left(carry, found.cores[-1]))
     rows, cores = orthogonalise([[core.unsqueeze(1) for core in cores]])
     again = decompose(rows[0].squeeze(1), cores, p if cap_first is None else cap_first)
     return Reduced(found.left @ again.left, again.values, again.cores)

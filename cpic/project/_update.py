@@ -19,18 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cpic.linalg._gaps import Gap
+from cpic.linalg._inputs import check_finite
 from cpic.project._basis import Basis
 from cpic.project._gradient import components, gap_of
 from cpic.project._pairs import between, inner_pairs
 from cpic.project._project import (
     Projection,
     basis_of,
-    carries_gradient,
     check_batch,
     check_options,
     filled,
+    projection,
     signs,
-    with_value,
 )
 from cpic.project._stack import Reduced, decompose, orthogonalise, truncate
 from cpic.tt import TensorTrain
@@ -92,10 +92,8 @@ def update(
     check_batch(trains, "update")
     check_options("update", rank, tol, max_rank)
     basis.check_match(trains, "update")
-    if not all(torch.isfinite(part).all() for part in (*basis.cores, basis.factor)):
-        raise ValueError(
-            "update needs a finite basis, got NaN or infinity; make a new one with `project`."
-        )
+    advice = "make a new one with `project`"
+    check_finite("update", *basis.cores, basis.factor, what="basis", advice=advice)
     if align and rank != basis.rank:
         raise ValueError(
             f"update needs the rank {basis.rank} of the basis to align with it, got {rank}; pass "
@@ -112,10 +110,11 @@ def update(
         if align:
             rotation = _closest(basis, plain.rotated(rotation)) @ rotation
         new = plain.rotated(rotation)
-    if gap is None or not carries_gradient(trains):
-        return Projection(new.features(trains), new.energies, new)
-    moving = _moving(basis, forgetting, trains, filled(found, plain), gap, rotation, align)
-    return Projection(with_value(moving, new, trains), new.energies, new)
+
+    def moving(gap: Gap) -> Tensor:
+        return _moving(basis, forgetting, trains, filled(found, plain), gap, rotation, align)
+
+    return projection(new, trains, gap, moving)
 
 
 def align(basis: Basis, reference: Basis) -> Basis:

@@ -66,6 +66,16 @@ def concatenate(cores: Sequence[Tensor]) -> list[Tensor]:
     return [*joined, cores[-1].flatten(0, 1).unsqueeze(0)]
 
 
+def from_left(matrix: Tensor, core: Tensor) -> Tensor:
+    """A core `(K, l, size, r)` behind a matrix `(K, m, l)`."""
+    return (matrix @ core.flatten(2)).view(len(core), matrix.shape[1], *core.shape[2:])
+
+
+def from_right(core: Tensor, matrix: Tensor) -> Tensor:
+    """A core `(K, l, size, r)` in front of a matrix `(K, r, m)`."""
+    return (core.flatten(1, 2) @ matrix).view(*core.shape[:3], matrix.shape[2])
+
+
 def fix(cores: Sequence[Tensor], site: int, index: Tensor) -> list[Tensor]:
     """Cores of the slice at one index a train `(K,)`; the matrix goes into a neighbour."""
     core = cores[site]
@@ -73,10 +83,7 @@ def fix(cores: Sequence[Tensor], site: int, index: Tensor) -> list[Tensor]:
     matrix = core.gather(2, where).squeeze(2)
     before, after = list(cores[:site]), list(cores[site + 1 :])
     if after:
-        after[0] = (matrix @ after[0].flatten(2)).view(
-            len(core), matrix.shape[1], *after[0].shape[2:]
-        )
+        after[0] = from_left(matrix, after[0])
     else:
-        shape = (*before[-1].shape[:3], matrix.shape[2])
-        before[-1] = (before[-1].flatten(1, 2) @ matrix).view(shape)
+        before[-1] = from_right(before[-1], matrix)
     return before + after

@@ -115,9 +115,9 @@ def cross(
     with one_thread(), torch.no_grad():
         run = Run(reader, ranks, n_trains, tol, sweeps, generator, n_probes, rank is None, callback)
         if method != "least_squares":
-            run.square(sets, adaptive=rank is None, hasty=method == "auto")
+            run.square(sets, hasty=method == "auto")
         if method == "least_squares" or (method == "auto" and run.unlike_low_rank()):
-            run.sampled(max_entries, adaptive=rank is None)
+            run.sampled(max_entries)
         return run.result()
 
 

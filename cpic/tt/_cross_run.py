@@ -73,34 +73,33 @@ class CrossResult:
     ledger: CrossLedger
 
 
+@dataclass(eq=False)
 class Run:
-    """The state of one call of `cross`."""
+    """The state of one call of `cross`, whose arguments these are."""
 
-    def __init__(
-        self,
-        reader: Reader,
-        ranks: tuple[int, ...],
-        n_trains: int,
-        tol: float | None,
-        sweeps: int,
-        generator: torch.Generator,
-        n_probes: int,
-        adaptive: bool,
-        callback: Callable[[CrossState], object] | None,
-    ):
-        self.start = time.perf_counter()
-        self.reader, self.ranks, self.tol, self.sweeps = reader, ranks, tol, sweeps
-        self.generator, self.callback, self.halves = generator, callback, 0
-        self.n_probes = n_probes
+    reader: Reader
+    ranks: tuple[int, ...]
+    n_trains: int
+    tol: float | None
+    sweeps: int
+    generator: torch.Generator
+    n_probes: int
+    adaptive: bool
+    callback: Callable[[CrossState], object] | None
+
+    def __post_init__(self):
+        self.start, self.halves = time.perf_counter(), 0
+        self.errors: list[Tensor] = []
+        reader, n_trains = self.reader, self.n_trains
         sizes, device = reader.sizes, reader.weights.device
         # By tolerance it looks at half of them first, and measures on fresh ones.
-        n = max(1, n_probes // 2) if adaptive else n_probes
+        n = max(1, self.n_probes // 2) if self.adaptive else self.n_probes
         whole = math.prod(sizes) <= max(_SMALL, sum(sizes))  # so many are on the first fibers
         both = raw = torch.empty(0)
         if not whole:
-            both = random_points(
-                sizes, n if adaptive else 2 * n, n_trains=n_trains, generator=generator
-            ).to(device)
+            count = n if self.adaptive else 2 * n
+            both = random_points(sizes, count, n_trains=n_trains, generator=self.generator)
+            both = both.to(device)
             raw = reader.points(both)
             blank = not bool(raw.any(-1).all())
             whole = blank and math.prod(sizes) <= _LOOKED_THROUGH
@@ -116,7 +115,6 @@ class Run:
         self.factor = torch.ldexp(torch.ones_like(peak), exponent)
         reader.scale = self.factor
         self.seen, self.truth = seen / self.factor, truth / self.factor
-        self.errors: list[Tensor] = []
 
     def _note(
         self, train: TensorTrain, sets: Callable[[], IndexSets], error: Tensor | None = None
@@ -136,9 +134,9 @@ class Run:
         *first, last = train.cores
         return TensorTrain([*first, last * self.factor[:, :, None, None]])
 
-    def square(self, sets: IndexSets | None, *, adaptive: bool, hasty: bool) -> None:
+    def square(self, sets: IndexSets | None, *, hasty: bool) -> None:
         """Search square; `hasty` gives up after a sweep that is far from any low rank."""
-        if adaptive:
+        if self.adaptive:
             self._grow(sets)
             return
         if sets is None:
@@ -191,11 +189,11 @@ class Run:
         bound = 0.01 if self.tol is None else max(0.01, self.tol)
         return bool((self.errors[-1] > bound).any())
 
-    def sampled(self, max_entries: int | None, *, adaptive: bool) -> None:
+    def sampled(self, max_entries: int | None) -> None:
         """Fit by least squares; keep an earlier square train where that one is better."""
         before = (self.train, self.errors[-1]) if self.errors else None
         most = max(self.ranks)
-        rank = min(8, most) if adaptive else most
+        rank = min(8, most) if self.adaptive else most
         while True:
             train = self._fit(rank, max_entries)
             error = relative_error(self.truth, train.entries(self.held_out))
@@ -210,14 +208,9 @@ class Run:
 
     def _fit(self, rank: int, max_entries: int | None) -> TensorTrain:
         sizes = self.reader.sizes
-        train = fit_sampled(
-            self.reader.points,
-            sizes,
-            make_plan(sizes, rank=rank, max_entries=max_entries),
-            points=self.probes,
-            weights=self.seen.abs(),
-            generator=self.generator,
-        )
+        plan = make_plan(sizes, rank=rank, max_entries=max_entries)
+        odds = {"points": self.probes, "weights": self.seen.abs()}
+        train = fit_sampled(self.reader.points, sizes, plan, **odds, generator=self.generator)
         # Where it needs less, what lies above is the noise of the fit.
         noise = 64 * torch.finfo(self.truth.dtype).eps
         tol = noise if self.tol is None else max(noise, self.tol / 4)

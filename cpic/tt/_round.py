@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cpic.linalg._inputs import check_choice, check_finite, check_least
+from cpic.tt._arith import from_left, from_right
 from cpic.tt._sets import cap_ranks
 
 
@@ -37,6 +38,25 @@ def choose_ranks(values: Tensor, budget: Tensor, max_rank: int | None) -> tuple[
     keep = (tails > budget.unsqueeze(-1)).sum(-1).clamp(1, max_rank)
     tails = torch.nn.functional.pad(tails, (0, 1))
     return keep, tails.gather(-1, keep.unsqueeze(-1)).squeeze(-1)
+
+
+class Budget:
+    """The squared error that a sweep may still make, shared by the bonds that are left.
+
+    Args:
+        square: All of it `(K,)`.
+        n_bonds: How many bonds share it; what one leaves goes to those that follow.
+    """
+
+    def __init__(self, square: Tensor, n_bonds: int):
+        self.left, self.n_bonds = square, n_bonds
+
+    def choose(self, values: Tensor, floor: Tensor, max_rank: int | None) -> Tensor:
+        """Ranks `(K,)` at the next bond, where squares below `floor` count for nothing."""
+        share = self.left.clamp_min(0) / self.n_bonds
+        keep, spent = choose_ranks(values, torch.maximum(share, floor), max_rank)
+        self.left, self.n_bonds = self.left - spent, self.n_bonds - 1
+        return keep
 
 
 def masked(columns: Tensor, keep: Tensor) -> Tensor:
@@ -66,20 +86,17 @@ def _round_qr(cores: list[Tensor], tol: float, bounds: Sequence[int | None]) -> 
         core = cores[site]
         frame, carry = torch.linalg.qr(core.flatten(1, 2))
         cores[site] = frame.view(*core.shape[:3], frame.shape[-1])
-        cores[site + 1] = _from_left(carry, cores[site + 1])
+        cores[site + 1] = from_left(carry, cores[site + 1])
     norm = torch.linalg.vector_norm(cores[-1].flatten(1), dim=-1)
-    left = (tol * norm) ** 2
+    budget = Budget((tol * norm) ** 2, len(cores) - 1)
     for site in range(len(cores) - 1, 0, -1):
         matrix = cores[site].flatten(2)
         vectors, values, frame = torch.linalg.svd(matrix, full_matrices=False)
-        budget = torch.maximum(left.clamp_min(0) / site, (floor_of(matrix) * norm) ** 2)
-        keep, spent = choose_ranks(values, budget, bounds[site])
-        left = left - spent
+        keep = budget.choose(values, (floor_of(matrix) * norm) ** 2, bounds[site])
         carry = masked(vectors * values.unsqueeze(-2), keep)
         frame = masked(frame.mT, keep).mT
         cores[site] = frame.reshape(*frame.shape[:2], *cores[site].shape[2:])
-        before = cores[site - 1]
-        cores[site - 1] = (before.flatten(1, 2) @ carry).view(*before.shape[:3], carry.shape[2])
+        cores[site - 1] = from_right(cores[site - 1], carry)
     return cores
 
 
@@ -87,20 +104,18 @@ def _round_gram(cores: list[Tensor], tol: float, bounds: Sequence[int | None]) -
     grams = _right_grams(cores)
     norm = grams[0].reshape(len(cores[0])).clamp_min(0).sqrt()
     floor = torch.finfo(norm.dtype).eps ** 0.5 * norm
-    left = (tol * norm) ** 2
+    budget = Budget((tol * norm) ** 2, len(cores) - 1)
     for site in range(len(cores) - 1):
         matrix = cores[site].flatten(1, 2)
         half = _half(grams[site + 1])
         weighted = matrix @ half
         squares, vectors = torch.linalg.eigh(weighted.mT @ weighted)
         values = squares.clamp_min(0).sqrt().flip(-1)
-        budget = torch.maximum(left.clamp_min(0) / (len(cores) - 1 - site), floor**2)
-        keep, spent = choose_ranks(values, budget, bounds[site + 1])
-        left = left - spent
+        keep = budget.choose(values, floor**2, bounds[site + 1])
         inverse = torch.where(values > 0, 1 / values, 0.0).unsqueeze(-2)
         frame = masked((weighted @ vectors.flip(-1)) * inverse, keep)
         cores[site] = frame.reshape(*cores[site].shape[:3], frame.shape[2])
-        cores[site + 1] = _from_left(frame.mT @ matrix, cores[site + 1])
+        cores[site + 1] = from_left(frame.mT @ matrix, cores[site + 1])
     return cores
 
 
@@ -109,8 +124,8 @@ def _right_grams(cores: list[Tensor]) -> list[Tensor]:
     gram = cores[-1].new_ones(len(cores[-1]), 1, 1)
     grams = []
     for core in reversed(cores):
-        weighted = core.flatten(1, 2) @ gram
-        gram = weighted.view(core.shape).flatten(2) @ core.flatten(2).mT
+        weighted = from_right(core, gram)
+        gram = weighted.flatten(2) @ core.flatten(2).mT
         grams.append(gram)
     return grams[::-1]
 
@@ -119,7 +134,3 @@ def _half(gram: Tensor) -> Tensor:
     """A matrix whose product with its transpose is `gram`."""
     values, vectors = torch.linalg.eigh((gram + gram.mT) / 2)
     return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
-
-
-def _from_left(matrix: Tensor, core: Tensor) -> Tensor:
-    return (matrix @ core.flatten(2)).view(len(core), matrix.shape[1], *core.shape[2:])

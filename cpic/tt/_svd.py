@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from cpic.linalg._inputs import check_dtype, check_finite
-from cpic.tt._round import check_limits, choose_ranks, floor_of, masked
+from cpic.tt._round import Budget, check_limits, floor_of, masked
 from cpic.tt._train import TensorTrain
 
-Chosen: TypeAlias = tuple[Tensor, Tensor]
-Choose: TypeAlias = Callable[[Tensor], Chosen]
+Choose: TypeAlias = Callable[[Tensor], Tensor]
+"""From singular values `(K, n)` to ranks `(K,)`."""
 
 
 def tt_svd(tensor: Tensor, *, tol: float | None = None, max_rank: int | None = None) -> TensorTrain:
@@ -69,7 +69,7 @@ def _check(tensor: Tensor) -> None:
 
 
 def decompose(
-    tensor: Tensor, tol: float, max_rank: int | None, basis: Callable[[Tensor, Choose], Chosen]
+    tensor: Tensor, tol: float, max_rank: int | None, basis: Callable[[Tensor, Choose], Tensor]
 ) -> list[Tensor]:
     """Cores of the successive projections on `basis` of each unfolding.
 
@@ -77,32 +77,29 @@ def decompose(
         tensor: `(K, *sizes)`.
         tol: Allowed relative error.
         max_rank: Bound on all ranks.
-        basis: From matrices `(K, m, n)`, and a function that gives ranks `(K,)` and squared
-            tails for their singular values, to orthonormal columns `(K, m, r)`, zero beyond
-            these ranks, and the tails. Gradients pass where they pass through `basis`.
+        basis: From matrices `(K, m, n)`, and what gives ranks for their singular values and is
+            asked once, to orthonormal columns `(K, m, r)`, zero beyond these ranks. Gradients pass
+            where they pass through `basis`.
     """
     trains, *sizes = tensor.shape
     norm = torch.linalg.vector_norm(tensor.detach().flatten(1), dim=-1)
-    left = (tol * norm) ** 2
+    budget = Budget((tol * norm) ** 2, len(sizes) - 1)
     cores, rank = [], 1
     rest = tensor.flatten(1).unsqueeze(1)
-    for site, size in enumerate(sizes[:-1]):
+    for size in sizes[:-1]:
         rest = rest.reshape(trains, rank * size, rest.shape[-1] // size)
-        budget = left.clamp_min(0) / (len(sizes) - 1 - site)
-        budget = torch.maximum(budget, (floor_of(rest) * norm) ** 2)
-        vectors, spent = basis(rest, partial(choose_ranks, budget=budget, max_rank=max_rank))
-        left = left - spent
+        floor = (floor_of(rest) * norm) ** 2
+        vectors = basis(rest, partial(budget.choose, floor=floor, max_rank=max_rank))
         cores.append(vectors.reshape(trains, rank, size, vectors.shape[-1]))
         rank = vectors.shape[-1]
         rest = vectors.mT @ rest
     return [*cores, rest.reshape(trains, rank, sizes[-1], 1)]
 
 
-def truncated_basis(matrix: Tensor, choose: Choose) -> Chosen:
+def truncated_basis(matrix: Tensor, choose: Choose) -> Tensor:
     """The leading left singular vectors."""
     vectors, values = _left_vectors(matrix)
-    keep, spent = choose(values)
-    return masked(vectors, keep), spent
+    return masked(vectors, choose(values))
 
 
 def _left_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
