@@ -18,8 +18,6 @@ from torch.autograd.function import once_differentiable
 from cpic.tt import TensorTrain
 from cpic.tt._arith import padded
 
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-
 
 def gather(trains: TensorTrain, *, group: Any = None) -> TensorTrain:
     """The trains of all processes, in the order of the processes; differentiable in one's own.
@@ -67,37 +65,21 @@ def gather(trains: TensorTrain, *, group: Any = None) -> TensorTrain:
 
 def _agreed(trains: TensorTrain, group: Any) -> tuple[list[int], list[int]]:
     """Numbers of trains of all processes and ranks that hold all of them, or one clear error."""
-    dtype = _DTYPES.index(trains.dtype) if trains.dtype in _DTYPES else -1
-    mine = [trains.n_sites, dtype, trains.n_trains]
-    heads = _exchange(mine, trains, group)
-    sites = [head[0] for head in heads]
-    if len(set(sites)) > 1:
-        raise ValueError(
-            f"gather needs trains of the same sizes in all processes, got {sites} sites; bring "
-            "the volumes to one grid first."
-        )
-    if len({head[1] for head in heads}) > 1:
-        raise TypeError(
-            "gather needs trains of one dtype in all processes, got "
-            f"{[str(_DTYPES[head[1]]) for head in heads]}; cast them with `trains.to(dtype)`."
-        )
-    shapes = _exchange([*trains.sizes, *trains.ranks], trains, group)
-    sizes = [tuple(shape[: sites[0]]) for shape in shapes]
+    found: list[Any] = [None] * dist.get_world_size(group)
+    mine = (trains.sizes, str(trains.dtype), trains.n_trains, trains.ranks)
+    dist.all_gather_object(found, mine, group=group)
+    sizes, dtypes, counts, ranks = map(list, zip(*found, strict=True))
     if len(set(sizes)) > 1:
         raise ValueError(
             f"gather needs trains of the same sizes in all processes, got {sizes}; bring the "
             "volumes to one grid first."
         )
-    ranks = [max(bond) for bond in zip(*(shape[sites[0] :] for shape in shapes), strict=True)]
-    return [head[2] for head in heads], ranks
-
-
-def _exchange(numbers: list[int], trains: TensorTrain, group: Any) -> list[list[int]]:
-    """The same number of integers from every process."""
-    own = torch.tensor(numbers, device=trains.device)
-    found = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(found, own, group=group)
-    return [one.tolist() for one in found]
+    if len(set(dtypes)) > 1:
+        raise TypeError(
+            f"gather needs trains of one dtype in all processes, got {dtypes}; cast them with "
+            "`trains.to(dtype)`."
+        )
+    return counts, [max(bond) for bond in zip(*ranks, strict=True)]
 
 
 class _Gather(torch.autograd.Function):

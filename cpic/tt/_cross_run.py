@@ -169,17 +169,19 @@ class Run:
             search.add(misses.worst())
         # What the sites leave out adds up to the error of the train.
         floor = self.tol / 4 * (self.truth.square().mean(-1) / len(self.reader.sizes)).sqrt()
-        before, looks = torch.full_like(floor, torch.inf), self.n_probes
+        before, n_fresh = torch.full_like(floor, torch.inf), self.n_probes
         for _ in range(6 * self.sweeps):
             train = search.round(floor)
             error = misses.compare(train)
             self._note(train, search.sets_now(), error)
             if bool((error <= 0.7 * self.tol).all()):
-                error = misses.confirm(looks)
+                error = misses.confirm(n_fresh)
                 self.errors[-1] = torch.where(self.unknown & (error == 0), torch.nan, error)
                 if bool((error <= self.tol).all()):
                     return
-                looks = min(2 * looks, 16 * self.n_probes)  # or luck would end it, sooner or later
+                n_fresh = min(
+                    2 * n_fresh, 16 * self.n_probes
+                )  # or luck would end it, sooner or later
             if not search.add(misses.worst()) or bool((error > before / 2).any()):
                 floor = floor / 2
             before = error

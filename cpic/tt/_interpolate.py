@@ -21,7 +21,7 @@ from cpic.tt._entries import Entries
 from cpic.tt._fibers import ask, fiber_indices, product
 from cpic.tt._sets import IndexSets, extended
 from cpic.tt._solvers import Solving, check_options
-from cpic.tt._sweep import Towards, solved_train, turned
+from cpic.tt._sweep import Towards, mirrored_entries, solved_train
 from cpic.tt._train import TensorTrain
 
 
@@ -98,7 +98,7 @@ def interpolate(
     sizes: tuple[int, ...] = sets.sizes
     towards: Towards = "right"
     if min(more, default=0) < 0:
-        towards, sets, entries = "left", sets.mirrored(), turned(entries)
+        towards, sets, entries = "left", sets.mirrored(), mirrored_entries(entries)
     fibers = read_fibers(entries, sets)
     train, condition = solved_train(
         *fibers, sizes, towards, with_condition=with_condition, **options

@@ -1,7 +1,7 @@
 r"""Solve for the cores of a train: X P = M for the pivots P and the fibers M of every bond.
 
 With c columns and r rows of pivots, r <= c, the core X minimises |X P - M|. Where r = c and P is
-regular it solves X P = M. Solvers:
+invertible it solves X P = M. Solvers:
 
 - `"solve"`: LU factors of a square P, QR factors of a wide one;
 - `"qr"`: P^T = Q R and X = M Q R^{-T} by a triangular solve, for both;
@@ -20,7 +20,7 @@ word. With W = G R^{-1} for the gradient G with respect to X,
 
 A singular P (a constant tensor, a zero background, duplicate multi-indices) would make both
 infinite. The rank is then lowered for that sample alone: an elimination with complete pivoting
-finds rows I and columns J with a regular P[I, J]; X is solved on these and zero in its other
+finds rows I and columns J with an invertible P[I, J]; X is solved on these and zero in its other
 columns. A wide P keeps all its columns.
 
 Shapes: `K` samples (or samples times bonds), `m` rows of fibers, `r` rows, `c` columns of pivots.
@@ -95,7 +95,7 @@ def solve_core(
     bad = _singular(pivot if factors is None else factors[1].mT, rtol)
     if bad.any():
         return _lowered(matrix, pivot, bad, solver, rtol)
-    return _regular(matrix, pivot, factors)
+    return _full_rank(matrix, pivot, factors)
 
 
 def solve_bonds(
@@ -189,7 +189,7 @@ def _factors(pivot: Tensor, solver: str) -> tuple[Tensor, Tensor] | None:
     return frame, corner
 
 
-def _regular(matrix: Tensor, pivot: Tensor, factors: tuple[Tensor, Tensor] | None) -> Tensor:
+def _full_rank(matrix: Tensor, pivot: Tensor, factors: tuple[Tensor, Tensor] | None) -> Tensor:
     if factors is None:
         return torch.linalg.solve(pivot, matrix, left=False)
     return _LeastSquares.apply(matrix, pivot, *factors)  # pyright: ignore[reportReturnType]
@@ -228,7 +228,7 @@ def _ridge(matrix: Tensor, pivot: Tensor, ridge: float) -> Tensor:
     beside = weight * torch.eye(r, dtype=pivot.dtype, device=pivot.device)
     more = matrix.new_zeros(k, matrix.shape[1], r)
     wide = torch.cat([pivot, beside], -1)
-    return _regular(torch.cat([matrix, more], -1), wide, _factors(wide, "ridge"))
+    return _full_rank(torch.cat([matrix, more], -1), wide, _factors(wide, "ridge"))
 
 
 def _lowered(matrix: Tensor, pivot: Tensor, bad: Tensor, solver: str, rtol: float | None) -> Tensor:
@@ -239,20 +239,20 @@ def _lowered(matrix: Tensor, pivot: Tensor, bad: Tensor, solver: str, rtol: floa
     chosen = pivot.gather(1, rows[..., None].expand(k, r, c)) * keep[..., None]
     fill = torch.diag_embed(
         (~keep).to(pivot.dtype)
-    )  # keeps the block regular where rows are left out
+    )  # keeps the block invertible where rows are left out
     if r < c:
         block = torch.cat([chosen, fill], -1)
         target = torch.cat([matrix, matrix.new_zeros(k, m, r)], -1)
     else:
         block = chosen.gather(2, columns[:, None].expand(k, r, r)) + fill
         target = matrix.gather(2, columns[:, None].expand(k, m, r))
-    solution = _regular(target, block, _factors(block, solver))
+    solution = _full_rank(target, block, _factors(block, solver))
     place = torch.where(keep, rows, r)[:, None].expand(k, m, r)  # those left out share one column
     return solution.new_zeros(k, m, r + 1).scatter(2, place, solution)[..., :r]
 
 
 def _complete_pivots(pivot: Tensor, bad: Tensor, rtol: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows and columns `(K, r)` of a regular block, and which of them are used."""
+    """Rows and columns `(K, r)` of an invertible block, and which of them are used."""
     k, r, _ = pivot.shape
     order = torch.arange(r, device=pivot.device).expand(k, r)
     rows, columns, keep = order.clone(), order.clone(), torch.ones_like(order, dtype=torch.bool)

@@ -60,7 +60,7 @@ def sweep(
     sizes, used, ask = sets.sizes, sets.right, read
     if towards == "left":
         sizes, used, bounds = sizes[::-1], mirrored(sets.left), bounds[::-1]
-        ask = turned(read)
+        ask = mirrored_entries(read)
     chosen, matrices, choices = [used[-1]], [], []
     for k, n in enumerate(sizes):
         values = ask(fiber_indices(chosen[k], n, used[k]))
@@ -114,7 +114,7 @@ def solved_train(
     return train, torch.stack(conditions if towards == "right" else conditions[::-1], 1)
 
 
-def turned(read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def mirrored_entries(read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The entries of the tensors with their modes reversed."""
     return lambda indices: read(indices.flip(-1))
 

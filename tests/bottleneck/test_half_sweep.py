@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cpic.bottleneck import half_sweep
 from cpic.tt import IndexSets, TensorTrain, cap_ranks, cross, dense_entries, interpolate
@@ -319,3 +320,46 @@ def test_entries_may_return_one_buffer_each_time(generator):
     sets = IndexSets.random((6, 6, 6), 3, generator=generator)
     again = half_sweep(lambda i: reusing(i).clone(), sets).train
     torch.testing.assert_close(half_sweep(reusing, sets).train.full(), again.full())
+
+
+class Dispatched(TorchDispatchMode):
+    """Counts the operations that are dispatched, and how often a number is read from the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = self.reads = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.operations += 1
+        self.reads += "_local_scalar_dense" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("towards", "most"), [("right", 2000), ("left", 2000)])
+def test_a_half_sweep_dispatches_few_operations_and_reads_the_device_rarely(towards, most):
+    """A GPU waits for every read, and starts every operation on its own."""
+    sizes = (2,) * 12
+    generator = torch.Generator().manual_seed(0)
+    sets = IndexSets.random(sizes, 6, n_trains=3, generator=generator)
+    weights = torch.randn(3, 1, 12, generator=generator, dtype=torch.float64)
+    with Dispatched() as half:
+        half_sweep(lambda i: 1 / (2 + (i * weights).sum(-1).square()), sets, towards=towards)
+    with Dispatched() as whole:
+        interpolate(lambda i: 1 / (2 + (i * weights).sum(-1).square()), sets)
+    assert half.operations <= most
+    assert half.reads <= 60
+    assert whole.operations <= 500
+    assert whole.reads <= 8  # not one for each bond
+
+
+def test_a_half_sweep_to_the_left_is_one_to_the_right_of_the_reversed_modes(generator):
+    sizes = (3, 4, 2, 5)
+    tensor = torch.randn(2, *sizes, generator=generator, dtype=torch.float64)
+    sets = IndexSets.random(sizes, 3, n_trains=2, generator=generator)
+    left = half_sweep(dense_entries(tensor), sets, towards="left")
+    reversed_modes = tensor.permute(0, 4, 3, 2, 1).contiguous()
+    right = half_sweep(dense_entries(reversed_modes), sets.mirrored())
+    for one, other in zip(left.train.cores, reversed(right.train.cores), strict=True):
+        assert torch.equal(one, other.permute(0, 3, 2, 1))
+    assert all(map(torch.equal, left.sets.mirrored().left, right.sets.left))
+    assert torch.equal(left.condition, right.condition.flip(-1))

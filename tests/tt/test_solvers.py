@@ -8,7 +8,13 @@ import torch
 
 from cpic.tt import IndexSets, dense_entries, interpolate
 from cpic.tt._program import _layer
-from cpic.tt._solvers import SOLVERS, pivot_condition, solve_core, unreliable_above
+from cpic.tt._solvers import (
+    SOLVERS,
+    pivot_condition,
+    solve_bonds,
+    solve_core,
+    unreliable_above,
+)
 
 DIRECT = ("solve", "qr", "ridge")
 N_CASES, BLOCK = 1000, 50
@@ -145,7 +151,7 @@ def test_below_the_threshold_gradients_have_the_promised_digits(dtype, number, g
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"solver": "lstsq"}, "solver needs to be one of solve, qr, ridge, cvxpylayers"),
+        ({"solver": "lstsq"}, r"`solver` out of .solve., .qr., .ridge., .cvxpylayers."),
         ({"solver": "ridge", "ridge": 0.0}, "ridge needs to be a finite number above 0"),
         ({"ridge": -1.0}, "ridge needs"),
         ({"ridge": float("nan")}, "ridge needs"),
@@ -316,3 +322,17 @@ def test_degenerate_tensors_through_the_program(seed):
     torch.testing.assert_close(full, again, rtol=1e-6, atol=1e-6)
     (slope,) = torch.autograd.grad(full.sum(), tensors)
     assert torch.isfinite(slope).all()
+
+
+def test_bonds_of_one_shape_are_one_batch_and_come_back_in_their_order(generator):
+    shapes = [(8, 4, 4), (6, 3, 5), (8, 4, 4), (8, 3, 4), (6, 3, 5)]
+    matrices = [
+        torch.randn(2, m, c, generator=generator, dtype=torch.float64) for m, _, c in shapes
+    ]
+    rows = [torch.randperm(m, generator=generator)[:r].expand(2, -1) for m, r, _ in shapes]
+    cores, conditions = solve_bonds(matrices, rows, with_condition=True)
+    for matrix, chosen, core, condition in zip(matrices, rows, cores, conditions, strict=True):
+        pivot = matrix.take_along_dim(chosen[..., None], 1)
+        assert torch.equal(core, solve_core(matrix, pivot))
+        assert torch.equal(condition, pivot_condition(pivot))
+    assert solve_bonds(matrices, rows, with_condition=False)[1] == []
