@@ -167,7 +167,12 @@ def test_batch_equals_loop(generator):
         (torch.ones(2, 3).half(), {}, TypeError, r"svd needs float32.*got torch\.float16"),
         (torch.ones(2, 3).bfloat16(), {}, TypeError, r"got torch\.bfloat16"),
         (torch.ones(2, 3).int(), {}, TypeError, r"got torch\.int32"),
-        (torch.ones(2, 3), {"gradient": "newton"}, ValueError, r"svd needs .*'trunc'.*got 'newton'"),
+        (
+            torch.ones(2, 3),
+            {"gradient": "newton"},
+            ValueError,
+            r"svd needs .*'trunc'.*got 'newton'",
+        ),
         (torch.ones(2, 3), {"gradient": "topn", "n": 2}, TypeError, r"'n'; pass n_keep"),
     ],
 )
