@@ -53,7 +53,7 @@ OPTIONS: dict[str, Any] = {
     "precision": 32,
     "seed": 42,
     **LEARNS,
-    "more": {**LEARNS["more"], "starts": 4},
+    "more": {**LEARNS["more"], "n_warm_starts": 4},
 }
 
 

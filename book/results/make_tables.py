@@ -64,7 +64,7 @@ LEARNS: dict[str, Any] = {
     "lr": 1e-2,
     "schedule": "cosine",
     "standardise": True,
-    "more": {"components": {"follow": None}, "looks": 2, "starts": 8},
+    "more": {"components": {"follow": None}, "n_sweeps": 2, "n_warm_starts": 8},
 }
 # With how many of them predictions are made, after the training.
 STARTS = (1, 2, 4, 8, 16, 32)
@@ -186,7 +186,7 @@ def held_out_error(checkpoint: Path, source: Source, patients: list[str], starts
             (scans / patient).symlink_to(file.parent)
         table = next(source.root.rglob("survival_info.csv"))
         out = Path(folder, "days.csv")
-        train.predict(checkpoint, scans, out=out, table=table, starts=starts)
+        train.predict(checkpoint, scans, out=out, table=table, n_warm_starts=starts)
         with out.open(newline="") as file:
             guesses = {row["patient"]: float(row["days"]) for row in csv.DictReader(file)}
     errors = [guesses[p] - SCALE_DAYS * samples.loc[p, "target"] for p in patients]

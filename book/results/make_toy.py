@@ -22,21 +22,21 @@ from torch.nn.functional import avg_pool3d, interpolate, pad
 
 from cpic import data
 from cpic.cohorts._cache import write_json
-from cpic.nn import CPIC, CubeEncoder, TwoHeadRegressor
+from cpic.nn import CPIC, Components, CubeEncoder, Reading, Search, TwoHeadRegressor
 from cpic.train.results._results import provenance
 
 OUT = Path(__file__).parent / "cpic_toy.json"
 WHAT = (
     "Recorded runs of the toy task of chapter 9: 80 training and 40 test volumes of 32^3, RAdam "
-    "1e-2 with cosine decay over 40 epochs of 4 steps, clip 1, seed 0, centre=False, starts=1. "
-    "error: root mean square error of the test volumes relative to predicting the mean, "
+    "1e-2 with cosine decay over 40 epochs of 4 steps, clip 1, seed 0, centered=False, "
+    "n_warm_starts=1. error: root mean square error of the test volumes relative to predicting the mean, "
     "train_error that of 40 training volumes; last: errors after epochs 30, 35 and 40; "
     "mean_last: their mean. models: rank and channels of the encoder, basis followed throughout "
     "(features of the test volumes along two directions, predictions, positions encoded a "
     "visit). changed: one change each with 4 channels at rank 4 or 8; seed1 and seed2 make data,"
     " weights and batches anew. In rank8, base, the two seeds, refresh1 and exact follow the "
     "basis throughout, the others for 60 steps as follow60 does. sizes: voxels along an axis, "
-    "the same shapes painted at each, centred, four starts, rank 8, 4 channels; encoded: "
+    "the same shapes painted at each, centered, four warm starts, rank 8, 4 channels; encoded: "
     "positions a visit; seconds: of all epochs. A row without provenance has that of the file."
 )
 MNI = (
@@ -140,14 +140,29 @@ def heads(pool: int = 6) -> Task:
     return Task.of((head + (0.4 * ball + noise) * (head > 0.1)) * gain, radius, 0)
 
 
-def make(task: Task, rank: int, n_dims=4, batch_norm=True, scaled=True, **options: Any) -> CPIC:
+def make(
+    task: Task,
+    rank: int,
+    n_dims=4,
+    batch_norm=True,
+    scaled=True,
+    n_features=None,
+    centered=False,
+    components=None,
+    **search: Any,
+) -> CPIC:
     torch.manual_seed(task.seed)  # for the first weights
     encoder = CubeEncoder(n_dims, variant="fast")
-    n_features = options.get("n_features", rank)
-    head = TwoHeadRegressor(n_features, n_outputs=1, batch_norm=batch_norm)
-    options = {"components": {"follow": None}, "centre": False, "starts": 1, **options}
-    options["generator"] = torch.Generator().manual_seed(task.seed)
-    model = CPIC(encoder, head, shape=task.volumes[0].shape, rank=rank, **options)
+    n_features = n_features or rank
+    model = CPIC(
+        encoder,
+        TwoHeadRegressor(n_features, n_outputs=1, batch_norm=batch_norm),
+        shape=task.volumes[0].shape,
+        search=Search(rank=rank, **{"n_warm_starts": 1, **search}),
+        components=Components(n_features, **(components or {"follow": None})),
+        reading=Reading(centered=centered),
+        generator=torch.Generator().manual_seed(task.seed),
+    )
     if not scaled:
         model.components._scaled = lambda raw: raw
     return model
@@ -215,7 +230,7 @@ def make_row(name: str) -> dict[str, Any]:
         return {"rank": rank, "n_dims": n_dims, **embedded(task, model)}
     if name in SIZES:
         task = toy(0, SIZES[name], torch.float16 if SIZES[name] > 128 else torch.float32)
-        model = make(task, 8, centre=True, starts=4)
+        model = make(task, 8, centered=True, n_warm_starts=4)
         start = time.perf_counter()
         last = train(task, model, 40)
         seconds = round(time.perf_counter() - start, 1)
@@ -223,7 +238,7 @@ def make_row(name: str) -> dict[str, Any]:
         return {"size": SIZES[name], "last": last, "encoded": encoded, "seconds": seconds}
     if name == "mni":
         task = heads()
-        last = train(task, make(task, 8, components={"follow": 60}, starts=4), 20)
+        last = train(task, make(task, 8, components={"follow": 60}, n_warm_starts=4), 20)
         return {"what": MNI, "epochs": 20, "error": last[-1]}
     group, change = CHANGED[name]
     options: dict[str, Any] = dict((RANK4 if group == "rank4" else RANK8)[change])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Short flags and names of the published scripts.
+# Short flags, names of the published scripts, and one of before.
 _OLD = {
     "-b": "--batch_size",
     "-d": "--root",
@@ -15,6 +15,7 @@ _OLD = {
     "-e": "--num_epochs",
     "-n": "--experiment_name",
     "-h": "--help",
+    "--starts": "--n_warm_starts",
 }
 _FILES = ("config", "preset")
 # These stand alone.

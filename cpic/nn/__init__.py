@@ -7,6 +7,7 @@ from cpic.nn._encoder import CubeEncoder, PatchEncoder
 from cpic.nn._entries import VolumeEntries
 from cpic.nn._heads import Classifier, QuantileHead, TwoHeadRegressor
 from cpic.nn._memory import SetMemory
+from cpic.nn._options import Reading, Search
 
 __all__ = [
     "CPIC",
@@ -18,6 +19,8 @@ __all__ = [
     "CubeEncoder",
     "PatchEncoder",
     "QuantileHead",
+    "Reading",
+    "Search",
     "SetMemory",
     "TwoHeadRegressor",
     "VolumeEntries",

@@ -13,6 +13,18 @@ def check_rows(owner: nn.Module, name: str, rows: Tensor, width: int) -> None:
         )
 
 
+def check_volumes(owner: nn.Module, volumes: Tensor, in_channels: int, n_axes: int) -> None:
+    """Raise unless `volumes` are `(K, in_channels, *shape)` with `n_axes` axes."""
+    dtype = next(owner.parameters()).dtype
+    fits = volumes.ndim == n_axes + 2 and volumes.shape[1] == in_channels
+    if not fits or volumes.dtype != dtype:
+        raise ValueError(
+            f"{type(owner).__name__} needs volumes (K, {in_channels}, {n_axes} sizes) of {dtype}, "
+            f"got {tuple(volumes.shape)} of {volumes.dtype}; add the axis of the contrasts with "
+            "`unsqueeze(1)`, or cast."
+        )
+
+
 def check_batch_norm(owner: nn.Module, n_rows: int) -> None:
     """Raise where batch statistics of a single row are asked for."""
     if owner.training and n_rows < 2:
@@ -29,3 +41,18 @@ def check_positive(owner: str, **sizes: int) -> None:
             raise ValueError(
                 f"{owner} needs `{name}` to be an integer of at least 1, got {size!r}."
             )
+
+
+def check_odd(owner: str, name: str, size: int, middle: str) -> None:
+    """Raise unless what has `size` positions along an axis has one in its middle."""
+    if size % 2 == 0:
+        raise ValueError(f"{owner} needs an odd `{name}`, got {size}; {middle} in its middle.")
+
+
+def check_reading(owner: str, padding: str, chunk: int | None) -> None:
+    """Raise unless volumes can be read so."""
+    if padding not in ("zero", "encode") or (chunk is not None and chunk < 1):
+        raise ValueError(
+            f'{owner} needs padding "zero" or "encode" and `chunk >= 1` or None, got {padding!r} '
+            f"and {chunk}."
+        )

@@ -6,19 +6,21 @@ References: {cite}`usvyatsov2021cherry`.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from dataclasses import fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cpic.bottleneck import BOTTLENECKS, bottleneck, half_sweep
-from cpic.nn._centred import Centred
+from cpic._renamed import field, regrouped
+from cpic.bottleneck import bottleneck, half_sweep
+from cpic.nn._centered import Centered
 from cpic.nn._components import Components
-from cpic.nn._entries import Readable, VolumeEntries
+from cpic.nn._distributed import all_names, all_rows, all_sets
+from cpic.nn._entries import Readable, VolumeEntries, sizes_of
 from cpic.nn._memory import SetMemory
-from cpic.nn._together import all_names, all_rows, all_sets
+from cpic.nn._options import OBJECTS, OLD, Reading, Search, grouped
 from cpic.tt import IndexSets, Quantics, TensorTrain, interpolate
-from cpic.tt._solvers import Solver
 
 
 class Counts(NamedTuple):
@@ -34,8 +36,8 @@ class CPIC(nn.Module):
 
     The published model {cite}`usvyatsov2021cherry`. In training mode each call makes one
     half-sweep of cross-interpolation from the index sets remembered under the names of the
-    volumes, with gradient. In evaluation mode the sets are found in `looks` half-sweeps from those
-    of `starts` other volumes, and nothing is changed: a prediction depends on the volume and the
+    volumes, with gradient. In evaluation mode the sets are found in half-sweeps of their own from
+    those of other volumes, and nothing is changed: a prediction depends on the volume and the
     state of the model alone. Differentiable in the parameters of encoder and head.
 
     With several processes, each with its share of a batch, the step is that of one process with
@@ -50,24 +52,10 @@ class CPIC(nn.Module):
         head: Maps features `(B, n_features)`, and tabular ones if there are any, to predictions.
         shape: Spatial sizes of the volumes.
         contrasts: Channels of the volumes.
-        rank: Bound on the ranks of the trains.
-        n_features: Components the head sees; None is `rank`.
-        quantics: Split the axes into bits; False keeps them whole (plain tensor train).
-        order: Order of the bits, as in `cpic.tt.Quantics`.
-        by: Name of the bottleneck, one of `cpic.bottleneck.BOTTLENECKS`.
-        looks: Half-sweeps without gradient that find the sets of a volume never seen.
-        starts: Remembered volumes in whose places the first of these looks, in evaluation mode. A
-            lesion that no start is near is missed; with more of them that is rare, and a
-            prediction depends less on which they are.
-        select: Visits of a volume from one choice of its sets to the next; in between its train is
-            interpolated on those it has.
-        centre: Take from each vector that of an empty cube, so that empty space is zero. Without
-            it nearly all of the norm of a train, and so of its features, is a constant.
-        padding: As in `VolumeEntries`.
-        chunk: As in `VolumeEntries`: with it, memory does not grow with the batch.
-        solver: How cores are solved for, as in `cpic.tt.interpolate`.
-        components: Options of the features: `follow`, `refresh`, `forgetting`, `gradient`,
-            `max_rank`, `momentum`.
+        search: Ranks of the trains, and how they are found.
+        components: Makes features of trains; by default as many as the rank. Where its basis has
+            no `max_rank`, that is twice the rank of the trains.
+        reading: How volumes are read and encoded.
         generator: Draws the first index sets.
 
     Raises:
@@ -76,15 +64,16 @@ class CPIC(nn.Module):
 
     Example:
         >>> from cpic.data import ArrayVolume
-        >>> from cpic.nn import CubeEncoder, TwoHeadRegressor
+        >>> from cpic.nn import CubeEncoder, Search, TwoHeadRegressor
         >>> generator = torch.Generator().manual_seed(0)
         >>> volumes = [ArrayVolume(torch.rand(16, 16, 16, generator=generator)) for _ in range(4)]
-        >>> model = CPIC(CubeEncoder(4), TwoHeadRegressor(3), shape=(16, 16, 16), rank=3,
-        ...              generator=generator)
+        >>> model = CPIC(CubeEncoder(4), TwoHeadRegressor(3), shape=(16, 16, 16),
+        ...              search=Search(rank=3), generator=generator)
         >>> model(volumes, ["a", "b", "c", "d"]).shape
         torch.Size([4, 3])
     """
 
+    @regrouped(grouped)
     def __init__(
         self,
         encoder: nn.Module | None,
@@ -92,41 +81,24 @@ class CPIC(nn.Module):
         *,
         shape: Sequence[int],
         contrasts: int = 1,
-        rank: int = 10,
-        n_features: int | None = None,
-        quantics: bool = True,
-        order: Literal["sequential", "interleaved"] = "sequential",
-        by: str = "cross",
-        looks: int = 4,
-        starts: int = 4,
-        select: int = 1,
-        centre: bool = True,
-        padding: Literal["zero", "encode"] = "zero",
-        chunk: int | None = None,
-        solver: Solver = "solve",
-        components: dict[str, Any] | None = None,
+        search: Search | None = None,
+        components: Components | None = None,
+        reading: Reading | None = None,
         generator: torch.Generator,
     ):
         super().__init__()
+        self.search, self.reading = search or Search(), reading or Reading()
+        rank, order = self.search.rank, self.search.order
         n_dims = contrasts if encoder is None else int(encoder.n_dims)  # type: ignore[arg-type]
-        if by not in BOTTLENECKS or min(rank, looks, starts, select) < 1:
-            raise ValueError(
-                f"CPIC needs `by` out of {', '.join(BOTTLENECKS)} and `rank`, `looks`, `starts` "
-                f"and `select` of at least 1, got {by!r}, {rank}, {looks}, {starts} and {select}."
-            )
         self.encoder, self.head = encoder, head
-        self.shape, self.contrasts, self.rank, self.by = tuple(shape), contrasts, rank, by
-        self.looks, self.starts, self.select = looks, starts, select
-        self.centre = centre
-        self.solver: Solver = solver
-        self.padding: Literal["zero", "encode"] = padding
-        self.chunk, self.generator = chunk, generator
+        self.shape, self.contrasts, self.generator = tuple(shape), contrasts, generator
+        quantics = self.search.quantics
         self.grid = Quantics(self.shape, channels=n_dims, order=order) if quantics else None
-        plain = self.shape if n_dims == 1 else (*self.shape, n_dims)
-        self.sizes = plain if self.grid is None else self.grid.sizes
+        self.sizes = sizes_of(self.shape, n_dims, self.grid)
         self.memory = SetMemory(self.sizes, rank, generator=generator)
-        options = {"max_rank": 2 * rank, **(components or {})}
-        self.components = Components(n_features or rank, **options)
+        self.components = components or Components(rank)
+        if self.components.max_rank is None:
+            self.components.max_rank = 2 * rank
         self.reset_counts()
 
     def forward(
@@ -162,16 +134,16 @@ class CPIC(nn.Module):
     def trains(self, volumes: Sequence[Readable], names: Sequence[str]) -> TensorTrain:
         """Trains of K encoded volumes, with gradient."""
         self._check(volumes, names)
-        encoder = self.encoder
+        encoder, reading, by_cross = self.encoder, self.reading, self.search.by == "cross"
         entries = VolumeEntries(
             volumes,
-            Centred(encoder) if self.centre and encoder is not None else encoder,
+            Centered(encoder) if reading.centered and encoder is not None else encoder,
             self.grid,
-            padding=self.padding,
-            chunk=self.chunk,
-            remember=self.by == "cross",
+            padding=reading.padding,
+            chunk=reading.chunk,
+            remember=by_cross,
         )
-        trains = self._cross(entries, names) if self.by == "cross" else self._dense(entries)
+        trains = self._cross(entries, names) if by_cross else self._dense(entries)
         past = self.counts
         self.counts = Counts(
             past.volumes + len(volumes), past.asked + entries.asked, past.encoded + entries.encoded
@@ -183,41 +155,36 @@ class CPIC(nn.Module):
         self.counts = Counts(0, 0, 0)
 
     def _cross(self, entries: VolumeEntries, names: Sequence[str]) -> TensorTrain:
+        search = self.search
         if not self.training:
             # Not from the sets of its name: what is predicted shall not depend on who was seen.
-            begun = self.memory.begin(len(names), n_starts=self.starts)
-            found = self._look(entries, begun, self.looks)
-            return half_sweep(entries, found, solver=self.solver).train
+            begun = self.memory.begin(len(names), n_warm_starts=search.n_warm_starts)
+            return half_sweep(entries, self._sought(entries, begun), solver=search.solver).train
         # Processes choose alike, and remember the sets of all.
         everyone = all_names(names)
         sets, visits = self.memory.get(names), self.memory.visits(everyone)
         towards = self.memory.towards(everyone)
         fresh = bool((visits == 0).any())
         if fresh:
-            sets = self._look(entries, sets, self.looks)
-        if fresh or bool((visits % self.select == 0).any()):
-            step = half_sweep(entries, sets, towards=towards, solver=self.solver)
-            self.memory.put(*all_sets(names, step.sets))
-            return step.train
+            sets = self._sought(entries, sets)
+        if fresh or bool((visits % search.select == 0).any()):
+            train, sets, _ = half_sweep(entries, sets, towards=towards, solver=search.solver)
+        else:
+            train = interpolate(entries, sets, solver=search.solver)
         self.memory.put(*all_sets(names, sets))
-        return interpolate(entries, sets, solver=self.solver)
+        return train
 
     @torch.no_grad()
-    def _look(self, entries: VolumeEntries, sets: IndexSets, times: int) -> IndexSets:
+    def _sought(self, entries: VolumeEntries, sets: IndexSets) -> IndexSets:
         """Sets after some half-sweeps, of which the last goes left; begun wide, they end narrow."""
-        for k in reversed(range(times)):
+        for k in reversed(range(self.search.n_sweeps)):
             towards = "right" if k % 2 else "left"
             sets = half_sweep(entries, sets, towards=towards, ranks=self.memory.ranks).sets
         return sets
 
     def _dense(self, entries: VolumeEntries) -> TensorTrain:
-        made = bottleneck(
-            self.by,
-            self.sizes,
-            rank=self.rank,
-            n_trains=len(entries.volumes),
-            generator=self.generator,
-        )
+        options = {"rank": self.search.rank, "n_trains": len(entries.volumes)}
+        made = bottleneck(self.search.by, self.sizes, **options, generator=self.generator)
         return made(entries)
 
     def _check(self, volumes: Sequence[Readable], names: Sequence[str]) -> None:
@@ -234,3 +201,9 @@ class CPIC(nn.Module):
                     f"{tuple(volume.shape)} with {volume.channels} for {name}; prepare all of "
                     "them on one grid."
                 )
+
+
+_BEFORE = {new: old for old, new in OLD.items()}
+for _owner, _kind in OBJECTS.items():
+    for _one in fields(_kind):
+        setattr(CPIC, _BEFORE.get(_one.name, _one.name), field(_owner, _one.name))

@@ -12,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cpic.nn._checks import check_batch_norm, check_positive
+from cpic.nn._checks import check_batch_norm, check_odd, check_positive
+from cpic.nn._dense import dense
 
 # Width, kernel and stride of the hidden layers, then kernel of the last one.
 _LAYERS = {
@@ -147,18 +148,11 @@ class PatchEncoder(nn.Module):
         super().__init__()
         sizes = {"n_dims": n_dims, "size": size, "in_channels": in_channels, "hidden": hidden}
         check_positive("PatchEncoder", **sizes, n_axes=n_axes)
-        if size % 2 == 0:
-            raise ValueError(
-                f"PatchEncoder needs an odd `size`, got {size}; a cube has its voxel in its middle."
-            )
+        check_odd("PatchEncoder", "size", size, "a cube has its voxel")
         self.n_dims, self.receptive_field = n_dims, size
         self.in_channels, self.n_axes = in_channels, n_axes
-        layers: list[nn.Module] = [nn.Flatten()]
-        width = in_channels * size**n_axes
-        for _ in range(2):
-            layers += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
-            width = hidden
-        self.layers = nn.Sequential(*layers, nn.Linear(width, n_dims)).to(precision)
+        layers = dense(in_channels * size**n_axes, hidden, hidden, n_outputs=n_dims)
+        self.layers = nn.Sequential(nn.Flatten(), *layers).to(precision)
 
     def forward(self, cubes: Tensor) -> Tensor:
         """Vectors `(n, n_dims)` of cubes `(n, c, s, ..., s)`."""

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from cpic.bottleneck import chunked
-from cpic.nn._ahead import Ahead
+from cpic.nn._checks import check_reading
+from cpic.nn._prefetch import Prefetch
 from cpic.tt import Quantics
 from cpic.tt._entries import check_indices
 
@@ -29,8 +30,8 @@ from cpic.tt._entries import check_indices
 _READERS = 8
 
 
-class Readable(Protocol):
-    """The part of a volume that is needed here."""
+class Shaped(Protocol):
+    """What all volumes say of themselves."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,6 +42,10 @@ class Readable(Protocol):
     def channels(self) -> int:
         """Values at a position."""
         ...
+
+
+class Readable(Shaped, Protocol):
+    """The part of a volume that is needed here."""
 
     def cubes(self, centres: Tensor, *, size: int) -> Tensor:
         """Cubes `(n, c, size, ..., size)` around int64 `centres` `(n, D)`, zero padded."""
@@ -114,8 +119,7 @@ class VolumeEntries:
         # Far outside all cubes are empty, so one more code along an axis stands for all of it.
         margin = self._size // 2 + 1 if padding == "encode" else 0
         self._extent = tuple(size + margin for size in self.shape)
-        plain = self.shape if self._n_dims == 1 else (*self.shape, self._n_dims)
-        self.sizes = plain if grid is None else grid.sizes
+        self.sizes = sizes_of(self.shape, self._n_dims, grid)
         self._check()
         self.asked = self.encoded = 0
         self.forget()
@@ -157,25 +161,23 @@ class VolumeEntries:
         # Channels are padded to a power of two as well.
         real = channel < self._n_dims
         inside, channel = inside & real, torch.where(real, channel, 0)
-        key = torch.arange(len(at), device=at.device)[:, None]
-        for axis, size in enumerate(self._extent):
-            key = key * size + at[..., axis]
-        return torch.where(inside, key, len(at) * math.prod(self._extent)), channel
+        n_positions = math.prod(self._extent)
+        first = n_positions * torch.arange(len(at), device=at.device)[:, None]
+        keys = first + ravel(at, self._extent)
+        return torch.where(inside, keys, len(at) * n_positions), channel
 
     def _vectors(self, keys: Tensor) -> Tensor:
         """Vectors `(m, n_dims)` at distinct, sorted `keys` `(m,)`."""
         if not self.remember:
             return self._encode(keys)
-        state = _state(self.encoder)
-        if state != self._state or self._table is None:
+        if (state := _state(self.encoder)) != self._state or self._table is None:
             self.forget()
             self._known, self._row = self._known.to(keys.device), self._row.to(keys.device)
-            self._state = state
+            self._table, self._state = self._encode(keys[:0]), state
         hit = self._known[torch.searchsorted(self._known, keys)] == keys
-        fresh = self._encode(keys[~hit])
-        old = 0 if self._table is None else len(self._table)
-        self._table = fresh if self._table is None else torch.cat([self._table, fresh])
-        rows = torch.arange(old, old + len(fresh), device=keys.device)
+        fresh, n_old = self._encode(keys[~hit]), len(self._table)
+        self._table = torch.cat([self._table, fresh]) if n_old else fresh
+        rows = torch.arange(n_old, n_old + len(fresh), device=keys.device)
         self._known, order = torch.cat([self._known, keys[~hit]]).sort()
         self._row = torch.cat([self._row, rows])[order]
         return self._table[self._row[torch.searchsorted(self._known, keys)]]
@@ -186,18 +188,15 @@ class VolumeEntries:
             return torch.zeros(0, self._n_dims, dtype=self.dtype, device=keys.device)
         if self.chunk is None or len(keys) <= self.chunk:
             return self._embed(self._read(keys))
-        ahead = Ahead(self._read, keys.split(self.chunk))
-        return chunked(lambda part: self._embed(ahead(part[0]))[None], self.chunk)(keys[None])[0]
+        cubes = Prefetch(self._read, keys.split(self.chunk))
+        return chunked(lambda part: self._embed(cubes(part[0]))[None], self.chunk)(keys[None])[0]
 
     def _read(self, keys: Tensor) -> Tensor:
         """Cubes `(m, c, s, ..., s)` at the positions behind `keys` `(m,)`."""
-        columns = []
-        for size in reversed(self._extent):
-            columns.insert(0, keys % size)
-            keys = keys // size
-        owners = keys.bincount(minlength=len(self.volumes)).tolist()
+        owners, *at = torch.unravel_index(keys, (len(self.volumes), *self._extent))
+        counts = owners.bincount(minlength=len(self.volumes)).tolist()
         # Readers of files work on the CPU; where the cubes go is up to the encoder.
-        centres = torch.stack(columns, -1).cpu().split(owners)
+        centres = torch.stack(at, -1).cpu().split(counts)
         # Volumes are separate files; all else is one call for all of them.
         asked = [(volume, at) for volume, at in zip(self.volumes, centres, strict=True) if len(at)]
 
@@ -218,11 +217,7 @@ class VolumeEntries:
         return self.encoder(cubes.to(next(self.encoder.parameters(), cubes).device))
 
     def _check(self) -> None:
-        if self.padding not in ("zero", "encode") or (self.chunk is not None and self.chunk < 1):
-            raise ValueError(
-                'VolumeEntries needs padding "zero" or "encode" and `chunk >= 1` or None, got '
-                f"{self.padding!r} and {self.chunk}."
-            )
+        check_reading("VolumeEntries", self.padding, self.chunk)
         grid = self.grid
         if grid is not None and (grid.shape, grid.channels) != (self.shape, self._n_dims):
             raise ValueError(
@@ -240,6 +235,21 @@ class VolumeEntries:
                 "VolumeEntries needs fewer than 2^62 voxels in a batch, got "
                 f"{len(self.volumes)} volumes of shape {self.shape}; take fewer at once."
             )
+
+
+def sizes_of(shape: tuple[int, ...], n_dims: int, grid: Quantics | None) -> tuple[int, ...]:
+    """Sizes of the sites of encoded volumes."""
+    if grid is not None:
+        return grid.sizes
+    return shape if n_dims == 1 else (*shape, n_dims)
+
+
+def ravel(coords: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Places `(...)` in a flattened array of positions `(..., D)`; undone by `unravel_index`."""
+    places = torch.zeros_like(coords[..., 0])
+    for axis, size in enumerate(sizes):
+        places = places * size + coords[..., axis]
+    return places
 
 
 def _common_shape(volumes: tuple[Readable, ...]) -> tuple[int, ...]:

@@ -4,12 +4,11 @@ Shapes: `K` samples, `r` features, `t` tabular features.
 References: {cite}`usvyatsov2021cherry`.
 """
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
 from cpic.nn._checks import check_batch_norm, check_positive, check_rows
+from cpic.nn._dense import dense
 
 
 class TwoHeadRegressor(nn.Module):
@@ -59,10 +58,12 @@ class TwoHeadRegressor(nn.Module):
             )
         self.n_features, self.n_tabular, self.batch_norm = n_features, n_tabular, batch_norm
         self.noise, self.generator = noise, generator
-        self.tabular = _layers((n_tabular, 500, 100)) if n_tabular else None
+        self.tabular = None
+        if n_tabular:
+            self.tabular = nn.Sequential(*dense(n_tabular, 500, 100, batch_norm=False))
         width = n_features + (100 if n_tabular else 0)
         self.layers = nn.Sequential(
-            *_layers((width, 100, 20), batch_norm=batch_norm), nn.Linear(20, n_outputs)
+            *dense(width, 100, 20, n_outputs=n_outputs, batch_norm=batch_norm)
         )
 
     def forward(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:
@@ -158,22 +159,10 @@ class Classifier(nn.Module):
         super().__init__()
         check_positive("Classifier", n_features=n_features, n_classes=n_classes)
         self.n_features = n_features
-        self.layers = nn.Sequential(
-            *_layers((n_features, 2048, 1024, 512), batch_norm=True), nn.Linear(512, n_classes)
-        )
+        self.layers = nn.Sequential(*dense(n_features, 2048, 1024, 512, n_outputs=n_classes))
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits `(K, n_classes)` from features `(K, r)`."""
         check_rows(self, "features", features, self.n_features)
         check_batch_norm(self, len(features))
         return self.layers(features)
-
-
-def _layers(widths: tuple[int, ...], *, batch_norm: bool = False) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before, behind in pairwise(widths):
-        layers.append(nn.Linear(before, behind))
-        if batch_norm:
-            layers.append(nn.BatchNorm1d(behind))
-        layers.append(nn.ReLU())
-    return nn.Sequential(*layers)

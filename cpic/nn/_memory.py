@@ -6,12 +6,13 @@ volume begins where its last one ended, a whole epoch ago, and one is enough.
 Shapes: `K` volumes of a call, `N` volumes remembered, `d` sites.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from cpic._renamed import renamed
 from cpic.tt import IndexSets
 
 Towards = Literal["right", "left"]
@@ -35,32 +36,32 @@ class SetMemory(nn.Module):
         self.sizes, self.ranks = first.sizes, first.ranks
         self.slots: dict[str, int] = {}
         self._start = 0
-        # One row a name, behind a first one for names never seen.
-        self._left, self._right = list(first.left), list(first.right)
+        # Left and right sets, one row a name, behind a first one for names never seen.
+        self._parts = [*first.left, *first.right]
         self._visits = torch.zeros(1, dtype=torch.int64)
 
     def visits(self, names: Sequence[str]) -> Tensor:
         """How often each name was stored, int64 `(K,)`."""
         known = torch.tensor([name in self.slots for name in names])
-        return self._visits[self._rows(names)] * known
+        return self._visits[self._places(names)] * known
 
     def get(self, names: Sequence[str]) -> IndexSets:
         """Sets of K names."""
-        return self._take(self._rows(names))
+        return self._sets(self._rows(self._places(names)))
 
-    def begin(self, n_trains: int, *, n_starts: int = 1) -> IndexSets:
+    @renamed(n_starts="n_warm_starts")
+    def begin(self, n_trains: int, *, n_warm_starts: int = 1) -> IndexSets:
         """Where K volumes begin, whatever their names: the sets stored last.
 
-        With `n_starts` above 1, those of so many names side by side, or of all there are.
+        With `n_warm_starts` above 1, those of so many names side by side, or of all there are.
         """
         n_names = len(self._visits) - 1
-        first = torch.tensor([self._start])
+        rows = torch.tensor([self._start])
         if n_names > 1:
-            n_starts = min(n_starts, n_names)
-            first = 1 + (self._start - 1 + torch.arange(n_starts) * n_names // n_starts) % n_names
-        one = self._take(first)
-        sides = ([_side_by_side(part, n_trains) for part in side] for side in (one.left, one.right))
-        return IndexSets(self.sizes, *(tuple(side) for side in sides))
+            n_warm_starts = min(n_warm_starts, n_names)
+            steps = torch.arange(n_warm_starts) * n_names // n_warm_starts
+            rows = 1 + (self._start - 1 + steps) % n_names
+        return self._sets(_side_by_side(part, n_trains) for part in self._rows(rows))
 
     def put(self, names: Sequence[str], sets: IndexSets) -> None:
         """Keep the sets of K names, and count a visit of each."""
@@ -69,36 +70,37 @@ class SetMemory(nn.Module):
             self.slots.update({name: len(self._visits) + k for k, name in enumerate(fresh)})
             more = torch.zeros(len(fresh), dtype=torch.int64)
             self._visits = torch.cat([self._visits, more])
-            for side in (self._left, self._right):
-                side[:] = [torch.cat([p, p[:1].expand(len(fresh), -1, -1)]) for p in side]
-        rows = self._rows(names)
+            self._parts = [
+                torch.cat([part, part[:1].expand(len(fresh), -1, -1)]) for part in self._parts
+            ]
+        rows = self._places(names)
         self._visits[rows] += 1
         self._start = int(rows[0])
-        for side, parts in ((self._left, sets.left), (self._right, sets.right)):
-            for kept, part in zip(side, parts, strict=True):
-                kept[rows.to(kept.device)] = part.to(kept.device)
+        for kept, part in zip(self._parts, (*sets.left, *sets.right), strict=True):
+            kept[rows.to(kept.device)] = part.to(kept.device)
 
     def towards(self, names: Sequence[str]) -> Towards:
         """The direction that most of the names are due for: they turn round at every visit."""
         odd = (self.visits(names) % 2).double().mean()
         return "left" if odd > 0.5 else "right"
 
-    def _take(self, rows: Tensor) -> IndexSets:
-        rows = rows.to(self._left[0].device)
-        return IndexSets(
-            self.sizes, *(tuple(part[rows] for part in side) for side in (self._left, self._right))
-        )
-
-    def _rows(self, names: Sequence[str]) -> Tensor:
+    def _places(self, names: Sequence[str]) -> Tensor:
         return torch.tensor([self.slots.get(name, self._start) for name in names])
+
+    def _rows(self, rows: Tensor) -> list[Tensor]:
+        rows = rows.to(self._parts[0].device)
+        return [part[rows] for part in self._parts]
+
+    def _sets(self, parts: Iterable[Tensor]) -> IndexSets:
+        parts, d = tuple(parts), len(self.sizes)
+        return IndexSets(self.sizes, parts[:d], parts[d:])
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint holds: names, their sets and visits, as plain tensors."""
-        sides = {"left": list(self._left), "right": list(self._right)}
         # Copies, since `put` writes in place.
-        sides = {side: [part.clone() for part in parts] for side, parts in sides.items()}
+        parts, d = [part.clone() for part in self._parts], len(self.sizes)
         state = {"names": list(self.slots), "visits": self._visits.clone(), "start": self._start}
-        return {"sizes": list(self.sizes), **state, **sides}
+        return {"sizes": list(self.sizes), **state, "left": parts[:d], "right": parts[d:]}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on where `get_extra_state` was.
@@ -113,24 +115,20 @@ class SetMemory(nn.Module):
                 f"{tuple(state['sizes'])} and ranks {ranks}; make the model with the shape, rank "
                 "and order of the checkpoint."
             )
-        n_rows = 1 + len(state["names"])
-        tables = [state["visits"], *state["left"], *state["right"]]
+        n_rows, parts = 1 + len(state["names"]), [*state["left"], *state["right"]]
+        tables = [state["visits"], *parts]
         if any(len(part) != n_rows for part in tables) or not 0 <= int(state["start"]) < n_rows:
             raise ValueError(
                 f"SetMemory needs sets and visits of {n_rows - 1} names and of a first one, got "
                 f"other numbers of them, or begins with {state['start']}; use another checkpoint."
             )
-        device = self._left[0].device
         self.slots = {name: k for k, name in enumerate(state["names"], start=1)}
         self._visits, self._start = state["visits"].clone(), int(state["start"])
-        self._left = [part.to(device, copy=True) for part in state["left"]]
-        self._right = [part.to(device, copy=True) for part in state["right"]]
+        self._parts = [part.to(self._parts[0].device, copy=True) for part in parts]
 
     def _apply(self, fn: Any, recurse: bool = True) -> "SetMemory":
         super()._apply(fn, recurse)
-        device = fn(torch.empty(0)).device
-        self._left = [part.to(device) for part in self._left]
-        self._right = [part.to(device) for part in self._right]
+        self._parts = [part.to(fn(torch.empty(0)).device) for part in self._parts]
         return self
 
 

@@ -20,7 +20,7 @@ from cpic import data
 from cpic.data import brain_like
 from cpic.data.resample import resample
 from cpic.data.stores import ChunkCache
-from cpic.nn import CPIC, CubeEncoder, TwoHeadRegressor
+from cpic.nn import CPIC, CubeEncoder, Reading, Search, TwoHeadRegressor
 from cpic.nn.baselines import resnet34
 from tests.bench.harness import ROOT
 from tests.bench.timing import processor_clock
@@ -59,8 +59,8 @@ class Training:
             self.encoder,
             TwoHeadRegressor(setting.rank),
             shape=setting.shape,
-            rank=setting.rank,
-            chunk=setting.chunk,
+            search=Search(rank=setting.rank),
+            reading=Reading(chunk=setting.chunk),
             generator=generator,
         )
         self.optimizer = torch.optim.RAdam(self.model.parameters(), lr=1e-3)

@@ -2,13 +2,25 @@
 
 import copy
 import io
+import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 
 from cpic.bottleneck import half_sweep
 from cpic.data import ArrayVolume
-from cpic.nn import CPIC, Components, CubeEncoder, QuantileHead, SetMemory, TwoHeadRegressor
+from cpic.nn import (
+    CPIC,
+    Components,
+    CubeEncoder,
+    QuantileHead,
+    Reading,
+    Search,
+    SetMemory,
+    TwoHeadRegressor,
+)
+from cpic.nn._options import grouped
 from cpic.tt import IndexSets, TensorTrain
 
 SHAPE, RANK = (16, 12, 16), 3
@@ -26,7 +38,7 @@ def model(*, n_dims=2, channels=1, seed=0, head=None, **options):
     encoder = CubeEncoder(n_dims, in_channels=channels, variant="fast")
     head = head or TwoHeadRegressor(RANK, batch_norm=False)
     generator = torch.Generator().manual_seed(seed)
-    options = {"shape": SHAPE, "contrasts": channels, "rank": RANK, **options}
+    options = grouped({"shape": SHAPE, "contrasts": channels, "rank": RANK, **options})
     return CPIC(encoder, head, generator=generator, **options)
 
 
@@ -73,7 +85,7 @@ def test_the_published_models_have_the_published_number_of_parameters(
     encoder = None if n_dims is None else CubeEncoder(n_dims)
     head = TwoHeadRegressor(rank, n_tabular=tabular, batch_norm=batch_norm)
     generator = torch.Generator().manual_seed(0)
-    net = CPIC(encoder, head, shape=(32, 32, 32), rank=rank, generator=generator)
+    net = CPIC(encoder, head, shape=(32, 32, 32), search=Search(rank=rank), generator=generator)
     assert sum(parameter.numel() for parameter in net.parameters()) == count
 
 
@@ -92,7 +104,7 @@ def test_the_published_models_have_the_published_number_of_parameters(
         {"n_dims": 1},
         {"channels": 2},
         {"by": "tt_svd"},
-        {"centre": False},
+        {"centered": False},
     ],
     ids=str,
 )
@@ -219,10 +231,10 @@ def test_constant_volumes_give_finite_numbers(generator):
 
 def test_empty_space_is_zero_in_the_trains(generator):
     scans = [ArrayVolume(torch.zeros(SHAPE)) for _ in range(4)]
-    for centre in (True, False):
+    for centered in (True, False):
         with torch.no_grad():
-            train = model(centre=centre).trains(scans, NAMES)
-        assert (float(train.norm().max()) == 0) == centre
+            train = model(centered=centered).trains(scans, NAMES)
+        assert (float(train.norm().max()) == 0) == centered
 
 
 def test_counts_are_of_all_calls_and_far_below_the_volume(generator):
@@ -250,9 +262,9 @@ def test_the_memory_starts_a_new_name_from_the_last_one(generator):
     assert first.n_trains == 1
 
 
-def test_a_lesion_far_from_the_last_volume_is_found_from_several_starts(generator):
+def test_a_lesion_far_from_the_last_volume_is_found_from_several_warm_starts(generator):
     shape, corners = (16, 16, 16), torch.cartesian_prod(*[torch.tensor([4, 12])] * 3)
-    net = model_without_encoder(shape=shape, looks=2).eval()
+    net = model_without_encoder(shape=shape, n_sweeps=2).eval()
     for k, corner in enumerate(corners):
         places = corner + torch.randint(-2, 2, (1, 9, 3), generator=generator)
         points = net.grid.sites(places)
@@ -265,20 +277,20 @@ def test_a_lesion_far_from_the_last_volume_is_found_from_several_starts(generato
         values[tuple(slice(int(x) - 2, int(x) + 2) for x in corner)] = 1.0
         return float(net.trains([ArrayVolume(values)], ["new"]).norm() / values.norm())
 
-    net.starts = 1
+    net.search = replace(net.search, n_warm_starts=1)
     assert share(corners[-1]) == pytest.approx(1.0, abs=1e-6)
     assert share(corners[0]) == 0.0
-    net.starts = 8
+    net.search = replace(net.search, n_warm_starts=8)
     assert [share(corner) for corner in corners] == pytest.approx([1.0] * 8, abs=1e-6)
 
 
-def test_there_are_as_many_starts_as_volumes_remembered_at_most(generator):
+def test_there_are_as_many_warm_starts_as_volumes_remembered_at_most(generator):
     sizes = (2, 3, 2)
     memory = SetMemory(sizes, 2, generator=generator)
-    assert memory.begin(2, n_starts=4).ranks == memory.ranks
+    assert memory.begin(2, n_warm_starts=4).ranks == memory.ranks
     mine = IndexSets.random(sizes, 2, n_trains=3, generator=generator)
     memory.put(["a", "b", "c"], mine)
-    begun = memory.begin(2, n_starts=4)
+    begun = memory.begin(2, n_warm_starts=4)
     assert begun.ranks == (1, 6, 6, 1)
     assert torch.equal(begun.left[1][1], mine.left[1].flatten(0, 1))
     assert torch.equal(memory.begin(1).left[1], mine.left[1][:1])
@@ -294,7 +306,8 @@ REFUSED = [
     ("sizes and ranks|of sizes", lambda net, s: net.load_state_dict(trained(rank=2))),
     ("`by` out of", lambda net, s: model(by="magic")),
     ("`select`", lambda net, s: model(select=0)),
-    ("`starts`", lambda net, s: model(starts=0)),
+    ("`n_warm_starts`", lambda net, s: model(n_warm_starts=0)),
+    ("`chunk >= 1`", lambda net, s: model(chunk=0)),
 ]
 
 
@@ -305,7 +318,7 @@ def zeros(n):
 def model_without_encoder(**options):
     head = TwoHeadRegressor(RANK, batch_norm=False)
     options = {"shape": SHAPE, "generator": torch.Generator().manual_seed(0), **options}
-    return CPIC(None, head, rank=RANK, **options)
+    return CPIC(None, head, **grouped({"rank": RANK, **options}))
 
 
 def trained(**options):
@@ -341,3 +354,62 @@ def test_features_that_are_the_same_for_all_are_zero_with_a_finite_gradient(gene
     features.square().sum().backward()
     assert features.abs().max() < 1e-5
     assert torch.isfinite(core.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            {"rank": 2, "looks": 3, "starts": 1},
+            {"search": Search(rank=2, n_sweeps=3, n_warm_starts=1)},
+        ),
+        ({"quantics": False, "by": "tt_svd"}, {"search": Search(quantics=False, by="tt_svd")}),
+        ({"centre": False, "chunk": 50}, {"reading": Reading(centered=False, chunk=50)}),
+        (
+            {"padding": "encode", "reading": Reading(chunk=7)},
+            {"reading": Reading(padding="encode", chunk=7)},
+        ),
+    ],
+)
+def test_options_that_are_given_one_by_one_are_grouped_with_a_warning(generator, old, new):
+    with pytest.warns(FutureWarning, match=f"takes some options by {next(iter(new))}="):
+        found = CPIC(None, torch.nn.Identity(), shape=(4, 4, 4), generator=generator, **old)
+    wanted = CPIC(None, torch.nn.Identity(), shape=(4, 4, 4), generator=generator, **new)
+    assert (found.search, found.reading) == (wanted.search, wanted.reading)
+    assert found.components.max_rank == 2 * wanted.search.rank
+
+
+def test_features_that_are_given_one_by_one_are_components(generator):
+    options = {"n_features": 5, "components": {"follow": None, "momentum": 0.2}, "rank": 3}
+    with pytest.warns(FutureWarning, match="components=Components"):
+        net = CPIC(None, torch.nn.Identity(), shape=(4, 4, 4), generator=generator, **options)
+    made = net.components
+    assert (made.rank, made.follow, made.momentum, made.max_rank) == (5, None, 0.2, 6)
+
+
+def test_old_attributes_are_fields_with_a_warning():
+    net = model(chunk=7)
+    with pytest.warns(FutureWarning, match=r"search\.n_warm_starts"):
+        assert net.starts == 4
+    with pytest.warns(FutureWarning, match="search"):
+        net.starts = 8
+    assert net.search == Search(rank=RANK, n_warm_starts=8)
+    with pytest.warns(FutureWarning, match=r"reading\.chunk"):
+        assert net.chunk == 7
+
+
+def test_old_name_of_warm_starts_of_a_memory(generator):
+    memory = SetMemory((2, 3, 2), 2, generator=generator)
+    with pytest.warns(FutureWarning, match="n_warm_starts"):
+        memory.begin(2, n_starts=4)
+
+
+@pytest.mark.parametrize(
+    "twin", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"]
+)
+@pytest.mark.parametrize("options", [{}, {"components": {"gradient": "exact"}}, {"by": "cp"}])
+def test_a_copy_takes_the_same_steps(generator, twin, options):
+    net, scans = model(**options), volumes(generator)
+    train(net, scans, 2)
+    other = twin(net)
+    assert train(other, scans, 2) == train(net, scans, 2)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cpic.data import ArrayVolume
-from cpic.nn import CubeEncoder
+from cpic.nn import CubeEncoder, Reading, Search
 from cpic.nn.patches import Autoencoder, BalancedPositions, PatchDecoder, Segmenter, class_of
 from cpic.nn.patches._positions import Watched, read_and_random
 from cpic.tt._sets import all_points
@@ -46,13 +46,13 @@ def decoder(n_outputs=1, n_dims=2, width=3, n_axes=3):
 def autoencoder(generator, shape=SHAPE, contrasts=1, rank=3, **options):
     encoder = TinyEncoder(in_channels=contrasts, n_axes=len(shape))
     made = decoder(contrasts, n_axes=len(shape))
-    kinds = {"shape": shape, "contrasts": contrasts, "rank": rank, "generator": generator}
-    return Autoencoder(encoder, made, **kinds, **options)
+    kinds = {"shape": shape, "contrasts": contrasts, "generator": generator}
+    return Autoencoder(encoder, made, search=Search(rank=rank, **options), **kinds)
 
 
 def segmenter(generator, rank=3, **options):
-    kinds = {"shape": SHAPE, "rank": rank, "generator": generator}
-    return Segmenter(TinyEncoder(), decoder(3), **kinds, **options)
+    kinds = {"shape": SHAPE, "generator": generator}
+    return Segmenter(TinyEncoder(), decoder(3), search=Search(rank=rank, **options), **kinds)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,7 @@ def test_decoder_has_the_stated_number_of_parameters(options, wanted):
 def test_golden_parameter_counts(generator):
     assert count(PatchDecoder()) == 579_329
     assert count(PatchDecoder(4, n_dims=8)) == 324_100
-    made = Autoencoder(
-        CubeEncoder(16), PatchDecoder(), shape=(32, 32, 32), rank=4, generator=generator
-    )
+    made = Autoencoder(CubeEncoder(16), PatchDecoder(), shape=(32, 32, 32), generator=generator)
     assert count(made) == 23_146 + 579_329
 
 
@@ -285,7 +283,8 @@ def trained(kind, n_outputs, loss_of, steps, generator):
     torch.manual_seed(0)
     made = PatchDecoder(n_outputs, n_dims=2, width=3, hidden=32)
     encoder = CubeEncoder(2, variant="fast")
-    model = kind(encoder, made, shape=(16, 16, 16), rank=4, generator=generator)
+    options = {"shape": (16, 16, 16), "search": Search(rank=4)}
+    model = kind(encoder, made, **options, generator=generator)
     optimizer = torch.optim.RAdam(model.parameters(), 2e-2)
     for _ in range(steps):
         loss = loss_of(model, batch, names)
@@ -446,3 +445,18 @@ def test_bad_reading_is_one_clear_error(call, message, generator):
     trains = model.compress(volumes(generator), ["a", "b"])
     with pytest.raises(ValueError, match=message):
         call(model, trains)
+
+
+def test_patches_are_never_centered_and_old_options_are_grouped(generator):
+    options = {"shape": SHAPE, "generator": generator}
+    with pytest.warns(FutureWarning, match="search=Search"):
+        old = Autoencoder(TinyEncoder(), decoder(), rank=3, looks=2, chunk=9, **options)
+    new = Autoencoder(
+        TinyEncoder(),
+        decoder(),
+        search=Search(rank=3, n_sweeps=2),
+        reading=Reading(chunk=9),
+        **options,
+    )
+    assert old.latent.search == new.latent.search
+    assert old.latent.reading == new.latent.reading == Reading(chunk=9, centered=False)

@@ -198,7 +198,7 @@ def test_all_settings_as_yaml_and_back(seen, tmp_path, capsys):
         (["--config", "nowhere.yml"], "nowhere.yml cannot be read as YAML"),
         (["--config", "LIST"], "needs settings as `name: value`, got a list"),
         (["--config", "BROKEN"], "cannot be read as YAML"),
-        (["--more.lookss", "2"], "there is no setting 'lookss', did you mean 'looks'?"),
+        (["--more.n_sweep", "2"], "there is no setting 'n_sweep', did you mean 'n_sweeps'?"),
         (["--batch-size", "3"], "there is no setting 'batch-size', did you mean 'batch_size'?"),
         (["--lr", "1", "--lr=2"], "--lr is there twice; leave one out"),
         (["--lr", "--rank", "3"], "--lr needs a value; write --lr=VALUE"),

@@ -95,29 +95,32 @@ def test_validation_patients_as_in_training(checkpoints, tmp_path):
     assert math.sqrt(sum(squares) / len(squares)) == pytest.approx(wanted, abs=0.1)
 
 
-def test_more_starts_search_wider(checkpoints, tmp_path):
+def test_more_warm_starts_search_wider(checkpoints, tmp_path):
     known = read_checkpoint(checkpoints["plain"])
-    usual = known["config"]["more"].get("starts", 4)
+    usual = known["config"]["more"].get("n_warm_starts", 4)
     days = {
         starts: [
             row["days"] for row in predict(checkpoints["plain"], cohorts.brats(), tmp_path, **o)
         ]
-        for starts, o in {None: {}, 1: {"starts": 1}, usual: {"starts": usual}}.items()
+        for starts, o in {n: {"n_warm_starts": n} if n else {} for n in (None, 1, usual)}.items()
     }
     assert days[usual] == days[None] != days[1]
+    with pytest.warns(FutureWarning, match="'starts' now 'n_warm_starts'"):
+        old = predict(checkpoints["plain"], cohorts.brats(), tmp_path, starts=1)
+    assert [row["days"] for row in old] == days[1]
 
 
 @pytest.mark.parametrize(
     ("name", "starts", "words"),
     [
-        ("plain", 0, "starts needs a whole number of at least 1 or null, got 0"),
-        ("dense", 2, "`starts` for models.*got 2 for"),
+        ("plain", 0, "n_warm_starts needs a whole number of at least 1 or null, got 0"),
+        ("dense", 2, "`n_warm_starts` for models.*got 2 for"),
     ],
 )
-def test_starts_that_do_not_fit(checkpoints, tmp_path, name, starts, words):
+def test_warm_starts_that_do_not_fit(checkpoints, tmp_path, name, starts, words):
     scans = cohorts.brats() if name == "plain" else cohorts.osic()
     with pytest.raises(ValueError, match=words):
-        predict(checkpoints[name], scans, tmp_path, starts=starts)
+        predict(checkpoints[name], scans, tmp_path, n_warm_starts=starts)
 
 
 def test_reasons_for_what_cannot_be_read(checkpoints, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cpic.data import ArrayVolume
-from cpic.nn import CPIC, CubeEncoder, TwoHeadRegressor
+from cpic.nn import CPIC, CubeEncoder, Search, TwoHeadRegressor
 from cpic.train import CohortData, Regression
 
 
@@ -91,7 +91,8 @@ def make_cpic(*, rank=3, seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         encoder, head = CubeEncoder(4), TwoHeadRegressor(rank, batch_norm=True, n_outputs=1)
-    return CPIC(encoder, head, shape=(8, 8, 8), rank=rank, generator=generator)
+    search = Search(rank=rank)
+    return CPIC(encoder, head, shape=(8, 8, 8), search=search, generator=generator)
 
 
 def make_task(model=None, **options):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from cpic.nn._checks import check_positive
+from cpic.nn._checks import check_positive, check_volumes
 
 
 class DownsampleCNN(nn.Module):
@@ -61,15 +61,3 @@ class DownsampleCNN(nn.Module):
         """Outputs `(K, n_outputs)` of volumes `(K, c, *shape)`."""
         check_volumes(self, volumes, self.in_channels, self.n_axes)
         return self.head(self.layers(volumes).flatten(2).mean(2))
-
-
-def check_volumes(owner: nn.Module, volumes: Tensor, in_channels: int, n_axes: int) -> None:
-    """Raise unless `volumes` are `(K, in_channels, *shape)` with `n_axes` axes."""
-    dtype = next(owner.parameters()).dtype
-    fits = volumes.ndim == n_axes + 2 and volumes.shape[1] == in_channels
-    if not fits or volumes.dtype != dtype:
-        raise ValueError(
-            f"{type(owner).__name__} needs volumes (K, {in_channels}, {n_axes} sizes) of {dtype}, "
-            f"got {tuple(volumes.shape)} of {volumes.dtype}; add the axis of the contrasts with "
-            "`unsqueeze(1)`, or cast."
-        )

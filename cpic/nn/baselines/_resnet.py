@@ -7,12 +7,11 @@ References: {cite}`he2016deep`, {cite}`usvyatsov2021cherry`.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from torch import Tensor, nn
 
-from cpic.nn._checks import check_positive
-from cpic.nn.baselines._downsample import check_volumes
+from cpic.nn._checks import check_positive, check_volumes
+from cpic.nn._dense import dense
 
 _FEATURES = 512
 # With one contrast; another version of the library must not change what is compared.
@@ -94,8 +93,6 @@ def resnet34(
             "the version of constraints.txt."
         )
     if head is None:
-        widths = (_FEATURES, 2048, 1024, 512)
-        hidden = [[nn.Linear(before, behind), nn.ReLU()] for before, behind in pairwise(widths)]
-        layers = [layer for pair in hidden for layer in pair]
-        head = nn.Sequential(*layers, nn.Linear(_FEATURES, n_outputs))
+        layers = dense(_FEATURES, 2048, 1024, 512, n_outputs=n_outputs, batch_norm=False)
+        head = nn.Sequential(*layers)
     return ResNet(body, head, in_channels=in_channels)

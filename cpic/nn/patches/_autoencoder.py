@@ -29,12 +29,13 @@ class Autoencoder(PatchModel):
 
     Example:
         >>> from cpic.data import ArrayVolume
-        >>> from cpic.nn import CubeEncoder
+        >>> from cpic.nn import CubeEncoder, Search
         >>> from cpic.nn.patches import PatchDecoder
         >>> generator = torch.Generator().manual_seed(0)
         >>> volume = ArrayVolume(torch.rand(16, 16, 16, generator=generator))
         >>> model = Autoencoder(CubeEncoder(4), PatchDecoder(n_dims=4, width=3),
-        ...                     shape=(16, 16, 16), rank=4, generator=generator)
+        ...                     shape=(16, 16, 16), search=Search(rank=4),
+        ...                     generator=generator)
         >>> model.loss([volume], ["a"], generator=generator).backward()
         >>> train = model.eval().compress([volume], ["a"])
         >>> model.slice(train, axis=2, at=8).shape

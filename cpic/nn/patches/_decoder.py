@@ -7,7 +7,8 @@ References: {cite}`usvyatsov2021cherry`.
 import torch
 from torch import Tensor, nn
 
-from cpic.nn._checks import check_batch_norm, check_positive
+from cpic.nn._checks import check_batch_norm, check_odd, check_positive
+from cpic.nn._dense import dense
 
 
 class PatchDecoder(nn.Module):
@@ -55,22 +56,13 @@ class PatchDecoder(nn.Module):
         super().__init__()
         sizes = {"n_outputs": n_outputs, "n_dims": n_dims, "width": width, "hidden": hidden}
         check_positive("PatchDecoder", **sizes, n_axes=n_axes)
-        if width % 2 == 0:
-            raise ValueError(
-                f"PatchDecoder needs an odd `width`, got {width}; a patch has its position in its "
-                "middle."
-            )
-        self.n_outputs, self.n_dims, self.width, self.n_axes = n_outputs, n_dims, width, n_axes
+        check_odd("PatchDecoder", "width", width, "a patch has its position")
         if not 0 < momentum <= 1:
             raise ValueError(f"PatchDecoder needs `momentum` in (0, 1], got {momentum}.")
-        layers: list[nn.Module] = []
-        before = n_dims * width**n_axes
-        self.n_inputs = before
-        for _ in range(2):
-            layers += [nn.Linear(before, hidden), nn.BatchNorm1d(hidden, momentum=momentum)]
-            layers.append(nn.ReLU())
-            before = hidden
-        self.layers = nn.Sequential(*layers, nn.Linear(before, n_outputs)).to(precision)
+        self.n_outputs, self.n_dims, self.width, self.n_axes = n_outputs, n_dims, width, n_axes
+        self.n_inputs = n_dims * width**n_axes
+        layers = dense(self.n_inputs, hidden, hidden, n_outputs=n_outputs, momentum=momentum)
+        self.layers = nn.Sequential(*layers).to(precision)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Numbers `(n, n_outputs)` of patches `(n, w, ..., w, n_dims)`, flattened or not."""

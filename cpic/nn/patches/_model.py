@@ -10,13 +10,16 @@ References: {cite}`usvyatsov2021cherry`.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from cpic._renamed import regrouped
 from cpic.nn._cpic import CPIC
 from cpic.nn._entries import Readable
+from cpic.nn._options import Reading, Search, grouped
 from cpic.nn.patches._decoder import PatchDecoder
 from cpic.tt import Quantics, TensorTrain
 
@@ -43,10 +46,9 @@ class PatchModel(nn.Module):
         decoder: Maps latent patches to numbers at their centres.
         shape: Spatial sizes of the volumes.
         contrasts: Channels of the volumes.
-        rank: Bound on the ranks of the latent trains.
+        search: Ranks of the latent trains, and how they are found; by quantics.
+        reading: How volumes are read and encoded; never `centered`, as the decoder undoes that.
         generator: Draws the first index sets.
-        **options: `order`, `looks`, `starts`, `select`, `padding`, `chunk` and `solver` of
-            `cpic.nn.CPIC`.
 
     Attributes:
         latent: The `cpic.nn.CPIC` that makes the trains; `latent.counts` says what was read.
@@ -56,6 +58,7 @@ class PatchModel(nn.Module):
         ValueError: If encoder, decoder and volumes do not fit each other.
     """
 
+    @regrouped(grouped)
     def __init__(
         self,
         encoder: nn.Module | None,
@@ -63,9 +66,9 @@ class PatchModel(nn.Module):
         *,
         shape: Sequence[int],
         contrasts: int = 1,
-        rank: int = 10,
+        search: Search | None = None,
+        reading: Reading | None = None,
         generator: torch.Generator,
-        **options: Any,
     ):
         super().__init__()
         n_dims = contrasts if encoder is None else encoder.n_dims
@@ -81,9 +84,9 @@ class PatchModel(nn.Module):
             nn.Identity(),
             shape=shape,
             contrasts=contrasts,
-            rank=rank,
+            search=search,
+            reading=replace(reading or Reading(), centered=False),
             generator=generator,
-            **{"centre": False, **options},
         )
         if self.latent.grid is None:
             raise ValueError(

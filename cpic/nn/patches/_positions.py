@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cpic.nn._checks import check_positive
+from cpic.nn._entries import Shaped, ravel
 from cpic.nn.patches._model import Sampled
 
 
@@ -31,7 +32,7 @@ class Watched:
         none = torch.zeros(0, len(self.shape), dtype=torch.int64)
         centres = torch.cat([none, *self.centres])
         inside = ((centres >= 0) & (centres < torch.tensor(self.shape))).all(1)
-        return _coords(_keys(centres[inside], self.shape).unique(), self.shape)
+        return _coords(ravel(centres[inside], self.shape).unique(), self.shape)
 
 
 def read_and_random(watched: Sequence[Watched], *, most: int, generator: torch.Generator) -> Tensor:
@@ -40,10 +41,7 @@ def read_and_random(watched: Sequence[Watched], *, most: int, generator: torch.G
     Of the former a random choice, if there are more than `most`. Where fewer of a volume were read
     than of another, uniform ones take their place.
     """
-    read = [volume.read_at() for volume in watched]
-    for k, found in enumerate(read):
-        if len(found) > most:
-            read[k] = found[torch.randperm(len(found), generator=generator)[:most]]
+    read = [_some(volume.read_at(), most, generator) for volume in watched]
     most = max(1, *(len(positions) for positions in read))
     shape = watched[0].shape
     drawn = torch.rand(len(read), 2 * most, len(shape), generator=generator, dtype=torch.float64)
@@ -83,18 +81,8 @@ def class_of(values: Tensor, *, labels: Sequence[int] = (0, 1, 2, 4)) -> Tensor:
     return classes
 
 
-class Labels(Protocol):
+class Labels(Shaped, Protocol):
     """The part of a volume of labels that is needed here."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Spatial sizes."""
-        ...
-
-    @property
-    def channels(self) -> int:
-        """Values at a position."""
-        ...
 
     def read(self) -> Tensor:
         """All labels, `(*shape)`."""
@@ -153,9 +141,7 @@ class BalancedPositions:
             for k in range(len(self.labels)):
                 places = (classes == k).nonzero()[:, 0]
                 counts.append(len(places))
-                if len(places) > most:
-                    places = places[torch.randperm(len(places), generator=generator)[:most]]
-                kept.append(places)
+                kept.append(_some(places, most, generator))
         self.counts = torch.tensor(counts).view(len(volumes), -1)
         self._kept = torch.tensor([len(places) for places in kept]).view_as(self.counts)
         self._places = torch.cat(kept)
@@ -184,6 +170,13 @@ class BalancedPositions:
         return _coords(self._places[place], self.shape), classes
 
 
+def _some(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """All rows, or a random choice where there are more than `most`."""
+    if len(rows) <= most:
+        return rows
+    return rows[torch.randperm(len(rows), generator=generator)[:most]]
+
+
 def _checked(labels: Sequence[int]) -> tuple[int, ...]:
     found = tuple(labels)
     if len(found) < 2 or list(found) != sorted(set(found)):
@@ -191,18 +184,6 @@ def _checked(labels: Sequence[int]) -> tuple[int, ...]:
     return found
 
 
-def _keys(positions: Tensor, shape: Sequence[int]) -> Tensor:
-    """Places `(...)` of positions `(..., D)` in a flattened array."""
-    key = torch.zeros_like(positions[..., 0])
-    for axis, size in enumerate(shape):
-        key = key * size + positions[..., axis]
-    return key
-
-
-def _coords(keys: Tensor, shape: Sequence[int]) -> Tensor:
-    """Inverse of `_keys`."""
-    columns = []
-    for size in reversed(shape):
-        columns.append(keys % size)
-        keys = keys // size
-    return torch.stack(columns[::-1], -1)
+def _coords(places: Tensor, shape: Sequence[int]) -> Tensor:
+    """Positions `(..., D)` of places `(...)` in a flattened array."""
+    return torch.stack(torch.unravel_index(places, tuple(shape)), -1)

@@ -25,14 +25,15 @@ class Segmenter(PatchModel):
 
     Example:
         >>> from cpic.data import ArrayVolume
-        >>> from cpic.nn import CubeEncoder
+        >>> from cpic.nn import CubeEncoder, Search
         >>> from cpic.nn.patches import BalancedPositions, PatchDecoder
         >>> generator = torch.Generator().manual_seed(0)
         >>> scan = torch.rand(16, 16, 16, generator=generator)
         >>> seg = ArrayVolume(4 * (scan > 0.9).byte())
         >>> where = BalancedPositions([seg], generator=generator)
         >>> model = Segmenter(CubeEncoder(4), PatchDecoder(4, n_dims=4, width=3),
-        ...                   shape=(16, 16, 16), rank=4, generator=generator)
+        ...                   shape=(16, 16, 16), search=Search(rank=4),
+        ...                   generator=generator)
         >>> positions, classes = where.draw(torch.tensor([0]), 100, generator=generator)
         >>> model.loss([ArrayVolume(scan)], ["a"], positions, classes).backward()
     """

@@ -12,6 +12,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from cpic import cohorts
 from cpic._errors import CacheError, CohortError
+from cpic._renamed import renamed
 from cpic.cohorts._cache import check_outside
 from cpic.data import ZarrVolume
 from cpic.options._kinds import Count, Finite, Text, checked
@@ -41,6 +42,7 @@ Row = dict[str, Any]
 _Found = TypeVar("_Found")
 
 
+@renamed(starts="n_warm_starts")
 def predict(
     checkpoint: Text | Path,
     scans: Text | Path,
@@ -48,7 +50,7 @@ def predict(
     out: Text | Path,
     table: Text | Path | None = None,
     weeks: tuple[Finite, ...] = (),
-    starts: Count | None = None,
+    n_warm_starts: Count | None = None,
     nan: Finite | None = None,
     cache: Text | Path | None = None,
 ) -> Path:
@@ -69,8 +71,9 @@ def predict(
             (days are not needed) or `train.csv`; those in the tree by default. It is read as in the
             training.
         weeks: Weeks since the scan to predict the lung function at, in place of those in the table.
-        starts: Scans of the training from whose places each search begins, as in `cpic.nn.CPIC`;
-            with more of them it is slower and misses less. As in the training by default.
+        n_warm_starts: Scans of the training from whose sets each search begins, as in
+            `cpic.nn.Search`; with more of them it is slower and misses less. As in the training by
+            default.
         nan: Value that replaces NaN and infinite voxels. As in the training by default, where a
             patient who has some is left out unless it was given.
         cache: Folder of converted scans; the user's cache folder by default.
@@ -92,7 +95,7 @@ def predict(
         raise ValueError(
             f"predict needs weeks between -{_MOST_WEEKS} and {_MOST_WEEKS}, got {wrong[0]}."
         )
-    recipe = _read(Path(checkpoint), starts, nan)
+    recipe = _read(Path(checkpoint), n_warm_starts, nan)
     folder, file = Path(scans), Path(out)
     _check_out(file, folder, [Path(one) for one in (checkpoint, table) if one is not None])
     kind = None if recipe.table is None else recipe.table.kind
@@ -137,7 +140,7 @@ class _Recipe(NamedTuple):
     table: Table | None
 
 
-def _read(path: Path, starts: int | None, nan: float | None) -> _Recipe:
+def _read(path: Path, n_warm_starts: int | None, nan: float | None) -> _Recipe:
     saved = read_checkpoint(path)
     check_there(saved, ("config", "model"), path)
     config = saved["config"]
@@ -153,13 +156,8 @@ def _read(path: Path, starts: int | None, nan: float | None) -> _Recipe:
         contrasts, shape = tuple(map(str, config["contrasts"])), tuple(map(int, config["shape"]))
         if config["task"] not in _COLUMNS or len(contrasts) != config["channels"]:
             raise ValueError(f"{config['task']!r} with {len(contrasts)} contrasts")
-    if starts is not None and config["model"] not in TRAINS:
-        raise ValueError(
-            f"predict takes `starts` for models out of {', '.join(TRAINS)}, got {starts} for "
-            f"{config['model']}; leave it out."
-        )
-    if starts is not None:
-        module.model.starts = starts
+    if n_warm_starts is not None:
+        _set_warm_starts(module, config["model"], n_warm_starts)
     load_weights(module.model, saved, path)
     if nan is not None:
         conversion = dataclasses.replace(conversion, nan=nan)
@@ -171,6 +169,15 @@ def _usable(found: _Found | str) -> _Found:
     if isinstance(found, str):
         raise CohortError(found)
     return found
+
+
+def _set_warm_starts(module: Any, name: str, n: int) -> None:
+    if name not in TRAINS:
+        raise ValueError(
+            f"predict takes `n_warm_starts` for models out of {', '.join(TRAINS)}, got {n} for "
+            f"{name}; leave it out."
+        )
+    module.model.search = dataclasses.replace(module.model.search, n_warm_starts=n)
 
 
 def _volume(patient: str, files: dict[str, Path], recipe: _Recipe, place: Path) -> ZarrVolume:

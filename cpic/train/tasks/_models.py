@@ -1,13 +1,14 @@
 """Models by name, made from what a checkpoint can hold."""
 
-import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from cpic.nn import CPIC, CubeEncoder, QuantileHead, TwoHeadRegressor
+from cpic.nn import CPIC, CubeEncoder, QuantileHead, Reading, Search, TwoHeadRegressor
+from cpic.nn._options import OLD, grouped
 from cpic.nn.baselines import DownsampleCNN, ResNet, resnet34
 from cpic.options._kinds import fitted, kinds_of
 from cpic.options._presets import check_name
@@ -16,13 +17,15 @@ from cpic.train.tasks._tasks import Quantiles, Regression
 
 TRAINS = ("cpic", "tt_mlp")
 DENSE = ("resnet34", "downsample", "histogram")
-# What more options a model takes: the arguments of this, less those set here.
-_MAKERS: dict[str, Callable[..., nn.Module]] = {
-    "cpic": CPIC,
-    "tt_mlp": CPIC,
-    "resnet34": resnet34,
-    "downsample": DownsampleCNN,
-    "histogram": HistogramLinear,
+# What more options a model takes: the arguments of these, less those set here.
+_TRAIN_OPTIONS = (Search, Reading)
+_FEATURES = {"n_features": int | None, "components": dict[str, Any] | None}
+_MAKERS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "cpic": _TRAIN_OPTIONS,
+    "tt_mlp": _TRAIN_OPTIONS,
+    "resnet34": (resnet34,),
+    "downsample": (DownsampleCNN,),
+    "histogram": (HistogramLinear,),
 }
 _SET_HERE = {
     *("self", "shape", "contrasts", "rank", "chunk", "generator", "head", "encoder"),
@@ -41,13 +44,16 @@ def check_model(name: str, more: Mapping[str, Any]) -> None:
     """
     if name not in _MAKERS:
         raise ValueError(f"a run needs a model out of {', '.join(_MAKERS)}, got {name!r}.")
-    known = sorted(set(inspect.signature(_MAKERS[name]).parameters) - _SET_HERE)
-    for key in more:
-        check_name(key, known, where=f"more options of {name}")
-    maker = _MAKERS[name]
-    kinds = kinds_of(maker.__init__ if isinstance(maker, type) else maker)
+    kinds = dict(_FEATURES) if name in TRAINS else {}
+    for maker in _MAKERS[name]:
+        kinds |= kinds_of(maker.__init__ if isinstance(maker, type) else maker)
     for key, value in more.items():
-        fitted(kinds[key], value, name=f"more.{key}")
+        new = OLD.get(key, key) if name in TRAINS else key
+        check_name(new, sorted(set(kinds) - _SET_HERE), where=f"more options of {name}")
+        fitted(kinds[new], value, name=f"more.{key}")
+        if new != key:
+            text = f"more.{key} is now more.{new}; the old name goes with version 0.2."
+            warnings.warn(text, FutureWarning, stacklevel=2)
 
 
 def make_module(config: Mapping[str, Any], *, fold: int = 0) -> Regression | Quantiles:
@@ -86,15 +92,14 @@ def _model(config: Mapping[str, Any], fold: int) -> nn.Module:
             precision=dtype,
         )
     head = _head(config, more.get("n_features") or config["rank"])
+    options = {"rank": config["rank"], "chunk": config["chunk"], **more}
     return CPIC(
         encoder,
         head.to(dtype),
         shape=shape,
         contrasts=channels,
-        rank=config["rank"],
-        chunk=config["chunk"],
         generator=torch.Generator().manual_seed(config["seed"] + fold),
-        **more,
+        **grouped(options),
     )
 
 

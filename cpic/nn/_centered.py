@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Centred(nn.Module):
+class Centered(nn.Module):
     """An encoder less its vector of an empty cube; differentiable in the same.
 
     Args:

@@ -38,16 +38,13 @@ def all_names(names: Sequence[str]) -> list[str]:
 
 
 def all_sets(names: Sequence[str], sets: IndexSets) -> tuple[list[str], IndexSets]:
-    """Index sets of all processes with their names."""
+    """Names of all processes with their index sets."""
     if alone():
         return list(names), sets
-    sides = [[part.cpu() for part in side] for side in (sets.left, sets.right)]
-    parts = everyones((list(names), *sides))
-    left, right = (
-        tuple(torch.cat(site) for site in zip(*(part[side] for part in parts), strict=True))
-        for side in (1, 2)
-    )
-    return [name for part in parts for name in part[0]], IndexSets(sets.sizes, left, right)
+    parts = everyones([part.cpu() for part in (*sets.left, *sets.right)])
+    whole = [torch.cat(same) for same in zip(*parts, strict=True)]
+    d = sets.n_sites
+    return all_names(names), IndexSets(sets.sizes, tuple(whole[:d]), tuple(whole[d:]))
 
 
 def all_rows(rows: Tensor) -> tuple[Tensor, slice]:

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from torch import Tensor
 
 
-class Ahead:
+class Prefetch:
     """What `read` gives for each of `parts`, the next one being read by a thread meanwhile.
 
     The order of the calls is followed, forwards or backwards (as for gradients). Nothing depends on

@@ -9,14 +9,14 @@ from cpic import tt
 from cpic._errors import VolumeError
 from cpic.data import ArrayVolume
 from cpic.nn import CubeEncoder, VolumeEntries
-from cpic.nn._ahead import Ahead
+from cpic.nn._prefetch import Prefetch
 
 PARTS = list(torch.arange(10).split(3))
 
 
 def test_parts_are_read_once_a_pass_in_both_directions():
     read = []
-    ahead = Ahead(lambda part: (read.append(int(part[0])), 2 * part)[1], PARTS)
+    ahead = Prefetch(lambda part: (read.append(int(part[0])), 2 * part)[1], PARTS)
     order = [0, 1, 2, 3, 3, 2, 1, 0]
     for k in order:
         assert torch.equal(ahead(PARTS[k]), 2 * PARTS[k])
@@ -31,13 +31,13 @@ def test_the_next_part_is_read_meanwhile():
             second.set()
         return part
 
-    ahead = Ahead(read, PARTS)
+    ahead = Prefetch(read, PARTS)
     ahead(PARTS[0])
     assert second.wait(5)
 
 
 def test_parts_in_any_order_are_right(generator):
-    ahead = Ahead(lambda part: 2 * part, PARTS)
+    ahead = Prefetch(lambda part: 2 * part, PARTS)
     for k in torch.randint(0, 4, (30,), generator=generator).tolist():
         assert torch.equal(ahead(PARTS[k]), 2 * PARTS[k])
 
@@ -48,7 +48,7 @@ def test_an_error_belongs_to_its_part():
             raise VolumeError("damaged")
         return part
 
-    ahead = Ahead(read, PARTS)
+    ahead = Prefetch(read, PARTS)
     ahead(PARTS[0])
     with pytest.raises(VolumeError, match="damaged"):
         ahead(PARTS[1])

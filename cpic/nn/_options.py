@@ -1,0 +1,101 @@
+"""Options of a model by subject: how trains are sought, and how volumes are read for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from cpic.bottleneck import BOTTLENECKS
+from cpic.nn._checks import check_positive, check_reading
+from cpic.nn._components import Components
+from cpic.tt._interpolate import Solver
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How the trains of encoded volumes are found.
+
+    Args:
+        rank: Bound on the ranks of the trains.
+        n_sweeps: Half-sweeps without gradient that find the sets of a volume never seen.
+        n_warm_starts: Remembered volumes from whose sets the first of these half-sweeps begins, in
+            evaluation mode. A lesion that no start is near is missed; with more of them that is
+            rare, and a prediction depends less on which they are.
+        select: Visits of a volume from one choice of its sets to the next; in between its train is
+            interpolated on those it has.
+        by: Name of the bottleneck, one of `cpic.bottleneck.BOTTLENECKS`.
+        quantics: Split the axes into bits; False keeps them whole (plain tensor train).
+        order: Order of the bits, as in `cpic.tt.Quantics`.
+        solver: How cores are solved for, as in `cpic.tt.interpolate`.
+
+    Raises:
+        ValueError: If a number is below 1, or there is no such bottleneck.
+
+    Example:
+        >>> Search(rank=3).n_sweeps
+        4
+    """
+
+    rank: int = 10
+    n_sweeps: int = 4
+    n_warm_starts: int = 4
+    select: int = 1
+    by: str = "cross"
+    quantics: bool = True
+    order: Literal["sequential", "interleaved"] = "sequential"
+    solver: Solver = "solve"
+
+    def __post_init__(self) -> None:
+        names = ("rank", "n_sweeps", "n_warm_starts", "select")
+        check_positive("Search", **{name: getattr(self, name) for name in names})
+        if self.by not in BOTTLENECKS:
+            raise ValueError(f"Search needs `by` out of {', '.join(BOTTLENECKS)}, got {self.by!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How volumes are read and encoded.
+
+    Args:
+        centered: Subtract from each vector that of an empty cube, so that empty space is zero.
+            Without it nearly all of the norm of a train, and so of its features, is a constant.
+        padding: As in `VolumeEntries`.
+        chunk: As in `VolumeEntries`: with it, memory does not grow with the batch.
+
+    Raises:
+        ValueError: If an option is unknown or out of range.
+
+    Example:
+        >>> Reading(chunk=1024).padding
+        'zero'
+    """
+
+    centered: bool = True
+    padding: Literal["zero", "encode"] = "zero"
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        check_reading("Reading", self.padding, self.chunk)
+
+
+# Fields by the names they had as arguments of `CPIC`.
+OLD = {"looks": "n_sweeps", "starts": "n_warm_starts", "centre": "centered"}
+OBJECTS = {"search": Search, "reading": Reading}
+
+
+def grouped(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `CPIC` from options that may be named one by one.
+
+    Args:
+        options: Arguments of `CPIC`, and fields of `Search` and `Reading`, also by their `OLD`
+            names; `n_features`, and as `components` options of `Components` by name.
+    """
+    found = {OLD.get(name, name): value for name, value in options.items()}
+    for name, kind in OBJECTS.items():
+        flat = {one.name: found.pop(one.name) for one in fields(kind) if one.name in found}
+        if flat:
+            found[name] = replace(found.get(name) or kind(), **flat)
+    n_features, components = found.pop("n_features", None), found.get("components")
+    if n_features is not None or isinstance(components, Mapping):
+        rank = (found.get("search") or Search()).rank
+        found["components"] = Components(n_features or rank, **(components or {}))
+    return found
