@@ -20,22 +20,14 @@ __all__ = [
     "triplet",
 ]
 
-_HOME = {
-    "budget": "_cost",
-    "error_curve": "_charts",
-    "explore": "_explore",
-    "positions": "_anatomy",
-    "slices": "_anatomy",
-    "spectra": "_charts",
-    "train_to_scale": "_cost",
-    "triplet": "_anatomy",
-}
+_HOMES = ("_explore", "_anatomy", "_charts", "_cost")
 
 
 def __getattr__(name: str):
     # Matplotlib takes most of a second to import; who asks for no figure does not wait.
-    if name in _HOME:
-        return getattr(importlib.import_module(f"cpic.show.{_HOME[name]}"), name)
+    if name in __all__:
+        homes = (importlib.import_module(f"cpic.show.{home}") for home in _HOMES)
+        return next(getattr(home, name) for home in homes if hasattr(home, name))
     raise AttributeError(f"module 'cpic.show' has no attribute {name!r}")
 
 

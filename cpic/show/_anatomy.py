@@ -74,17 +74,13 @@ def slices(
     """
     array = to_numpy(volume, "slices", "a volume")
     planes = _planes(array.shape, at, "slices", dims=(3,))
-    low, high = check_window(window, array, "slices")
-    spacing = _check_spacing(spacing, 3, "slices")
+    window, extents = _scale("slices", array, planes, window, spacing)
     titles = [f"{NAMES[p.cut or 0]} = {p.voxel}" for p in planes] if titles is None else titles
     if len(titles) != 3:
         raise ValueError(f"slices needs three titles, got {len(titles)}.")
-    where = ", ".join(titles)
-    figure, axes, _ = panels(
-        [p.extent(array.shape, spacing) for p in planes], f"Three orthogonal slices: {where}"
-    )
+    figure, axes, _ = panels(extents, f"Three orthogonal slices: {', '.join(titles)}")
     for ax, plane, title in zip(axes, planes, titles, strict=True):
-        _show(ax, plane, array, low, high, title)
+        _show(ax, plane, array, window, title)
     return figure
 
 
@@ -132,23 +128,19 @@ def triplet(
     if first.shape != second.shape:
         raise ValueError(f"triplet needs two equal shapes, got {first.shape} and {second.shape}.")
     plane = _cut(first.shape, axis, at)
-    low, high = check_window(window, first, "triplet")
-    scale = (high - low) / 4 if error is None else float(error)
+    window, extents = _scale("triplet", first, [plane], window, spacing)
+    scale = (window[1] - window[0]) / 4 if error is None else float(error)
     if not scale > 0:
         raise ValueError(f"triplet needs a positive error scale, got {error}.")
-    spacing = _check_spacing(spacing, first.ndim, "triplet")
     difference = second - first
     norm = float(np.linalg.norm(first))
     relative = float(np.linalg.norm(difference)) / norm if norm else float("nan")
-    figure, axes, bar = panels(
-        [plane.extent(first.shape, spacing)] * 3,
-        f"Original, rebuilt and their difference, {relative:.3g} of the norm",
-        bar=True,
-    )
-    _show(axes[0], plane, first, low, high, "original")
-    _show(axes[1], plane, second, low, high, "rebuilt")
+    alt = f"Original, rebuilt and their difference, {relative:.3g} of the norm"
+    figure, axes, bar = panels(extents * 3, alt, bar=True)
+    _show(axes[0], plane, first, window, "original")
+    _show(axes[1], plane, second, window, "rebuilt")
     title = f"error ({relative:.3g} of norm)" if norm else "error"
-    image = _show(axes[2], plane, difference, -scale, scale, title, cmap=DIVERGING)
+    image = _show(axes[2], plane, difference, (-scale, scale), title, DIVERGING)
     figure.colorbar(image, cax=bar, extend="both", ticks=[-scale, 0, scale], format="%.3g")
     return figure
 
@@ -192,12 +184,9 @@ def positions(
     array = to_numpy(background, "positions", "a background")
     planes = _planes(array.shape, at, "positions", dims=(2, 3))
     points = _check_coords(coords, array.shape)
-    low, high = check_window(window, array, "positions")
-    spacing = _check_spacing(spacing, array.ndim, "positions")
-    figure, axes, _ = panels(
-        [p.extent(array.shape, spacing) for p in planes],
-        f"{len(points)} sampled positions drawn over the picture that they sample",
-    )
+    window, extents = _scale("positions", array, planes, window, spacing)
+    alt = f"{len(points)} sampled positions drawn over the picture that they sample"
+    figure, axes, _ = panels(extents, alt)
     for ax, plane in zip(axes, planes, strict=True):
         near = points
         if thickness is not None and plane.cut is not None:
@@ -205,35 +194,38 @@ def positions(
         marks = np.unique(near[:, [plane.right, plane.up]], axis=0)
         count = f"{len(marks):,} position{'' if len(marks) == 1 else 's'}"
         title = count if plane.cut is None else f"{NAMES[plane.cut]} = {plane.voxel}: {count}"
-        _show(ax, plane, array, low, high, title)
-        ax.scatter(
-            marks[:, 0], marks[:, 1], s=size**2, c=ACCENT, marker="s", linewidths=0, alpha=0.85
-        )
+        _show(ax, plane, array, window, title)
+        style = {"c": ACCENT, "marker": "s", "linewidths": 0, "alpha": 0.85}
+        ax.scatter(marks[:, 0], marks[:, 1], s=size**2, **style)
     return figure
+
+
+def _scale(
+    who: str, array: np.ndarray, planes: Sequence[_Plane], window: Any, spacing: Any
+) -> tuple[tuple[float, float], list[tuple[float, float]]]:
+    """The window, and the extent of each picture, both checked."""
+    levels = check_window(window, array, who)
+    sizes = (1.0,) * array.ndim if spacing is None else tuple(float(s) for s in spacing)
+    if len(sizes) != array.ndim or any(not s > 0 for s in sizes):
+        raise ValueError(
+            f"{who} needs one positive spacing for each of {array.ndim} axes, got {sizes}."
+        )
+    return levels, [plane.extent(array.shape, sizes) for plane in planes]
 
 
 def _show(
     ax: Axes,
     plane: _Plane,
     array: np.ndarray,
-    low: float,
-    high: float,
+    window: tuple[float, float],
     title: str,
     cmap: Colormap = GREYS,
 ):
-    origin = "upper" if plane.cut is None else "lower"
+    style = {"origin": "upper" if plane.cut is None else "lower", "aspect": "auto"}
     # Resampling colours instead of values would invent colours that the scale has not.
-    image = ax.imshow(
-        plane.take(array),
-        vmin=low,
-        vmax=high,
-        cmap=cmap,
-        origin=origin,
-        aspect="auto",
-        interpolation_stage="data",
-    )
+    style |= {"cmap": cmap, "interpolation_stage": "data"}
     ax.set_title(title, fontsize=9.5, pad=4)
-    return image
+    return ax.imshow(plane.take(array), vmin=window[0], vmax=window[1], **style)
 
 
 def _planes(
@@ -253,23 +245,16 @@ def _planes(
 def _cut(shape: tuple[int, ...], axis: int, at: int | None) -> _Plane:
     if axis not in (0, 1, 2):
         raise ValueError(f"triplet needs an axis 0, 1 or 2, got {axis}.")
-    if len(shape) != 3 or at is None:
-        return _planes(shape, None, "triplet", dims=(2, 3))[axis if len(shape) == 3 else 0]
-    if not 0 <= at < shape[axis]:
+    planes = _planes(shape, None, "triplet", dims=(2, 3))
+    if len(planes) == 1:
+        return planes[0]
+    if at is not None and not 0 <= at < shape[axis]:
         raise ValueError(f"triplet needs `at` from 0 to {shape[axis] - 1}, got {at}.")
-    voxel = [at if i == axis else 0 for i in range(3)]
-    return _planes(shape, voxel, "triplet", dims=(3,))[axis]
-
-
-def _check_spacing(spacing: Sequence[float] | None, dims: int, who: str) -> tuple[float, ...]:
-    found = (1.0,) * dims if spacing is None else tuple(float(s) for s in spacing)
-    if len(found) != dims or any(not s > 0 for s in found):
-        raise ValueError(f"{who} needs one positive spacing for each of {dims} axes, got {found}.")
-    return found
+    return planes[axis] if at is None else planes[axis]._replace(voxel=at)
 
 
 def _check_coords(coords: Any, shape: tuple[int, ...]) -> np.ndarray:
-    found = coords.detach().cpu().numpy() if hasattr(coords, "detach") else np.asarray(coords)
+    found = np.asarray(coords.detach().cpu() if hasattr(coords, "detach") else coords)
     if found.ndim != 2 or found.shape[1] != len(shape):
         raise ValueError(f"positions needs coords of shape (n, {len(shape)}), got {found.shape}.")
     if not np.issubdtype(found.dtype, np.integer):

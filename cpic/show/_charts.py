@@ -62,19 +62,13 @@ def spectra(
     ax = place(figure, 0.75, 0.55, WIDTH - 2.1, 2.7)
     many = len(values) > MAX_LEGEND
     for k, s in enumerate(values):
-        colour = colormaps["viridis"](0.9 * k / max(len(values) - 1, 1))
-        ax.plot(
-            np.arange(1, len(s) + 1),
-            # Zero has no place on a log scale; it falls below the floor.
-            np.maximum(s / np.linalg.norm(s), floor / 10),
-            color=colour if many else LINES[k % len(LINES)],
-            linestyle=DASHES[k % len(DASHES)],
-            marker=MARKS[k % len(MARKS)],
-            markersize=3.5,
-            label=names[k],
-        )
-    if tol is not None:
-        ax.axhline(tol, color="0.45", linestyle=(0, (1, 1)), label=f"tol {tol:g}")
+        style = _style(k, 3.5)
+        if many:
+            style["color"] = colormaps["viridis"](0.9 * k / (len(values) - 1))
+        # Zero has no place on a log scale; it falls below the floor.
+        shares = np.maximum(s / np.linalg.norm(s), floor / 10)
+        ax.plot(np.arange(1, len(s) + 1), shares, label=names[k], **style)
+    _level(ax, "tol", tol)
     ax.set(yscale="log", ylim=(floor, 1.5), xlabel="number", ylabel="singular value / norm")
     ax.set_xlim(0.5, max(max(len(s) for s in values), 2) + 0.5)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -85,7 +79,7 @@ def spectra(
         ticks = MaxNLocator(6, integer=True)
         figure.colorbar(scale, cax=bar, label="bond", boundaries=edges, ticks=ticks)
     else:
-        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
+        _legend(ax)
     return figure
 
 
@@ -130,8 +124,7 @@ def error_curve(
     ax = place(figure, 0.85, 0.55, WIDTH - 2.4, 2.7)
     for k, (name, values) in enumerate(curves.items()):
         _draw_curve(ax, points, to_numpy(values, "error_curve", "errors"), k, name)
-    if goal is not None:
-        ax.axhline(goal, color="0.45", linestyle=(0, (1, 1)), label=f"goal {goal:g}")
+    _level(ax, "goal", goal)
     ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
     if limits is not None:
         ax.set_ylim(*limits)
@@ -144,7 +137,7 @@ def error_curve(
         ax.set_xticks(points, [f"{x:g}" for x in points])
         ax.xaxis.set_minor_locator(NullLocator())
     if any(curves) or goal is not None:
-        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
+        _legend(ax)
     return figure
 
 
@@ -164,12 +157,25 @@ def _draw_curve(ax: Axes, x: np.ndarray, errors: np.ndarray, k: int, name: str) 
         )
     # An exact result has no place on a log scale either.
     rows = np.maximum(rows, np.finfo(np.float64).eps / 10)
-    style = {"color": LINES[k % len(LINES)], "marker": MARKS[k % len(MARKS)], "markersize": 4.5}
+    style = _style(k, 4.5)
     # A leading underscore keeps a nameless curve out of the legend.
-    label = name or "_"
-    ax.plot(x, np.median(rows, 0), linestyle=DASHES[k % len(DASHES)], label=label, **style)
+    ax.plot(x, np.median(rows, 0), label=name or "_", **style)
     if len(rows) > 1:
         ax.fill_between(x, rows.min(0), rows.max(0), color=style["color"], alpha=0.2, linewidth=0)
+
+
+def _style(k: int, size: float) -> dict[str, Any]:
+    looks = {"color": LINES, "linestyle": DASHES, "marker": MARKS}
+    return {"markersize": size, **{name: row[k % len(row)] for name, row in looks.items()}}
+
+
+def _level(ax: Axes, name: str, at: float | None) -> None:
+    if at is not None:
+        ax.axhline(at, color="0.45", linestyle=(0, (1, 1)), label=f"{name} {at:g}")
+
+
+def _legend(ax: Axes) -> None:
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
 
 
 def _bond_values(source: Any) -> list[np.ndarray]:

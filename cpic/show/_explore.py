@@ -10,6 +10,7 @@ Shapes: a position is one index per axis; frames are in row-major order of posit
 
 import importlib
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -82,9 +83,7 @@ def explore(
         >>> view
         Explorer(level: 3 values; static)
     """
-    return Explorer(
-        draw, _check_axes(axes), alt, caption, dict(labels or {}), dict(start or {}), dark
-    )
+    return Explorer(draw, alt, caption, labels or {}, start or {}, dark, axes)
 
 
 class Explorer:
@@ -92,26 +91,26 @@ class Explorer:
 
     def __init__(
         self,
-        draw: Callable[..., Any],
-        values: dict[str, tuple],
-        alt: str | Callable[..., str],
+        draw: Any,
+        alt: Any,
         caption: str,
-        labels: dict[str, str],
-        start: dict[str, Any],
+        labels: Mapping,
+        start: Mapping,
         dark: bool,
+        axes: Any,
     ):
         if not callable(draw):
             raise TypeError(f"explore needs a function `draw`, got {type(draw).__name__}.")
-        self.values = values
+        self.values = _check_axes(axes)
+        if unknown := set(labels) - set(axes):
+            raise ValueError(f"explore got a label for {sorted(unknown)}, got axes {[*axes]}.")
         self.caption = caption
-        self.labels = {name: labels.get(name, name.replace("_", " ")) for name in values}
-        self.start = _check_start(values, start)
+        self.labels = {name: labels.get(name, name.replace("_", " ")) for name in axes}
+        self.start = _check_start(self.values, start)
         self.frames: dict[tuple[int, ...], Frame] = {}
         self._draw, self._alt, self._dark = draw, alt, dark
         self._encoded: dict[bytes, bytes] = {}
         self._png = b""
-        if unknown := set(labels) - set(values):
-            raise ValueError(f"explore got a label for {sorted(unknown)}, got axes {[*values]}.")
         for position in self.positions:
             # All texts first: they cost nothing, and a bad one should not wait for pictures.
             self.alt_text(position)
@@ -142,26 +141,14 @@ class Explorer:
 
     def alt_text(self, position: tuple[int, ...]) -> str:
         """The alternative text of the picture at a position."""
-        params = self.params(position)
-        if callable(self._alt):
-            text = self._alt(**params)
-        elif isinstance(self._alt, str):
-            try:
-                text = self._alt.format(**params)
-            except (KeyError, IndexError, ValueError) as error:
-                raise ValueError(
-                    f"explore needs an `alt` that names the axes {[*self.values]} only, got "
-                    f"{self._alt!r}; write literal braces twice."
-                ) from error
-            if text == self._alt and len(text.strip()) >= MIN_ALT:
-                text = f"{text.rstrip('. ')} ({self.state(position)})"
-        else:
-            text = self._alt
+        text = self._alt(**self.params(position)) if callable(self._alt) else self._alt
         if not isinstance(text, str):
             raise TypeError(
                 "explore needs `alt` as text, or a function that returns text, got "
                 f"{type(text).__name__}."
             )
+        if text is self._alt:
+            text = self._filled(text, position)
         if len(text.strip()) < MIN_ALT:
             raise ValueError(
                 f"explore needs an `alt` of at least {MIN_ALT} characters, got {text!r}; say "
@@ -169,19 +156,31 @@ class Explorer:
             )
         return text
 
+    def _filled(self, alt: str, position: tuple[int, ...]) -> str:
+        try:
+            text = alt.format(**self.params(position))
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"explore needs an `alt` that names the axes {[*self.values]} only, got {alt!r}; "
+                "write literal braces twice."
+            ) from error
+        if text != alt or len(text.strip()) < MIN_ALT:
+            return text
+        return f"{text.rstrip('. ')} ({self.state(position)})"
+
     def frame(self, position: tuple[int, ...]) -> Frame:
         """The picture at a position, drawn on the first call and kept."""
         if position not in self.frames:
             begin = time.perf_counter()
             params = self.params(position)
-            light, size = self._picture(params, {})
-            dark = self._picture(params, _frames.DARK_STYLE)[0] if self._dark else None
+            light, size = self._picture(params, dark=False)
+            dark = self._picture(params, dark=True)[0] if self._dark else None
             seconds = time.perf_counter() - begin
             self.frames[position] = Frame(light, dark, self.alt_text(position), *size, seconds)
         return self.frames[position]
 
-    def _picture(self, params: dict[str, Any], style: dict) -> tuple[bytes, tuple[int, int]]:
-        with _style(style):
+    def _picture(self, params: dict[str, Any], *, dark: bool) -> tuple[bytes, tuple[int, int]]:
+        with _frames.dark_style() if dark else nullcontext():
             pixels = _frames.to_pixels(self._draw(**params))
         size = (pixels.shape[1], pixels.shape[0])
         first = next(iter(self.frames.values()), None)
@@ -205,7 +204,7 @@ class Explorer:
             "image/png": _frames.base64_text(self._png),
         }
         if self._widgets is not None:
-            bundle |= _live.view(self, self._widgets)
+            bundle |= _live.build(self, self._widgets)._repr_mimebundle_()
         return bundle
 
     def __repr__(self) -> str:
@@ -228,9 +227,7 @@ def _check_axes(axes: Mapping[str, Sequence[Any]]) -> dict[str, tuple]:
         values[name] = tuple(listed)
         if not values[name]:
             raise ValueError(f"explore needs at least one value for `{name}`, got none.")
-    n_frames = 1
-    for listed in values.values():
-        n_frames *= len(listed)
+    n_frames = math.prod(len(listed) for listed in values.values())
     if n_frames > MAX_FRAMES:
         raise ValueError(
             f"explore needs at most {MAX_FRAMES} pictures, got {n_frames}; take fewer values."
@@ -262,11 +259,3 @@ def _import_widgets() -> Any:
         return importlib.import_module("ipywidgets")
     except ImportError:
         return None
-
-
-def _style(style: dict) -> Any:
-    if not style:
-        return nullcontext()
-    import matplotlib
-
-    return matplotlib.rc_context(style)

@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 
 # What a frame looks like on a dark page; anatomy keeps its greys.
+_GROUND = [f"{part}.facecolor" for part in ("figure", "savefig", "axes", "legend")]
+_INK = ["axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"]
 DARK_STYLE = {
-    "figure.facecolor": "#121212",
-    "figure.edgecolor": "#121212",
-    "savefig.facecolor": "#121212",
-    "axes.facecolor": "#121212",
-    "axes.edgecolor": "#e6e6e6",
-    "axes.labelcolor": "#e6e6e6",
-    "text.color": "#e6e6e6",
-    "xtick.color": "#e6e6e6",
-    "ytick.color": "#e6e6e6",
+    **dict.fromkeys([*_GROUND, "figure.edgecolor"], "#121212"),
+    **dict.fromkeys(_INK, "#e6e6e6"),
     "grid.color": "#555555",
-    "legend.facecolor": "#121212",
     "legend.edgecolor": "#777777",
 }
+
+
+def dark_style() -> Any:
+    """Draw with light ink on a dark ground for a while."""
+    import matplotlib
+
+    return matplotlib.rc_context(DARK_STYLE)
 
 
 def to_pixels(drawn: Any) -> np.ndarray:

@@ -8,11 +8,6 @@ from cpic.show import _static
 CONTINUOUS_SECONDS = 0.25
 
 
-def view(explorer: Any, widgets: Any) -> dict[str, Any]:
-    """Build the widgets of an explorer and return their MIME bundle."""
-    return build(explorer, widgets)._repr_mimebundle_()
-
-
 def build(explorer: Any, widgets: Any) -> Any:
     """Build a box with one slider per axis and the picture below them."""
     quick = explorer.frame(explorer.start).seconds < CONTINUOUS_SECONDS

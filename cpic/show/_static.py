@@ -37,8 +37,7 @@ def page(explorer: Any) -> str:
         f'<figure class="cpic-explore" id="{identity}">\n'
         f"<style>{_asset('slider.css')}</style>\n"
         f'<div class="cpic-controls" hidden>{controls}</div>\n'
-        f"{picture(explorer, explorer.start)}\n"
-        f'<p class="cpic-shown">Shown: {html.escape(explorer.state(explorer.start))}.</p>\n'
+        f"{_first(explorer)}"
         f'<p class="cpic-status" role="status" aria-live="polite"></p>\n'
         f"{caption(explorer)}"
         f'<script type="application/json">{packed}</script>\n'
@@ -49,11 +48,13 @@ def page(explorer: Any) -> str:
 
 def still(explorer: Any) -> str:
     """Write the first picture alone, for where neither kernel nor script runs."""
-    return (
-        f'<figure class="cpic-explore">\n{picture(explorer, explorer.start)}\n'
-        f'<p class="cpic-shown">Shown: {html.escape(explorer.state(explorer.start))}.</p>\n'
-        f"{caption(explorer)}</figure>"
-    )
+    return f'<figure class="cpic-explore">\n{_first(explorer)}{caption(explorer)}</figure>'
+
+
+def _first(explorer: Any) -> str:
+    shown = html.escape(explorer.state(explorer.start))
+    image = picture(explorer, explorer.start)
+    return f'{image}\n<p class="cpic-shown">Shown: {shown}.</p>\n'
 
 
 def picture(explorer: Any, position: tuple[int, ...]) -> str:
