@@ -6,6 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import papermill
+from jupyter_client.kernelspec import NoSuchKernel
+from papermill.exceptions import PapermillException
+from papermill.translators import PythonTranslator, papermill_translators
+
+
+class _Literals(PythonTranslator):
+    """Parameters that are Python text already.
+
+    The translation of papermill makes text of tuples, and of the keys of mappings.
+    """
+
+    @classmethod
+    def translate(cls, val: Any) -> str:
+        """The text itself."""
+        return str(val)
+
+
+papermill_translators.register("cpic literals", _Literals)
+
 
 def execute(
     path: Path, output: Path, literals: Mapping[str, str], *, timeout: int, progress: bool
@@ -22,10 +42,6 @@ def execute(
     Returns:
         The error in one line; empty if there was none.
     """
-    import papermill
-    from jupyter_client.kernelspec import NoSuchKernel
-    from papermill.exceptions import PapermillException
-
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".running-") as place:
         draft = Path(place) / output.name
         try:
@@ -34,7 +50,7 @@ def execute(
                 _plain(draft),
                 parameters=dict(literals),
                 kernel_name="python3",
-                language=_language(),
+                language="cpic literals",
                 cwd=str(path.resolve().parent),
                 progress_bar=progress,
                 execution_timeout=timeout,
@@ -53,23 +69,6 @@ def execute(
 def _plain(path: Path) -> str:
     """For papermill, which fills in what is in braces."""
     return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _language() -> str:
-    """The name under which papermill takes parameters that are Python text already.
-
-    Its own translation makes text of tuples, and of the keys of mappings.
-    """
-    from papermill.translators import PythonTranslator, papermill_translators
-
-    class Literals(PythonTranslator):
-        @classmethod
-        def translate(cls, val: Any) -> str:
-            """The text itself."""
-            return str(val)
-
-    papermill_translators.register("cpic literals", Literals)
-    return "cpic literals"
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,17 +1,16 @@
 """What a notebook takes in, and which files its executed copy may replace."""
 
 import ast
-import json
 import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from cpic._trust import DoubtError, read_regular
+from cpic._trust import DoubtError, parse_json, read_regular
 
 # A notebook with its pictures; anything longer was made for something else.
 _LARGEST = 2**28
@@ -32,7 +31,7 @@ def parameters_of(path: Path) -> dict[str, Any]:
         cells = _content(path)["cells"]
         tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
         source = "".join(tagged[0]["source"]) if tagged else ""
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read as a notebook ({error}).") from error
     try:
         nodes = ast.parse(source).body
@@ -42,9 +41,9 @@ def parameters_of(path: Path) -> dict[str, Any]:
         ) from error
     found: dict[str, Any] = {}
     for node in nodes:
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
-        found.update({t.id: _default(node) for t in targets if isinstance(t, ast.Name)})
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found.update({t.id: _default(node) for t in targets if isinstance(t, ast.Name)})
     return found
 
 
@@ -102,9 +101,7 @@ def literal(value: Any) -> str:
         return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):
         inner = ", ".join(literal(one) for one in value)
-        if isinstance(value, list):
-            return f"[{inner}]"
-        return f"({inner},)" if len(value) == 1 else f"({inner})"
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
     raise ValueError(
         f"needs numbers, text, None, or lists, tuples and mappings of them, got a "
         f"{type(value).__name__}"
@@ -127,39 +124,36 @@ def check_outputs(paths: Sequence[Path], folder: Path) -> None:
                 "them, or give each a folder of its own."
             )
         seen[name] = path
-    for path in paths:
-        target = folder / path.name
-        if target.exists() and (
-            any(target.samefile(one) for one in paths) or not _is_output(target)
-        ):
+    targets = [folder / path.name for path in paths]
+    kinds = [*((one, "output of a run", _is_output) for one in targets)]
+    kinds.append((folder / "summary.json", "summary of chapters", _is_summary))
+    for target, kind, fits in kinds:
+        if not target.exists():
+            continue
+        if any(target.samefile(path) for path in paths) or not _holds(target, fits):
             raise ValueError(
-                f"{target} is no output of a run and would be lost; choose another folder by out."
+                f"{target} is no {kind} and would be lost; choose another folder by out."
             )
-    summary = folder / "summary.json"
-    if summary.exists() and not _is_summary(summary):
-        raise ValueError(
-            f"{summary} is no summary of chapters and would be lost; choose another folder by out."
-        )
 
 
-def _is_output(path: Path) -> bool:
+def _is_output(content: Any) -> bool:
     """Whether papermill made it: the chapters themselves are stripped of its marks."""
-    try:
-        return "papermill" in _content(path)["metadata"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return False
+    return "papermill" in content["metadata"]
 
 
-def _is_summary(path: Path) -> bool:
+def _is_summary(content: Any) -> bool:
+    return isinstance(content, list) and all(set(row) >= _ROW for row in content)
+
+
+def _holds(path: Path, fits: Callable[[Any], bool]) -> bool:
     try:
-        rows = _content(path)
-        return isinstance(rows, list) and all(set(row) >= _ROW for row in rows)
-    except (OSError, ValueError, TypeError, RecursionError):
+        return fits(_content(path))
+    except (OSError, ValueError, LookupError, TypeError):
         return False
 
 
 def _content(path: Path) -> Any:
     try:
-        return json.loads(read_regular(path, _LARGEST))
+        return parse_json(read_regular(path, _LARGEST))
     except DoubtError as error:
         raise ValueError(f"it {error}") from error

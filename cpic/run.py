@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from cpic import _notebooks
-from cpic._execute import execute
 from cpic._files import write_json
 from cpic._peak import PeakMemory, peak_mib
 
@@ -142,9 +141,7 @@ def run_chapters(
     if not str(out):
         raise ValueError("running the book needs a folder for its output, got an empty out.")
     paths = find_chapters([str(chapter) for chapter in chapters])
-    for path in paths:
-        _check_parameters(path, given)
-    literals = {name: _literal(name, value) for name, value in given.items()}
+    literals = _literals(paths, given)
     folder = Path(out)
     # A folder that is yet to be made may be another one in the end: x/.. is.
     _notebooks.check_outputs(paths, folder.resolve())
@@ -161,20 +158,22 @@ def run_chapters(
     return [results[path] for path in paths]
 
 
-def _check_parameters(path: Path, given: Mapping[str, Any]) -> None:
-    # papermill itself only warns of an unknown name: a typo would run with the default.
-    known = _notebooks.parameters_of(path)
-    if unknown := [name for name in given if name not in known]:
-        raise ValueError(
-            f"{path.name} has no parameter {', '.join(unknown)}; it knows {', '.join(known)}."
-        )
-
-
-def _literal(name: str, value: Any) -> str:
-    try:
-        return _notebooks.literal(value)
-    except ValueError as error:
-        raise ValueError(f"the parameter {name} {error}.") from None
+def _literals(paths: Sequence[Path], given: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as Python text, once every chapter knows all of them."""
+    for path in paths:
+        # papermill itself only warns of an unknown name: a typo would run with the default.
+        known = _notebooks.parameters_of(path)
+        if unknown := [name for name in given if name not in known]:
+            raise ValueError(
+                f"{path.name} has no parameter {', '.join(unknown)}; it knows {', '.join(known)}."
+            )
+    literals: dict[str, str] = {}
+    for name, value in given.items():
+        try:
+            literals[name] = _notebooks.literal(value)
+        except ValueError as error:
+            raise ValueError(f"the parameter {name} {error}.") from None
+    return literals
 
 
 def _make(folder: Path) -> None:
@@ -203,6 +202,8 @@ def _run_all(orders: list[tuple], jobs: int) -> Iterator[tuple[Path, ChapterRun]
 def _run_one(
     path: Path, output: Path, mode: str, literals: Mapping[str, str], timeout: int, progress: bool
 ) -> ChapterRun:
+    from cpic._execute import execute
+
     begin = time.perf_counter()
     with PeakMemory() as memory:
         error = execute(path, output, literals, timeout=timeout, progress=progress)

@@ -195,7 +195,7 @@ def positions(
         count = f"{len(marks):,} position{'' if len(marks) == 1 else 's'}"
         title = count if plane.cut is None else f"{NAMES[plane.cut]} = {plane.voxel}: {count}"
         _show(ax, plane, array, window, title)
-        style = {"c": ACCENT, "marker": "s", "linewidths": 0, "alpha": 0.85}
+        style: dict[str, Any] = {"c": ACCENT, "marker": "s", "linewidths": 0, "alpha": 0.85}
         ax.scatter(marks[:, 0], marks[:, 1], s=size**2, **style)
     return figure
 
@@ -221,7 +221,7 @@ def _show(
     title: str,
     cmap: Colormap = GREYS,
 ):
-    style = {"origin": "upper" if plane.cut is None else "lower", "aspect": "auto"}
+    style: dict[str, Any] = {"origin": "upper" if plane.cut is None else "lower", "aspect": "auto"}
     # Resampling colours instead of values would invent colours that the scale has not.
     style |= {"cmap": cmap, "interpolation_stage": "data"}
     ax.set_title(title, fontsize=9.5, pad=4)

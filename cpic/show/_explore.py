@@ -235,7 +235,7 @@ def _check_axes(axes: Mapping[str, Sequence[Any]]) -> dict[str, tuple]:
     return values
 
 
-def _check_start(values: dict[str, tuple], start: dict[str, Any]) -> tuple[int, ...]:
+def _check_start(values: dict[str, tuple], start: Mapping[str, Any]) -> tuple[int, ...]:
     for name, value in start.items():
         if name not in values:
             raise ValueError(f"explore got a start for `{name}`, got axes {[*values]}.")

@@ -13,7 +13,7 @@ import numpy as np
 # What a frame looks like on a dark page; anatomy keeps its greys.
 _GROUND = [f"{part}.facecolor" for part in ("figure", "savefig", "axes", "legend")]
 _INK = ["axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"]
-DARK_STYLE = {
+DARK_STYLE: dict[Any, Any] = {
     **dict.fromkeys([*_GROUND, "figure.edgecolor"], "#121212"),
     **dict.fromkeys(_INK, "#e6e6e6"),
     "grid.color": "#555555",
