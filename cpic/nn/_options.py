@@ -7,7 +7,7 @@ from typing import Any, Literal
 from cpic.bottleneck import BOTTLENECKS
 from cpic.nn._checks import check_positive, check_reading
 from cpic.nn._components import Components
-from cpic.tt._interpolate import Solver
+from cpic.tt._solvers import Solver
 
 
 @dataclass(frozen=True, kw_only=True)
