@@ -19,11 +19,11 @@ from cpic.cohorts import _cache
 from cpic.cohorts._cohort import Cohort, check_fits, named, open_scan
 from cpic.cohorts._conversion import Conversion, Intensity
 from cpic.data._array import ArrayVolume
-from cpic.data._cache import ChunkCache
 from cpic.data._folder import is_full, writing
-from cpic.data._save import write_zarr
 from cpic.data._volume import Volume
-from cpic.data._zarr import ZarrVolume
+from cpic.data.chunked._cache import ChunkCache
+from cpic.data.chunked._save import save_zarr
+from cpic.data.chunked._zarr import ZarrVolume
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -123,7 +123,12 @@ def _convert(
         c * min(_SHARD, math.ceil(n / c)) for c, n in zip(chunks, volume.shape, strict=True)
     )
     with writing(cache):
-        write_zarr(volume, store, chunks=chunks, shards=shards, attributes=said)
+        try:
+            save_zarr(volume, store, chunks=chunks, shards=shards, attributes=said)
+        except VolumeError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
     return Converted(patient, store, notes=tuple(said["notes"]))
 
 

@@ -14,10 +14,10 @@ from cpic.data._nifti import NiftiVolume
 from cpic.data._open import open_volume
 from cpic.data._phantoms import exact_rank, gaussians, spike
 from cpic.data._samples import mni152, photograph
-from cpic.data._save import save_zarr
 from cpic.data._stacked import StackedVolume
 from cpic.data._volume import Volume
-from cpic.data._zarr import ZarrVolume
+from cpic.data.chunked._save import save_zarr
+from cpic.data.chunked._zarr import ZarrVolume
 
 __all__ = [
     "ArrayVolume",

@@ -9,9 +9,9 @@ from cpic._errors import VolumeError
 from cpic.data._dicom import DicomVolume
 from cpic.data._mapped import MemmapVolume
 from cpic.data._nifti import NiftiVolume
-from cpic.data._sources import is_zarr, shown
 from cpic.data._volume import Volume
-from cpic.data._zarr import ZarrVolume
+from cpic.data.chunked._sources import is_zarr, shown
+from cpic.data.chunked._zarr import ZarrVolume
 
 _READERS: dict[str, Callable[..., Volume]] = {
     ".nii": NiftiVolume,
@@ -41,7 +41,7 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
     """
     try:
         reader = reader_of(path)
-        there = "://" in str(path) or Path(path).exists()
+        there = "://" in str(path) or Path(path).exists() or is_zarr(path)
     except OSError as error:
         raise VolumeError(f"{path} cannot be read ({error.strerror or error}).") from error
     if "://" in str(path) and reader is not ZarrVolume:

@@ -544,7 +544,7 @@ def test_two_processes_fill_one_cache_at_once(tree, cache):
 def test_a_store_is_made_by_one_process_while_others_wait(tree, cache, monkeypatch):
     from cpic.cohorts import _prepare
 
-    at_once, most, real = [], [], _prepare.write_zarr
+    at_once, most, real = [], [], _prepare.save_zarr
 
     def slow(volume, path, **options):
         import time
@@ -555,7 +555,7 @@ def test_a_store_is_made_by_one_process_while_others_wait(tree, cache, monkeypat
         real(volume, path, **options)
         at_once.remove(path)
 
-    monkeypatch.setattr(_prepare, "write_zarr", slow)
+    monkeypatch.setattr(_prepare, "save_zarr", slow)
     cohort = read_brats(tree)
     job = functools.partial(prepare_patient, conversion=Conversion(), cache=cache)
     with ThreadPoolExecutor(4) as pool:

@@ -19,7 +19,7 @@ from zarr.codecs import Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, Z
 from cpic import data
 from cpic._errors import VolumeError
 from cpic._trust import DoubtError
-from cpic.data._unpack import Unpacker
+from cpic.data.chunked._unpack import Unpacker
 from cpic.data.stores import OnDemandVolume
 
 SHAPE, CHUNKS = (16, 16, 16), (8, 8, 8)
@@ -437,14 +437,23 @@ def test_files_that_are_no_store(tmp_path, raw):
     refused(path)
 
 
-def test_what_lies_deeper_in_a_zip_file_is_said_so_that_it_can_be_done(tmp_path):
+def test_what_lies_deeper_in_a_zip_file_is_named_and_read(tmp_path):
     path = tmp_path / "v.ozx"
+    source = make(tmp_path / "source.zarr")
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr("v.zarr/zarr.json", "{}")
-    refused(path, "must be at the top; unpack it, and give the folder")
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("zarr.json", '{"zarr_format": 3, "node_type": "group"}')
-    refused(path, "but a group; unpack it, and give the folder of one of its arrays")
+        for one in sorted(source.rglob("*")):
+            file.write(one, f"image/0/{one.relative_to(source)}")
+    refused(path, "there is no Zarr array at .*v.ozx; give the folder that holds zarr.json")
+    assert np.array_equal(data.ZarrVolume(path / "image" / "0").read(), VALUES)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("image/zarr.json", '{"zarr_format": 3, "node_type": "group"}')
+    refused(path, r"no Zarr array at .*v.ozx; give one of its arrays: .*v\.ozx/image\.")
+    with pytest.raises(VolumeError, match=r"but a group; give one of its arrays: .*v.ozx/image/0"):
+        data.open_volume(path / "image")
+    volume = data.open_volume(path / "image" / "0")
+    assert volume.voxels(torch.tensor([[3, 4, 5]])) == VALUES[3, 4, 5]
+    with pytest.raises(VolumeError, match=r"no Zarr array at .*v.ozx/image/1"):
+        data.open_volume(path / "image" / "1")
 
 
 def test_an_array_is_no_store(tmp_path):
@@ -459,10 +468,10 @@ def test_too_many_open_files_are_one_sentence(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(24, os.strerror(24))
 
-    monkeypatch.setattr("cpic.data._sources.open_regular", full)
+    monkeypatch.setattr("zipfile.ZipFile", full)
     refused(path, "Too many open files.*ulimit -n")
     folder = make(tmp_path / "v.zarr")
-    monkeypatch.setattr("cpic.data._store.open_handle", full)
+    monkeypatch.setattr("cpic.data.chunked._reads.open_handle", full)
     refused(folder, "Too many open files.*ulimit -n", retries=0)
 
 
@@ -551,7 +560,7 @@ def test_a_growing_store_whose_shard_is_no_file(tmp_path, spoil):
     volume._reads.forget()
     for use in (
         lambda: volume.voxels(torch.tensor([[9, 9, 9]])),
-        lambda: volume._write(volume._layout, np.array([[0, 0, 0]]), [b""]),
+        lambda: volume._write(np.array([[0, 0, 0]]), [b""]),
         volume.fill,
     ):
         with pytest.raises(VolumeError, match=r"v\.zarr.*c/0/0/0"):

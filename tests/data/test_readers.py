@@ -247,7 +247,7 @@ def test_a_cube_reads_only_its_chunks_and_each_once(tmp_path, monkeypatch):
     # Around the corner of eight chunks, twice, and one cube inside a chunk of these.
     centres = torch.tensor([[16, 24, 32], [17, 24, 32], [20, 28, 36]])
     # Rounds of three chunks: memory stays bounded and still nothing is read twice.
-    monkeypatch.setattr("cpic.data._chunks._HELD_BYTES", 3 * 8**3 * 4)
+    monkeypatch.setattr("cpic.data.chunked._reader._HELD_BYTES", 3 * 8**3 * 4)
     cubes = volume.cubes(centres, size=5)
     wanted = {f"c/{x}/{y}/{z}" for x in (1, 2) for y in (2, 3) for z in (3, 4)}
     assert sorted(store.keys) == sorted(wanted)

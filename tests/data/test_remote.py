@@ -43,7 +43,7 @@ def own_store(store, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch):
-    monkeypatch.setattr("cpic.data._store._PAUSE", 0.01)
+    monkeypatch.setattr("cpic.data.chunked._reads._PAUSE", 0.01)
 
 
 @contextmanager
@@ -272,7 +272,7 @@ def test_a_damaged_chunk_is_named(own_store):
             file.write_bytes(file.read_bytes()[:-7] + b"damaged")
     with pytest.raises(VolumeError, match=r"v.zarr cannot be decoded at \[4:8, .*copy the store"):
         data.open_volume(store).voxels(MIDDLE)
-    with pytest.raises(VolumeError, match=r"v.zarr cannot be decoded at \[whole\]"):
+    with pytest.raises(VolumeError, match=r"v.zarr cannot be decoded at \[0:4, .*copy the store"):
         data.open_volume(store).read()
 
 
@@ -343,7 +343,7 @@ def test_the_index_of_a_shard_is_fetched_once(tmp_path):
 
 def test_indices_held_are_bounded(tmp_path, monkeypatch):
     path = data.save_zarr(stored(), tmp_path / "v.zarr", chunks=(4, 4, 4), shards=(8, 8, 8))
-    monkeypatch.setattr("cpic.data._store._INDEX_BYTES", 3 * (16 * 8 + 4))
+    monkeypatch.setattr("cpic.data.chunked._reads._INDEX_BYTES", 3 * (16 * 8 + 4))
     volume = data.open_volume(path)
     assert torch.equal(
         volume.voxels(torch.cartesian_prod(*AXES)), torch.from_numpy(stored()).flatten()

@@ -17,6 +17,7 @@ import zarr
 
 from cpic import data
 from cpic._errors import CacheError, VolumeError
+from cpic.data.chunked._shards import NOT_THERE, ShardIndex
 from cpic.data.stores import ChunkCache, OnDemandVolume
 from tests.data import test_conformance
 from tests.data.test_conformance import SHAPE, Lookup, draw_centres, stored
@@ -117,8 +118,8 @@ class TestCache:
         volume, at = data.ZarrVolume(large, cache=64 * 512), everywhere(generator)
         first = volume.cubes(at, size=5)
         before = volume.ledger + data.Ledger()
-        monkeypatch.setattr("cpic.data._format.Layout.decode", None)
-        monkeypatch.setattr("cpic.data._store.Reads.many", None)
+        monkeypatch.setattr("cpic.data.chunked._layout.Layout.decode", None)
+        monkeypatch.setattr("cpic.data.chunked._reads.Reads.many", None)
         assert torch.equal(volume.cubes(at, size=5), first)
         assert (volume.ledger.chunks, volume.ledger.bytes) == (before.chunks, before.bytes)
         assert volume.ledger.voxels == 2 * before.voxels
@@ -255,14 +256,13 @@ def test_every_kind_of_chunk_is_read_as_by_zarr(tmp_path, dtype, shards, packed,
     values = stored(dtype=dtype)
     array[...] = values
     volume = data.ZarrVolume(tmp_path / "v.zarr")
-    assert (volume._layout is None) == (packed in ("transposed", "v2"))
     at = draw_centres(volume, 40, generator, margin=2)
     twin = data.ArrayVolume(values).cubes(at, size=3)
     assert torch.equal(volume.cubes(at, size=3), twin)
 
 
 def test_a_slow_chunk_is_waited_for_beside_the_others(tmp_path, monkeypatch):
-    from cpic.data._store import Reads
+    from cpic.data.chunked._reads import Reads
 
     path = data.save_zarr(stored(), tmp_path / "v.zarr", chunks=(4, 4, 4))
     real = Reads._of_file
@@ -282,12 +282,11 @@ def test_a_slow_chunk_is_waited_for_beside_the_others(tmp_path, monkeypatch):
 
 def whole_store(path):
     """Every file is whole, and none is left from writing."""
-    from cpic.data._format import parsed
-
+    index = ShardIndex((4, 4, 4))
     assert not list((path / ".partial").glob("*"))
     for file in (path / "c").rglob("*"):
         if file.is_file():
-            parsed(file.read_bytes()[-(16 * 64 + 4) :], 64)
+            index.all(index.within(file.read_bytes()))
 
 
 class TestOnDemand:
@@ -490,14 +489,12 @@ def test_processes_write_one_store_at_once(tmp_path):
 
 
 def test_adding_to_a_shard_moves_no_chunk():
-    from cpic.data._format import NOT_THERE, parsed, with_chunks
-
-    shard, seen = None, {}
+    index, shard, seen = ShardIndex((6,)), None, {}
     for number, chunk in itertools.chain(enumerate([b"a", b"bb", b"", b"dddd"]), [(1, b"other")]):
-        shard, n_new = with_chunks(shard, {number: chunk}, 6)
+        shard, n_new = index.with_chunks(shard, {number: chunk})
         assert n_new == (number not in seen)
         seen.setdefault(number, chunk)
-        spans = parsed(shard[-(6 * 16 + 4) :], 6)
+        spans = index.all(index.within(shard))
         assert {
             k: shard[a : a + n] for k, (a, n) in enumerate(spans.tolist()) if a != NOT_THERE
         } == seen

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cpic._errors import VolumeError
 from cpic.data._resample import along, as_floating, floating, weights, width_of
-from cpic.data._save import check_chunks
 from cpic.data._volume import Volume
+from cpic.data.chunked._save import check_chunks
 
 # Windows are read as cubes of about this size: far cheaper than voxel by voxel.
 _TILES = range(13, 27, 2)

@@ -5,8 +5,8 @@ Chunks of an `OnDemandVolume` come to the disk when they are first touched, so t
 volumes within one bound.
 """
 
-from cpic.data._cache import ChunkCache
-from cpic.data._chunks import Touched
+from cpic.data.chunked._cache import ChunkCache
+from cpic.data.chunked._reader import Touched
 from cpic.data.stores._on_demand import OnDemandVolume, Written
 
 __all__ = ["ChunkCache", "OnDemandVolume", "Touched", "Written"]

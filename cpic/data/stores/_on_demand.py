@@ -6,25 +6,27 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 from torch import Tensor
 
 from cpic._errors import CacheError, VolumeError
-from cpic.data._cache import ChunkCache
-from cpic.data._format import NOT_THERE, Layout, with_chunks
-from cpic.data._save import check_chunks
-from cpic.data._store import Piece
 from cpic.data._volume import Volume
-from cpic.data._zarr import MARK, ZarrVolume, mark_of
-from cpic.data.stores._making import boxes, created, damaged, done, index_of, probe
+from cpic.data.chunked._cache import ChunkCache
+from cpic.data.chunked._reads import Piece
+from cpic.data.chunked._save import check_chunks
+from cpic.data.chunked._shards import NOT_THERE, ShardIndex
+from cpic.data.chunked._zarr import MARK, ZarrVolume, mark_of
+from cpic.data.stores._making import boxes, created, probe
 
 # Voxels taken from the source at once.
 _BLOCK = 2**21
+# Shards a thread is given at once.
+_SHARDS = 16
 
 
 class Written(NamedTuple):
@@ -111,16 +113,20 @@ class OnDemandVolume(ZarrVolume):
             created(path, source, key, level)
         super().__init__(path, channels=source.channels, fill_missing=True, cache=cache)
         found = mark_of(self.attributes) or {}
-        same = (self.shape, self.dtype, found) == (source.shape, source.dtype, key | done(found))
-        per_shard = tuple(b // c for b, c in zip(shards, chunks, strict=True))
-        per_shard += (1,) * (source.channels > 1)
+        if found.get("complete"):
+            key |= {"complete": True}
+        same = (self.shape, self.dtype, found) == (source.shape, source.dtype, key)
         # What it says it was made with, and what it has: one may be of another hand.
-        has = (self.chunks, self._layout and self._layout.per_shard)
-        if not same or has != (chunks, per_shard):
+        per_shard = tuple(b // c for b, c in zip(shards, chunks, strict=True))
+        tail, one = ((self.channels,), (1,)) if self.channels > 1 else ((), ())
+        self._index = ShardIndex((*per_shard, *one))
+        same &= (self._layout.chunk, self._layout.index) == ((*chunks, *tail), self._index)
+        if not same or self._layout.codecs.plain is None:
             raise VolumeError(
                 f"{path} holds {self!r}, which was not made of {source!r} with chunks={chunks} and "
                 f"shards={shards}; choose another folder."
             )
+        self._folder = path
         if (path / ".partial").exists():
             with self._writing():
                 shutil.rmtree(path / ".partial", ignore_errors=True)
@@ -128,9 +134,10 @@ class OnDemandVolume(ZarrVolume):
     def written(self) -> Written:
         """Chunks and bytes on the disk; the indices of all shards are read."""
         chunks, n_bytes = 0, 0
-        for file in self._files():
-            n_bytes += file.stat().st_size
-            chunks += int((index_of(file, self._shards)[:, 0] != NOT_THERE).sum())
+        for file in (self._folder / "c").rglob("*"):
+            if file.is_file():
+                n_bytes += file.stat().st_size
+                chunks += int(self._there(file.relative_to(self._folder).as_posix()).sum())
         n_voxels = math.prod(self.shape) * self.channels
         return Written(chunks, math.prod(self._grid), n_bytes, n_voxels * self._stored.itemsize)
 
@@ -146,91 +153,88 @@ class OnDemandVolume(ZarrVolume):
         Raises:
             CacheError: if the store cannot be written.
         """
-        shards = self._per_shard
-        grid = [range(-(-n // edge)) for n, edge in zip(self._grid, shards, strict=True)]
-        todo: Iterator[tuple[int, ...]] = itertools.product(*grid)
-        if progress:
-            from tqdm import tqdm
-
-            todo = iter(tqdm(todo, total=math.prod(map(len, grid)), unit="shard"))
-        with ThreadPoolExecutor(workers) as pool:
-            under_way: set[Future] = set()
-            # A list of all shards may not fit: a few are under way at a time.
-            for at in todo:
-                under_way.add(pool.submit(self._fill_shard, at))
-                if len(under_way) > 2 * workers:
-                    ended, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                    _raised(ended, under_way)
-            _raised(wait(under_way).done, set())
         import zarr
+        from tqdm import tqdm
 
+        counts = [-(-n // edge) for n, edge in zip(self.shape, self._made["shards"], strict=True)]
+        # A list of all shards may not fit.
+        todo = itertools.product(*map(range, counts))
+        bar = tqdm(total=math.prod(counts), unit="shard", disable=not progress)
+        with ThreadPoolExecutor(workers) as pool, bar:
+            while some := list(itertools.islice(todo, _SHARDS * workers)):
+                for _ in pool.map(self._fill_shard, some):
+                    bar.update()
         if not self.attributes[MARK].get("complete"):
             self.attributes[MARK] |= {"complete": True}
             with self._writing():
-                zarr.open_array(self._path, mode="r+").update_attributes(self.attributes)
+                zarr.open_array(self._folder, mode="r+").update_attributes(self.attributes)
 
     def _fill_shard(self, at: tuple[int, ...]) -> None:
-        per = self._per_shard
-        inner = np.stack(np.unravel_index(np.arange(math.prod(per)), per), -1)
-        file = self._file(at)
-        there = index_of(file, self._shards)[:, 0] != NOT_THERE if file.exists() else None
-        positions = np.asarray(at) * per + inner
-        wanted = (positions < self._grid).all(1) & (True if there is None else ~there)
+        per = self._index.per_shard
+        numbers = np.arange(math.prod(per))
+        at = at + (0,) * (self.channels > 1)
+        positions = np.asarray(at) * per + np.stack(np.unravel_index(numbers, per), -1)
+        wanted = (positions[:, : len(self.shape)] < self._grid).all(1)
+        wanted &= ~self._there(self._layout.key(at))
         if wanted.any():
-            positions = positions[wanted]
-            out = [np.empty((*self.chunks, self.channels), self._stored) for _ in positions]
-            self._produce(positions, out)
+            out = [np.empty(self._layout.chunk, self._stored) for _ in range(wanted.sum())]
+            self._absent(positions[wanted], out)
+
+    def _there(self, key: str) -> np.ndarray:
+        """Which chunks a shard has, (n,) bool."""
+        try:
+            index = self._reads.file(self._index.piece(key))
+            if index is None:
+                return np.zeros(math.prod(self._index.per_shard), bool)
+            return self._index.all(index)[:, 0] != NOT_THERE
+        except ValueError as error:
+            raise self._torn(key, error) from error
+
+    def _torn(self, key: str, error: Exception) -> VolumeError:
+        return VolumeError(
+            f"{self._folder / key} is damaged ({error}); delete it, and its chunks are made again."
+        )
+
+    def _damaged(self, position: np.ndarray, error: Exception) -> NoReturn:
+        shard, _ = self._index.place(position[None])
+        raise self._torn(self._layout.key(shard[0].tolist()), error) from error
 
     def _absent(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
-        self._produce(positions, out)
-
-    def _damaged(self, box: Any, error: Exception) -> NoReturn:
-        self._reads.forget()
-        file = self._path
-        if box is not ...:
-            edges = zip(box, self._made["shards"], strict=True)
-            file = self._file(tuple(side.start // edge for side, edge in edges))
-        raise damaged(file, error) from error
-
-    def _produce(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
-        """Make the chunks at `positions` (n, D) and write them."""
-        layout = self._layout
-        assert layout is not None
+        """Make the chunks at `positions` (n, d) and write them."""
         n_block = max(1, _BLOCK // math.prod(self.chunks))
         for start in range(0, len(positions), n_block):
             part = slice(start, start + n_block)
-            made = boxes(self._source, positions[part], self.chunks)
+            made = boxes(self._source, positions[part, : len(self.shape)], self.chunks)
             for chunk, values in zip(out[part], made, strict=True):
-                chunk[...] = values
-        self._write(layout, positions, [layout.encode(chunk) for chunk in out])
+                chunk[...] = values.reshape(chunk.shape)
+        self._write(positions, [self._layout.encode(chunk) for chunk in out])
 
-    def _write(self, layout: Layout, positions: np.ndarray, encoded: list[bytes]) -> None:
-        if self.channels > 1:
-            positions = np.concatenate([positions, np.zeros_like(positions[:, :1])], 1)
-        shards, numbers = layout.shard_of(positions)
+    def _write(self, positions: np.ndarray, encoded: list[bytes]) -> None:
+        shards, numbers = self._index.place(positions)
         groups: dict[str, dict[int, bytes]] = {}
         for at, number, chunk in zip(shards.tolist(), numbers.tolist(), encoded, strict=True):
-            groups.setdefault(layout.key(at), {})[number] = chunk
+            groups.setdefault(self._layout.key(at), {})[number] = chunk
         with self._writing():
-            folder = self._path / ".partial"
-            folder.mkdir(exist_ok=True)
+            (self._folder / ".partial").mkdir(exist_ok=True)
             for key, new in groups.items():
-                file = self._path / key
-                try:
-                    # Read again: another process may have added to it.
-                    shard, n_new = with_chunks(self._reads.file(Piece(key)), new, self._shards)
-                except ValueError as error:
-                    raise damaged(file, error) from error
-                self._reads.keep(key, shard[-layout.index_bytes :])
-                if n_new == 0:
-                    continue
-                part = folder / secrets.token_hex(8)
-                try:
-                    part.write_bytes(shard)
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(part, file)
-                finally:
-                    part.unlink(missing_ok=True)
+                self._add(key, new)
+
+    def _add(self, key: str, new: dict[int, bytes]) -> None:
+        try:
+            # Read again: another process may have added to it.
+            shard, n_new = self._index.with_chunks(self._reads.file(Piece(key)), new)
+        except ValueError as error:
+            raise self._torn(key, error) from error
+        self._reads.keep(key, self._index.within(shard))
+        if n_new == 0:
+            return
+        part = self._folder / ".partial" / secrets.token_hex(8)
+        try:
+            part.write_bytes(shard)
+            (self._folder / key).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(part, self._folder / key)
+        finally:
+            part.unlink(missing_ok=True)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -238,35 +242,14 @@ class OnDemandVolume(ZarrVolume):
         from filelock import FileLock
 
         try:
-            with FileLock(self._path / ".lock", poll_interval=0.002):
+            with FileLock(self._folder / ".lock", poll_interval=0.002):
                 yield
         except (OSError, NotImplementedError) as error:
             said = getattr(error, "strerror", None) or error
             raise CacheError(
-                f"the store {self._path} cannot be written ({said}): free or permit space there, "
+                f"the store {self._folder} cannot be written ({said}): free or permit space there, "
                 "or choose another folder; what is finished is kept."
             ) from error
-
-    @property
-    def _path(self) -> Path:
-        return self._made["path"]
-
-    @property
-    def _per_shard(self) -> tuple[int, ...]:
-        shards = self._made["shards"]
-        return tuple(n // edge for n, edge in zip(shards, self.chunks, strict=True))
-
-    @property
-    def _shards(self) -> int:
-        """Chunks of a shard."""
-        return math.prod(self._per_shard)
-
-    def _file(self, shard: tuple[int, ...]) -> Path:
-        assert self._layout is not None
-        return self._path / self._layout.key((*shard, *([0] if self.channels > 1 else [])))
-
-    def _files(self) -> Iterator[Path]:
-        return (file for file in (self._path / "c").rglob("*") if file.is_file())
 
     def _read(self) -> Tensor:
         """Makes all chunks."""
@@ -279,12 +262,3 @@ class OnDemandVolume(ZarrVolume):
     def __setstate__(self, state: dict) -> None:
         OnDemandVolume.__init__(self, **state["made"])
         self.ledger = state["ledger"]
-
-
-def _raised(done: set[Future], others: set[Future]) -> None:
-    """Raise the first error of what is done, and start nothing more."""
-    for future in done:
-        if future.exception():
-            for other in others:
-                other.cancel()
-            future.result()

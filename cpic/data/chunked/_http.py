@@ -5,7 +5,6 @@ Imported when an address is opened, as fsspec and aiohttp are.
 
 import zlib
 from base64 import b64encode
-from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any
 
@@ -15,10 +14,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from cpic._outgoing import same_origin, shown_address
-from cpic._trust import METADATA_BYTES, DoubtError
+from cpic._trust import DoubtError
+from cpic.data.chunked._reads import LIMIT
 
-# Bytes that the answer to the request under way may have, packed for the way or not.
-LIMIT: ContextVar[int] = ContextVar("LIMIT", default=METADATA_BYTES)
 _HOPS = 10
 _ELSEWHERE = {301, 302, 303, 307, 308}
 # Of the page that comes with an error: read, so that the connection can be used again.
@@ -38,6 +36,8 @@ class StatusError(OSError):
 
 class BoundedHTTP(HTTPFileSystem):
     """`HTTPFileSystem` whose headers, cookies and passwords do not follow to another host."""
+
+    bounded = True
 
     async def _cat_file(
         self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any

@@ -3,18 +3,16 @@
 import lzma
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
-from torch import Tensor
 
 from cpic._errors import VolumeError
-from cpic.data._array import _as_tensor, torch_dtype
-from cpic.data._cache import ChunkCache
-from cpic.data._chunks import ChunkedReader
-from cpic.data._format import DamagedError, Layout
-from cpic.data._sources import open_store
+from cpic.data._array import torch_dtype
+from cpic.data.chunked._cache import ChunkCache
+from cpic.data.chunked._layout import DamagedError
+from cpic.data.chunked._reader import ChunkedReader
+from cpic.data.chunked._sources import open_store
 
 _READERS = 8
 # Less than this is decoded before threads would have started.
@@ -81,34 +79,27 @@ class ZarrVolume(ChunkedReader):
         nan: float | None = None,
         cache: "int | ChunkCache | None" = None,
     ) -> None:
-        from cpic.data._bounded import layout_of, opened
+        from cpic.data.chunked._opened import opened
 
         self._opened = {"channels": channels, "fill_missing": fill_missing, "nan": nan}
         self._opened |= {"store": store, "storage_options": storage_options}
         self._opened |= {"retries": retries, "timeout": timeout, "cache": cache}
         self._reads = open_store(store, storage_options, retries=retries, timeout=timeout)
-        array = opened(self._reads)
-        if channels > 1 and array.shape[-1] != channels:
+        self._layout = layout = opened(self._reads)
+        if channels > 1 and layout.shape[-1] != channels:
             raise VolumeError(
                 f"{self._called} with channels={channels} needs them in the last axis, got shape "
-                f"{array.shape}."
+                f"{layout.shape}."
             )
-        shape = array.shape[:-1] if channels > 1 else array.shape
+        shape = layout.shape[:-1] if channels > 1 else layout.shape
         try:
-            super().__init__(shape, channels, torch_dtype(array.dtype), nan)
+            super().__init__(shape, channels, torch_dtype(layout.dtype), nan)
         except VolumeError as error:
             raise VolumeError(f"{self._called} is no volume: {error}") from error
-        self._array = array
         self._fill_missing = fill_missing
-        layout = layout_of(array)
-        # What does not hold all channels in a chunk is left to Zarr, as are rarer codecs.
-        whole = channels == 1 or array.chunks[-1] == channels
-        self._layout = layout if whole else None
-        name = (str(store), self._reads.stamp(), str(array.metadata))
-        self._set_chunks(
-            array.chunks[: len(self.shape)], array.dtype.newbyteorder("="), cache, name
-        )
-        self.attributes: dict[str, Any] = dict(array.attrs)
+        name = (str(store), self._reads.stamp(), layout.described)
+        self._set_chunks(layout.chunk[: len(self.shape)], layout.dtype, cache, name)
+        self.attributes: dict[str, Any] = layout.attributes
         grown = mark_of(self.attributes)
         if not self._grows and grown is not None and not grown.get("complete"):
             raise VolumeError(
@@ -124,21 +115,32 @@ class ZarrVolume(ChunkedReader):
     def _load(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
         before = self._reads.n_bytes
         try:
-            if self._layout is None:
-                self._load_slowly(positions, out)
-            else:
-                self._load_directly(self._layout, positions, out)
+            self._load_stored(*self._with_channels(positions, out))
         finally:
             self.ledger.add(bytes=self._reads.n_bytes - before)
             missing = self._reads.take_missing()
-        self._refuse(missing)
+        if missing and not self._fill_missing:
+            raise VolumeError(
+                f"{self._called} lacks {len(missing)} of the chunks read, the first is "
+                f"{missing[0]}; copy the store again, or pass fill_missing=True to take them as "
+                f"{self._layout.fill}."
+            )
 
-    def _load_directly(self, layout: Layout, positions: np.ndarray, out: list[np.ndarray]) -> None:
-        full = positions
-        if self.channels > 1:
-            full = np.concatenate([positions, np.zeros_like(positions[:, :1])], 1)
+    def _with_channels(
+        self, positions: np.ndarray, out: list[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The stored chunks, whose last axis may be that of the channels, and where they belong."""
+        if self.channels == 1:
+            return positions, [chunk[..., 0] for chunk in out]
+        n, edge = self._chunks_at_a_position, self._layout.chunk[-1]
+        last = np.tile(np.arange(n), len(positions))[:, None]
+        parts = [chunk[..., k * edge : (k + 1) * edge] for chunk in out for k in range(n)]
+        return np.concatenate([positions.repeat(n, 0), last], 1), parts
+
+    def _load_stored(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
+        """Write the chunks at `positions` (n, d), of all axes, into `out`."""
         try:
-            raw = layout.read(self._reads, full)
+            raw = self._layout.read(self._reads, positions)
             absent = [number for number, chunk in enumerate(raw) if chunk is None]
             if absent:
                 self._absent(positions[absent], [out[number] for number in absent])
@@ -147,7 +149,7 @@ class ZarrVolume(ChunkedReader):
                 for number in numbers:
                     if raw[number] is not None:
                         try:
-                            layout.decode(raw[number], out[number].reshape(layout.chunk))
+                            self._layout.decode(raw[number], out[number])
                         except _DAMAGE as error:
                             raise DamagedError(number, str(error)) from error
 
@@ -157,76 +159,25 @@ class ZarrVolume(ChunkedReader):
                 with ThreadPoolExecutor(_READERS) as pool:
                     list(pool.map(decode, [range(k, len(raw), _READERS) for k in range(_READERS)]))
         except DamagedError as error:
-            self._damaged(self._box(positions[error.number]), error)
+            self._reads.forget()
+            self._damaged(positions[error.number], error)
 
     def _absent(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
         """Write the chunks that are not stored into `out`."""
         for chunk in out:
-            chunk[...] = self._array.fill_value
+            chunk[...] = self._layout.fill
 
-    def _load_slowly(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
-        failed = Event()
-
-        def load(position: np.ndarray, chunk: np.ndarray) -> None:
-            if failed.is_set():  # each further chunk would fail as slowly
-                return
-            try:
-                values = self._decoded(self._box(position))
-            except VolumeError:
-                failed.set()
-                raise
-            values = values if self.channels > 1 else values[..., None]
-            chunk[tuple(slice(0, n) for n in values.shape)] = values
-
-        with ThreadPoolExecutor(_READERS) as pool:
-            list(pool.map(load, positions, out))
-
-    def _box(self, position: np.ndarray) -> tuple[slice, ...]:
-        return tuple(
-            slice(k * e, min((k + 1) * e, n))
-            for k, e, n in zip(position.tolist(), self.chunks, self.shape, strict=True)
-        )
-
-    def _decoded(self, box: Any) -> np.ndarray:
-        try:
-            with np.errstate(all="ignore"):  # what a forged index overflows is an error later
-                return np.asarray(self._array[box])
-        except VolumeError:
-            raise
-        except _DAMAGE as error:
-            self._damaged(box, error)
-
-    def _damaged(self, box: Any, error: Exception) -> NoReturn:
-        self._reads.forget()
-        edges = "whole" if box is ... else ", ".join(f"{b.start}:{b.stop}" for b in box)
-        said = " ".join(str(error).split()) or type(error).__name__
+    def _damaged(self, position: np.ndarray, error: Exception) -> NoReturn:
+        edges = ", ".join(f"{side.start}:{side.stop}" for side in self._box(position))
+        said = " ".join(str(error).split()) or type(error.__cause__ or error).__name__
         raise VolumeError(
             f"{self._called} cannot be decoded at [{edges}] ({said}); a file of it "
             "is damaged or was cut short, copy the store again."
         ) from error
 
-    def _refuse(self, missing: list[str]) -> None:
-        if missing and not self._fill_missing:
-            raise VolumeError(
-                f"{self._called} lacks {len(missing)} of the chunks read, the first is "
-                f"{missing[0]}; copy the store again, or pass fill_missing=True to take them as "
-                f"{self._array.fill_value}."
-            )
-
     @property
     def _chunks_at_a_position(self) -> int:
-        return -(-self.channels // self._array.chunks[-1]) if self.channels > 1 else 1
-
-    def _read(self) -> Tensor:
-        before = self._reads.n_bytes
-        try:
-            values = self._decoded(...)
-        finally:
-            self.ledger.add(bytes=self._reads.n_bytes - before)
-            missing = self._reads.take_missing()
-        self._refuse(missing)
-        self.ledger.add(chunks=self._array.nchunks)
-        return _as_tensor(values)
+        return -(-self.channels // self._layout.chunk[-1]) if self.channels > 1 else 1
 
     def __getstate__(self) -> dict:
         return {"opened": self._opened, "ledger": self.ledger}

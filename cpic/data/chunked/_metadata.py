@@ -13,19 +13,21 @@ import numpy as np
 
 from cpic._trust import DoubtError, parse_json
 
-# Names of the files, and bytes that one may have.
-FILES = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
+# Bytes that a file of metadata may have.
 METADATA_BYTES = 2**22
 # What a chunk may take in memory, and the index of a shard in its file.
 CHUNK_BYTES = 2**34
 INDEX_BYTES = 2**28
 _VOXELS = 2**62
 _CODECS = 32
+_DICTIONARY_BYTES = 2**27
 # Codecs of objects and texts: no volume has them, and some run what they read.
 _OF_OBJECTS = {"pickle", "json2", "msgpack2", "categorize", "vlen-utf8", "vlen-bytes", "vlen-array"}
 _NUMBER = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)")
 _NUMBER_OF_2 = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c(8|16))")
 _NUMBER_OR_2 = re.compile(f"{_NUMBER.pattern}|{_NUMBER_OF_2.pattern}")
+_KINDS = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
+_KINDS |= {list: "a list", dict: "an object", type(None): "null"}
 
 
 def check_metadata(name: str, raw: bytes) -> dict[str, Any]:
@@ -36,13 +38,12 @@ def check_metadata(name: str, raw: bytes) -> dict[str, Any]:
             those of a volume.
     """
     found = parse_json(raw)
-    _need(isinstance(found, dict), f"is {_kind(found)}, an object is needed")
+    _need(isinstance(found, dict), f"is {_KINDS[type(found)]}, an object is needed")
     if name == ".zarray":
         _check_2(found)
     elif name == "zarr.json":
-        attributes = found.get("attributes")
-        known = attributes is None or isinstance(attributes, dict)
-        _need(known, f"has attributes that are {_kind(attributes)}, an object is needed")
+        if found.get("attributes") is not None:
+            _is(found["attributes"], dict, "attributes")
         if found.get("node_type") == "array":
             _check_3(found)
     return found
@@ -58,27 +59,29 @@ def _check_3(found: dict[str, Any]) -> None:
     _check_codecs(found.get("codecs"), chunk, np.dtype(kind).itemsize)
 
 
-def _check_codecs(codecs: Any, chunk: list[int], itemsize: int) -> None:
-    _need(isinstance(codecs, list), f"has codecs that are {_kind(codecs)}, a list is needed")
+def _check_codecs(codecs: Any, chunk: list[int], itemsize: int, *, inner: bool = False) -> None:
+    _is(codecs, list, "codecs")
     _need(0 < len(codecs) <= _CODECS, f"has {len(codecs)} codecs, 1 to {_CODECS} can be")
     named = [_check_codec(codec) for codec in codecs]
     # The whole chunk comes into memory, unless all it is is a shard, of which parts are read.
-    if [name for name, _ in named] != ["sharding_indexed"]:
+    if inner or [name for name, _ in named] != ["sharding_indexed"]:
         _need_room(chunk, itemsize)
     for name, options in named:
-        if name != "sharding_indexed":
-            continue
-        inner = _sizes(options.get("chunk_shape"), "chunk_shape of a shard", like=chunk)
-        whole = all(n % edge == 0 for n, edge in zip(chunk, inner, strict=True))
-        _need(whole, f"has shards of {chunk}, no multiples of their chunks of {inner}")
-        count = math.prod(n // edge for n, edge in zip(chunk, inner, strict=True))
-        _need(16 * count < INDEX_BYTES, f"has shards of {count:,} chunks, too many for an index")
-        # An index that is packed would unpack to what its shard likes.
-        index = options.get("index_codecs", [])
-        _need(isinstance(index, list), f"has index_codecs that are {_kind(index)}")
-        others = {_check_codec(codec)[0] for codec in index} - {"bytes", "crc32c"}
-        _need(not others, f"has index_codecs {sorted(others)}, bytes and crc32c can be")
-        _check_codecs(options.get("codecs"), inner, itemsize)
+        if name == "sharding_indexed":
+            _check_shards(options, chunk, itemsize)
+
+
+def _check_shards(options: dict[str, Any], shard: list[int], itemsize: int) -> None:
+    chunk = _sizes(options.get("chunk_shape"), "chunk_shape of a shard", like=shard)
+    whole = all(n % edge == 0 for n, edge in zip(shard, chunk, strict=True))
+    _need(whole, f"has shards of {shard}, no multiples of their chunks of {chunk}")
+    count = math.prod(n // edge for n, edge in zip(shard, chunk, strict=True))
+    _need(16 * count < INDEX_BYTES, f"has shards of {count:,} chunks, too many for an index")
+    # An index that is packed would unpack to what its shard likes.
+    index = _is(options.get("index_codecs", []), list, "index_codecs")
+    others = {_check_codec(codec)[0] for codec in index} - {"bytes", "crc32c"}
+    _need(not others, f"has index_codecs {sorted(others)}, bytes and crc32c can be")
+    _check_codecs(options.get("codecs"), chunk, itemsize, inner=True)
 
 
 def _check_2(found: dict[str, Any]) -> None:
@@ -87,14 +90,12 @@ def _check_2(found: dict[str, Any]) -> None:
     _need(known, f"has values of dtype {str(kind)[:40]!r}, numbers are needed")
     chunk = _sizes(found.get("chunks"), "chunks", like=shape)
     _need_room(chunk, np.dtype(kind).itemsize)
-    filters = found.get("filters") or []
-    _need(isinstance(filters, list), f"has filters that are {_kind(filters)}, a list is needed")
+    filters = _is(found.get("filters") or [], list, "filters")
     _need(len(filters) <= _CODECS, f"has {len(filters)} filters, at most {_CODECS} can be")
     for codec in [*filters, found.get("compressor")]:
         if codec is not None:
-            _need(isinstance(codec, dict), f"has a codec that is {_kind(codec)}")
-            options = {key: value for key, value in codec.items() if key != "id"}
-            _check_codec({"name": codec.get("id"), "configuration": options})
+            options = dict(_is(codec, dict, "a codec"))
+            _check_codec({"name": options.pop("id", None), "configuration": options})
 
 
 def _check_codec(codec: Any) -> tuple[str, dict[str, Any]]:
@@ -112,23 +113,19 @@ def _check_codec(codec: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _modest(filters: Any) -> bool:
-    return filters is None or (
-        isinstance(filters, list)
-        and all(isinstance(one, dict) for one in filters)
-        and all(isinstance(one.get("dict_size", 0), int) for one in filters)
-        and all(0 <= one.get("dict_size", 0) <= 2**27 for one in filters)
-    )
+    if not isinstance(filters, list):
+        return filters is None
+    sizes = [one.get("dict_size", 0) if isinstance(one, dict) else None for one in filters]
+    return all(isinstance(n, int) and 0 <= n <= _DICTIONARY_BYTES for n in sizes)
 
 
 def _named(value: Any, what: str) -> tuple[str, dict[str, Any]]:
     """Name and configuration of an extension point of version 3."""
     if isinstance(value, str):
         return value, {}
-    _need(isinstance(value, dict), f"has {what} that is {_kind(value)}, an object is needed")
-    name, options = value.get("name"), value.get("configuration") or {}
-    _need(isinstance(name, str), f"has {what} whose name is {_kind(name)}, a text is needed")
-    _need(isinstance(options, dict), f"has {what} whose configuration is {_kind(options)}")
-    return name, options
+    given = _is(value, dict, what)
+    name = _is(given.get("name"), str, f"{what} with a name")
+    return name, _is(given.get("configuration") or {}, dict, f"{what} with a configuration")
 
 
 def _shape(found: dict[str, Any]) -> list[int]:
@@ -138,8 +135,7 @@ def _shape(found: dict[str, Any]) -> list[int]:
 
 
 def _sizes(value: Any, what: str, *, least: int = 1, like: list[int] | None = None) -> list[int]:
-    _need(isinstance(value, list), f"has {what} that is {_kind(value)}, a list is needed")
-    known = all(type(n) is int and least <= n < 2**63 for n in value)
+    known = all(type(n) is int and least <= n < 2**63 for n in _is(value, list, what))
     _need(known and 0 < len(value) <= 32, f"has {what} {str(value)[:80]}, no list of sizes")
     if like is not None:
         _need(len(value) == len(like), f"has {what} {value} for {len(like)} axes")
@@ -154,13 +150,15 @@ def _need_room(chunk: list[int], itemsize: int) -> None:
     )
 
 
+def _is(value: Any, kind: type, what: str) -> Any:
+    """The value, if it is of this kind."""
+    _need(
+        isinstance(value, kind),
+        f"has {what} that is {_KINDS[type(value)]}, {_KINDS[kind]} is needed",
+    )
+    return value
+
+
 def _need(met: Any, otherwise: str) -> None:
     if not met:
         raise DoubtError(otherwise)
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
-    return kinds.get(type(value), "a list" if isinstance(value, list) else "an object")

@@ -4,11 +4,13 @@ import errno
 import sys
 import zipfile
 import zlib
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from cpic._outgoing import without_secrets
 from cpic._trust import DoubtError
+
+if TYPE_CHECKING:
+    from cpic.data.chunked._reads import Reads
 
 # Answers of a server that may pass: it is busy, or in front of one that is.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
@@ -19,16 +21,6 @@ _LASTING = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG, errno.EI
 # Too many files are open, here or on the whole machine.
 _MANY = {errno.EMFILE, errno.ENFILE}
 _FEWER = "drop other volumes, each holds a file open, or allow more with ulimit -n"
-
-
-class _Asker(Protocol):
-    """What of `Reads` is said."""
-
-    address: str
-    folder: Path | None
-    secrets: frozenset[str]
-    retries: int
-    timeout: float
 
 
 def failures() -> tuple[type[BaseException], ...]:
@@ -49,7 +41,7 @@ def may_pass(error: BaseException) -> bool:
     return not lasting and getattr(error, "errno", None) not in _LASTING
 
 
-def sentence(asker: _Asker, key: str, error: BaseException, attempts: int) -> str:
+def sentence(asker: "Reads", key: str, error: BaseException, attempts: int) -> str:
     """What to tell of the last attempt at a key, without anything secret."""
     said = " ".join(without_secrets(str(error), asker.secrets).split())
     if isinstance(error, DoubtError):

@@ -14,12 +14,14 @@ from torch.nn.functional import one_hot
 
 from cpic._errors import VolumeError
 from cpic.data._array import _as_tensor
-from cpic.data._cache import ChunkCache, Held
 from cpic.data._volume import Reader
 from cpic.data._windows import spread, windows
+from cpic.data.chunked._cache import ChunkCache, Held
 
 # Decoded chunks held at once without a cache; what a call touches beyond it is read in rounds.
 _HELD_BYTES = 2**28
+# Chunks, however small, that are asked for at once when all is read.
+_BATCH = 2**16
 
 
 class Touched(NamedTuple):
@@ -177,6 +179,31 @@ class ChunkedReader(Reader):
             self._load(np.stack(positions, -1), out)
             self.ledger.add(chunks=len(out) * self._chunks_at_a_position)
         return values, torch.from_numpy(starts)
+
+    def _read(self) -> Tensor:
+        values = np.empty((*self.shape, self.channels), self._stored)
+        n_chunks = math.prod(self._grid)
+        n_batch = max(1, min(_BATCH, _HELD_BYTES // self._chunk_bytes))
+        for start in range(0, n_chunks, n_batch):
+            numbers = np.arange(start, min(start + n_batch, n_chunks))
+            positions = np.stack(np.unravel_index(numbers, self._grid), -1)
+            boxes = [values[self._box(position)] for position in positions]
+            # Chunks that stick out are loaded beside their place.
+            full = (*self.chunks, self.channels)
+            out = [box if box.shape == full else np.empty(full, self._stored) for box in boxes]
+            self._load(positions, out)
+            for box, chunk in zip(boxes, out, strict=True):
+                if chunk is not box:
+                    box[...] = chunk[tuple(map(slice, box.shape))]
+        self.ledger.add(chunks=n_chunks * self._chunks_at_a_position)
+        return _as_tensor(values if self.channels > 1 else values[..., 0])
+
+    def _box(self, position: np.ndarray) -> tuple[slice, ...]:
+        """The voxels of a chunk."""
+        return tuple(
+            slice(k * edge, min((k + 1) * edge, n))
+            for k, edge, n in zip(position.tolist(), self.chunks, self.shape, strict=False)
+        )
 
     @property
     def _called(self) -> str:

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,66 +49,74 @@ def save_zarr(
         >>> save_zarr(volume, "volume.zarr", chunks=(32, 32, 32))  # doctest: +SKIP
     """
     try:
-        return write_zarr(volume, path, chunks=chunks, shards=shards, attributes=attributes)
-    except OSError as error:
-        raise VolumeError(
-            f"{path} cannot be written ({error.strerror or error}); free or permit space there, or "
-            "choose another folder."
-        ) from error
-
-
-def write_zarr(
-    volume: Volume | Tensor | np.ndarray,
-    path: str | os.PathLike,
-    *,
-    chunks: tuple[int, ...] | None = None,
-    shards: tuple[int, ...] | None = None,
-    attributes: dict[str, Any] | None = None,
-) -> Path:
-    """As `save_zarr`, for who has a sentence of its own for a folder that cannot be written."""
-    import zarr
-
-    try:
         json.dumps(dict(attributes or {}))
     except (TypeError, ValueError, RecursionError) as error:
         raise VolumeError(
             f"attributes of {path} need values that JSON has, such as numbers and lists ({error})."
         ) from error
     source = ArrayVolume(volume) if isinstance(volume, Tensor | np.ndarray) else volume
-    dtype = stored_dtype(source)
     path = Path(path)
     if path.exists():
         raise VolumeError(f"{path} exists; save_zarr does not overwrite, choose another name.")
     chunks = chunks or tuple(min(64, length) for length in source.shape)
     blocks = shards or chunks
     check_chunks("save_zarr", source.shape, chunks, blocks)
-    tail = (source.channels,) if source.channels > 1 else ()
+    options = {"attributes": attributes, "config": {"write_empty_chunks": True}}
+    try:
+        with creating(path, source, chunks, shards, **options) as array:
+            for corner in itertools.product(*map(range, [0] * len(blocks), source.shape, blocks)):
+                edges = [
+                    torch.arange(a, min(a + b, n))
+                    for a, b, n in zip(corner, blocks, source.shape, strict=True)
+                ]
+                grid = torch.stack(torch.meshgrid(*edges, indexing="ij"), -1)
+                box = tuple(slice(int(edge[0]), int(edge[-1]) + 1) for edge in edges)
+                array[box] = source.voxels(grid).cpu().numpy()
+    except OSError as error:
+        raise VolumeError(
+            f"{path} cannot be written ({error.strerror or error}); free or permit space there, or "
+            "choose another folder."
+        ) from error
+    return path
+
+
+@contextmanager
+def creating(
+    path: Path,
+    source: Volume,
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...] | None,
+    **options: Any,
+) -> Iterator[Any]:
+    """An array of zarr for the values of a volume, under its name once the block has ended.
+
+    Args:
+        path: its folder.
+        source: gives sizes, channels and type.
+        chunks: spatial sizes; a chunk holds all channels.
+        shards: likewise.
+        options: for `zarr.create_array`.
+
+    Raises:
+        OSError: If it cannot be made, or `path` is there by then.
+    """
+    import zarr
+
+    dtype, tail = stored_dtype(source), (source.channels,) if source.channels > 1 else ()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(".part", f".{path.name}-", path.parent))
     try:
-        array = zarr.create_array(
+        yield zarr.create_array(
             part / "array",
             shape=(*source.shape, *tail),
             chunks=(*chunks, *tail),
             shards=(*shards, *tail) if shards else None,
             dtype=dtype,
-            config={"write_empty_chunks": True},
-            attributes=attributes,
+            **options,
         )
-        for corner in itertools.product(
-            *(range(0, n, b) for n, b in zip(source.shape, blocks, strict=True))
-        ):
-            edges = [
-                torch.arange(a, min(a + b, n))
-                for a, b, n in zip(corner, blocks, source.shape, strict=True)
-            ]
-            grid = torch.stack(torch.meshgrid(*edges, indexing="ij"), -1)
-            box = tuple(slice(int(edge[0]), int(edge[-1]) + 1) for edge in edges)
-            array[box] = source.voxels(grid).cpu().numpy()
         os.replace(part / "array", path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return path
 
 
 def stored_dtype(source: Volume) -> np.dtype:

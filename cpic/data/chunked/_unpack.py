@@ -156,40 +156,15 @@ _UNPACK: dict[str, Callable[..., Any]] = {
 }
 
 
-class Compressor:
-    """A packer of version 2 that unpacks what a chunk of `n_bytes` can have."""
+def unfilter(codec: Any, raw: Any, n_bytes: int) -> Any:
+    """What a filter of numcodecs makes of `raw`, for a chunk whose values take `n_bytes`.
 
-    codec_id = "bounded"
-
-    def __init__(self, codec: Any, n_bytes: int, filtered: bool) -> None:
-        self._unpacker = Unpacker(codec, None if filtered else 0)
-        self._n_bytes = n_bytes * WIDER if filtered else n_bytes
-        self._named = codec
-
-    def decode(self, buf: Any, out: Any = None) -> Any:
-        return self._unpacker.decode(np.asarray(buf).tobytes(), self._n_bytes)
-
-    def encode(self, buf: Any) -> Any:
-        return self._named.encode(buf)
-
-    def get_config(self) -> dict:
-        return self._named.get_config()
-
-    @classmethod
-    def from_config(cls, config: dict) -> "Compressor":
-        raise NotImplementedError
-
-
-class Filter(Compressor):
-    """A filter of version 2 that gives what a chunk of `n_bytes` can have."""
-
-    def __init__(self, codec: Any, n_bytes: int) -> None:
-        super().__init__(codec, n_bytes, True)
-
-    def decode(self, buf: Any, out: Any = None) -> Any:
-        if np.asarray(buf).nbytes * _growth(self._named) > room(self._n_bytes):
-            raise DoubtError("more bytes came than a chunk has")
-        return self._named.decode(buf)
+    Raises:
+        DoubtError: If it would be more than such a chunk can have between its filters.
+    """
+    if memoryview(raw).nbytes * _growth(codec) > room(n_bytes * WIDER):
+        raise DoubtError("more bytes came than a chunk has")
+    return codec.decode(raw)
 
 
 def _growth(codec: Any) -> float:

@@ -1,0 +1,137 @@
+"""The one description of a Zarr array: where its chunks lie, and how their bytes become values."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cpic.data.chunked._reads import Piece, Reads
+from cpic.data.chunked._shards import NOT_THERE, ShardIndex
+from cpic.data.chunked._unpack import Unpacker, room
+
+# Bytes of a chunk in a shard besides its values, at most: headers of packers, its span.
+SHARE = 128
+
+
+class DamagedError(Exception):
+    """Bytes that are no chunk; `number` is the place of the chunk among those asked for."""
+
+    def __init__(self, number: int, reason: str) -> None:
+        super().__init__(reason)
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Codecs:
+    """How the bytes of a chunk become its values.
+
+    Attributes:
+        n_bytes: what the values take before they are packed, at most.
+        packers: what the bytes went through, in that order.
+        values: makes an array of the sizes of a chunk of what was packed.
+        plain: type of the values, with the order of its bytes, if nothing else happens to them.
+    """
+
+    n_bytes: int
+    packers: tuple[Unpacker, ...]
+    values: Callable[[Any], np.ndarray]
+    plain: np.dtype | None = None
+
+    def decode(self, raw: Any) -> np.ndarray:
+        """The values of a chunk."""
+        for packer in reversed(self.packers):
+            raw = packer.decode(raw, self.n_bytes)
+        return self.values(raw)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An array in chunks, in files of their own or in shards.
+
+    Attributes:
+        shape: sizes of the array, all axes.
+        dtype: type of the values in memory.
+        chunk: sizes of a chunk, all axes.
+        index: of a shard; None without shards.
+        codecs: what the chunks went through.
+        fill: value of what is not stored.
+        key: name of the file of a chunk or shard by its position.
+        attributes: what else is said of the array.
+        described: its metadata, to tell it from others.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunk: tuple[int, ...]
+    index: ShardIndex | None
+    codecs: Codecs
+    fill: Any
+    key: Callable[[Sequence[int]], str]
+    attributes: dict[str, Any]
+    described: str
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes that a file has at most."""
+        n_chunks = math.prod(self.index.per_shard) if self.index else 1
+        return room(n_chunks * (self.codecs.n_bytes + SHARE))
+
+    def read(self, reads: Reads, positions: np.ndarray) -> list[Any]:
+        """Encoded bytes of the chunks at `positions` (n, d), None where there are none."""
+        if self.index is None:
+            return reads.many([Piece(self.key(at)) for at in positions.tolist()])
+        shards, numbers = self.index.place(positions)
+        members: dict[str, list[int]] = {}
+        for k, at in enumerate(shards.tolist()):
+            members.setdefault(self.key(at), []).append(k)
+        pieces, parts = self._pieces(reads, self.index, members, numbers.tolist())
+        found, raw = reads.many(pieces), [None] * len(numbers)
+        for k, piece, start, stop in parts:
+            if found[piece] is not None:
+                low = pieces[piece].start
+                raw[k] = memoryview(found[piece])[start - low : stop - low]
+        return raw
+
+    def _pieces(
+        self, reads: Reads, index: ShardIndex, members: dict[str, list[int]], numbers: list[int]
+    ) -> tuple[list[Piece], list[tuple[int, int, int, int]]]:
+        """What to read; and chunk, number of the piece, first and last byte of what is therein.
+
+        Chunks that lie side by side in a file are one piece.
+        """
+        pieces: list[Piece] = []
+        parts, limit = [], room(self.codecs.n_bytes)
+        indices = reads.indices([index.piece(key) for key in members])
+        for (key, chunks), raw in zip(members.items(), indices, strict=True):
+            if raw is None:
+                continue
+            try:
+                spans = index.some(raw, [numbers[k] for k in chunks])
+            except ValueError as error:
+                raise DamagedError(chunks[0], str(error)) from error
+            for (start, length), k in sorted(zip(spans, chunks, strict=True)):
+                if start == length == NOT_THERE:
+                    continue
+                stop = start + length
+                if not 0 < length <= limit or stop >= 2**63:
+                    raise DamagedError(k, f"its shard says that it lies at {start:,} to {stop:,}")
+                last = pieces[-1] if pieces else None
+                if last and last.key == key and last.stop == start:
+                    pieces[-1] = last._replace(stop=stop)
+                else:
+                    pieces.append(Piece(key, start, stop))
+                parts.append((k, len(pieces) - 1, start, stop))
+        return pieces, parts
+
+    def decode(self, raw: Any, out: np.ndarray) -> None:
+        """Write the values of a chunk into `out`; its last axis may be shorter."""
+        out[...] = self.codecs.decode(raw)[..., : out.shape[-1]]
+
+    def encode(self, values: np.ndarray) -> bytes:
+        """The bytes of a chunk whose values are merely packed."""
+        raw: Any = np.ascontiguousarray(values, self.codecs.plain)
+        for packer in self.codecs.packers:
+            raw = packer.encode(raw)
+        return bytes(raw)

@@ -1,0 +1,129 @@
+"""The array of a store, or what to open instead: the levels of an image, for who gave the image."""
+
+import re
+import zipfile
+from typing import Any
+
+from cpic._errors import VolumeError
+from cpic._trust import DoubtError, parse_json
+from cpic.data.chunked._failed import sentence
+from cpic.data.chunked._layout import Layout
+from cpic.data.chunked._metadata import check_metadata
+from cpic.data.chunked._reads import Piece, Reads
+
+_FILES = ("zarr.json", ".zarray", ".zattrs")
+# What zarr raises at metadata that make no sense, RecursionError and NotImplementedError included.
+_SENSELESS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError)
+_SENSELESS += (MemoryError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile)
+# Arrays of a group that an error names.
+_NAMED = 10
+
+
+def opened(reads: Reads) -> Layout:
+    """The layout of the array in a store, once its metadata are checked.
+
+    Raises:
+        VolumeError: If there is none, or what is said of it makes no sense.
+    """
+    try:
+        layout = _described(reads)
+    except VolumeError:
+        raise
+    except _SENSELESS as error:
+        raise VolumeError(
+            f"{reads.address} cannot be opened as a Zarr array ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); its metadata is damaged or was made by "
+            "another version, copy or export it again."
+        ) from None
+    if layout is None:
+        raise VolumeError(_otherwise(reads))
+    reads.take_missing()
+    reads.limit = layout.file_bytes
+    return layout
+
+
+def _described(reads: Reads) -> Layout | None:
+    import zarr
+    from zarr.core.buffer import default_buffer_prototype
+
+    from cpic.data.chunked._codecs import layout_of
+
+    raw = reads.many([Piece(name) for name in _FILES])
+    files = {name: text for name, text in zip(_FILES, raw, strict=True) if text is not None}
+    kinds = {}
+    for name, text in files.items():
+        try:
+            kinds[name] = check_metadata(name, text).get("node_type")
+        except DoubtError as error:
+            raise VolumeError(sentence(reads, name, error, 1)) from None
+    if kinds.get("zarr.json", "group") == "group" and ".zarray" not in files:
+        return None
+    buffer = default_buffer_prototype().buffer
+    # Zarr has the files that were checked, and no others.
+    store = zarr.storage.MemoryStore({name: buffer.from_bytes(files[name]) for name in files})
+    return layout_of(zarr.open_array(store, mode="r"))
+
+
+def _otherwise(reads: Reads) -> str:
+    """What to open instead of a store that holds no array."""
+    files = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
+    found, old, attributes, listed = (_read(reads, name) for name in files)
+    group = ", but a group" if old or found.get("node_type") == "group" else ""
+    names = _lying(reads)
+    if group and not names:
+        names = _levels(found.get("attributes") or attributes)
+        names += _consolidated(found.get("consolidated_metadata") or listed)
+    shown = [name if name.isprintable() else repr(name) for name in sorted(set(names))]
+    todo = "the folder that holds zarr.json or .zarray of the array"
+    if shown:
+        todo = "one of its arrays: " + ", ".join(f"{reads.address}/{n}" for n in shown[:_NAMED])
+        todo += f" and {len(shown) - _NAMED} more" if len(shown) > _NAMED else ""
+    return f"there is no Zarr array at {reads.address}{group}; give {todo}."
+
+
+def _lying(reads: Reads) -> list[str]:
+    """Names of the folders with metadata in a folder or zip file."""
+    paths: list[str] = []
+    if reads.folder is not None:
+        paths = [path.relative_to(reads.folder).as_posix() for path in reads.folder.glob("*/*")]
+    elif hasattr(reads.store, "_zf"):
+        inside = (name for name in reads.store._zf.namelist() if name.startswith(reads.prefix))
+        paths = [name.removeprefix(reads.prefix) for name in inside]
+    found = (re.fullmatch(r"([^/]+)/(zarr\.json|\.zarray)", path) for path in paths)
+    return [match[1] for match in found if match]
+
+
+def _consolidated(listed: Any) -> list[str]:
+    """Names of the arrays whose metadata a group holds."""
+    listed = listed.get("metadata") if isinstance(listed, dict) else None
+    names = []
+    for key, known in (listed if isinstance(listed, dict) else {}).items():
+        if isinstance(known, dict) and known.get("node_type") == "array":
+            names.append(key)
+        elif key.endswith("/.zarray"):
+            names.append(key.removesuffix("/.zarray"))
+    return names
+
+
+def _read(reads: Reads, name: str) -> dict[str, Any]:
+    """Metadata of that name, {} if there are none that can be read."""
+    try:
+        raw = reads.many([Piece(name)])[0]
+        found = parse_json(raw) if raw else {}
+    except (VolumeError, DoubtError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _levels(attributes: Any) -> list[str]:
+    """Paths of the levels that the metadata of OME-Zarr name."""
+    found = []
+    if isinstance(attributes, dict):
+        images = attributes.get("ome", attributes)
+        images = images.get("multiscales") if isinstance(images, dict) else None
+        for image in images if isinstance(images, list) else []:
+            levels = image.get("datasets") if isinstance(image, dict) else None
+            for level in levels if isinstance(levels, list) else []:
+                if isinstance(level, dict) and isinstance(level.get("path"), str):
+                    found.append(level["path"][:80])
+    return found

@@ -1,0 +1,177 @@
+"""The store at a path or address, guarded, and what no message about it may show."""
+
+import os
+import re
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from cpic._errors import VolumeError
+from cpic._outgoing import shown_address, without_secrets
+from cpic._trust import DoubtError, check_regular
+from cpic.data.chunked._failed import unopened
+from cpic.data.chunked._reads import Reads
+
+# Files that say a folder is a node of Zarr.
+_NODES = ("zarr.json", ".zarray", ".zgroup")
+_ZIPS = (".zarr.zip", ".ozx")
+# What is raised at zip files that are none, or damaged.
+_NO_ZIP = (zipfile.BadZipFile, struct.error, ValueError, EOFError, NotImplementedError)
+
+_CHAINED = (
+    "{} is a chain of file systems, which keeps no bounds on what comes; give the address alone, "
+    "and hold chunks with cache=."
+)
+
+
+def is_zarr(path: str | os.PathLike) -> bool:
+    """Whether a folder is an array or a group of Zarr, or a path names or enters a zip file."""
+    path = Path(path)
+    if path.is_dir():
+        return any((path / name).exists() for name in _NODES)
+    file = _file_of(path) or path
+    return file.name.lower().endswith(_ZIPS if file == path else (".zip", ".ozx"))
+
+
+def shown(store: Any) -> str:
+    """A path, address or store for messages, without what is secret."""
+    text = str(getattr(store, "path", store)) if hasattr(store, "fs") else str(store)
+    return shown_address(text) if "://" in text else text
+
+
+def open_store(store: Any, options: dict | None, *, retries: int, timeout: float) -> Reads:
+    """What the reads of a store at a path or address (or the one given) go through.
+
+    Raises:
+        VolumeError: If nothing is there, or it is not to be read within bounds.
+    """
+    try:
+        inner, prefix = _store_at(store, options)
+    except DoubtError as error:
+        raise VolumeError(f"{shown(store)} cannot be read: it {error}.") from error
+    except OSError as error:
+        raise VolumeError(unopened(shown(store), error)) from error
+    secrets = _secrets(store, options)
+    return Reads(
+        inner, prefix, retries=retries, timeout=timeout, address=shown(store), secrets=secrets
+    )
+
+
+def _store_at(store: Any, options: dict | None) -> tuple[Any, str]:
+    """The store, and what comes before its keys."""
+    from zarr.abc.store import Store
+    from zarr.storage import LocalStore, ZipStore
+
+    if isinstance(store, Store):
+        if isinstance(store, ZipStore):
+            check_regular(store.path)
+        return _guarded(store), ""
+    if not isinstance(store, str | os.PathLike):
+        kind = type(store).__name__
+        raise VolumeError(f"a Zarr store is a path, an address or a Store, got {kind}.")
+    text = str(store)
+    local = re.fullmatch(r"(?:file|local)://(.*)", text, re.DOTALL)
+    if "://" in text and not local:
+        return _guarded(_at_address(text, options)), ""
+    path = Path(local[1] if local else store)
+    if path.is_dir():
+        return LocalStore(path, read_only=True), ""
+    file = _file_of(path)
+    if file is None:
+        name = text if text.isprintable() else repr(text)
+        raise VolumeError(f"there is no Zarr folder {name}; check the path.")
+    return _zipped(file), "".join(f"{part}/" for part in path.relative_to(file).parts)
+
+
+def _at_address(text: str, options: dict | None) -> Any:
+    from zarr.storage import FsspecStore
+
+    if "::" in re.sub(r"\[.*?\]", "", text):  # other than in the brackets of a host
+        raise VolumeError(_CHAINED.format(shown(text)))
+    try:
+        return FsspecStore.from_url(text, storage_options=options, read_only=True)
+    except (ImportError, ValueError, TypeError) as error:
+        said = without_secrets(str(error), _secrets(text, options))
+        raise VolumeError(
+            f"{shown(text)} cannot be opened ({said}); install what its kind of address "
+            "needs, such as s3fs for s3://, and check storage_options."
+        ) from None
+
+
+def _file_of(path: Path) -> Path | None:
+    """What is no folder, at a path or on the way to it; None if there is nothing."""
+    for one in (path, *path.parents):
+        try:
+            return None if stat.S_ISDIR(one.stat().st_mode) else one
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            continue  # ValueError: signs that no name can have
+    return None
+
+
+def _zipped(path: Path) -> Any:
+    from zarr.core.sync import sync
+    from zarr.storage import ZipStore
+
+    check_regular(path)
+    try:
+        return sync(ZipStore.open(path, mode="r"))
+    except _NO_ZIP:
+        raise VolumeError(
+            f"{path} is a file, but no whole zip file with a Zarr array; copy or download it again."
+        ) from None
+
+
+def _guarded(store: Any) -> Any:
+    """The same store; one of a web server gives the caller's headers to nobody else.
+
+    Raises:
+        VolumeError: If a web server is read through something else, which keeps no bounds.
+    """
+    from zarr.storage import FsspecStore
+
+    if not isinstance(store, FsspecStore):
+        return store
+    from fsspec.implementations.http import HTTPFileSystem
+
+    from cpic.data.chunked._http import BoundedHTTP
+
+    if getattr(store.fs, "target_protocol", None) in HTTPFileSystem.protocol:
+        raise VolumeError(_CHAINED.format(shown(store)))
+    if type(store.fs) is not HTTPFileSystem:
+        return store
+    given = {key: value for key, value in store.fs.storage_options.items() if key != "loop"}
+    fs = BoundedHTTP(**{**given, "asynchronous": True})
+    return FsspecStore(fs, read_only=store.read_only, path=store.path)
+
+
+def _secrets(store: Any, options: dict | None) -> set[str]:
+    """What of an address and its options must be in no message."""
+    found = set(_texts(options or {}))
+    text = str(getattr(store, "path", store))
+    if hasattr(store, "fs"):
+        found |= set(_texts(store.fs.storage_options))
+    try:
+        parts = urlsplit(text) if "://" in text else urlsplit("")
+        found |= {value for _, value in parse_qsl(parts.query)}
+    except ValueError:
+        return found
+    user = parts.netloc.rpartition("@")[0]
+    found |= {part for text in user.split(":", 1) for part in (text, unquote(text))}
+    # A server repeats the token without the word before it.
+    found |= {word for text in found for word in re.split(r"[\s;,=]+", text)}
+    # A sign or two are in every sentence, and no secret.
+    return {text for text in found if len(text) > 2}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple | set):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
