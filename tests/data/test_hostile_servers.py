@@ -288,3 +288,23 @@ def test_only_stores_are_read_at_an_address(ending):
     with pytest.raises(VolumeError, match=r"http://host/a\..* is an address.*download") as caught:
         data.open_volume(f"http://me:{SECRET}@host/a.{ending}")
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("chain", ["simplecache::{}", "zip://a::{}", "filecache::{}"])
+def test_a_chain_of_file_systems_is_refused_before_anything_is_asked(store, chain):
+    with served(files(store)) as (address, seen):
+        with pytest.raises(VolumeError, match="keeps no bounds on what comes; give the address"):
+            read(chain.format(f"http://me:{SECRET}@{address}/v.zarr"))
+        from fsspec.implementations.cached import SimpleCacheFileSystem
+        from zarr.storage import FsspecStore
+
+        cached = SimpleCacheFileSystem(target_protocol="http")
+        cached.async_impl = cached.asynchronous = True
+        with pytest.raises(VolumeError, match="is a chain of file systems"):
+            read(FsspecStore(cached, path=f"http://{address}/v.zarr"))
+        assert not seen
+
+
+def test_a_server_at_an_address_of_ipv6():
+    with pytest.raises(VolumeError, match=r"http://\[::1\]:1/v.zarr cannot be"):
+        read("http://[::1]:1/v.zarr")

@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from zarr.codecs import Crc32cCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
+from zarr.codecs import (
+    BytesCodec,
+    Crc32cCodec,
+    GzipCodec,
+    ShardingCodec,
+    TransposeCodec,
+    ZstdCodec,
+)
+from zarr.codecs import numcodecs as codecs
 
 from cpic import data
 from cpic._errors import VolumeError
@@ -230,6 +238,21 @@ def valid(path, kind):
             "serializer": ShardingCodec(chunk_shape=(1, 1, 1)),
             "compressors": GzipCodec(),
         },
+        "shards in shards": {
+            "serializer": ShardingCodec(
+                chunk_shape=(4, 4, 8),
+                codecs=[ShardingCodec(chunk_shape=(2, 4, 4), codecs=[BytesCodec(), ZstdCodec()])],
+            ),
+            "compressors": None,
+        },
+        "index first": {
+            "serializer": ShardingCodec(
+                chunk_shape=(4, 4, 4),
+                index_location="start",
+                index_codecs=[BytesCodec(endian="big")],
+            ),
+            "compressors": None,
+        },
     } | {f"v2 {name}": {"zarr_format": 2} for name in CODECS}
     given = dict(options[kind])
     if kind.startswith("v2 "):
@@ -238,7 +261,7 @@ def valid(path, kind):
 
 
 VALID = ["nan", "names", "checked", "checked first", "twice", "in shards", "filters", "dots"]
-VALID += ["packed shards"]
+VALID += ["packed shards", "shards in shards", "index first"]
 
 
 @pytest.mark.filterwarnings("ignore:Combining a `sharding_indexed` codec")
@@ -249,6 +272,51 @@ def test_what_is_merely_unusual_is_read(tmp_path, kind):
     at = torch.tensor([[3, 4, 5], [9, 3, 2]])
     assert volume.voxels(at).tolist() == [VALUES[3, 4, 5], VALUES[9, 3, 2]]
     assert data.ZarrVolume(tmp_path / "v.zarr").cubes(at, size=3)[0, 0, 1, 1, 1] == VALUES[3, 4, 5]
+
+
+OF_NUMCODECS = {
+    "delta": lambda: (
+        [TransposeCodec(order=(1, 2, 0)), codecs.Delta(dtype="<f4")],
+        [codecs.Zlib()],
+    ),
+    "wider": lambda: (
+        [codecs.AsType(encode_dtype="<f8", decode_dtype="<f4")],
+        [codecs.BZ2(), codecs.CRC32()],
+    ),
+    "scaled": lambda: (
+        [codecs.FixedScaleOffset(offset=0, scale=1, dtype="<f4", astype="<i4")],
+        [codecs.Shuffle()],
+    ),
+    "packed": lambda: ([], [codecs.LZMA(), codecs.Adler32()]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Numcodecs codecs are not in the Zarr version 3")
+@pytest.mark.parametrize("kind", OF_NUMCODECS)
+def test_codecs_of_numcodecs_in_version_3(tmp_path, kind):
+    filters, packers = OF_NUMCODECS[kind]()
+    path = make(tmp_path / "v.zarr", filters=filters, compressors=packers)
+    assert np.array_equal(data.ZarrVolume(path).read(), VALUES)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+@pytest.mark.parametrize("shards", [None, (8, 8, 6)])
+def test_channels_in_chunks_of_their_own(tmp_path, chunk, shards):
+    values = np.arange(9 * 10 * 3, dtype="f4").reshape(9, 10, 3)
+    array = zarr.create_array(
+        tmp_path / "v.zarr", shape=values.shape, chunks=(4, 4, chunk), shards=shards, dtype="f4"
+    )
+    array[...] = values
+    volume = data.ZarrVolume(tmp_path / "v.zarr", channels=3)
+    assert np.array_equal(volume.read(), values)
+    assert np.array_equal(volume.voxels(torch.tensor([[3, 4], [8, 9]])), values[[3, 8], [4, 9]])
+    assert volume.ledger.chunks == (9 + 2) * -(-3 // chunk)
+
+
+def test_what_has_no_fill_value_is_filled_with_0(tmp_path):
+    path = change(make(tmp_path / "v.zarr", zarr_format=2), "fill_value", to=None, name=".zarray")
+    (path / "0.0.0").unlink()
+    assert data.ZarrVolume(path, fill_missing=True).voxels(torch.tensor([[3, 4, 5]])) == 0
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "0x7fc00001", 7])

@@ -109,7 +109,7 @@ def _within(
     codec: ShardingCodec, spec: ArraySpec
 ) -> tuple[ShardIndex, tuple[Codec, ...], ArraySpec]:
     """The index of a shard, and the codecs of its chunks and what is known of one."""
-    said = [one.to_dict() for one in codec.index_codecs]
+    said: list[Any] = [one.to_dict() for one in codec.index_codecs]
     big = any(one.get("configuration", {}).get("endian") == "big" for one in said)
     index = ShardIndex(
         tuple(n // edge for n, edge in zip(spec.shape, codec.chunk_shape, strict=True)),
@@ -175,5 +175,5 @@ class _ByZarr:
             given: Any = prototype.nd_buffer.from_numpy_array(raw)
         else:
             given = prototype.buffer.from_bytes(bytes(raw))
-        (found,) = sync(self.codec.decode([(given, self.spec)]))
+        found: Any = next(iter(sync(self.codec.decode([(given, self.spec)]))))
         return found.as_numpy_array()

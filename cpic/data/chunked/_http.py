@@ -16,6 +16,7 @@ from yarl import URL
 from cpic._outgoing import same_origin, shown_address
 from cpic._trust import DoubtError
 from cpic.data.chunked._reads import LIMIT
+from cpic.data.chunked._unpack import inflate
 
 _HOPS = 10
 _ELSEWHERE = {301, 302, 303, 307, 308}
@@ -109,11 +110,10 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
     raw = b"".join(parts)
     if answer.headers.get("Content-Encoding", "").strip().lower() not in ("gzip", "deflate"):
         return raw
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
     try:
-        found = unpacker.decompress(raw, limit + 1)
-    except zlib.error as error:
+        found = inflate(None, raw, limit, False)
+    except (zlib.error, EOFError) as error:
         raise DoubtError(f"came packed and is damaged ({error})") from None
-    if len(found) > limit or not unpacker.eof:
-        raise DoubtError(f"came packed, and has more than {limit:,} bytes or is cut short")
+    if len(found) > limit:
+        raise DoubtError(f"came packed, and has more than {limit:,} bytes")
     return found

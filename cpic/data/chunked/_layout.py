@@ -87,7 +87,8 @@ class Layout:
         for k, at in enumerate(shards.tolist()):
             members.setdefault(self.key(at), []).append(k)
         pieces, parts = self._pieces(reads, self.index, members, numbers.tolist())
-        found, raw = reads.many(pieces), [None] * len(numbers)
+        found = reads.many(pieces)
+        raw: list[Any] = [None] * len(numbers)
         for k, piece, start, stop in parts:
             if found[piece] is not None:
                 low = pieces[piece].start

@@ -45,6 +45,7 @@ def opened(reads: Reads) -> Layout:
 def _described(reads: Reads) -> Layout | None:
     import zarr
     from zarr.core.buffer import default_buffer_prototype
+    from zarr.storage import MemoryStore
 
     from cpic.data.chunked._codecs import layout_of
 
@@ -60,7 +61,7 @@ def _described(reads: Reads) -> Layout | None:
         return None
     buffer = default_buffer_prototype().buffer
     # Zarr has the files that were checked, and no others.
-    store = zarr.storage.MemoryStore({name: buffer.from_bytes(files[name]) for name in files})
+    store = MemoryStore({name: buffer.from_bytes(files[name]) for name in files})
     return layout_of(zarr.open_array(store, mode="r"))
 
 
@@ -71,7 +72,7 @@ def _otherwise(reads: Reads) -> str:
     group = ", but a group" if old or found.get("node_type") == "group" else ""
     names = _lying(reads)
     if group and not names:
-        names = _levels(found.get("attributes") or attributes)
+        names = _levels(_as(dict, found.get("attributes")) or attributes)
         names += _consolidated(found.get("consolidated_metadata") or listed)
     shown = [name if name.isprintable() else repr(name) for name in sorted(set(names))]
     todo = "the folder that holds zarr.json or .zarray of the array"
@@ -95,35 +96,29 @@ def _lying(reads: Reads) -> list[str]:
 
 def _consolidated(listed: Any) -> list[str]:
     """Names of the arrays whose metadata a group holds."""
-    listed = listed.get("metadata") if isinstance(listed, dict) else None
-    names = []
-    for key, known in (listed if isinstance(listed, dict) else {}).items():
-        if isinstance(known, dict) and known.get("node_type") == "array":
-            names.append(key)
-        elif key.endswith("/.zarray"):
-            names.append(key.removesuffix("/.zarray"))
-    return names
+    nodes = _as(dict, _as(dict, listed).get("metadata"))
+    arrays = [key for key, known in nodes.items() if _as(dict, known).get("node_type") == "array"]
+    ending = "/.zarray"
+    return arrays + [key.removesuffix(ending) for key in nodes if key.endswith(ending)]
+
+
+def _levels(attributes: Any) -> list[str]:
+    """Paths of the levels that the metadata of OME-Zarr name."""
+    images = _as(list, _as(dict, attributes.get("ome", attributes)).get("multiscales"))
+    levels = [level for image in images for level in _as(list, _as(dict, image).get("datasets"))]
+    paths = [_as(dict, level).get("path") for level in levels]
+    return [path[:80] for path in paths if isinstance(path, str)]
 
 
 def _read(reads: Reads, name: str) -> dict[str, Any]:
     """Metadata of that name, {} if there are none that can be read."""
     try:
         raw = reads.many([Piece(name)])[0]
-        found = parse_json(raw) if raw else {}
+        return _as(dict, parse_json(raw) if raw else {})
     except (VolumeError, DoubtError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
-def _levels(attributes: Any) -> list[str]:
-    """Paths of the levels that the metadata of OME-Zarr name."""
-    found = []
-    if isinstance(attributes, dict):
-        images = attributes.get("ome", attributes)
-        images = images.get("multiscales") if isinstance(images, dict) else None
-        for image in images if isinstance(images, list) else []:
-            levels = image.get("datasets") if isinstance(image, dict) else None
-            for level in levels if isinstance(levels, list) else []:
-                if isinstance(level, dict) and isinstance(level.get("path"), str):
-                    found.append(level["path"][:80])
-    return found
+def _as(kind: type, value: Any) -> Any:
+    """The value if it is of this kind, else an empty one."""
+    return value if isinstance(value, kind) else kind()

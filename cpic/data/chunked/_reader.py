@@ -1,9 +1,10 @@
 """Cubes out of chunks: each chunk that a call touches is loaded once, or found in a cache."""
 
+import functools
 import math
 import threading
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -94,46 +95,34 @@ class ChunkedReader(Reader):
         offset = [of - of[:, :1] for of in chunk]
         span = 1 + max((int(of.max()) for of in offset if of.numel()), default=0)
         # Chunks a cube may need, (n, span, ..., span): which they are, and whether it does.
-        ids, needed = torch.zeros((), dtype=torch.int64), torch.ones((), dtype=torch.bool)
         used = [
             (one_hot(of, span).bool() & valid[..., None]).any(1)
             for of, (_, valid) in zip(offset, axes, strict=True)
         ]
-        first = [of[:, :1] + torch.arange(span) for of in chunk]
-        for of, use, count in zip(spread(first), spread(used), self._grid, strict=True):
-            ids, needed = ids * count + of, needed & use
-        place, within = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.int64)
-        inside = torch.ones((), dtype=torch.bool)
-        for of, positions, valid, edge in zip(
-            spread(offset),
-            spread([p for p, _ in axes]),
-            spread([v for _, v in axes]),
-            self.chunks,
-            strict=True,
-        ):
-            place, within = place * span + of, within * edge + positions % edge
-            inside = inside & valid
-        ids, needed = ids.flatten(1), needed.flatten(1)
-        place, within, inside = place.flatten(1), within.flatten(1), inside.flatten(1)
+        ids = _joined([of[:, :1] + torch.arange(span) for of in chunk], self._grid)
+        needed, inside = _all(used), _all([valid for _, valid in axes])
+        # Of each voxel: its chunk among these, and its place therein.
+        place = _joined(offset, [span] * n_axes)
+        rests = [positions % edge for (positions, _), edge in zip(axes, self.chunks, strict=True)]
+        within = _joined(rests, self.chunks)
         within = within if self.channels == 1 else within * self.channels
         wanted = ids[needed].unique()
         cache = self.cache or ChunkCache(max(1, min(_HELD_BYTES, len(wanted) * self._chunk_bytes)))
         rounds = self._rounds(wanted, cache)
-        cubes = torch.zeros(0)
-        if len(rounds) != 1:
+        if len(rounds) == 1:  # all there is: nothing to choose between
+            with self._held(wanted, cache) as (memory, starts):
+                slot = torch.searchsorted(wanted, ids).clamp(max=len(wanted) - 1)
+                cubes = self._values(memory, starts[slot].gather(1, place).add_(within))
+            if not inside.all():
+                cubes.masked_fill_(~inside[..., None], 0)
+        else:
             cubes = torch.zeros(*inside.shape, self.channels, dtype=self.dtype)
-        for batch in rounds:
+        for batch in rounds[1:] and rounds:
+            slot = torch.searchsorted(batch, ids).clamp(max=len(batch) - 1)
+            hit = (batch[slot] == ids) & needed
+            rows = hit.any(1).nonzero()[:, 0]
+            take = hit[rows].gather(1, place[rows]) & inside[rows]
             with self._held(batch, cache) as (memory, starts):
-                slot = torch.searchsorted(batch, ids).clamp(max=len(batch) - 1)
-                if len(rounds) == 1:  # all there is: nothing to choose between
-                    at = starts[slot].gather(1, place).add_(within)
-                    cubes = self._values(memory, at)
-                    if not inside.all():
-                        cubes.masked_fill_(~inside[..., None], 0)
-                    break
-                hit = (batch[slot] == ids) & needed
-                rows = hit.any(1).nonzero()[:, 0]
-                take = hit[rows].gather(1, place[rows]) & inside[rows]
                 at = starts[slot[rows]].gather(1, place[rows]) + within[rows]
                 values = self._values(memory, at)
             cubes[rows] = torch.where(take[..., None], values, cubes[rows])
@@ -222,3 +211,16 @@ class ChunkedReader(Reader):
     def _chunks_at_a_position(self) -> int:
         """Above 1 where a stored chunk does not hold all channels."""
         return 1
+
+
+def _joined(digits: list[Tensor], bases: Sequence[int]) -> Tensor:
+    """One number for each combination of the digits (n, s) of the axes, (n, s * ... * s)."""
+    joined = torch.zeros((), dtype=torch.int64)
+    for digit, base in zip(spread(digits), bases, strict=True):
+        joined = joined * base + digit
+    return joined.flatten(1)
+
+
+def _all(masks: list[Tensor]) -> Tensor:
+    """Where the masks (n, s) of all axes hold, (n, s * ... * s)."""
+    return functools.reduce(torch.logical_and, spread(masks)).flatten(1)

@@ -163,14 +163,12 @@ class Reads:
             async with turn:
                 return await self._attempts(piece)
 
-        tasks = [asyncio.ensure_future(one(piece)) for piece in pieces]
         try:
-            return list(await asyncio.gather(*tasks))
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(piece)) for piece in pieces]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     async def _attempts(self, piece: Piece) -> bytes | None:
         for attempt in range(self.retries + 1):

@@ -139,7 +139,7 @@ def _guarded(store: Any) -> Any:
 
     from cpic.data.chunked._http import BoundedHTTP
 
-    if getattr(store.fs, "target_protocol", None) in HTTPFileSystem.protocol:
+    if getattr(store.fs, "target_protocol", "") in ("http", "https"):
         raise VolumeError(_CHAINED.format(shown(store)))
     if type(store.fs) is not HTTPFileSystem:
         return store

@@ -81,9 +81,9 @@ class ZarrVolume(ChunkedReader):
     ) -> None:
         from cpic.data.chunked._opened import opened
 
-        self._opened = {"channels": channels, "fill_missing": fill_missing, "nan": nan}
-        self._opened |= {"store": store, "storage_options": storage_options}
-        self._opened |= {"retries": retries, "timeout": timeout, "cache": cache}
+        self._given = {"channels": channels, "fill_missing": fill_missing, "nan": nan}
+        self._given |= {"store": store, "storage_options": storage_options}
+        self._given |= {"retries": retries, "timeout": timeout, "cache": cache}
         self._reads = open_store(store, storage_options, retries=retries, timeout=timeout)
         self._layout = layout = opened(self._reads)
         if channels > 1 and layout.shape[-1] != channels:
@@ -180,8 +180,8 @@ class ZarrVolume(ChunkedReader):
         return -(-self.channels // self._layout.chunk[-1]) if self.channels > 1 else 1
 
     def __getstate__(self) -> dict:
-        return {"opened": self._opened, "ledger": self.ledger}
+        return {"given": self._given, "ledger": self.ledger}
 
     def __setstate__(self, state: dict) -> None:
-        ZarrVolume.__init__(self, **state["opened"])
+        type(self).__init__(self, **state["given"])
         self.ledger = state["ledger"]

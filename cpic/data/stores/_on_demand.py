@@ -106,12 +106,12 @@ class OnDemandVolume(ZarrVolume):
         if math.prod(source.shape) >= 2**62:
             raise VolumeError(f"a volume needs fewer than 2^62 voxels, got shape {source.shape}.")
         self._source = source
-        self._made = {"source": source, "path": path, "chunks": chunks, "shards": shards}
-        self._made |= {"level": level, "cache": cache}
         key = {"chunks": list(chunks), "shards": list(shards), "probe": probe(source)}
         if not path.exists():
             created(path, source, key, level)
         super().__init__(path, channels=source.channels, fill_missing=True, cache=cache)
+        self._given = {"source": source, "path": path, "chunks": chunks, "shards": shards}
+        self._given |= {"level": level, "cache": cache}
         found = mark_of(self.attributes) or {}
         if found.get("complete"):
             key |= {"complete": True}
@@ -156,7 +156,7 @@ class OnDemandVolume(ZarrVolume):
         import zarr
         from tqdm import tqdm
 
-        counts = [-(-n // edge) for n, edge in zip(self.shape, self._made["shards"], strict=True)]
+        counts = [-(-n // edge) for n, edge in zip(self.shape, self._given["shards"], strict=True)]
         # A list of all shards may not fit.
         todo = itertools.product(*map(range, counts))
         bar = tqdm(total=math.prod(counts), unit="shard", disable=not progress)
@@ -255,10 +255,3 @@ class OnDemandVolume(ZarrVolume):
         """Makes all chunks."""
         self.fill()
         return super()._read()
-
-    def __getstate__(self) -> dict:
-        return {"made": self._made, "ledger": self.ledger}
-
-    def __setstate__(self, state: dict) -> None:
-        OnDemandVolume.__init__(self, **state["made"])
-        self.ledger = state["ledger"]
