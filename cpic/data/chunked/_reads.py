@@ -2,9 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,45 +34,33 @@ class Piece(NamedTuple):
     last: int | None = None
 
 
+@dataclass(eq=False)
 class Reads:
     """Attempts, bytes, missing keys and shard indices of one store.
 
-    Args:
+    Attributes:
         store: of zarr, already guarded.
         prefix: of the keys in it.
-        retries: further attempts after one that failed by its connection.
-        timeout: seconds an attempt may take.
         address: of the store, for errors: without what is secret in it.
         secrets: what no error may hold.
-
-    Attributes:
-        folder: where it lies, if its keys are files here.
+        retries: further attempts after one that failed by its connection.
+        timeout: seconds an attempt may take.
         limit: bytes that a file of it may have, unpacked by a server or a zip file.
         n_bytes: that came so far.
+        folder: where it lies, if its keys are files here.
     """
 
-    def __init__(
-        self,
-        store: Any,
-        prefix: str = "",
-        *,
-        retries: int,
-        timeout: float,
-        address: str,
-        secrets: Iterable[str] = (),
-    ) -> None:
-        from zarr.storage import LocalStore
-
-        self.store, self.prefix = store, prefix
-        # Whether it gives no more than `LIMIT`, so that all of a file can be asked for.
-        self.bounded = getattr(getattr(store, "fs", None), "bounded", False)
-        self.retries, self.timeout, self.address = retries, timeout, address
-        self.secrets = frozenset(secrets)
-        self.folder: Path | None = store.root if type(store) is LocalStore else None
-        self.limit = METADATA_BYTES
-        self.n_bytes = 0
-        self._missing: set[str] = set()
-        self._indices: dict[str, bytes] = {}
+    store: Any
+    prefix: str
+    address: str
+    secrets: frozenset[str]
+    retries: int
+    timeout: float
+    limit: int = METADATA_BYTES
+    n_bytes: int = 0
+    folder: Path | None = None
+    _missing: set[str] = field(default_factory=set)
+    _indices: dict[str, bytes] = field(default_factory=dict)
 
     def many(self, pieces: Sequence[Piece]) -> list[Any]:
         """The bytes of each piece, or None where its key is missing; all at once."""
@@ -194,7 +183,7 @@ class Reads:
             asked = SuffixByteRequest(piece.last)
         elif piece.stop is not None:
             asked, wanted = RangeByteRequest(piece.start, piece.stop), piece.stop - piece.start
-        elif isinstance(self.store, FsspecStore | ZipStore) and not self.bounded:
+        elif isinstance(self.store, FsspecStore | ZipStore) and not _is_bounded(self.store):
             # One byte too many is enough to see that there are too many.
             asked = RangeByteRequest(0, self.limit + 1)
         LIMIT.set(self.limit)
@@ -213,6 +202,11 @@ class Reads:
         self.n_bytes += len(raw) - wanted
         first = piece.start if piece.last is None else len(raw) - wanted
         return raw[first : first + wanted]
+
+
+def _is_bounded(store: Any) -> bool:
+    """Whether a store gives no more than `LIMIT`, so that all of a file can be asked for."""
+    return getattr(getattr(store, "fs", None), "bounded", False)
 
 
 def _read(handle: int, start: int, length: int) -> bytes:

@@ -33,11 +33,6 @@ class ShardIndex:
         """Length of the index."""
         return 16 * math.prod(self.per_shard) + _CHECKSUM * self.n_checksums
 
-    @property
-    def grows(self) -> bool:
-        """Whether chunks can be added and the others stay where they are."""
-        return self == ShardIndex(self.per_shard)
-
     def piece(self, key: str) -> Piece:
         """Where the file of a shard has its index."""
         return Piece(key, last=self.n_bytes) if self.at_end else Piece(key, 0, self.n_bytes)

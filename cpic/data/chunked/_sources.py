@@ -49,16 +49,17 @@ def open_store(store: Any, options: dict | None, *, retries: int, timeout: float
     Raises:
         VolumeError: If nothing is there, or it is not to be read within bounds.
     """
+    from zarr.storage import LocalStore
+
     try:
         inner, prefix = _store_at(store, options)
     except DoubtError as error:
         raise VolumeError(f"{shown(store)} cannot be read: it {error}.") from error
     except OSError as error:
         raise VolumeError(unopened(shown(store), error)) from error
-    secrets = _secrets(store, options)
-    return Reads(
-        inner, prefix, retries=retries, timeout=timeout, address=shown(store), secrets=secrets
-    )
+    secrets = frozenset(_secrets(store, options))
+    folder = inner.root if type(inner) is LocalStore else None
+    return Reads(inner, prefix, shown(store), secrets, retries, timeout, folder=folder)
 
 
 def _store_at(store: Any, options: dict | None) -> tuple[Any, str]:
