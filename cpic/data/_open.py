@@ -28,9 +28,9 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
     Args:
         path: ends in `.nii` or `.nii.gz` (`NiftiVolume`), `.npy` (mapped), `.raw` (mapped; needs
             `shape=` and `dtype=`, takes `offset=` and `order="C"|"F"`), or `.zarr`; or is any
-            address, a zip file that ends in `.zarr.zip` or `.ozx`, or a folder with metadata of
-            Zarr, such as a level of an OME-Zarr (`ZarrVolume`); or is a folder of DICOM slices
-            named `.dcm` (`DicomVolume`).
+            address, a zip file that ends in `.zarr.zip` or `.ozx` or an array inside one, or a
+            folder with metadata of Zarr, such as a level of an OME-Zarr (`ZarrVolume`); or is a
+            folder of DICOM slices named `.dcm` (`DicomVolume`).
         **options: of that reader; all take `nan=`, all but NIfTI and DICOM take `channels=`.
 
     Raises:

@@ -1,7 +1,7 @@
 """Decoded chunks kept from call to call, within a number of bytes."""
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -74,7 +74,7 @@ class ChunkCache:
         with self._changed:
             self._memory, self._slot_bytes = None, 0
             self._slots: OrderedDict[Hashable, int] = OrderedDict()
-            self._pins: dict[int, int] = {}
+            self._pins: Counter[int] = Counter()
             self._free: list[int] = []
             self._used = 0
 
@@ -98,11 +98,12 @@ class ChunkCache:
 
         Whoever enters fills the fresh ones; they are kept if the block ends without an error.
         """
+        keys = [(owner, k) for k in ids]
         with self._changed:
             memory = self._allocated(n_bytes)
-            while (slots := self._reserved(owner, ids)) is None:
+            while (slots := self._reserved(keys)) is None:
                 self._changed.wait()
-            fresh = np.fromiter(((owner, k) not in self._slots for k in ids), bool, len(ids))
+            fresh = np.fromiter((key not in self._slots for key in keys), bool, len(keys))
             self.misses += int(fresh.sum())
             self.hits += len(ids) - int(fresh.sum())
             starts = np.asarray(slots, np.int64) * self._slot_bytes
@@ -113,7 +114,7 @@ class ChunkCache:
         finally:
             with self._changed:
                 if memory is self._memory:
-                    self._release(owner, ids, slots, whole)
+                    self._release(keys, slots, whole)
                 self._changed.notify_all()
 
     def _allocated(self, n_bytes: int) -> np.ndarray:
@@ -128,44 +129,37 @@ class ChunkCache:
             )
         return self._memory
 
-    def _reserved(self, owner: Hashable, ids: Sequence[int]) -> list[int] | None:
+    def _reserved(self, keys: Sequence[Hashable]) -> list[int] | None:
         """A pinned slot for each chunk, or None while too many are in use."""
-        found = [self._slots.get((owner, k)) for k in ids]
-        mine = {slot for slot in found if slot is not None}
-        missing = len(ids) - len(mine)
-        unused = self.limit_bytes // self._slot_bytes or 1
-        short = missing - len(self._free) - (unused - self._used)
+        held = {key: self._slots[key] for key in keys if key in self._slots}
+        n_slots = self.limit_bytes // self._slot_bytes or 1
+        short = len(keys) - len(held) - len(self._free) - (n_slots - self._used)
         if short > 0:
-            used = mine.union(self._pins)
-            old = list(
-                islice((key for key, slot in self._slots.items() if slot not in used), short)
-            )
+            used = self._pins.keys() | held.values()
+            unused = (key for key, slot in self._slots.items() if slot not in used)
+            old = list(islice(unused, short))
             if len(old) < short:
                 return None
             self._free.extend(self._slots.pop(key) for key in old)
         result = []
-        for key, slot in zip(ids, found, strict=True):
-            if slot is None:
-                slot = self._free.pop() if self._free else self._used
-                self._used = max(self._used, slot + 1)
+        for key in keys:
+            if key in held:
+                self._slots.move_to_end(key)
+                result.append(held[key])
             else:
-                self._slots.move_to_end((owner, key))
-            self._pins[slot] = self._pins.get(slot, 0) + 1
-            result.append(slot)
+                result.append(self._free.pop() if self._free else self._used)
+                self._used = max(self._used, result[-1] + 1)
+        self._pins.update(result)
         return result
 
-    def _release(
-        self, owner: Hashable, ids: Sequence[int], slots: Sequence[int], whole: bool
-    ) -> None:
-        for key, slot in zip(ids, slots, strict=True):
-            self._pins[slot] -= 1
-            if self._pins[slot] == 0:
-                del self._pins[slot]
-            if self._slots.get((owner, key)) == slot:
+    def _release(self, keys: Sequence[Hashable], slots: Sequence[int], whole: bool) -> None:
+        self._pins -= Counter(slots)
+        for key, slot in zip(keys, slots, strict=True):
+            if self._slots.get(key) == slot:
                 continue
             # Another volume of the same store may have been first.
-            if whole and (owner, key) not in self._slots:
-                self._slots[(owner, key)] = slot
+            if whole and key not in self._slots:
+                self._slots[key] = slot
             else:
                 self._free.append(slot)
 

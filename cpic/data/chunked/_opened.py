@@ -1,6 +1,5 @@
 """The array of a store, or what to open instead: the levels of an image, for who gave the image."""
 
-import re
 import zipfile
 from typing import Any
 
@@ -84,14 +83,16 @@ def _otherwise(reads: Reads) -> str:
 
 def _lying(reads: Reads) -> list[str]:
     """Names of the folders with metadata in a folder or zip file."""
-    paths: list[str] = []
+    from zarr.storage import ZipStore
+
+    kinds = ("zarr.json", ".zarray")
     if reads.folder is not None:
-        paths = [path.relative_to(reads.folder).as_posix() for path in reads.folder.glob("*/*")]
-    elif hasattr(reads.store, "_zf"):
-        inside = (name for name in reads.store._zf.namelist() if name.startswith(reads.prefix))
-        paths = [name.removeprefix(reads.prefix) for name in inside]
-    found = (re.fullmatch(r"([^/]+)/(zarr\.json|\.zarray)", path) for path in paths)
-    return [match[1] for match in found if match]
+        return [path.parent.name for kind in kinds for path in reads.folder.glob(f"*/{kind}")]
+    if not isinstance(reads.store, ZipStore):
+        return []
+    inside = (name for name in reads.store._zf.namelist() if name.startswith(reads.prefix))
+    paths = (name.removeprefix(reads.prefix).split("/") for name in inside)
+    return [parts[0] for parts in paths if len(parts) == 2 and parts[1] in kinds]
 
 
 def _consolidated(listed: Any) -> list[str]:

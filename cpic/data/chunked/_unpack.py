@@ -1,6 +1,8 @@
 """Chunks unpacked within the bytes that they must have, whatever their files say."""
 
 import bz2
+import gzip
+import io
 import lzma
 import struct
 import zlib
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cpic._trust import DoubtError
+from cpic._trust import DoubtError, read_at_most
 
 # What an unpacker may take besides its input and output; xz asks for 64 MiB at its highest level.
 _MEMORY = 2**28
@@ -114,19 +116,25 @@ def _announced(at: int, *, packed_at: int | None = None) -> Callable[..., Any]:
     return unpack
 
 
-def _streams(start: Callable[[Any], Any]) -> Callable[..., Any]:
-    """For packers of streams in a row, whose sizes come with the last byte."""
+def _file(opened: Callable[[io.BytesIO], Any]) -> Callable[..., Any]:
+    """For packers of streams in a row, which may be many and empty: each byte is read once."""
 
     def unpack(codec: Any, raw: Any, limit: int, _: bool) -> Any:
-        parts, left, rest = [], limit + 1, bytes(raw)
-        while left > 0 and (rest or not parts):
-            unpacker = start(codec)
-            parts.append(unpacker.decompress(rest, left))
-            left -= len(parts[-1])
-            if left > 0 and not unpacker.eof:
-                raise EOFError("the packed bytes end too soon")
-            rest = unpacker.unused_data.lstrip(b"\0")  # writers may pad
-        return b"".join(parts)
+        with opened(io.BytesIO(raw)) as file:
+            return read_at_most(file, limit, what="a chunk")
+
+    return unpack
+
+
+def _stream(start: Callable[[Any], Any]) -> Callable[..., Any]:
+    """For packers of one stream."""
+
+    def unpack(codec: Any, raw: Any, limit: int, _: bool) -> Any:
+        unpacker = start(codec)
+        found = unpacker.decompress(raw, limit + 1)
+        if len(found) <= limit and not unpacker.eof:
+            raise EOFError("the packed bytes end too soon")
+        return found
 
     return unpack
 
@@ -137,17 +145,17 @@ def _xz(codec: Any) -> Any:
     return lzma.LZMADecompressor(codec.format, memory, codec.filters)
 
 
-# Streams of zlib with the header of gzip or their own.
-inflate = _streams(lambda _: zlib.decompressobj(zlib.MAX_WBITS | 32))
+# A stream of zlib with the header of gzip or its own.
+inflate = _stream(lambda _: zlib.decompressobj(zlib.MAX_WBITS | 32))
 
 _UNPACK: dict[str, Callable[..., Any]] = {
     "zstd": _zstd,
     "blosc": _announced(4, packed_at=12),
     "lz4": _announced(0),
-    "gzip": inflate,
+    "gzip": _file(lambda source: gzip.GzipFile(fileobj=source)),
+    "bz2": _file(bz2.BZ2File),
     "zlib": inflate,
-    "bz2": _streams(lambda _: bz2.BZ2Decompressor()),
-    "lzma": _streams(_xz),
+    "lzma": _stream(_xz),
 }
 
 

@@ -36,7 +36,7 @@ class ZarrVolume(ChunkedReader):
     from the store, shard indices included, and `ledger.chunks` the chunks decoded.
 
     Args:
-        store: path of the array's folder or of a zip file that holds it, address such as
+        store: path of the array's folder, in a zip file or not, or of a zip file, address such as
             "https://host/volume.zarr" or "s3://bucket/volume.zarr", or a `zarr.abc.store.Store`.
         channels: length of the last axis when it holds channels.
         fill_missing: take chunks that are not stored as the array's fill value. Writers leave out
