@@ -21,10 +21,35 @@ def test_core_loads_nothing_heavy():
 
 
 def test_training_loads_lightning_and_nothing_before_it_is_used():
-    loaded = loaded_after("import cpic.train")
+    assert loaded_after("import cpic.train, sys; assert 'torch' not in sys.modules") == []
+    loaded = loaded_after("from cpic.train import fit_fold")
     assert "lightning" in loaded
     # Lightning's own metrics draw, where matplotlib is installed.
     assert set(loaded) <= {"lightning", "matplotlib"}
+
+
+ANSWERS = {
+    "brats --help": 0,
+    "baseline --print_config": 0,
+    "osic --preset quick --print_config": 0,
+    "brats --rnak 3": 2,
+    "brats --optimization.lr -1": 2,
+    "predict --out": 2,
+    "predict --help": 0,
+}
+
+
+@pytest.mark.parametrize("words", ANSWERS)
+def test_what_trains_nothing_is_answered_without_torch(words):
+    code = (
+        "import sys\nfrom cpic.cli import main\n"
+        "try: code = main(sys.argv[1:])\n"
+        "except SystemExit as left: code = left.code\n"
+        "print(code, *{'torch', 'lightning'} & set(sys.modules), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == f"{ANSWERS[words]}"
 
 
 def test_only_training_loads_lightning():

@@ -163,7 +163,7 @@ HOW = {
     ("name", "words"),
     [
         ("jsonargparse", ["brats", "--print_config"]),
-        ("lightning", ["brats", "--print_config"]),
+        ("lightning", ["brats", "--root", "nowhere"]),
         ("jsonargparse", ["book", "run", "no-such"]),
     ],
     ids=str,

@@ -21,6 +21,7 @@ import torch
 
 from cpic import cohorts, train
 from cpic.cohorts._cache import write_json
+from cpic.options import MRData
 from cpic.train.tasks._cross_validation import SCALE_DAYS
 from cpic.train.tasks._models import TRAINS
 from cpic.train.tasks._source import Source, load_source
@@ -142,15 +143,8 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
 
 def brats_like(resolution: tuple[int, int, int], patients: int) -> Source:
     """The cohort that `cpic.train.brats` makes for the rows of BraTS, converted."""
-    return load_source(
-        "brats",
-        root=None,
-        cache=None,
-        resolution=resolution,
-        patients=patients,
-        intensity="zscore",
-        **BRATS_OPTIONS,
-    )
+    data = MRData(resolution=resolution, patients=patients, intensity="zscore", **BRATS_OPTIONS)
+    return load_source("brats", data)
 
 
 def curve_of(folder: Path) -> list[dict[str, float]]:

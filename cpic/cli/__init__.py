@@ -2,10 +2,10 @@
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cpic.cli import _console, _train
+from cpic.cli import _console
 
 __all__ = ["main"]
 
@@ -33,12 +33,15 @@ def _run(words: list[str]) -> int:
 
         print(f"cpic {__version__}")
         return 0
-    if words and words[0] in _train.HELP:
-        return _train.run(words[0], words[1:])
     try:
-        parser = _parser()
+        from cpic import train
+        from cpic.cli import _train
+
+        parser = _parser(train.COMMANDS)
     except ImportError as error:
         raise ImportError("it needs jsonargparse; pip install 'cpic[book]'") from error
+    if words and words[0] in train.COMMANDS:
+        return _train.run(words[0], words[1:], train.COMMANDS)
     words, texts = _parameters(words)
     options = parser.parse_args(words)
     if options.command == "data":
@@ -64,7 +67,7 @@ def _parameters(words: list[str]) -> tuple[list[str], dict[str, str]]:
     return others, texts
 
 
-def _parser() -> Any:
+def _parser(trained: Mapping[str, Any]) -> Any:
     import jsonargparse
     from jsonargparse.typing import PositiveInt
 
@@ -74,9 +77,9 @@ def _parser() -> Any:
     parser = new(prog="cpic", description="Tensor trains from few entries, and the book.")
     parser.add_argument("-V", "--version", action="store_true", help="print the version and leave")
     commands = parser.add_subcommands(dest="command")
-    for name, text in _train.HELP.items():
-        # Only listed here: their flags need the training code, which takes seconds to load.
-        commands.add_subcommand(name, new(description=text), help=text)
+    for name, one in trained.items():
+        # Only listed here: they read their flags themselves.
+        commands.add_subcommand(name, new(), help=one.command.summary)
     book = new(description="The chapters of the book.")
     commands.add_subcommand("book", book, help="run chapters of the book")
     run = new(description="Run chapters of the book and report seconds and memory.")

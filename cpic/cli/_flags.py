@@ -1,22 +1,25 @@
-"""Flags of the commands that train and predict, as settings: a flag reads its value like a file."""
+"""Flags of a command as options: a flag reads its value like a file."""
 
 import copy
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Short flags, names of the published scripts, and one of before.
-_OLD = {
+from cpic._trust import DoubtError
+from cpic.options import _kinds, _presets
+from cpic.options._command import Command
+
+# Short flags and names of the published scripts.
+SHORT = {
     "-b": "--batch_size",
     "-d": "--root",
-    "--dataset_location": "--root",
     "-r": "--results_folder",
     "-e": "--num_epochs",
     "-n": "--experiment_name",
-    "-h": "--help",
-    "--starts": "--n_warm_starts",
 }
+_OLD = {**SHORT, "--dataset_location": "--root", "-h": "--help"}
 _FILES = ("config", "preset")
 # These stand alone.
 _ALONE = ("help", "print_config")
@@ -28,7 +31,7 @@ class Flags(NamedTuple):
 
     Attributes:
         files: Of settings, in their order.
-        values: Words by name; names with dots are below a setting.
+        values: Words by flat name; names with dots are below an option.
         alone: Flags without a value.
     """
 
@@ -37,25 +40,24 @@ class Flags(NamedTuple):
     alone: set[str]
 
 
-def split(command: str, words: Sequence[str], kinds: Mapping[str, Any]) -> Flags:
+def split(command: Command, words: Sequence[str]) -> Flags:
     """Names and words out of the command line.
 
     Raises:
         ValueError: If a name is unknown or there twice, or a value is missing.
     """
-    from cpic.options import _kinds, _presets
-
     found = Flags([], {}, set())
     left = list(words)
-    if command == "baseline" and left and not _is_flag(left[0]):
-        left[0] = f"--name={left[0]}"
+    by_place = itertools.takewhile(lambda word: not _is_flag(word), words)
+    for k, (place, word) in enumerate(zip(command.places, by_place, strict=False)):
+        left[k] = f"--{place}={word}"
     while left:
         name, equals, value = left.pop(0).partition("=")
-        key = _key(_OLD.get(name, name), kinds)
+        key = _key(_OLD.get(name, name), command)
         if key in _ALONE:
             found.alone.add(key)
             continue
-        many = _kinds.is_list(kinds.get(key, Any))
+        many = key in command.options and _kinds.is_list(command.options[key].kind)
         values = [value] if equals else []
         while left and not equals and not _is_flag(left[0]) and (many or not values):
             values.append(left.pop(0))
@@ -76,9 +78,7 @@ def _is_flag(word: str) -> bool:
     return word.startswith("-") and not _NEGATIVE.match(word)
 
 
-def _key(name: str, kinds: Mapping[str, Any]) -> str:
-    from cpic.options import _kinds, _presets
-
+def _key(name: str, command: Command) -> str:
     if name in ("-s", "--system_path"):
         raise ValueError("there is no --system_path; give the folder of the data by --root.")
     if not _is_flag(name):
@@ -86,36 +86,32 @@ def _key(name: str, kinds: Mapping[str, Any]) -> str:
     key = name.removeprefix("--")
     if key in (*_FILES, *_ALONE):
         return key
-    first, dot, _ = key.partition(".")
-    _presets.check_name(first, kinds, where="the command line")
-    if dot and not _kinds.is_mapping(kinds[first]):
-        raise ValueError(f"there is nothing below the setting {first!r}, got --{key}.")
-    return key
+    parts = key.split(".")
+    depth = 2 if parts[0] in command.groups else 1
+    option = command.known(".".join(parts[:depth]), "the command line")
+    if parts[depth:] and not _kinds.is_mapping(command.options[option].kind):
+        raise ValueError(f"there is nothing below the setting {option!r}, got --{key}.")
+    return ".".join([option, *parts[depth:]])
 
 
-def settings(flags: Flags, command: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
+def settings(flags: Flags, command: Command, commands: Collection[str]) -> dict[str, Any]:
     """Values of files and flags, which win.
 
     Raises:
         ValueError: If a file cannot be read, or a value does not fit.
     """
-    from cpic.options import _kinds, _presets
-
-    found = _presets.read_settings(flags.files, command, kinds)
+    found = _presets.read_settings(flags.files, command, commands)
     # What is below a setting comes after the setting itself.
     for key in sorted(flags.values, key=lambda name: name.count(".")):
         first, *inner = key.split(".")
-        value = _value(key, flags.values[key], Any if inner else kinds[first])
+        value = _value(key, flags.values[key], Any if inner else command.options[first].kind)
         if inner:
             value = _below(found.get(first), inner, value, key)
-        found[first] = _kinds.fitted(kinds[first], value, name=first)
+        found[first] = command.fitted(first, value)
     return found
 
 
 def _value(key: str, words: list[str], kind: Any) -> Any:
-    from cpic._trust import DoubtError
-    from cpic.options import _kinds, _presets
-
     try:
         if _kinds.is_list(kind) and len(words) > 1:
             return _presets.from_texts(words, kind)

@@ -1,1 +1,6 @@
-"""Settings: what each may be, and how files and presets say them."""
+"""Options by subject, and the commands that are composed of them."""
+
+from cpic.options._command import command
+from cpic.options._groups import Data, Model, MRData, Network, Optimization, Run
+
+__all__ = ["Data", "MRData", "Model", "Network", "Optimization", "Run", "command"]

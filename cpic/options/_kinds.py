@@ -1,4 +1,4 @@
-"""Kinds of settings: what each may be is said once, in the signature of the function that has it.
+"""Kinds of options: what each may be is said once, where the option is declared.
 
 The command line, YAML files and calls from Python are checked against these alike.
 """
@@ -6,83 +6,69 @@ The command line, YAML files and calls from Python are checked against these ali
 import functools
 import inspect
 import os
+import re
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from jsonargparse.typing import restricted_number_type, restricted_string_type
+_UNFIT = (ValueError, TypeError, ArithmeticError)
+_UNIONS = (Union, types.UnionType)
+_MOST, _HUGE = 2**63 - 1, sys.float_info.max
 
-_ENDLESS = float("inf")
 
-if TYPE_CHECKING:
-    Count = Width = Whole = Workers = Folds = Axis = Size = int
-    Positive = Finite = float
-    Name = Text = str
-else:
-    _whole = functools.partial(restricted_number_type, base_type=int)
-    _real = functools.partial(restricted_number_type, base_type=float)
-    Count = _whole(
-        "Count",
-        restrictions=[(">=", 1), ("<", 2**63)],
-        docstring="a whole number of at least 1",
-    )
-    Width = _whole(
-        "Width",
-        restrictions=[(">=", 1), ("<=", 4096)],
-        docstring="a whole number between 1 and 4096",
-    )
-    Whole = _whole(
-        "Whole",
-        restrictions=[(">=", 0), ("<", 2**63)],
-        docstring="a whole number of at least 0",
-    )
-    # Each is a process.
-    Workers = _whole(
-        "Workers",
-        restrictions=[(">=", 0), ("<=", 1024)],
-        docstring="a whole number between 0 and 1024",
-    )
-    Folds = _whole(
-        "Folds",
-        restrictions=[(">=", 2), ("<", 2**63)],
-        docstring="a whole number of at least 2",
-    )
-    Axis = _whole("Axis", restrictions=[(">=", 0), ("<=", 2)], docstring="0, 1 or 2")
-    # The largest stores that are read have 8192 voxels along each axis.
-    Size = _whole(
-        "Size",
-        restrictions=[(">=", 2), ("<=", 2**16)],
-        docstring="a whole number between 2 and 65536",
-    )
-    Positive = _real(
-        "Positive", restrictions=[(">", 0.0), ("<", _ENDLESS)], docstring="a number above 0"
-    )
-    Finite = _real(
-        "Finite", restrictions=[(">", -_ENDLESS), ("<", _ENDLESS)], docstring="a finite number"
-    )
-    # One folder, on every system.
-    Name = restricted_string_type(
-        "Name",
-        r"(?i)(?!(con|prn|aux|nul|null|none|com\d|lpt\d)(\.|\Z))"
-        r"[^\s.~\-/\\<>:\"|?*\x00-\x1f\x7f]([^/\\<>:\"|?*\x00-\x1f\x7f]{0,98}"
-        r"[^\s./\\<>:\"|?*\x00-\x1f\x7f])?\Z",
-        docstring="the name of one folder, of at most 100 letters, digits and signs such as - _ . "
-        "(neither .. nor a path)",
-    )
-    Text = restricted_string_type("Text", r"[^\x00]+\Z", docstring="text that is not empty")
+class Bound(NamedTuple):
+    """What a value may be besides its type.
+
+    Attributes:
+        words: All that it may be.
+        holds: Whether a value of the type is.
+    """
+
+    words: str
+    holds: Callable[[Any], Any]
+
+    def __repr__(self) -> str:
+        return self.words
+
+
+Count = Annotated[int, Bound("a whole number of at least 1", lambda n: 1 <= n <= _MOST)]
+Width = Annotated[int, Bound("a whole number between 1 and 4096", lambda n: 1 <= n <= 4096)]
+Whole = Annotated[int, Bound("a whole number of at least 0", lambda n: 0 <= n <= _MOST)]
+# Each is a process.
+Workers = Annotated[int, Bound("a whole number between 0 and 1024", lambda n: 0 <= n <= 1024)]
+Folds = Annotated[int, Bound("a whole number of at least 2", lambda n: 2 <= n <= _MOST)]
+Axis = Annotated[int, Bound("0, 1 or 2", lambda n: 0 <= n <= 2)]
+# The largest stores that are read have 8192 voxels along each axis.
+Size = Annotated[int, Bound("a whole number between 2 and 65536", lambda n: 2 <= n <= 2**16)]
+Positive = Annotated[float, Bound("a number above 0", lambda x: 0 < x <= _HUGE)]
+Finite = Annotated[float, Bound("a finite number", lambda x: abs(x) <= _HUGE)]
+Text = Annotated[str, Bound("text that is not empty", lambda text: text and "\0" not in text)]
+# One folder, on every system.
+_NAME = re.compile(
+    r"(?i)(?!(con|prn|aux|nul|null|none|com\d|lpt\d)(\.|\Z))"
+    r"[^\s.~\-/\\<>:\"|?*\x00-\x1f\x7f]([^/\\<>:\"|?*\x00-\x1f\x7f]{0,98}"
+    r"[^\s./\\<>:\"|?*\x00-\x1f\x7f])?"
+)
+_NAMES = (
+    "the name of one folder, of at most 100 letters, digits and signs such as - _ . "
+    "(neither .. nor a path)"
+)
+Name = Annotated[str, Bound(_NAMES, _NAME.fullmatch)]
 
 
 def checked(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a function as plain values of the kinds that its signature says.
+    """Options of a function or class as plain values of the kinds that its signature says.
 
     Args:
         function: Whose signature it is.
         values: By name; names without a kind are returned as they are.
 
     Raises:
-        ValueError: If one does not fit, with its name, what it may be and what it is.
+        ValueError: If one does not fit, with its name, what it may be, what it is, and what the
+            docstring says of it.
 
     Example:
         >>> def run(*, rank: Count = 10): ...
@@ -91,45 +77,60 @@ def checked(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str
         ...
         ValueError: rank needs a whole number of at least 1, got 0.
     """
-    kinds = kinds_of(function)
-    return {
-        name: fitted(kinds[name], value, name=name) if name in kinds else value
-        for name, value in values.items()
-    }
+    kinds, found = kinds_of(function), dict(values)
+    for name in kinds.keys() & found.keys():
+        found[name] = fitted(kinds[name], found[name], name=name, of=function)
+    return found
 
 
 @functools.cache
 def kinds_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """Kinds of the arguments by name."""
-    hints = get_type_hints(function)
-    return {name: hints[name] for name in inspect.signature(function).parameters if name in hints}
+    """Kinds of the arguments of a function or class by name."""
+    parameters = inspect.signature(function).parameters.values()
+    return {one.name: one.annotation for one in parameters if one.annotation is not one.empty}
 
 
-def fitted(kind: Any, value: Any, *, name: str, where: str = "") -> Any:
-    """One setting as a plain value of its kind.
+@functools.cache
+def docs_of(function: Callable[..., Any]) -> dict[str, str]:
+    """What the docstring of a function, or of a class and its bases, says of each argument."""
+    from docstring_parser import google
+
+    bases = function.__mro__[-2::-1] if isinstance(function, type) else (function,)
+    params = [one for base in bases for one in google.parse(base.__doc__ or "").params]
+    return {one.arg_name: " ".join((one.description or "").split()) for one in params}
+
+
+def fitted(kind: Any, value: Any, *, name: str, where: str = "", of: Any = None) -> Any:
+    """One option as a plain value of its kind.
+
+    Args:
+        kind: What it may be.
+        value: What it is.
+        name: What it is called.
+        where: What the message begins with, such as a file.
+        of: Function or class whose docstring explains the option.
 
     Raises:
-        ValueError: If it does not fit; `where` goes in front of what is said.
+        ValueError: If it does not fit.
     """
     try:
         return _fit(kind, value)
-    except (ValueError, TypeError, ArithmeticError):
+    except _UNFIT:
         shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}..."
-        raise ValueError(
-            f"{f'{where}: ' if where else ''}{name} needs {described(kind)}, got {shown}."
-        ) from None
+        start, doc = f"{where}: " if where else "", docs_of(of).get(name, "") if of else ""
+        # The first part of what it means is enough.
+        end = f" {name}: {re.split('[.;]( |$)', doc)[0]}." if doc else ""
+        raise ValueError(f"{start}{name} needs {described(kind)}, got {shown}.{end}") from None
 
 
 def described(kind: Any) -> str:
-    """What a setting of this kind may be, in words."""
+    """What an option of this kind may be, in words."""
     origin, inner = get_origin(kind), get_args(kind)
-    if kind in (None, types.NoneType):
-        return "null"
-    if kind is bool:
-        return "true or false"
+    if origin is Annotated:
+        return inner[1].words
     if origin is Literal:
         return "one of " + ", ".join(map(str, inner))
-    if origin in (Union, types.UnionType):
+    if origin in _UNIONS:
         # A path is text as well.
         return " or ".join(dict.fromkeys(described(one) for one in inner if one is not Path))
     if origin is tuple and inner[-1] is not Ellipsis:
@@ -138,10 +139,8 @@ def described(kind: Any) -> str:
         return f"values in a row, each {described(inner[0])}"
     if is_mapping(kind):
         return "settings by name"
-    plain = {int: "a whole number", float: "a number", str: "text"}
-    return (
-        plain.get(kind) or (issubclass(kind, int | float | str) and kind.__doc__) or kind.__name__
-    )
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return (words | {types.NoneType: "null", None: "null"}).get(kind) or kind.__name__
 
 
 def is_list(kind: Any) -> bool:
@@ -156,8 +155,7 @@ def is_mapping(kind: Any) -> bool:
 
 def is_text(kind: Any) -> bool:
     """Whether what is written stands for itself, whatever it looks like."""
-    plain = [one for one in _choices(kind) if isinstance(one, type)]
-    return any(issubclass(one, str | Path) for one in plain)
+    return any(one in (str, Path, Text, Name) for one in _choices(kind))
 
 
 def element(kind: Any) -> Any:
@@ -166,53 +164,45 @@ def element(kind: Any) -> Any:
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:
-    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return get_args(kind) if get_origin(kind) in _UNIONS else (kind,)
 
 
 def _fit(kind: Any, value: Any) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
+    if origin in _UNIONS:
         return _fit_one_of(inner, value)
+    if origin is Annotated:
+        found = _fit(inner[0], value)
+        if not inner[1].holds(found):
+            raise ValueError
+        return os.path.expanduser(found) if kind == Text and found[0] == "~" else found
     if origin is Literal:
         return _of(tuple(type(one) for one in inner if one == value), value)
     if is_list(kind):
-        return _fit_list(origin, inner, value)
+        _of(Sequence, None if isinstance(value, str) else value)
+        each = inner if origin is tuple and inner[-1] is not Ellipsis else (inner[0],) * len(value)
+        return tuple(_fit(kind, one) for kind, one in zip(each, value, strict=True))
     if is_mapping(kind):
         return {_fit(inner[0], k): _fit(inner[1], v) for k, v in _of(Mapping, value).items()}
-    if kind in (None, types.NoneType):
-        return _of(types.NoneType, value)
-    if kind is Any or not isinstance(kind, type):
+    if kind is Any or not isinstance(kind, type | None):
         return value
-    for base, accepted in ((bool, bool), (int, Integral | float), (float, Real), (str, str)):
-        if issubclass(kind, base):
-            return _fit_plain(kind, base, accepted, value)
-    return _of(kind, value)
+    # What is kept is a plain value, not a kind of a library.
+    accepted = {int: Integral | float, float: Real}.get(kind, kind or types.NoneType)
+    if isinstance(value, bool) and kind is not bool:
+        raise TypeError
+    found = kind(_of(accepted, value)) if kind in (int, float, str) else _of(accepted, value)
+    if kind is int and found != value:
+        raise ValueError
+    return found
 
 
 def _fit_one_of(kinds: Sequence[Any], value: Any) -> Any:
     for kind in kinds:
         try:
             return _fit(kind, value)
-        except (ValueError, TypeError, ArithmeticError):
+        except _UNFIT:
             continue
     raise ValueError
-
-
-def _fit_list(origin: Any, inner: Sequence[Any], value: Any) -> tuple[Any, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError
-    each = inner if origin is tuple and inner[-1] is not Ellipsis else (inner[0],) * len(value)
-    return tuple(_fit(kind, one) for kind, one in zip(each, value, strict=True))
-
-
-def _fit_plain(kind: Any, base: type, accepted: Any, value: Any) -> Any:
-    if base is not bool and isinstance(value, bool):
-        raise TypeError
-    # The restricted kinds check when they are called; what is kept is a plain value.
-    found = kind(_of(accepted, value))
-    if base is int and found != value:
-        raise ValueError
-    return os.path.expanduser(found) if kind is Text and found[:1] == "~" else base(found)
 
 
 def _of(kind: Any, value: Any) -> Any:

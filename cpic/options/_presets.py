@@ -1,6 +1,5 @@
 """Settings from YAML files, merged in order, with every key checked."""
 
-import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
@@ -11,12 +10,13 @@ import yaml
 
 from cpic._trust import DoubtError, read_regular
 from cpic.options import _kinds, _yaml
+from cpic.options._command import Command
+from cpic.options._names import nearest
 
 # Of a file; the longest settings of this package have a thousand.
 _LARGEST = 2**16
 _WORDS = {**dict.fromkeys(("yes", "on"), True), **dict.fromkeys(("no", "off"), False)}
 _QUOTED = re.compile(r"""(["'])(.*)\1""")
-COMMANDS = ("brats", "osic", "baseline")
 
 
 def preset_names() -> list[str]:
@@ -39,24 +39,24 @@ def preset_file(name: str) -> Path:
     known = preset_names()
     if name not in known:
         raise ValueError(
-            f"there is no preset {name!r}{_nearest(name, known)}; the presets are "
+            f"there is no preset {name!r}{nearest(name, known)}; the presets are "
             f"{', '.join(known)}."
         )
     return Path(str(resources.files("cpic.options") / "presets" / f"{name}.yml"))
 
 
 def read_settings(
-    files: Iterable[str | Path], command: str, kinds: Mapping[str, Any]
+    files: Iterable[str | Path], command: Command, commands: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Settings of one command from YAML files; a later file wins.
+    """Options of one command from YAML files, by flat name; a later file wins.
 
-    A file maps names of arguments to values. A key that is the name of a command holds settings of
-    that command only, and `command` says which one a file is for.
+    A file maps names of options to values, at the top or in their groups. A key that is the name of
+    a command holds options of that command only, and `command` says which one a file is for.
 
     Args:
         files: Paths.
-        command: "brats", "osic" or "baseline".
-        kinds: Of its arguments by name, see `cpic.options._kinds.kinds_of`.
+        command: Whose options are read.
+        commands: Names of all that may have sections.
 
     Raises:
         ValueError: If a file cannot be read, is for another command, has an unknown key, a key
@@ -64,22 +64,19 @@ def read_settings(
     """
     merged: dict[str, Any] = {}
     for file in files:
-        content = _read(Path(file), kinds)
-        meant = content.pop("command", command)
-        if meant != command:
+        content = _read(Path(file), command.kinds | dict.fromkeys(commands, command.kinds))
+        meant = content.pop("command", command.name)
+        if meant != command.name:
             raise ValueError(
-                f"{file} has settings of `cpic {meant}`, got `cpic {command}`; run that one."
+                f"{file} has settings of `cpic {meant}`, got `cpic {command.name}`; run that one."
             )
-        own: Mapping[str, Any] = {}
-        for section in COMMANDS:
-            part = content.pop(section, {})
+        sections = {name: content.pop(name) for name in commands if name in content}
+        for name, part in sections.items():
             if not isinstance(part, dict):
-                raise ValueError(f"{file} needs a mapping under {section!r}, got {part!r}.")
-            own = part if section == command else own
-        content.update(own)
-        for key, value in content.items():
-            check_name(key, kinds, where=f"{file}")
-            merged[key] = _kinds.fitted(kinds[key], value, name=key, where=f"{file}")
+                raise ValueError(f"{file} needs a mapping under {name!r}, got {part!r}.")
+        for part in (content, sections.get(command.name, {})):
+            for name, value in command.flat(part, f"{file}").items():
+                merged[name] = command.fitted(name, value, where=f"{file}")
     return merged
 
 
@@ -116,24 +113,6 @@ def from_texts(texts: Iterable[str], kind: Any) -> list[Any]:
     return [from_text(_QUOTED.sub(r"\2", word), inner) for word in words]
 
 
-def check_name(name: object, known: Collection[str], *, where: str) -> None:
-    """Raise unless a setting is known; the message names the nearest that is.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if name not in known:
-        raise ValueError(
-            f"{where}: there is no setting {str(name)!r}{_nearest(str(name), known)}; the settings "
-            f"are {', '.join(sorted(known))}."
-        )
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f", did you mean {near[0]!r}?" if near else ""
-
-
 def _read(file: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
     try:
         text = read_regular(file, _LARGEST).decode("utf-8-sig")
@@ -157,11 +136,11 @@ def _settings(loader: _yaml.Loader, node: yaml.Node, kinds: Mapping[str, Any]) -
             "`cpic brats --print_config`"
         )
     for key, value in _yaml.pairs(loader, node):
-        name = key.value
-        if name in COMMANDS and isinstance(value, yaml.MappingNode):
-            found[name] = _settings(loader, value, kinds)
+        kind = kinds.get(key.value, Any)
+        if isinstance(kind, Mapping) and isinstance(value, yaml.MappingNode):
+            found[key.value] = _settings(loader, value, kind)
         else:
-            found[name] = _written(loader, value, kinds.get(name, Any))
+            found[key.value] = _written(loader, value, Any if isinstance(kind, Mapping) else kind)
     return found
 
 

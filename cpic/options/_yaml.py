@@ -5,7 +5,7 @@ words. So does a flag of the command line read its value.
 """
 
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -15,7 +15,9 @@ from cpic._trust import DEPTH, DoubtError
 # Of a file, aliases counted as often as they stand; the longest settings here have a hundred.
 VALUES = 10_000
 _TAG = "tag:yaml.org,2002:"
-_PLAIN = {f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
+_PLAIN = {
+    f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map", "merge")
+}
 _SCALARS = {
     "null": (r"~|null|Null|NULL|", "~nN\0"),
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -58,22 +60,25 @@ def read(text: str, build: Callable[[Loader, yaml.Node], Any] | None = None) -> 
         DoubtError: If it is no YAML, or more than one document, too deep, too large, says a key
             twice, or names a kind of its own; with the line.
     """
+    loader: Loader | None = None
     try:
-        _check(text)
         loader = Loader(text)
-        try:
-            node = loader.get_single_node()
-            if node is None:
-                return None
-            _check_keys(node, set())
-            return build(loader, node) if build else loader.construct_document(node)
-        finally:
-            loader.dispose()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check(node, {}, 1)
+        return build(loader, node) if build else loader.construct_document(node)
     except DoubtError:
         raise
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
+    except RecursionError as error:
+        line = loader.line + 1 if loader else 1
+        raise DoubtError(f"is nested deeper than {DEPTH} levels in line {line}") from error
+    except (yaml.YAMLError, ValueError, TypeError, LookupError) as error:
         reason = " ".join(str(error).split())
         raise DoubtError(f"cannot be read as YAML ({reason})") from error
+    finally:
+        if loader:
+            loader.dispose()
 
 
 def pairs(loader: Loader, node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
@@ -82,64 +87,47 @@ def pairs(loader: Loader, node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.
     return node.value
 
 
-def _check(text: str) -> None:
-    """Depth, number of values and kinds, before anything is made of them."""
-    sizes: dict[str, int | None] = {}
-    # Values below each open list or mapping, and the name it is repeated under.
-    opened: list[tuple[str | None, int]] = [(None, 0)]
-    documents = 0
-    for event in yaml.parse(text, Loader=Loader):
-        line = event.start_mark.line + 1 if event.start_mark else 0
-        documents += isinstance(event, yaml.DocumentStartEvent)
-        if documents > 1:
-            raise DoubtError(f"holds a second document in line {line}, one is needed")
-        size, name = 0, getattr(event, "anchor", None)
-        if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent):
-            _check_tag(event.tag, line)
-            size = 1
-        if isinstance(event, yaml.CollectionStartEvent):
-            if name:
-                sizes[name] = None
-            opened.append((name, 1))
-            if len(opened) - 1 > DEPTH:
-                raise DoubtError(f"is nested deeper than {DEPTH} levels in line {line}")
-            continue
-        if isinstance(event, yaml.AliasEvent):
-            # A mark that is not there is an error of the parser's.
-            size = sizes.get(name or "", 1)  # type: ignore[assignment]
-            if size is None:
-                raise DoubtError(f"repeats *{name} inside itself in line {line}")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            name, size = opened.pop()
-        if name and not isinstance(event, yaml.AliasEvent):
-            sizes[name] = size
-        opened[-1] = (opened[-1][0], opened[-1][1] + size)
-        if opened[-1][1] > VALUES:
-            raise DoubtError(f"stands for more than {VALUES} values by line {line}")
+def _check(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
+    """Values that a node stands for, before any is made; what is repeated counts as often.
+
+    Args:
+        node: With all below it.
+        sizes: Of the nodes that are known, 0 of those that are being counted.
+        depth: Of the node.
+    """
+    line, key = node.start_mark.line + 1, id(node)
+    if depth > DEPTH and not isinstance(node, yaml.ScalarNode):
+        raise DoubtError(f"is nested deeper than {DEPTH} levels in line {line}")
+    if node.tag not in _PLAIN:
+        raise DoubtError(f"names a kind of its own, {node.tag[:80]}, in line {line}")
+    if sizes.get(key) == 0:
+        raise DoubtError(f"repeats a part inside itself in line {line}")
+    if key not in sizes:
+        sizes[key] = 0
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node)
+        below = _below(node)
+        sizes[key] = 1 + sum(_check(one, sizes, depth + 1) for one in below)
+        if sizes[key] > VALUES:
+            raise DoubtError(f"stands for more than {VALUES} values in line {line}")
+    return sizes[key]
 
 
-def _check_tag(tag: str | None, line: int) -> None:
-    if tag not in (None, "!", *_PLAIN):
-        raise DoubtError(f"names a kind of its own, {str(tag)[:80]}, in line {line}")
-
-
-def _check_keys(node: yaml.Node, seen: set[int]) -> None:
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for one in node.value:
-            _check_keys(one, seen)
+def _below(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
-        lines: dict[Hashable, int] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise DoubtError(f"has a list or mapping as a key in line {line}, words are needed")
-            if key.value in lines:
-                raise DoubtError(
-                    f"says {key.value[:80]!r} twice, in lines {lines[key.value]} and {line}; leave "
-                    "one out"
-                )
-            lines[key.value] = line
-            _check_keys(value, seen)
+        return [value for _, value in node.value]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise DoubtError(f"has a list or mapping as a key in line {line}, words are needed")
+        if key.value in lines:
+            raise DoubtError(
+                f"says {key.value[:80]!r} twice, in lines {lines[key.value]} and {line}; leave "
+                "one out"
+            )
+        lines[key.value] = line

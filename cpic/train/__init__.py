@@ -1,15 +1,21 @@
-"""Train on cohorts, fold by fold: batches, losses and metrics, faults, checkpoints, results."""
+"""Train on cohorts, fold by fold: batches, losses and metrics, faults, checkpoints, results.
 
-from cpic.train.loop._batches import CohortData
-from cpic.train.loop._checkpoints import read_checkpoint
-from cpic.train.loop._fit import fit_fold
-from cpic.train.prediction._predict import predict
-from cpic.train.results._results import FoldResult
-from cpic.train.tasks._baseline import baseline
-from cpic.train.tasks._brats import brats
-from cpic.train.tasks._dense import HistogramLinear, dense
-from cpic.train.tasks._osic import osic
-from cpic.train.tasks._tasks import Classification, Quantiles, Regression
+The commands know their options at once; torch and Lightning are loaded with what uses them.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from cpic.train.prediction._command import predict
+from cpic.train.tasks import TASKS, baseline, brats, osic
+
+if TYPE_CHECKING:
+    from cpic.train.loop._batches import CohortData
+    from cpic.train.loop._checkpoints import read_checkpoint
+    from cpic.train.loop._fit import fit_fold
+    from cpic.train.results._results import FoldResult
+    from cpic.train.tasks._dense import HistogramLinear, dense
+    from cpic.train.tasks._tasks import Classification, Quantiles, Regression
 
 __all__ = [
     "Classification",
@@ -26,3 +32,25 @@ __all__ = [
     "predict",
     "read_checkpoint",
 ]
+COMMANDS = {**TASKS, "predict": predict}
+_HOMES = {
+    "Classification": "tasks._tasks",
+    "CohortData": "loop._batches",
+    "FoldResult": "results._results",
+    "HistogramLinear": "tasks._dense",
+    "Quantiles": "tasks._tasks",
+    "Regression": "tasks._tasks",
+    "dense": "tasks._dense",
+    "fit_fold": "loop._fit",
+    "read_checkpoint": "loop._checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

@@ -1,6 +1,5 @@
 """The settings that come with the package: all rows of the published tables, and a quick one."""
 
-import inspect
 from importlib import resources
 
 import pytest
@@ -8,9 +7,9 @@ import yaml
 
 from cpic import train
 from cpic.options import _presets
-from cpic.options._kinds import kinds_of
 from cpic.train.tasks._models import make_module
 
+COMMANDS = ("brats", "osic", "baseline")
 PARAMETERS = {
     "brats_n32_r10": 37385,
     "brats_n16_r10": 26569,
@@ -30,9 +29,9 @@ def settings(name):
     """What the function of a preset would be called with."""
     file = _presets.preset_file(name)
     command = yaml.safe_load(file.read_text())["command"]
-    signature = inspect.signature(getattr(train, command)).parameters
-    given = _presets.read_settings([file], command, kinds_of(getattr(train, command)))
-    defaults = {key: one.default for key, one in signature.items()}
+    options = getattr(train, command).command
+    given = _presets.read_settings([file], options, COMMANDS)
+    defaults = {key: one.default for key, one in options.options.items()}
     return command, {**defaults, **given}
 
 
@@ -83,10 +82,10 @@ def test_sizes_are_those_of_the_name(name):
                 assert found[key] == int(part[1:])
 
 
-@pytest.mark.parametrize("command", ["brats", "osic", "baseline"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_quick_one_is_for_every_command(command):
-    kinds = kinds_of(getattr(train, command))
-    found = _presets.read_settings([_presets.preset_file("quick")], command, kinds)
+    options = getattr(train, command).command
+    found = _presets.read_settings([_presets.preset_file("quick")], options, COMMANDS)
     assert found["batch_size"] >= found["rank"]
     assert max(found["resolution"]) <= 64
 
@@ -100,4 +99,4 @@ def test_a_section_must_be_a_mapping(tmp_path):
     file = tmp_path / "a.yml"
     file.write_text("osic: 3\n")
     with pytest.raises(ValueError, match="needs a mapping under 'osic', got 3"):
-        _presets.read_settings([file], "brats", {"rank": int})
+        _presets.read_settings([file], train.brats.command, COMMANDS)

@@ -1,13 +1,18 @@
 """From the command line to the arguments of a run; nothing is trained."""
 
-import inspect
+import dataclasses
 import os
+import re
 
 import pytest
 
 from cpic import cli, train
+from cpic.options import Data, Model, MRData, Network, Optimization, Run
+from cpic.options._groups import Group
+from cpic.options._kinds import kinds_of
 from cpic.train import FoldResult
 
+RUNS = "cpic.train.tasks._cross_validation.cross_validate"
 PUBLISHED = (
     "--batch_size 21 --use_encoder True --root DIR --num_epochs 100 --use_extra_features False "
     "--ndims 16 --ngpus 1 --rank 10 --num_workers 1"
@@ -19,12 +24,12 @@ def seen(monkeypatch, tmp_path):
     """What a run would have been called with."""
     calls = []
 
-    def fake(task, model, options):
+    def fake(task, model, *groups):
+        options = {name: value for group in groups for name, value in vars(group).items()}
         calls.append((task, model, options))
         return [FoldResult(0, {"rmse": 1.0}, 1, 2.0, 0.1, 10, tmp_path, tmp_path)]
 
-    for module in ("_brats", "_osic", "_baseline"):
-        monkeypatch.setattr(f"cpic.train.tasks.{module}.cross_validate", fake)
+    monkeypatch.setattr(RUNS, fake)
     return calls
 
 
@@ -169,6 +174,55 @@ def test_files_are_merged_in_order_and_flags_win(seen, tmp_path):
     assert run(seen, f"brats --config {b} --config {a}")[2]["rank"] == 12
 
 
+def test_options_in_their_groups_are_those_outside(seen, tmp_path):
+    words = "--optimization.lr=1e-4 --data.resolution 8 16 32 --model.more.components.follow 9"
+    _, _, flags = run(seen, "brats --run.experiment_name 001 --model.bias -1e-3", words)
+    file = tmp_path / "a.yml"
+    file.write_text(
+        "optimization: {lr: 1e-4}\ndata:\n  resolution: [8, 16, 32]\nbrats:\n  model:\n"
+        "    bias: -1e-3\n    more: {components: {follow: 9}}\n  run: {experiment_name: 001}\n"
+    )
+    assert run(seen, f"brats --config {file}")[2] == flags
+    assert flags["more"] == {"components": {"follow": 9}}
+    assert [flags[k] for k in ("lr", "resolution", "bias")] == [1e-4, (8, 16, 32), -1e-3]
+    assert flags["experiment_name"] == "001"
+
+
+def test_groups_are_objects(seen):
+    data = MRData(root="DIR", contrasts=["t1", "t2"])
+    train.brats(data=data, optimization=Optimization(lr=0.1), run={"seed": 3}, rank=5)
+    _, _, options = seen[-1]
+    assert [options[k] for k in ("root", "lr", "seed", "rank")] == ["DIR", 0.1, 3, 5]
+    # What is not said is what the command says.
+    assert [options[k] for k in ("batch_size", "resolution", "intensity")] == [
+        *(21, (256, 256, 256), "zscore")
+    ]
+    assert options["clip"] == 1.0
+    train.baseline("histogram", task="osic", optimization=Optimization(clip=None, lr=0.1), lr=0.2)
+    _, _, options = seen[-1]
+    assert [options[k] for k in ("clip", "lr", "batch_size")] == [None, 0.2, 20]
+    for wrong, message in (
+        ({"data": Data()}, "data needs MRData, got Data"),
+        ({"data": {"lr": 1}}, "there is no setting 'lr'"),
+        ({"model": 3}, "model needs settings by name or null, got 3"),
+        ({"optimization": {"lr": 1}, "lr": 2}, "says 'lr' twice"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train.brats(**wrong)
+    with pytest.raises(TypeError, match="bogus"):
+        train.brats(bogus=1)
+
+
+@pytest.mark.parametrize("group", [Data, MRData, Network, Model, Optimization, Run])
+def test_every_option_is_documented_once_and_frozen(group):
+    bases = [base for base in group.__mro__ if issubclass(base, Group)]
+    told = [name for base in bases for name in re.findall(r"(?m)^        (\w+): ", base.__doc__)]
+    assert sorted(set(told) - {"ValueError"}) == sorted(kinds_of(group))
+    assert len(told) == len(set(told))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        group().anything = 3
+
+
 def test_a_preset_is_a_file(seen):
     _, _, options = run(seen, "brats --preset brats_n8_r12 --lr 0.5")
     assert [options[k] for k in ("ndims", "rank", "encoder", "lr")] == [8, 12, "paper", 0.5]
@@ -198,6 +252,23 @@ def test_all_settings_as_yaml_and_back(seen, tmp_path, capsys):
         (["--config", "nowhere.yml"], "nowhere.yml cannot be read as YAML"),
         (["--config", "LIST"], "needs settings as `name: value`, got a list"),
         (["--config", "BROKEN"], "cannot be read as YAML"),
+        (["--model.lr", "1"], "the command line, model: there is no setting 'lr'"),
+        (
+            ["--optimization.lrr", "1"],
+            "optimization: there is no setting 'lrr', did you mean 'lr'?",
+        ),
+        (["--optimisation.lr", "1"], "there is no setting 'optimisation'"),
+        (["--data", "1"], "there is no setting 'data'"),
+        (["--optimization.lr", "1", "--lr=2"], "--lr is there twice; leave one out"),
+        (["--model.rank.x", "1"], "there is nothing below the setting 'rank', got --model.rank.x"),
+        (
+            ["--optimization.lr", "-1"],
+            "lr needs a number above 0, got -1. lr: Learning rate of RAdam.",
+        ),
+        (["--config", "GROUP"], "GROUP, run: there is no setting 'lr'"),
+        (["--config", "BOTH"], "BOTH says 'lr' twice, once by its group; leave one"),
+        (["--config", "FLAT"], "FLAT: run needs settings by name or null, got 3"),
+        (["--config", "NESTED"], "NESTED says 'lr' twice, in lines 2 and 3; leave one out"),
         (["--more.n_sweep", "2"], "there is no setting 'n_sweep', did you mean 'n_sweeps'?"),
         (["--batch-size", "3"], "there is no setting 'batch-size', did you mean 'batch_size'?"),
         (["--lr", "1", "--lr=2"], "--lr is there twice; leave one out"),
@@ -229,7 +300,8 @@ def test_what_is_misspelled_is_one_line(arguments, message, tmp_path, capsys):
         "FILE": b"bach_size: 3\n", "LIST": b"- 1\n", "BROKEN": b"a: [\n", "NUMBER": b"3",
         "LATIN": b"root: \xe9\n", "UTF16": "lr: 1".encode("utf-16"), "LARGE": b"#" * 2**17,
         "TWICE": b"lr: 1\nrank: 5\nlr: 2\n", "SECTION": b"brats:\n  lr: 1\n  lr: 2\n",
-        "FOLDER": None, "PIPE": None,
+        "GROUP": b"run:\n  lr: 1\n", "BOTH": b"lr: 1\noptimization: {lr: 2}\n", "FLAT": b"run: 3\n",
+        "NESTED": b"optimization:\n  lr: 1\n  lr: 2\n", "FOLDER": None, "PIPE": None,
     }  # fmt: skip
     for name, text in texts.items():
         if text is not None:
@@ -246,7 +318,7 @@ def test_what_is_misspelled_is_one_line(arguments, message, tmp_path, capsys):
 
 
 def raising(error):
-    def fake(task, model, options):
+    def fake(task, model, *groups):
         raise error
 
     return fake
@@ -261,14 +333,14 @@ def raising(error):
     ],
 )
 def test_how_a_run_ends_is_one_line(error, code, monkeypatch, capsys):
-    monkeypatch.setattr("cpic.train.tasks._brats.cross_validate", raising(error))
+    monkeypatch.setattr(RUNS, raising(error))
     assert cli.main(["brats"]) == code
     assert capsys.readouterr().err == f"cpic brats: {error}\n"
 
 
 def test_too_many_faults_are_one_line_and_mistakes_of_the_program_are_not(monkeypatch, capsys):
     error = RuntimeError("training stops after 4 failing steps")
-    monkeypatch.setattr("cpic.train.tasks._brats.cross_validate", raising(error))
+    monkeypatch.setattr(RUNS, raising(error))
     with pytest.raises(RuntimeError):
         cli.main(["brats"])
     error.__cause__ = FloatingPointError("the loss is not finite")
@@ -291,7 +363,7 @@ def test_every_flag_is_explained(command, capsys):
         cli.main([command, "--help"])
     assert caught.value.code == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for name in inspect.signature(getattr(train, command)).parameters:
+    for name in getattr(train, command).command.options:
         text = shown.split(f" --{name} ")[-1]
         # After the placeholder comes the explanation, in front of the type.
         assert not text.partition("} " if text[0] == "{" else " ")[2].startswith("(type"), name
@@ -299,9 +371,13 @@ def test_every_flag_is_explained(command, capsys):
 
 def test_the_same_options_mean_the_same_everywhere():
     kinds = {
-        name: {p.name: p.annotation for p in inspect.signature(f).parameters.values()}
-        for name, f in (("brats", train.brats), ("osic", train.osic), ("baseline", train.baseline))
+        name: {
+            key: (one.kind, one.doc) for key, one in getattr(train, name).command.options.items()
+        }
+        for name in ("brats", "osic", "baseline")
     }
+    for one in kinds.values():
+        assert all(one[name] == kinds["brats"][name] for name in set(one) & set(kinds["brats"]))
     assert set(kinds["brats"]) - set(kinds["osic"]) == {"contrasts"}
     less = {"use_encoder", "ndims", "encoder", "bias"}
     assert set(kinds["brats"]) - set(kinds["baseline"]) == less

@@ -10,6 +10,7 @@ import torch
 from cpic import cli, train
 from cpic._errors import CohortError
 from cpic.data import ArrayVolume
+from cpic.options import MRData
 from cpic.train.tasks._models import make_module
 from cpic.train.tasks._source import load_source
 
@@ -107,6 +108,26 @@ def test_all_folds_and_going_on(tmp_path):
     assert straight[0].metrics == again[1].metrics
 
 
+def test_older_checkpoints_have_options_in_no_groups(tmp_path):
+    options = cohorts.options("brats", tmp_path, dense=True)
+    (first,) = train.baseline("histogram", **options)
+    saved = torch.load(first.latest, weights_only=True)
+    grouped = saved["config"]["options"]
+    assert list(grouped) == ["data", "model", "optimization", "run"]
+    flat = {key: value for group in grouped.values() for key, value in group.items()}
+    saved["config"]["options"] = {"name": "histogram", "task": "brats", **flat}
+    torch.save(saved, first.latest)
+    out = tmp_path / "days.csv"
+    assert train.predict(first.latest, cohorts.brats(), out=out, cache=options["cache"]) == out
+    with pytest.raises(ValueError, match=r"lr is 0\.001 there and 0\.5 here"):
+        train.baseline("histogram", **options | {"lr": 0.5, "num_epochs": 2}, resume=True)
+    (again,) = train.baseline("histogram", **options | {"num_epochs": 2}, resume=True)
+    assert again.epochs == 2
+    grouped["run"]["experiment_name"] = "again"
+    # What a checkpoint says of its run makes the same run again.
+    assert train.baseline("histogram", **grouped)[0].metrics == first.metrics
+
+
 def test_a_run_may_begin_with_other_weights(tmp_path):
     options = cohorts.options("brats", tmp_path)
     (first,) = train.brats(**options)
@@ -121,7 +142,8 @@ def test_a_run_may_begin_with_other_weights(tmp_path):
 
 def test_without_root_a_cohort_is_made_once_and_said_so(tmp_path, caplog):
     def load(n):
-        return load_source("brats", root=None, cache=tmp_path, resolution=(24, 24, 24), patients=n)
+        options = {"resolution": (24, 24, 24), "intensity": "none", "patients": n}
+        return load_source("brats", MRData(cache=tmp_path, **options))
 
     with caplog.at_level(logging.INFO, "cpic"):
         source = load(3)
@@ -138,7 +160,13 @@ def test_without_root_a_cohort_is_made_once_and_said_so(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 2}, "batch_size of at least rank, 3, .*, got 2"),
+        ({"batch_size": 2}, "rank between 1 and batch_size, 2, .*, got 3; lower it or raise"),
+        ({"more": {"n_features": 99}}, "more.n_features between 1 and batch_size, 4, .* got 99"),
+        ({"more": {"n_features": 0}}, "more.n_features between 1 and batch_size, 4, .* got 0"),
+        ({"more": {"components": {"follow": "x"}}}, "more.components.follow needs a .*got 'x'"),
+        ({"more": {"components": {"folow": 3}}}, "more.components: .*'folow', did you mean 'fol"),
+        ({"more": {"components": {"rank": 3}}}, "more.components: there is no setting 'rank'"),
+        ({"resolution": (2, 2, 2)}, "resolution of 2x2x2 every voxel of .*give a finer one"),
         ({"only_fold": 3}, "only_fold needs a number from 0 to 2, got 3"),
         ({"folds": 99}, "folds needs n between 2 and the 13 patients"),
         ({"patients": 1}, "folds needs n between 2 and the 1 patients"),

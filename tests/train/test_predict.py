@@ -62,6 +62,20 @@ def test_the_tree_of_brats_from_the_command_line(checkpoints, tmp_path, capsys):
     assert contents(cohorts.brats()) == before
 
 
+def test_a_folder_without_any_scan_that_can_be_read_is_a_failed_command(
+    checkpoints, tmp_path, capsys
+):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a_t1.nii").write_bytes(b"no scan")
+    places = [str(checkpoints["plain"]), str(tmp_path / "scans"), "--out", str(tmp_path / "o.csv")]
+    with pytest.warns(FutureWarning, match="predict calls 'starts' now 'n_warm_starts'"):
+        assert cli.main(["predict", *places, "--starts", "2", "--cache", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert said.out == f"predictions: {tmp_path / 'o.csv'}\n"
+    assert said.err.splitlines()[-1].startswith("cpic predict: no patient could be predicted")
+    assert [row["patient"] for row in read(tmp_path / "o.csv")] == ["a"]
+
+
 def test_the_same_scans_give_the_same_in_any_folder(checkpoints, tmp_path):
     tree = predict(checkpoints["plain"], cohorts.brats(), tmp_path)
     flat = tmp_path / "flat"

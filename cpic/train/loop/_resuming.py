@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cpic.options._groups import GROUPS
 from cpic.train.loop._checkpoints import UNFIT, check_there
 from cpic.train.loop._distributed import gathered, rank_and_size
 from cpic.train.loop._faults import one_line
@@ -18,6 +19,8 @@ FREE = {
     *("ngpus", "num_nodes", "num_workers", "progress", "wandb", "cache", "root"),
     *("results_folder", "experiment_name"),
 }
+# In older checkpoints of baselines only; the model and the task are compared anyway.
+_REPEATED = {"options.name", "options.task"}
 
 
 @contextlib.contextmanager
@@ -45,7 +48,7 @@ def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> 
     """
     there, here = _flat(saved), _flat(now)
     for key in dict.fromkeys([*there, *here]):
-        if key.rpartition(".")[2] in FREE or there.get(key) == here.get(key):
+        if key.rpartition(".")[2] in FREE or key in _REPEATED or there.get(key) == here.get(key):
             continue
         raise ValueError(
             f"the checkpoint is of another configuration: {key} is {there.get(key)!r} there and "
@@ -59,7 +62,9 @@ def _flat(settings: Mapping[str, Any], name: str = "") -> dict[str, Any]:
     result = {}
     for key, value in settings.items():
         nested = isinstance(value, Mapping) and value
-        result.update(_flat(value, f"{name}{key}.") if nested else {f"{name}{key}": value})
+        # In older checkpoints options are in no groups.
+        below = name if key in GROUPS else f"{name}{key}."
+        result.update(_flat(value, below) if nested else {f"{name}{key}": value})
     return result
 
 

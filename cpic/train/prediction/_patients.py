@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpic.cohorts import _brats, _osic
+from cpic.options._groups import Task
 from cpic.train.prediction._scans import listed
-from cpic.train.tasks._source import Task
 from cpic.train.tasks._tabular import Kind
 
 if TYPE_CHECKING:

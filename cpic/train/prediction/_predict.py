@@ -12,10 +12,9 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from cpic import cohorts
 from cpic._errors import CacheError, CohortError
-from cpic._renamed import renamed
 from cpic.cohorts._cache import check_outside
 from cpic.data import ZarrVolume
-from cpic.options._kinds import Count, Finite, Text, checked
+from cpic.options._groups import Task
 from cpic.train.loop._checkpoints import check_there, read_checkpoint
 from cpic.train.loop._faults import check_finite
 from cpic.train.loop._resuming import fitting, load_weights
@@ -24,7 +23,7 @@ from cpic.train.prediction._scans import find_scans
 from cpic.train.results._results import write_rows
 from cpic.train.tasks._cross_validation import SCALE_DAYS
 from cpic.train.tasks._models import TRAINS, make_module
-from cpic.train.tasks._source import Task, nothing_in, user_cache
+from cpic.train.tasks._source import nothing_in, user_cache
 from cpic.train.tasks._tabular import Table
 
 if TYPE_CHECKING:
@@ -42,55 +41,18 @@ Row = dict[str, Any]
 _Found = TypeVar("_Found")
 
 
-@renamed(starts="n_warm_starts")
-def predict(
-    checkpoint: Text | Path,
-    scans: Text | Path,
+def write_predictions(
+    checkpoint: str | Path,
+    scans: str | Path,
     *,
-    out: Text | Path,
-    table: Text | Path | None = None,
-    weeks: tuple[Finite, ...] = (),
-    n_warm_starts: Count | None = None,
-    nan: Finite | None = None,
-    cache: Text | Path | None = None,
+    out: str | Path,
+    table: str | Path | None,
+    weeks: Sequence[float],
+    n_warm_starts: int | None,
+    nan: float | None,
+    cache: str | Path | None,
 ) -> Path:
-    """Predict from every scan in a folder, and write a table.
-
-    Scans are treated as those of the training: what was done is in the checkpoint. Originals are
-    only read; converted scans go to the cache. A scan that cannot be read gets a row that says why.
-    The log has the number of patients, files that no patient needs, and what is not known of whom.
-
-    Args:
-        checkpoint: File of a fold, `best.ckpt` or `latest.ckpt`.
-        scans: Folder with the tree of BraTS or OSIC, of .nii or .nii.gz files, or of folders of
-            .dcm files, at any depth. The contrast of a file is in its name: `_t1` as in BraTS 2020,
-            `-t1n` as in BraTS 2023, or `_T1w` as in BIDS; see `Returns` for names of patients.
-        out: CSV file to write: `patient`, then `days`, or `weeks` with the three quantiles `low`,
-            `median` and `high` and their `unit`, then `reason`, empty where all went well.
-        table: CSV file of what is known besides the scan, with the columns of `survival_info.csv`
-            (days are not needed) or `train.csv`; those in the tree by default. It is read as in the
-            training.
-        weeks: Weeks since the scan to predict the lung function at, in place of those in the table.
-        n_warm_starts: Scans of the training from whose sets each search begins, as in
-            `cpic.nn.Search`; with more of them it is slower and misses less. As in the training by
-            default.
-        nan: Value that replaces NaN and infinite voxels. As in the training by default, where a
-            patient who has some is left out unless it was given.
-        cache: Folder of converted scans; the user's cache folder by default.
-
-    Returns:
-        `out`. A patient is called as in the table; who is in none, by the folders on the way to
-        the scan, less what is the same for all.
-
-    Raises:
-        ValueError: If the checkpoint, the folder or the table cannot be used, or `out` cannot be
-            written.
-
-    Example:
-        >>> from cpic import train
-        >>> train.predict("best.ckpt", "scans", out="days.csv")  # doctest: +SKIP
-    """
-    checked(predict, locals())
+    """What `cpic.train.predict` does."""
     if wrong := [week for week in weeks if not -_MOST_WEEKS < week < _MOST_WEEKS]:
         raise ValueError(
             f"predict needs weeks between -{_MOST_WEEKS} and {_MOST_WEEKS}, got {wrong[0]}."

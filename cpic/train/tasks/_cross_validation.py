@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,8 @@ import torch
 from cpic import cohorts
 from cpic.data import Volume
 from cpic.nn.metrics import laplace_log_likelihood
+from cpic.options import Data, Network, Optimization, Run
+from cpic.options._groups import Task
 from cpic.train.loop._batches import CohortData
 from cpic.train.loop._checkpoints import read_checkpoint
 from cpic.train.loop._distributed import launched, rank_and_size
@@ -20,7 +21,7 @@ from cpic.train.loop._fit import fit_fold
 from cpic.train.loop._resuming import load_weights
 from cpic.train.results._results import FoldResult, write_summary
 from cpic.train.tasks._models import DENSE, TRAINS, check_model, make_module
-from cpic.train.tasks._source import Source, Task, load_source
+from cpic.train.tasks._source import Source, load_source
 from cpic.train.tasks._tabular import fit_table
 
 if TYPE_CHECKING:
@@ -31,48 +32,48 @@ SCALE_DAYS = 1825.0
 # Of decoded voxels: every epoch reads nearly the same ones.
 _HELD_BYTES = 2**30
 _QUANTILES = (0.2, 0.5, 0.8)
-_KEPT = ("rank", "chunk", "precision", "lr", "schedule", "seed")
+# What makes a model again, and what `fit_fold` is told.
+_KEPT = ("ndims", "encoder", "bias", "rank", "chunk", "precision", "lr", "schedule", "seed")
+_FITTED = (
+    *("num_epochs", "clip", "patience", "precision", "resume", "num_nodes", "max_minutes"),
+    *("max_faults", "save_every", "progress", "wandb", "seed"),
+)
+_METRICS = {"brats": "RMSE in days", "osic": "mean Laplace log likelihood"}
 
 
-def cross_validate(task: Task, model: str, options: Mapping[str, Any]) -> list[FoldResult]:
-    """Train and validate `model` on the folds of a cohort.
+def cross_validate(
+    task: Task, name: str, data: Data, model: Network, optimization: Optimization, run: Run
+) -> list[FoldResult]:
+    """Train and validate a model on the folds of a cohort.
 
     Args:
         task: "brats" or "osic".
-        model: a name that `check_model` knows.
-        options: arguments of `cpic.train.brats`, `osic` or `baseline`; also kept in checkpoints.
+        name: A model that `check_model` knows.
+        data: Scans and folds.
+        model: Options of the model.
+        optimization: How it is trained.
+        run: Where, and what is written.
 
     Raises:
         ValueError: If an option does not fit.
     """
-    check_model(model, options["more"] or {})
-    _check(model, options)
-    folder = Path(options["results_folder"]) / (options["experiment_name"] or f"{task}_{model}")
-    _check_folder(folder, options)
-    ngpus = _usable(options["ngpus"])
-    source = load_source(
-        task,
-        root=options["root"],
-        cache=options["cache"],
-        resolution=options["resolution"],
-        contrasts=options.get("contrasts", ("ct",)),
-        intensity=options["intensity"],
-        nan=options["nan"],
-        patients=options["patients"],
-        seed=options["seed"],
-        age=options["use_extra_features"],
-        progress=options["progress"],
-    )
-    pairs = cohorts.folds(source.prepared.cohort, options["folds"], path=folder / "folds.json")
-    only = options["only_fold"]
-    results = []
+    check_model(name, model, optimization.batch_size or 1)
+    launched(run.num_nodes)
+    if data.only_fold is not None and data.only_fold >= data.folds:
+        last = data.folds - 1
+        raise ValueError(f"only_fold needs a number from 0 to {last}, got {data.only_fold}.")
+    folder = Path(run.results_folder) / (run.experiment_name or f"{task}_{name}")
+    _check_folder(folder, data, run)
+    ngpus = _usable(run.ngpus)
+    source = load_source(task, data, seed=run.seed, progress=run.progress)
+    trial = _Trial(task, name, data, model, optimization, run, source, folder, ngpus)
+    pairs = cohorts.folds(source.prepared.cohort, data.folds, path=folder / "folds.json")
+    results: list[FoldResult] = []
     for k, pair in enumerate(pairs):
-        if only in (None, k):
+        if data.only_fold in (None, k):
             _log.info("fold %d of %d: %d patients validate", k + 1, len(pairs), len(pair[1]))
-            results.append(
-                _fold(task, model, options, source, pair, k, folder / f"fold_{k}", ngpus)
-            )
-            _summarise(folder, results, task, model, options, source)
+            results.append(trial.fold(k, *pair))
+            trial.summarise(results)
     return results
 
 
@@ -90,93 +91,101 @@ class _Held:
         return (self.prepared.in_memory if self.whole else self.prepared.volume)(patient)
 
 
-def _fold(
-    task: Task,
-    model: str,
-    options: Mapping[str, Any],
-    source: Source,
-    pair: tuple[list[str], list[str]],
-    k: int,
-    folder: Path,
-    ngpus: int,
-) -> FoldResult:
-    prepared = source.prepared
-    train = prepared.cohort.subset(pair[0]).samples
-    table = fit_table(task, train, extra=options["use_extra_features"])
-    scale = "first_fvc" if task == "osic" else SCALE_DAYS
-    data = CohortData(
-        _Held(prepared),
-        prepared.samples,
-        fold=pair,
-        batch_size=options["batch_size"],
-        tabular=table,
-        scale=scale,
-        min_patients=options["rank"] if model in TRAINS else 1,
-        seed=options["seed"],
-        num_workers=options["num_workers"],
-        read=model in DENSE,
-        flips=options["flips"],
-    )
-    config = {
-        **describe(task, model, options, source),
-        "standard": _standard(train) if options["standardise"] else None,
-        "n_tabular": table.width if table else 0,
-        "table": table.to_json() if table else None,
-        "fold": k,
-    }
-    module = make_module(config, fold=k)
-    if options["pretrain"] is not None:
-        path = Path(options["pretrain"])
-        load_weights(module.model, read_checkpoint(path), path)  # type: ignore[arg-type]
-    result = fit_fold(
-        module,
-        data,
-        folder=folder,
-        num_epochs=options["num_epochs"],
-        fold=k,
-        resume=options["resume"],
-        ngpus=ngpus,
-        num_nodes=options["num_nodes"],
-        clip=options["clip"],
-        patience=options["patience"],
-        max_minutes=options["max_minutes"],
-        max_faults=options["max_faults"],
-        save_every=options["save_every"],
-        precision=options["precision"],
-        progress=options["progress"],
-        wandb=options["wandb"],
-        seed=options["seed"],
-        config=config,
-    )
-    if task != "osic":
-        return result
-    held_out = prepared.cohort.subset(pair[1]).samples
-    constant = constant_likelihood(train, held_out)
-    return dataclasses.replace(result, metrics={**result.metrics, "mean_mlll": constant})
+@dataclasses.dataclass(frozen=True)
+class _Trial:
+    """What is cross-validated, and with what."""
 
+    task: Task
+    name: str
+    data: Data
+    model: Network
+    optimization: Optimization
+    run: Run
+    source: Source
+    folder: Path
+    ngpus: int
 
-def describe(task: Task, model: str, options: Mapping[str, Any], source: Source) -> dict[str, Any]:
-    """What it takes to make the model again and to treat other scans alike, as plain values."""
-    prepared = source.prepared
-    volume = prepared.volume(prepared.patients[0])
-    plain = {
-        name: str(value) if isinstance(value, Path) else value for name, value in options.items()
-    }
-    return {
-        "task": task,
-        "model": model,
-        "shape": list(volume.shape),
-        "channels": volume.channels,
-        "contrasts": list(prepared.cohort.contrasts),
-        "conversion": dataclasses.asdict(prepared.conversion),
-        "ndims": options.get("ndims"),
-        "encoder": options.get("encoder", "fast"),
-        "bias": options.get("bias"),
-        **{key: options[key] for key in _KEPT},
-        "more": dict(options["more"] or {}),
-        "generated": source.generated,
-        "options": plain,
-    }
+    def fold(self, k: int, train: list[str], validation: list[str]) -> FoldResult:
+        """Train a model on all folds but one, and validate it on that."""
+        prepared, extra = self.source.prepared, self.data.use_extra_features
+        samples = prepared.cohort.subset(train).samples
+        table = fit_table(self.task, samples, extra=extra)
+        config = {
+            **self.describe(),
+            "standard": _standard(samples) if self.optimization.standardise else None,
+            "n_tabular": table.width if table else 0,
+            "table": table.to_json() if table else None,
+            "fold": k,
+        }
+        module = make_module(config, fold=k)
+        if self.optimization.pretrain is not None:
+            path = Path(self.optimization.pretrain)
+            load_weights(module.model, read_checkpoint(path), path)  # type: ignore[arg-type]
+        batches = CohortData(
+            _Held(prepared),
+            prepared.samples,
+            fold=(train, validation),
+            batch_size=self.optimization.batch_size or 1,
+            tabular=table,
+            scale="first_fvc" if self.task == "osic" else SCALE_DAYS,
+            min_patients=self.model.rank if self.name in TRAINS else 1,
+            seed=self.run.seed,
+            num_workers=self.run.num_workers,
+            read=self.name in DENSE,
+            flips=self.data.flips,
+        )
+        asked = self.flat()
+        result = fit_fold(
+            module,
+            batches,
+            folder=self.folder / f"fold_{k}",
+            fold=k,
+            ngpus=self.ngpus,
+            config=config,
+            **{key: asked[key] for key in _FITTED},
+        )
+        if self.task != "osic":
+            return result
+        constant = constant_likelihood(samples, prepared.cohort.subset(validation).samples)
+        return dataclasses.replace(result, metrics={**result.metrics, "mean_mlll": constant})
+
+    def flat(self) -> dict[str, Any]:
+        """Options of the model and its training by name."""
+        known = {"ndims": None, "encoder": "fast", "bias": None}
+        return known | vars(self.model) | vars(self.optimization) | vars(self.run)
+
+    def describe(self) -> dict[str, Any]:
+        """What it takes to make the model again and to treat other scans alike, as plain values."""
+        prepared, asked = self.source.prepared, self.flat()
+        volume = prepared.volume(prepared.patients[0])
+        groups = ("data", "model", "optimization", "run")
+        return {
+            "task": self.task,
+            "model": self.name,
+            "shape": list(volume.shape),
+            "channels": volume.channels,
+            "contrasts": list(prepared.cohort.contrasts),
+            "conversion": dataclasses.asdict(prepared.conversion),
+            **{key: asked[key] for key in _KEPT},
+            "more": dict(self.model.more or {}),
+            "generated": self.source.generated,
+            "options": {group: getattr(self, group).plain() for group in groups},
+        }
+
+    def summarise(self, results: list[FoldResult]) -> None:
+        """Write what the folds so far gave, in one process."""
+        if rank_and_size()[0] > 0:
+            return
+        facts = {
+            **self.describe(),
+            "metric": _METRICS[self.task],
+            "data": "semi-synthetic" if self.source.generated else str(self.source.root),
+            "best_possible": self.source.best_error,
+            "patients": len(self.source.prepared.patients),
+            "samples": len(self.source.prepared.samples),
+            "skipped": self.source.prepared.skipped,
+        }
+        _log.info("summary: %s", write_summary(self.folder, results, facts))
 
 
 def constant_likelihood(train: "DataFrame", held_out: "DataFrame") -> float:
@@ -194,48 +203,11 @@ def _standard(train: "DataFrame") -> list[float]:
     return [float(f"{value:.9g}") for value in (target.mean(), target.std())]
 
 
-def _summarise(
-    folder: Path,
-    results: list[FoldResult],
-    task: Task,
-    model: str,
-    options: Mapping[str, Any],
-    source: Source,
-) -> None:
-    if rank_and_size()[0] > 0:
-        return
-    facts = {
-        **describe(task, model, options, source),
-        "metric": "RMSE in days" if task == "brats" else "mean Laplace log likelihood",
-        "data": "semi-synthetic" if source.generated else str(source.root),
-        "best_possible": source.best_error,
-        "patients": len(source.prepared.patients),
-        "samples": len(source.prepared.samples),
-        "skipped": source.prepared.skipped,
-    }
-    path = write_summary(folder, results, facts)
-    _log.info("summary: %s", path)
-
-
-def _check(model: str, options: Mapping[str, Any]) -> None:
-    launched(options["num_nodes"])
-    only, folds = options["only_fold"], options["folds"]
-    if only is not None and not 0 <= only < folds:
-        raise ValueError(f"only_fold needs a number from 0 to {folds - 1}, got {only}.")
-    if model in TRAINS and options["batch_size"] < options["rank"]:
-        raise ValueError(
-            f"a run needs batch_size of at least rank, {options['rank']}, since as many features "
-            f"are found in the scans of a batch, got {options['batch_size']}; raise one or lower "
-            "the other."
-        )
-
-
-def _check_folder(folder: Path, options: Mapping[str, Any]) -> None:
+def _check_folder(folder: Path, data: Data, run: Run) -> None:
     """Neither may a run overwrite another, nor find out at its end that it cannot write."""
-    only = options["only_fold"]
-    names = [f"fold_{k}" for k in range(options["folds"]) if only in (None, k)]
+    names = [f"fold_{k}" for k in range(data.folds) if data.only_fold in (None, k)]
     there = [name for name in names if (folder / name / "latest.ckpt").exists()]
-    if there and not options["resume"]:
+    if there and not run.resume:
         raise ValueError(
             f"{folder} holds a run already ({there[0]}); go on with it by resume, or choose "
             "another experiment_name."

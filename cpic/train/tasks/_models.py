@@ -8,10 +8,12 @@ import torch
 from torch import nn
 
 from cpic.nn import CPIC, CubeEncoder, QuantileHead, Reading, Search, TwoHeadRegressor
+from cpic.nn._components import Components
 from cpic.nn._options import OLD, grouped
 from cpic.nn.baselines import DownsampleCNN, ResNet, resnet34
+from cpic.options import Network
 from cpic.options._kinds import fitted, kinds_of
-from cpic.options._presets import check_name
+from cpic.options._names import check_name
 from cpic.train.tasks._dense import HistogramLinear, dense
 from cpic.train.tasks._tasks import Quantiles, Regression
 
@@ -36,21 +38,43 @@ _DTYPES = {32: torch.float32, 64: torch.float64}
 _SURVIVAL = 1
 
 
-def check_model(name: str, more: Mapping[str, Any]) -> None:
-    """Raise unless the model is known and takes all of these options.
+def check_model(name: str, model: Network, batch_size: int) -> None:
+    """Raise unless the model is known, takes all of these options, and can learn from a batch.
 
     Raises:
         ValueError: If not.
     """
     if name not in _MAKERS:
         raise ValueError(f"a run needs a model out of {', '.join(_MAKERS)}, got {name!r}.")
-    kinds = dict(_FEATURES) if name in TRAINS else {}
-    for maker in _MAKERS[name]:
-        kinds |= kinds_of(maker.__init__ if isinstance(maker, type) else maker)
-    for key, value in more.items():
-        new = OLD.get(key, key) if name in TRAINS else key
-        check_name(new, sorted(set(kinds) - _SET_HERE), where=f"more options of {name}")
-        fitted(kinds[new], value, name=f"more.{key}")
+    more = model.more or {}
+    kinds = {key: kind for maker in _MAKERS[name] for key, kind in kinds_of(maker).items()}
+    if name not in TRAINS:
+        _check_more(more, kinds, {}, f"more options of {name}", "more")
+        return
+    _check_more(more, kinds | _FEATURES, OLD, f"more options of {name}", "more")
+    inner = more.get("components") or {}
+    _check_more(inner, kinds_of(Components), {}, "more.components", "more.components")
+    # As many features as the rank are found in the scans of a batch, if not told otherwise.
+    for option, number in {"rank": model.rank, "more.n_features": more.get("n_features")}.items():
+        if number is not None and not 1 <= number <= batch_size:
+            raise ValueError(
+                f"a run needs {option} between 1 and batch_size, {batch_size}, since so many "
+                f"features are found in the scans of a batch, got {number}; lower it or raise "
+                "batch_size."
+            )
+
+
+def _check_more(
+    options: Mapping[str, Any],
+    kinds: Mapping[str, Any],
+    old: Mapping[str, str],
+    where: str,
+    prefix: str,
+) -> None:
+    for key, value in options.items():
+        new = old.get(key, key)
+        check_name(new, sorted(set(kinds) - _SET_HERE), where=where)
+        fitted(kinds[new], value, name=f"{prefix}.{key}")
         if new != key:
             text = f"more.{key} is now more.{new}; the old name goes with version 0.2."
             warnings.warn(text, FutureWarning, stacklevel=2)

@@ -2,22 +2,22 @@
 
 import dataclasses
 import logging
-import os
-from collections.abc import Sequence
+import math
 from pathlib import Path
-from typing import Literal
 
 from cpic import cohorts
 from cpic._errors import CohortError
 from cpic.cohorts import synthetic
 from cpic.data import Volume
 from cpic.data._folder import user_cache
+from cpic.options import Data
+from cpic.options._groups import Task
 
-Task = Literal["brats", "osic"]
-Intensity = Literal["none", "minmax", "zscore"]
 _log = logging.getLogger(__name__)
+_COARSE = 2**15
 # As many patients as the published cohorts have, the one who was still alive included.
 _PATIENTS = {"brats": 236, "osic": 176}
+_COARSEST = {"brats": (24, 24, 24), "osic": (8, 24, 24)}
 # Finer scans are made from these by splines, as they were for the published runs.
 _FINEST = {"brats": (256, 256, 256), "osic": (64, 512, 512)}
 
@@ -40,62 +40,42 @@ class Source:
     best_error: float | None
 
 
-def load_source(
-    task: Task,
-    *,
-    root: str | os.PathLike | None,
-    cache: str | os.PathLike | None,
-    resolution: Sequence[int],
-    contrasts: Sequence[str] = ("t1",),
-    intensity: Intensity = "none",
-    nan: float | None = None,
-    patients: int | None = None,
-    seed: int = 42,
-    age: bool = False,
-    progress: bool = False,
-) -> Source:
+def load_source(task: Task, data: Data, *, seed: int = 42, progress: bool = False) -> Source:
     """Read or generate a cohort, and convert its scans once.
 
     Args:
         task: "brats" or "osic".
-        root: folder of the published tree; None makes the semi-synthetic cohort of this package
-            in the cache, at this resolution, or takes it from there.
-        cache: folder for everything that is written; None is the user's cache folder.
-        resolution: grid all scans are brought to.
-        contrasts: of BraTS, what the channels are.
-        intensity: as in `cpic.cohorts.Conversion`.
-        nan: see there.
-        patients: the first so many only; without root, how many to make.
+        data: what is read and how it is treated; without root, the semi-synthetic cohort of this
+            package is made in the cache, at this resolution, or taken from there. Resolution and
+            intensity must be given.
         seed: of the generated cohort.
-        age: whether the model is told the age, which lowers the best error of BraTS-like patients.
         progress: show bars.
 
     Raises:
         CohortError: if the cohort cannot be used, or its scans hold nothing to learn from.
     """
-    place = user_cache(cache)
-    made = None
-    if root is None:
-        made = _generate(task, place, tuple(resolution), patients, seed, progress)
-    found = Path(root) if root is not None else made
-    assert found is not None
+    assert data.resolution is not None
+    assert data.intensity is not None
+    place = user_cache(data.cache)
+    made = None if data.root is not None else _generate(task, place, data, seed, progress)
+    found = Path(data.root) if made is None else made  # type: ignore[arg-type]
     if task == "brats":
-        cohort = cohorts.read_brats(found, contrasts=contrasts)
+        cohort = cohorts.read_brats(found, contrasts=getattr(data, "contrasts", ("t1",)))
     else:
         cohort = cohorts.read_osic(found)
-    if patients is not None:
-        cohort = cohort.subset(list(cohort.patients)[:patients])
     prepared = cohorts.prepare(
-        cohort,
+        cohort.subset(list(cohort.patients)[: data.patients]),
         cache=place / "prepared",
-        shape=tuple(resolution),
-        intensity=intensity,
-        nan=nan,
+        shape=data.resolution,
+        intensity=data.intensity,
+        nan=data.nan,
         progress=progress,
     )
     prepared = _with_content(prepared)
+    _check_grid(prepared)
     _report(prepared, found)
-    best = synthetic.best_error(made, age=age) if made is not None else None
+    # Who is told the age can do better on patients like those of BraTS.
+    best = synthetic.best_error(made, age=data.use_extra_features) if made is not None else None
     return Source(prepared, found, made is not None, best)
 
 
@@ -125,21 +105,23 @@ def _with_content(prepared: cohorts.Prepared) -> cohorts.Prepared:
     return dataclasses.replace(prepared, cohort=cohort, stores=stores)
 
 
-def _generate(
-    task: Task,
-    cache: Path,
-    resolution: tuple[int, ...],
-    patients: int | None,
-    seed: int,
-    progress: bool,
-) -> Path:
+def _check_grid(prepared: cohorts.Prepared) -> None:
+    """A grid of few voxels may have all of them outside the patient."""
+    name = prepared.patients[0]
+    volume = prepared.volume(name)
+    if math.prod(volume.shape) <= _COARSE and float(volume.read().std()) < 1e-6:
+        shape = "x".join(map(str, volume.shape))
+        raise CohortError(
+            f"with a resolution of {shape} every voxel of {name} has one value, which leaves "
+            "nothing to learn from; give a finer one."
+        )
+
+
+def _generate(task: Task, cache: Path, data: Data, seed: int, progress: bool) -> Path:
     """Make the patients that are not there yet; the folder that holds them."""
-    wanted = patients or _PATIENTS[task]
-    low = (24, 24, 24) if task == "brats" else (8, 24, 24)
-    shape = tuple(
-        min(max(n, least), most)
-        for n, least, most in zip(resolution, low, _FINEST[task], strict=True)
-    )
+    wanted = data.patients or _PATIENTS[task]
+    bounds = zip(data.resolution or (), _COARSEST[task], _FINEST[task], strict=True)
+    shape = tuple(min(max(size, least), most) for size, least, most in bounds)
     # One folder for each number of patients, so that its best error is that of the run.
     folder = cache / "generated" / f"{task}-{'x'.join(map(str, shape))}-n{wanted}-seed{seed}"
     _log.info(

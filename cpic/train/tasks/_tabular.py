@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cpic.cohorts import OsicTable
-from cpic.train.tasks._source import Task
+from cpic.options._groups import Task
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -1,0 +1,23 @@
+"""Names of options: unknown ones are refused with the nearest that is known."""
+
+import difflib
+from collections.abc import Collection
+
+
+def check_name(name: object, known: Collection[str], *, where: str) -> None:
+    """Raise unless a setting is known; the message names the nearest that is.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if name not in known:
+        raise ValueError(
+            f"{where}: there is no setting {str(name)!r}{nearest(str(name), known)}; the settings "
+            f"are {', '.join(sorted(known))}."
+        )
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """A question after the known name that is most like another; empty without one."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f", did you mean {near[0]!r}?" if near else ""
