@@ -8,7 +8,7 @@ import pytest
 
 from cpic._errors import CohortError
 from cpic.cohorts import read_brats
-from tests.data.test_cohorts_brats import digest, name
+from tests.cohorts.test_brats import digest, name
 
 N_FILES = 250
 N_PATIENTS = 6

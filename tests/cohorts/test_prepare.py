@@ -25,7 +25,7 @@ from cpic.cohorts import (
     prepare_patient,
     read_brats,
 )
-from tests.data.test_cohorts_brats import ROWS, SHAPE, digest, make_tree, name, scan
+from tests.cohorts.test_brats import ROWS, SHAPE, digest, make_tree, name, scan
 
 ALL = ("t1", "flair", "t1ce", "t2")
 

@@ -13,7 +13,7 @@ from cpic import data
 from cpic._errors import CohortError, VolumeError
 from cpic.cohorts import check_cohort, prepare, read_brats
 from cpic.cohorts._patient import check_patient
-from tests.data.test_cohorts_brats import ROWS, make_tree, name
+from tests.cohorts.test_brats import ROWS, make_tree, name
 
 SHAPE = (5, 6, 7)
 TILTED = np.array(
