@@ -9,6 +9,8 @@ file and says what to do.
 import json
 import os
 import stat
+import struct
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -17,6 +19,11 @@ METADATA_BYTES = 2**24
 # Nesting of metadata and settings.
 DEPTH = 64
 _BLOCK = 2**20
+# What parsers and unpackers raise over bytes that are not what they announce.
+DAMAGED: tuple[type[Exception], ...] = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
+    RuntimeError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 class DoubtError(ValueError):

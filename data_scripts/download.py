@@ -20,7 +20,7 @@ from _fetch import FetchError, fetch
 
 from cpic._outgoing import clean_token
 from cpic._trust import parse_json, read_regular
-from cpic.cohorts._check import expected_tree
+from cpic.cohorts._layout import LAYOUTS
 
 _BASES = {
     "kaggle": "https://www.kaggle.com/api/v1",
@@ -121,7 +121,7 @@ def _steps(name: str, source: str) -> str:
             *before,
             steps,
             "Expected, when it is there:",
-            expected_tree(name),
+            LAYOUTS[name].files,
         ]
     )
 

@@ -18,7 +18,7 @@ import _engine
 from cpic._errors import CacheError, CohortError
 from cpic._files import write_json
 from cpic.cohorts import Cohort, Converted, Prepared, prepare, read_brats
-from cpic.cohorts._check import find_kind
+from cpic.cohorts._layout import find_kind
 from cpic.data.resample import upsample
 
 

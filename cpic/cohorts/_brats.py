@@ -2,16 +2,15 @@
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from cpic._errors import CohortError
-from cpic.cohorts._cohort import Cohort
-from cpic.cohorts._table import Row, read_table
-from cpic.data._folder import looking
+from cpic.cohorts._cohort import Cohort, made
+from cpic.cohorts._layout import BRATS as LAYOUT
+from cpic.cohorts._table import NAME, Row, read_table
 
-TREE = "MICCAI_BraTS2020_TrainingData"
-TABLE = "survival_info.csv"
+TABLE = LAYOUT.table
 CONTRASTS = ("flair", "t1", "t1ce", "t2", "seg")
 # Days that count as a target of 1.
 SCALE_DAYS = 5 * 365
@@ -26,7 +25,6 @@ _ALSO = {
 TABLES = (TABLE, "survival_evaluation.csv", "survival_data.csv")
 _RESECTIONS = ("GTR", "STR", "NA")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ENDINGS = (".nii", ".nii.gz")
 _MOST_DAYS, _MOST_YEARS = 36525, 130
 
@@ -56,29 +54,37 @@ def read_brats(root: str | os.PathLike, *, contrasts: Sequence[str] = ("t1",)) -
         >>> read_brats("BraTS2020", contrasts=("t1", "t1ce", "t2", "flair"))  # doctest: +SKIP
         Cohort(brats2020: 235 patients, 235 samples, t1+t1ce+t2+flair, 1 skipped)
     """
-    import pandas
-
     chosen = _check_contrasts(contrasts)
-    root = Path(root)
-    tree = _find_tree(root)
+    tree = LAYOUT.find(Path(root))
     patients: dict[str, dict[str, Path]] = {}
     samples, skipped = [], {}
-    for name, row in _read_table(tree / TABLE).items():
-        try:
-            sample = _parse(name, row)
-            patients[name] = {c: _find_scan(tree / name, name, c) for c in chosen}
-        except _UnusableError as error:
-            skipped[name] = str(error)
+    for name, sample, files, reasons in look(tree, chosen):
+        if reasons:
+            skipped[name] = reasons[0]
         else:
+            patients[name] = files
             samples.append(sample)
-    patients = {sample["patient"]: patients[sample["patient"]] for sample in samples}
-    if not patients:
-        name, reason = next(iter(skipped.items()), (str(tree / TABLE), "no row"))
-        raise CohortError(
-            f"no patient under {tree} can be used, the first is left out because: {name}: "
-            f"{reason}; check that the download is complete."
-        )
-    return Cohort("brats2020", root, chosen, patients, pandas.DataFrame(samples), skipped)
+    return made("brats2020", Path(root), tree, chosen, patients, samples, skipped)
+
+
+def look(
+    tree: Path, contrasts: Sequence[str]
+) -> Iterator[tuple[str, dict[str, object], dict[str, Path], list[str]]]:
+    """Each patient of the table: name, sample, files, and why it is of no use, if that is so."""
+    for name, rows in _read_table(tree / TABLE).items():
+        sample: dict[str, object] = {}
+        files: dict[str, Path] = {}
+        reasons: list[str] = []
+        try:
+            sample = _parse(name, rows)
+        except _UnusableError as error:
+            reasons.append(str(error))
+        for contrast in contrasts:
+            try:
+                files[contrast] = _find_scan(tree / name, name, contrast)
+            except _UnusableError as error:
+                reasons.append(str(error))
+        yield name, sample, files, list(dict.fromkeys(reasons))
 
 
 def read_people(path: Path) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
@@ -110,21 +116,6 @@ def _check_contrasts(contrasts: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def _find_tree(root: Path) -> Path:
-    # The set is also handed out inside a folder of the same name without the prefix.
-    places = [root, root / TREE, root / "BraTS2020_TrainingData" / TREE]
-    with looking(root):
-        for place in places:
-            if (place / TABLE).is_file():
-                return place
-        found = next((place for place in reversed(places) if place.is_dir()), None)
-    raise CohortError(
-        f"{root} {'lacks ' + TABLE if found else 'is no folder'}: read_brats needs "
-        f"{TREE} with {TABLE} and BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz, or the "
-        "folder above it."
-    )
-
-
 def _read_table(path: Path, *, optional: Collection[str] = ()) -> dict[str, list[Row]]:
     """The rows of each patient, in the order of the file."""
     table: dict[str, list[Row]] = {}
@@ -136,8 +127,6 @@ def _read_table(path: Path, *, optional: Collection[str] = ()) -> dict[str, list
 def _parse(name: str, rows: list[Row]) -> dict[str, object]:
     """The sample of one patient."""
     person = _person(rows, TABLE)
-    if not _NAME.fullmatch(name):
-        raise _UnusableError("this cannot be the name of a patient's folder")
     days = rows[0].cells["Survival_days"]
     if not _NUMBER.fullmatch(days) or float(days) > _MOST_DAYS:
         raise _UnusableError(f"survival is {days!r}, a number of days is needed")
@@ -166,6 +155,8 @@ def _person(rows: list[Row], table: str) -> dict[str, object]:
 
 
 def _find_scan(folder: Path, name: str, contrast: str) -> Path:
+    if not NAME.fullmatch(name):
+        raise _UnusableError("this cannot be the name of a patient's folder")
     if not folder.is_dir():
         raise _UnusableError("its folder is missing")
     # Windows writes names in capitals; what begins with a dot is no scan, but a note of a Mac.

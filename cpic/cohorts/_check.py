@@ -12,34 +12,11 @@ from cpic._errors import CohortError
 from cpic._files import write_json
 from cpic.cohorts import _brats, _osic
 from cpic.cohorts._cache import is_inside
+from cpic.cohorts._cohort import over_patients
+from cpic.cohorts._layout import LAYOUTS, find_kind
 from cpic.cohorts._patient import PatientCheck, check_patient
 from cpic.data._folder import looking
-
-KINDS = ("brats", "osic")
-_TREES = {
-    "brats": """\
-MICCAI_BraTS2020_TrainingData/
-    survival_info.csv           Brats20ID,Age,Survival_days,Extent_of_Resection
-    BraTS20_Training_001/
-        BraTS20_Training_001_flair.nii.gz   (or .nii, here and below)
-        BraTS20_Training_001_t1.nii.gz
-        BraTS20_Training_001_t1ce.nii.gz
-        BraTS20_Training_001_t2.nii.gz
-        BraTS20_Training_001_seg.nii.gz
-    BraTS20_Training_002/
-        ...""",
-    "osic": """\
-osic-pulmonary-fibrosis-progression/
-    train.csv                   Patient,Weeks,FVC,Percent,Age,Sex,SmokingStatus
-    train/
-        ID00007637202177411956430/
-            1.dcm
-            2.dcm
-            ...
-        ID00009637202177434476278/
-            ...""",
-}
-_TITLES = {"brats": "BraTS 2020", "osic": "OSIC"}
+from cpic.data._progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +53,7 @@ class CohortCheck:
 
     def __str__(self) -> str:
         n = len(self.faults)
-        title = _TITLES.get(self.kind, "Neither BraTS 2020 nor OSIC")
+        title = LAYOUTS[self.kind].title if self.kind else "Neither BraTS 2020 nor OSIC"
         lines = [f"{title} in {self.root}: {self.n_patients} patients checked, {n} with faults"]
         lines += [f"  {sentence}" for sentence in self.general]
         for patient, sentences in self.faults.items():
@@ -90,7 +67,7 @@ def check_cohort(
     *,
     kind: str = "auto",
     deep: bool = False,
-    progress: bool | Callable[..., Iterable[Any]] = False,
+    progress: Progress = False,
     run: Callable[..., Iterable[PatientCheck]] = map,
     report: str | os.PathLike | None = None,
 ) -> CohortCheck:
@@ -116,7 +93,7 @@ def check_cohort(
         >>> print(check_cohort("BraTS2020", deep=True))  # doctest: +SKIP
         BraTS 2020 in BraTS2020: 235 patients checked, 0 with faults
     """
-    if kind not in (*KINDS, "auto"):
+    if kind not in (*LAYOUTS, "auto"):
         raise CohortError(f"check_cohort needs kind 'brats', 'osic' or 'auto', got {kind!r}.")
     root = Path(root)
     if report is not None:
@@ -135,62 +112,40 @@ def _check_place(report: Path, root: Path) -> None:
         )
 
 
-def _checked(root: Path, kind: str, deep: bool, progress: Any, run: Any) -> CohortCheck:
-    from tqdm import tqdm
-
-    tree = "\n\nor:\n".join(_TREES.values())
+def _checked(root: Path, kind: str, deep: bool, progress: Progress, run: Any) -> CohortCheck:
+    general = ""
     try:
         with looking(root):
             kind = find_kind(root) if kind == "auto" else kind
-            there = root.is_dir()
+            if not kind:
+                lacks = "holds neither survival_info.csv nor train.csv"
+                general = f"{root} {lacks if root.is_dir() else 'is no folder'}"
     except CohortError as error:
-        return CohortCheck(root, "", 0, (str(error),), {}, (), tree)
-    if not kind:
-        reason = "holds neither survival_info.csv nor train.csv" if there else "is no folder"
-        return CohortCheck(root, "", 0, (f"{root} {reason}",), {}, (), tree)
-    plan = (_plan_brats if kind == "brats" else _plan_osic)(root)
-    bar: Any = progress if callable(progress) else functools.partial(tqdm, disable=not progress)
+        general = str(error)
+    if general:
+        tree = "\n\nor:\n".join(layout.files for layout in LAYOUTS.values())
+        return CohortCheck(root, "", 0, (general,), {}, (), tree)
+    plan = _Plan()
+    try:
+        (_plan_brats if kind == "brats" else _plan_osic)(root, plan)
+    except CohortError as error:
+        plan.general.append(str(error))
     job = functools.partial(check_patient, deep=deep)
-    names = list(plan.patients)
-    found = list(
-        bar(run(job, names, map(plan.patients.get, names)), total=len(names), desc="check")
-    )
-    faults = {name: list(sentences) for name, sentences in plan.faults.items()}
+    found = over_patients(job, plan.patients, run=run, progress=progress, desc="check")
     for one in found:
-        if one.faults:
-            faults.setdefault(one.patient, []).extend(one.faults)
-    odd = [f"{one.patient}: {sentence}" for one in found for sentence in one.notes]
-    incomplete = plan.general or any("missing" in s for parts in faults.values() for s in parts)
+        plan.faults[one.patient] += one.faults
+        plan.notes += [f"{one.patient}: {sentence}" for sentence in one.notes]
+    faults = {name: tuple(plan.faults[name]) for name in sorted(plan.faults) if plan.faults[name]}
+    missing = plan.general or any("missing" in s for parts in faults.values() for s in parts)
     return CohortCheck(
         root,
         kind,
-        len(set(names) | set(faults)),
+        len({*plan.patients, *faults}),
         tuple(plan.general),
-        {name: tuple(faults[name]) for name in sorted(faults)},
-        (*plan.notes, *odd, *_shapes(found)),
-        expected_tree(kind) if incomplete else "",
+        faults,
+        (*plan.notes, *_shapes(found)),
+        LAYOUTS[kind].files if missing else "",
     )
-
-
-def expected_tree(kind: str) -> str:
-    """The files of a set as they are published: "brats" or "osic"."""
-    return _TREES[kind]
-
-
-def find_kind(root: str | os.PathLike) -> str:
-    """Which set lies under `root`: "brats", "osic", or "" for neither."""
-    root = Path(root)
-    if not root.is_dir():
-        return ""
-    for place in (root, root / _osic.TREE):
-        if (place / _osic.TABLE).is_file() or (place / "train").is_dir():
-            return "osic"
-    places = [root, root / _brats.TREE, root / "BraTS2020_TrainingData" / _brats.TREE]
-    if any((place / _brats.TABLE).is_file() for place in places):
-        return "brats"
-    if any(place.is_dir() for place in places[1:]) or next(root.glob("BraTS20_*"), None):
-        return "brats"
-    return ""
 
 
 @dataclasses.dataclass
@@ -199,55 +154,34 @@ class _Plan:
 
     patients: dict[str, dict[str, Path]] = dataclasses.field(default_factory=dict)
     general: list[str] = dataclasses.field(default_factory=list)
-    faults: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    faults: dict[str, list[str]] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(list)
+    )
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def _plan_brats(root: Path) -> _Plan:
-    plan = _Plan()
-    try:
-        tree = _brats._find_tree(root)
-        table = _brats._read_table(tree / _brats.TABLE)
-    except CohortError as error:
-        plan.general.append(str(error))
-        return plan
-    for name, rows in table.items():
-        try:
-            _brats._parse(name, rows)
-        except _brats._UnusableError as error:
-            if "'ALIVE" in str(error):
-                # As published: a patient who was alive has no days of survival.
-                plan.notes.append(f"{name} is no sample: {error}")
-                continue
-            plan.faults.setdefault(name, []).append(str(error))
-        files = {}
-        for contrast in _brats.CONTRASTS:
-            try:
-                files[contrast] = _brats._find_scan(tree / name, name, contrast)
-            except _brats._UnusableError as error:
-                sentences = plan.faults.setdefault(name, [])
-                if str(error) not in sentences:
-                    sentences.append(str(error))
+def _plan_brats(root: Path, plan: _Plan) -> None:
+    tree = _brats.LAYOUT.find(root)
+    names = set()
+    for name, _, files, reasons in _brats.look(tree, _brats.CONTRASTS):
+        names.add(name)
+        # As published: a patient who was alive has no days of survival.
+        alive = [reason for reason in reasons if "'ALIVE" in reason]
+        plan.notes += [f"{name} is no sample: {reason}" for reason in alive]
+        plan.faults[name] += [reason for reason in reasons if reason not in alive]
         if files:
             plan.patients[name] = files
-    others = {path.name for path in tree.glob("BraTS20_*") if path.is_dir()} - set(table)
+    others = {path.name for path in tree.glob("BraTS20_*") if path.is_dir()} - names
     if others:
         plan.notes.append(f"{len(others)} folders have no row in {_brats.TABLE}: no samples")
-    if not table:
+    if not names:
         plan.general.append(f"{tree / _brats.TABLE} has no rows; download it again.")
-    return plan
 
 
-def _plan_osic(root: Path) -> _Plan:
-    plan = _Plan()
-    try:
-        cohort = _osic.read_osic(root)
-    except CohortError as error:
-        plan.general.append(str(error))
-        return plan
+def _plan_osic(root: Path, plan: _Plan) -> None:
+    cohort = _osic.read_osic(root)
     plan.patients = {name: cohort.files(name) for name in cohort.patients}
-    plan.faults = {name: [reason] for name, reason in cohort.skipped.items()}
-    return plan
+    plan.faults |= {name: [reason] for name, reason in cohort.skipped.items()}
 
 
 def _shapes(found: list[PatientCheck]) -> list[str]:

@@ -3,20 +3,23 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cpic._errors import CohortError, VolumeError
-from cpic.data._nifti import NiftiVolume
-from cpic.data._nifti_file import read_stored
 from cpic.data._open import open_volume, reader_of
-from cpic.data._place import fit
+from cpic.data._progress import Progress, shown
 from cpic.data._stacked import StackedVolume
 from cpic.data._volume import Volume, memory_bytes
+from cpic.data.nifti._header import read_stored
+from cpic.data.nifti._place import fit
+from cpic.data.nifti._volume import NiftiVolume
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,6 +114,44 @@ class Cohort:
             f"Cohort({self.name}: {len(self.patients)} patients, {len(self.samples)} samples, "
             f"{'+'.join(self.contrasts)}, {len(self.skipped)} skipped)"
         )
+
+
+def made(
+    name: str,
+    root: Path,
+    tree: Path,
+    contrasts: tuple[str, ...],
+    patients: dict[str, dict[str, Path]],
+    samples: list[dict[str, Any]],
+    skipped: dict[str, str],
+) -> Cohort:
+    """A cohort of what was found in a tree.
+
+    Raises:
+        CohortError: if that is no patient; the message says why the first is left out.
+    """
+    import pandas
+
+    if not patients:
+        first, reason = next(iter(skipped.items()), ("its table", "it has no rows"))
+        raise CohortError(
+            f"no patient under {tree} can be used, the first is left out because: {first}: "
+            f"{reason}; check that the download is complete."
+        )
+    return Cohort(name, root, contrasts, patients, pandas.DataFrame(samples), skipped)
+
+
+def over_patients(
+    job: Callable[[str, dict[str, Path]], _T],
+    patients: dict[str, dict[str, Path]],
+    *,
+    run: Callable[..., Iterable[_T]],
+    progress: Progress,
+    desc: str,
+) -> list[_T]:
+    """What a function makes of each patient and its files, in order, under a bar."""
+    done = run(job, list(patients), list(patients.values()))
+    return list(shown(progress, done, total=len(patients), desc=desc))
 
 
 def open_scan(

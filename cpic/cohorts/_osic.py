@@ -6,20 +6,18 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from cpic._errors import CohortError, VolumeError
-from cpic.cohorts._cohort import Cohort
-from cpic.cohorts._table import Row, read_table
-from cpic.data._folder import looking
+from cpic._errors import VolumeError
+from cpic.cohorts._cohort import Cohort, made
+from cpic.cohorts._layout import OSIC
+from cpic.cohorts._table import NAME, Row, read_table
 
-TREE = "osic-pulmonary-fibrosis-progression"
-TABLE = "train.csv"
+TABLE = OSIC.table
 # Tables that lie beside scans.
 TABLES = (TABLE, "test.csv")
 SEXES = ("Female", "Male")
 SMOKING = ("Ex-smoker", "Never smoked", "Currently smokes")
 _COLUMNS = ("Patient", "Weeks", "FVC", "Percent", "Age", "Sex", "SmokingStatus")
 _NUMBER = re.compile(r"-?[0-9]{1,9}(\.[0-9]{0,30})?")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # Lowest (above it) and highest plausible value: weeks from the scan, millilitres, per cent, years.
 _RANGES = {"Weeks": (-1001, 2000), "FVC": (0, 20000), "Percent": (0, 500), "Age": (0, 130)}
 
@@ -54,10 +52,7 @@ def read_osic(root: str | os.PathLike, *, headers: bool = False) -> Cohort:
         >>> read_osic("osic-pulmonary-fibrosis-progression")  # doctest: +SKIP
         Cohort(osic: 176 patients, 1549 samples, ct, 0 skipped)
     """
-    import pandas
-
-    root = Path(root)
-    tree = _find_tree(root)
+    tree = OSIC.find(Path(root))
     skipped: dict[str, str] = {}
     visits = read_visits(tree / TABLE, skipped)
     patients: dict[str, dict[str, Path]] = {}
@@ -73,24 +68,7 @@ def read_osic(root: str | os.PathLike, *, headers: bool = False) -> Cohort:
             {"patient": name, "target": row["fvc"] / first["first_fvc"], **row, **first}
             for row in rows
         ]
-    if not patients:
-        name, reason = next(iter(skipped.items()), (str(tree / TABLE), "it has no rows"))
-        raise CohortError(
-            f"no patient under {tree} can be used, the first is left out because: {name}: "
-            f"{reason}; check that the download is complete."
-        )
-    return Cohort("osic", root, ("ct",), patients, pandas.DataFrame(samples), skipped)
-
-
-def _find_tree(root: Path) -> Path:
-    with looking(root):
-        for place in (root, root / TREE):
-            if (place / TABLE).is_file():
-                return place
-    raise CohortError(
-        f"{root} {'lacks ' + TABLE if root.is_dir() else 'is no folder'}: read_osic needs the "
-        f"folder with {TABLE} and train/<patient>/<n>.dcm, or the one above it, {TREE}."
-    )
+    return made("osic", Path(root), tree, ("ct",), patients, samples, skipped)
 
 
 def read_visits(
@@ -111,30 +89,40 @@ def read_visits(
     table: dict[str, list[Row]] = {}
     for row in read_table(path, _COLUMNS, optional=optional):
         name = row.cells["Patient"]
-        if not _NAME.fullmatch(name):
+        if NAME.fullmatch(name):
+            table.setdefault(name, []).append(row)
+        else:
             reason = f"{name[:60]!r} cannot be the name of a patient's folder"
             skipped[f"{path.name}, line {row.line}"] = reason
-            continue
-        table.setdefault(name, []).append(row)
     visits = {}
     for name, rows in table.items():
-        good: list[dict[str, Any]] = []
-        seen: dict[tuple[str, ...], int] = {}
-        for row in rows:
-            fault, visit = (row.fault, {}) if row.fault else _parse(row.cells, unknown)
-            before = seen.setdefault(tuple(row.cells.values()), row.line)
-            if before != row.line:
-                fault = f"it repeats line {before}"
-            if not fault:
-                good.append(visit)
-            elif row is rows[0]:
-                skipped[name] = f"its first row, the baseline, cannot be used: {fault}"
-                break
-            else:
-                skipped[f"{name}, line {row.line}"] = fault
-        else:
-            visits[name] = good
+        good, faults = _usable(rows, unknown)
+        if rows[0].line in faults:
+            fault = faults[rows[0].line]
+            skipped[name] = f"its first row, the baseline, cannot be used: {fault}"
+            continue
+        skipped |= {f"{name}, line {line}": fault for line, fault in faults.items()}
+        visits[name] = good
     return visits
+
+
+def _usable(
+    rows: list[Row], unknown: Collection[str]
+) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    """Values of the usable rows of a patient, and what is wrong with the others, by line."""
+    good: list[dict[str, Any]] = []
+    faults: dict[int, str] = {}
+    seen: dict[tuple[str, ...], int] = {}
+    for row in rows:
+        fault, visit = (row.fault, {}) if row.fault else _parse(row.cells, unknown)
+        before = seen.setdefault(tuple(row.cells.values()), row.line)
+        if before != row.line:
+            fault = f"it repeats line {before}"
+        if fault:
+            faults[row.line] = fault
+        else:
+            good.append(visit)
+    return good, faults
 
 
 def _parse(cells: dict[str, str], unknown: Collection[str]) -> tuple[str, dict[str, Any]]:
@@ -159,7 +147,8 @@ def _parse(cells: dict[str, str], unknown: Collection[str]) -> tuple[str, dict[s
 
 def _fault_of(folder: Path, headers: bool) -> str:
     """Why the scan of a patient cannot be used, as far as that is asked for."""
-    from cpic.data._dicom import DicomVolume, slice_files
+    from cpic.data.dicom._order import slice_files
+    from cpic.data.dicom._volume import DicomVolume
 
     if not folder.is_dir():
         return f"its folder {folder.parent.name}/{folder.name} is missing"

@@ -7,10 +7,13 @@ from typing import NamedTuple
 
 from cpic._errors import CacheError, VolumeError
 from cpic.cohorts._cohort import named, open_scan
-from cpic.data._dicom import DicomVolume, slice_files
-from cpic.data._nifti_file import check_packed, read_stored
-from cpic.data._place import Place, fit
-from cpic.data._slice import read_header, read_hu
+from cpic.data._faults import broken
+from cpic.data.dicom._order import slice_files
+from cpic.data.dicom._slice import read_header, read_hu
+from cpic.data.dicom._volume import DicomVolume
+from cpic.data.nifti._header import read_stored
+from cpic.data.nifti._place import Place, fit
+from cpic.data.nifti._unpacked import check_packed
 
 _LABELS = (0, 1, 2, 4)
 # Faults of a series, or values of a file, that are named.
@@ -67,9 +70,8 @@ def _look_at_nifti(path: Path, contrast: str, deep: bool) -> _Look:
     """Raises VolumeError for a fault."""
     stored = read_stored(path)
     if len(stored.shape) != 3 or min(stored.shape) < 2:
-        raise VolumeError(
-            f"{path} has wrong dimensions: three axes are needed, got {stored.shape}."
-        )
+        got = f"three axes are needed, got {stored.shape}"
+        raise VolumeError(f"{path} has wrong dimensions: {got}.")
     if stored.packed:
         check_packed(stored)
     if deep:
@@ -82,22 +84,17 @@ def _read_all(path: Path, contrast: str) -> None:
         with tempfile.TemporaryDirectory() as cache:
             values = open_scan(path, cache=cache, nan=None).read()
     except CacheError as error:
-        raise VolumeError(
-            f"{path} cannot be unpacked into {tempfile.gettempdir()} ({error.__cause__}); set "
-            "TMPDIR to a folder with more space."
-        ) from error
-    low, high = values.min().item(), values.max().item()
-    if contrast == "seg":
-        others = sorted(set(values.unique().tolist()) - set(_LABELS))
-        if others:
-            raise VolumeError(f"{path} needs the labels {_LABELS}, got also {others[:_NAMED]}.")
-    else:
-        _check_different(path, low, high)
+        fault = f"cannot be unpacked into {tempfile.gettempdir()} ({error.__cause__})"
+        raise broken(path, fault, "set TMPDIR to a folder with more space") from error
+    if contrast != "seg":
+        _check_different(path, values.min().item(), values.max().item())
+    elif others := sorted(set(values.unique().tolist()) - set(_LABELS)):
+        raise VolumeError(f"{path} needs the labels {_LABELS}, got also {others[:_NAMED]}.")
 
 
 def _check_different(path: Path, low: float, high: float) -> None:
     if low == high:
-        raise VolumeError(f"every voxel of {path} is {low}; copy or download it again.")
+        raise broken(f"every voxel of {path}", f"is {low}")
 
 
 def _look_at_series(path: Path, contrast: str, deep: bool) -> _Look:
@@ -114,12 +111,11 @@ def _look_at_series(path: Path, contrast: str, deep: bool) -> _Look:
             faults[str(error).replace(str(file), "")].append(str(error))
     if faults:
         # A folder copied wrongly has the same fault hundreds of times.
-        raise VolumeError(
-            "\n".join(
-                alike[0] + f" (and {len(alike) - 1} more files alike)" * (len(alike) > 1)
-                for alike in list(faults.values())[:_NAMED]
-            )
-        )
+        lines = [
+            alike[0] + f" (and {len(alike) - 1} more files alike)" * (len(alike) > 1)
+            for alike in list(faults.values())[:_NAMED]
+        ]
+        raise VolumeError("\n".join(lines))
     if ends:
         _check_different(path, min(ends), max(ends))
     volume = DicomVolume(path)

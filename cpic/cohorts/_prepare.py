@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,10 +16,11 @@ import numpy as np
 from cpic import _trust
 from cpic._errors import CohortError, VolumeError
 from cpic.cohorts import _cache
-from cpic.cohorts._cohort import Cohort, check_fits, named, open_scan
+from cpic.cohorts._cohort import Cohort, check_fits, named, open_scan, over_patients
 from cpic.cohorts._conversion import Conversion, Intensity
 from cpic.data._array import ArrayVolume
 from cpic.data._folder import is_full, writing
+from cpic.data._progress import Progress
 from cpic.data._volume import Volume
 from cpic.data.chunked._cache import ChunkCache
 from cpic.data.chunked._save import save_zarr
@@ -79,10 +80,8 @@ def prepare_patient(
         for contrast, path in files.items():
             check_fits(path, f"{contrast}: ")
         key = _cache.cache_key(files, options, memo=cache / ".hashes")
-    except VolumeError as error:
-        return Converted(patient, None, error.plain)
-    except OSError as error:
-        return Converted(patient, None, f"it cannot be read ({error.strerror or error})")
+    except (VolumeError, OSError) as error:
+        return Converted(patient, None, _reason(error))
     store = cache / name / f"{patient}-{key}.zarr"
     if store.exists():
         return Converted(patient, store, notes=_notes_of(store))
@@ -92,30 +91,37 @@ def prepare_patient(
             folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
-        if store.exists():
-            return Converted(patient, store, notes=_notes_of(store))
-        return _convert(patient, files, conversion, store, cache)
+        if not store.exists():
+            _convert(patient, files, conversion, store, cache)
+        return Converted(patient, store, notes=_notes_of(store))
+    except VolumeError as error:
+        return Converted(patient, None, _reason(error))
     finally:
         lock.release()
 
 
+def _reason(error: VolumeError | OSError) -> str:
+    if isinstance(error, VolumeError):
+        return error.plain
+    return f"it cannot be read ({error.strerror or error})"
+
+
 def _convert(
     patient: str, files: dict[str, Path], conversion: Conversion, store: Path, cache: Path
-) -> Converted:
+) -> None:
+    """Make the store; raises VolumeError for a fault of the files, CacheError for the cache."""
     # With the lock held, nobody is working on what has this name.
     for left in store.parent.glob(f".{store.name}-*{_cache.PART}"):
         shutil.rmtree(left, ignore_errors=True)
     with writing(cache):
         scratch = Path(tempfile.mkdtemp(_cache.PART, f".{store.name}-", store.parent))
     try:
-        volume, said = _read(patient, files, conversion, scratch)
-    except VolumeError as error:
-        return Converted(patient, None, str(error))
+        volume, attributes = _read(patient, files, conversion, scratch)
     except OSError as error:
         if is_full(error):
             with writing(cache):
                 raise
-        return Converted(patient, None, f"it cannot be read ({error.strerror or error})")
+        raise VolumeError(_reason(error)) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     chunks = tuple(min(c, n) for c, n in zip(conversion.chunks, volume.shape, strict=True))
@@ -124,45 +130,42 @@ def _convert(
     )
     with writing(cache):
         try:
-            save_zarr(volume, store, chunks=chunks, shards=shards, attributes=said)
+            save_zarr(volume, store, chunks=chunks, shards=shards, attributes=attributes)
         except VolumeError as error:
             if isinstance(error.__cause__, OSError):
                 raise error.__cause__ from None
             raise
-    return Converted(patient, store, notes=tuple(said["notes"]))
 
 
 def _read(
     patient: str, files: dict[str, Path], conversion: Conversion, scratch: Path
 ) -> tuple[ArrayVolume, dict[str, Any]]:
     """The converted contrasts of a patient, and what the store says of them."""
-    channels, shapes = [], []
-    constant: list[str] = []
-    notes: list[str] = []
+    channels: list[np.ndarray] = []
+    attributes: dict[str, Any] = {"notes": []}
     first: Volume | None = None
     for contrast, path in files.items():
+        labels = contrast in _LABELS
         try:
             volume = open_scan(path, cache=scratch, nan=conversion.nan, like=first)
             first = first or volume
             values = volume.read().numpy()
-            shapes.append(values.shape)
-            if len(set(shapes)) > 1:
-                raise VolumeError(f"shapes differ, {sorted(set(shapes))}; one is needed.")
-            labels = contrast in _LABELS
+            if volume.shape != first.shape:
+                shapes = sorted({first.shape, volume.shape})
+                raise VolumeError(f"shapes differ, {shapes}; one is needed.")
             channels.append(conversion.apply(values, labels=labels))
         except VolumeError as error:
             raise VolumeError(f"{contrast}: {error}") from error
         odd: list[str] = list(getattr(volume, "notes", ()))
         if not labels and values.min() == values.max():
-            constant.append(contrast)
+            attributes.setdefault("constant", []).append(contrast)
             odd.append(f"every voxel is {values.min():g}")
-        notes += named(patient, path, odd)
+        attributes["notes"] += named(patient, path, odd)
+        attributes.setdefault("true_shape", list(values.shape))
+    if conversion.shape and conversion.order is not None:
+        attributes["true_shape"] = list(conversion.shape)
     stacked = channels[0] if len(channels) == 1 else np.stack(channels, -1)
-    resized = conversion.shape if conversion.order is not None else None
-    said: dict[str, Any] = {"true_shape": list(resized or shapes[0]), "notes": notes}
-    if constant:
-        said |= {"constant": constant}
-    return ArrayVolume(stacked, channels=len(channels)), said
+    return ArrayVolume(stacked, channels=len(channels)), attributes
 
 
 def _notes_of(store: Path) -> tuple[str, ...]:
@@ -240,7 +243,7 @@ def prepare(
     pad: bool = True,
     chunks: tuple[int, ...] = (32, 32, 32),
     nan: float | None = None,
-    progress: bool | Callable[..., Iterable[Any]] = False,
+    progress: Progress = False,
     run: Callable[..., Iterable[Converted]] = map,
 ) -> Prepared:
     """Convert a cohort once, patient by patient, to sharded Zarr v3 stores of float32.
@@ -274,26 +277,20 @@ def prepare(
         >>> prepared.volume(prepared.patients[0])  # doctest: +SKIP
         ZarrVolume(256x256x256, float32)
     """
-    from tqdm import tqdm
-
     conversion = Conversion(shape, order, intensity, pad, chunks, nan)
     cache = Path(cache)
     _cache.check_outside(cache, cohort.root)
     job = functools.partial(prepare_patient, conversion=conversion, cache=cache, name=cohort.name)
-    names = list(cohort.patients)
-    bar = progress if callable(progress) else functools.partial(tqdm, disable=not progress)
-    results: Iterator[Converted] = iter(
-        bar(run(job, names, map(cohort.files, names)), total=len(names), desc=cohort.name)
-    )
+    files = {name: cohort.files(name) for name in cohort.patients}
+    results = over_patients(job, files, run=run, progress=progress, desc=cohort.name)
     done = {converted.patient: converted for converted in results}
-    stores = {name: done[name].store for name in names if done[name].store is not None}
-    faults = {name: done[name].reason for name in names if done[name].store is None}
+    stores = {name: store for name in files if (store := done[name].store) is not None}
+    faults = {name: done[name].reason for name in files if name not in stores}
     if not stores:
         name, reason = next(iter(faults.items()), ("the cohort", "it has no patient"))
         raise CohortError(
-            f"none of the {len(names)} patients of {cohort.name} can be converted, the first "
+            f"none of the {len(files)} patients of {cohort.name} can be converted, the first "
             f"because: {name}: {reason}"
         )
     notes = {name: done[name].notes for name in stores if done[name].notes}
-    left = cohort.subset(stores, skipped=faults)
-    return Prepared(left, conversion, stores, notes=notes)  # type: ignore[arg-type]
+    return Prepared(cohort.subset(stores, skipped=faults), conversion, stores, notes=notes)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from cpic._errors import CohortError
 from cpic._trust import DoubtError, check_regular, read_regular
 
 _MOST_BYTES = 2**24
+# What a table may call a patient: a folder of that name lies in the tree.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Row(NamedTuple):

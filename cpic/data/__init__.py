@@ -5,12 +5,10 @@ is opened.
 """
 
 from cpic.data._array import ArrayVolume
-from cpic.data._dicom import read_series
 from cpic.data._flipped import FlippedVolume
 from cpic.data._formula import FormulaVolume
 from cpic.data._head import brain_like
 from cpic.data._ledger import Ledger
-from cpic.data._nifti import NiftiVolume
 from cpic.data._open import open_volume
 from cpic.data._phantoms import exact_rank, gaussians, spike
 from cpic.data._samples import mni152, photograph
@@ -18,6 +16,8 @@ from cpic.data._stacked import StackedVolume
 from cpic.data._volume import Volume
 from cpic.data.chunked._save import save_zarr
 from cpic.data.chunked._zarr import ZarrVolume
+from cpic.data.dicom._volume import read_series
+from cpic.data.nifti._volume import NiftiVolume
 
 __all__ = [
     "ArrayVolume",

@@ -13,6 +13,7 @@ from torch import Tensor
 from cpic import _trust
 from cpic._errors import VolumeError
 from cpic.data._array import ArrayVolume
+from cpic.data._faults import broken, reading
 
 # Each map holds a file open, and a process may open a few hundred; those used last stay.
 _MOST_MAPS = 64
@@ -45,10 +46,8 @@ class FilePart(NamedTuple):
             VolumeError: if it does not, or they are not described.
         """
         if shape is None or dtype is None:
-            raise VolumeError(
-                f"{path} is raw and needs both shape and dtype, got shape={shape} and "
-                f"dtype={dtype}."
-            )
+            got = f"got shape={shape} and dtype={dtype}"
+            raise VolumeError(f"{path} is raw and needs both shape and dtype, {got}.")
         if order not in ("C", "F"):
             raise VolumeError(f"{path} needs order 'C' or 'F', got {order!r}.")
         try:
@@ -69,10 +68,8 @@ class FilePart(NamedTuple):
         needed = offset + math.prod(sizes) * kind.itemsize
         stamp = _stamp(path)
         if stamp[0] < needed:
-            raise VolumeError(
-                f"{path} is truncated: shape {sizes} of {kind} needs {needed:,} bytes, the "
-                f"file has {stamp[0]:,}; copy or download it again."
-            )
+            announced = f"shape {sizes} of {kind} needs {needed:,} bytes"
+            raise broken(path, f"is truncated: {announced}, the file has {stamp[0]:,}")
         return cls(path, sizes, kind, offset, order, stamp)
 
     def map(self) -> np.memmap:
@@ -86,20 +83,14 @@ class FilePart(NamedTuple):
         try:
             return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, self.order)  # type: ignore[call-overload]
         except (OSError, ValueError, OverflowError) as error:
-            raise VolumeError(
-                f"{self.path} cannot be mapped ({error}): it announces {self.stamp[0]:,} bytes; "
-                "check its size, or allow the process more memory (ulimit -v)."
-            ) from error
+            fault = f"cannot be mapped ({error}): it announces {self.stamp[0]:,} bytes"
+            advice = "check its size, or allow the process more memory (ulimit -v)"
+            raise broken(self.path, fault, advice) from error
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        size = _trust.check_regular(path)
-        return size, path.stat().st_mtime_ns
-    except _trust.DoubtError as error:
-        raise VolumeError(f"{path} {error}.") from error
-    except OSError as error:
-        raise VolumeError(f"{path} cannot be read ({error.strerror or error}).") from error
+    with reading(path):
+        return _trust.check_regular(path), path.stat().st_mtime_ns
 
 
 class MappedVolume(ArrayVolume):
@@ -179,9 +170,7 @@ def _described(path: Path) -> FilePart:
         # Not numpy.load, which takes what it does not know for pickled objects.
         mapped = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OSError, OverflowError) as error:
-        raise VolumeError(
-            f"{path} cannot be mapped as .npy ({error}); write it with numpy.save, or give shape "
-            "and dtype for a raw file."
-        ) from error
+        advice = "write it with numpy.save, or give shape and dtype for a raw file"
+        raise broken(path, f"cannot be mapped as .npy ({error})", advice) from error
     order = "C" if mapped.flags.c_contiguous else "F"
     return FilePart.of(path, mapped.shape, mapped.dtype, offset=mapped.offset, order=order)

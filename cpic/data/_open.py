@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from cpic._errors import VolumeError
-from cpic.data._dicom import DicomVolume
 from cpic.data._mapped import MemmapVolume
-from cpic.data._nifti import NiftiVolume
 from cpic.data._volume import Volume
 from cpic.data.chunked._sources import is_zarr, shown
 from cpic.data.chunked._zarr import ZarrVolume
+from cpic.data.dicom._volume import DicomVolume
+from cpic.data.nifti._volume import NiftiVolume
 
 _READERS: dict[str, Callable[..., Volume]] = {
     ".nii": NiftiVolume,

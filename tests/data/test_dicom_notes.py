@@ -10,7 +10,7 @@ from cpic._errors import VolumeError
 from cpic.cohorts import check_cohort, prepare, read_osic
 from cpic.cohorts._patient import check_patient
 from cpic.data import open_volume
-from cpic.data._dicom import read_series
+from cpic.data.dicom._volume import read_series
 from tests.data.test_dicom import put, remove, values, write_series
 
 TREE = "osic-pulmonary-fibrosis-progression"
@@ -163,7 +163,6 @@ def test_a_decimal_comma_names_the_tag(tmp_path, tag):
         ("PixelSpacing", ["nan", 0.5]),
         ("PixelSpacing", ["inf", 0.5]),
         ("PixelSpacing", [0.7]),
-        ("SliceThickness", -1.25),
         ("SliceThickness", "nan"),
         ("RescaleSlope", "inf"),
     ],
@@ -180,6 +179,17 @@ def test_a_thickness_of_zero_is_unknown(tmp_path):
         dataset.SliceThickness = 0
 
     assert np.isnan(read_series(write_series(tmp_path, values(), edit=edit)).spacing[0])
+
+
+@pytest.mark.parametrize("placed", [True, False])
+def test_the_sign_of_a_thickness_says_nothing(tmp_path, placed):
+    def edit(dataset, k):
+        dataset.SliceThickness = -1.25
+        if not placed:
+            remove("ImagePositionPatient")(dataset, k)
+
+    found = read_series(write_series(tmp_path, values(), edit=edit))
+    assert found.spacing[0] == (2.5 if placed else 1.25)
 
 
 def test_a_series_of_one_value_is_a_fault_for_who_looks_at_pixels(tree, tmp_path):

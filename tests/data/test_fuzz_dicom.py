@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cpic._errors import VolumeError
-from cpic.data._dicom import read_series
+from cpic.data.dicom._volume import read_series
 from tests.data.test_dicom import remove, values, write_series
 
 N_FILES = 3

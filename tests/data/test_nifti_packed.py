@@ -17,7 +17,8 @@ import torch
 
 from cpic import data
 from cpic._errors import CacheError, VolumeError
-from cpic.data._nifti_file import check_packed, read_stored
+from cpic.data.nifti._header import read_stored
+from cpic.data.nifti._unpacked import check_packed
 from tests.data.test_conformance import stored
 
 VALUES = stored(dtype=np.int16)
@@ -166,7 +167,7 @@ def test_a_cache_that_is_a_file_or_lies_below_one_is_named(tmp_path, where, monk
         data.open_volume(path)
 
 
-@pytest.mark.parametrize("call", ["tempfile.mkstemp", "os.replace", "pathlib.Path.mkdir"])
+@pytest.mark.parametrize("call", ["pathlib.Path.open", "os.replace", "pathlib.Path.mkdir"])
 def test_a_cache_that_nobody_may_write_to_is_named(tmp_path, call, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")

@@ -18,7 +18,7 @@ import pytest
 from cpic import cli
 from cpic._errors import CohortError
 from cpic.cohorts import check_cohort
-from cpic.cohorts._check import find_kind
+from cpic.cohorts._layout import find_kind
 from tests.data_scripts.conftest import SCRIPTS
 
 TREE = "MICCAI_BraTS2020_TrainingData"

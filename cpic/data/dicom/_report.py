@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cpic.data._slice import Slice
+from cpic.data.dicom._slice import Slice
 
 # A distance this much larger than the usual one is a gap; this much off, it is uneven.
 _GAP, _UNEVEN = 1.5, 0.1

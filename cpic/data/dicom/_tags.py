@@ -1,39 +1,29 @@
 """Values of DICOM tags: numbers that are numbers, and errors that name the tag."""
 
 import math
-import struct
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpic._errors import VolumeError
+from cpic._trust import DAMAGED
+from cpic.data._faults import broken
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
 
-# What pydicom and the decoders raise on bytes that are not what they announce, and its own errors.
-_FAULTS = (
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    RuntimeError,
-    MemoryError,
-    EOFError,
-    OSError,
-    struct.error,
-    zlib.error,
-    Warning,
-)
+_ADVICE = "correct the tag or export the series again"
 
 
 def faults() -> tuple[type[Exception], ...]:
-    """What pydicom may raise on bytes that are not what they announce."""
+    """What pydicom may raise on bytes that are not what they announce, and its own errors."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
-    return (*_FAULTS, BytesLengthException, InvalidDicomError)
+    return (*DAMAGED, OSError, Warning, BytesLengthException, InvalidDicomError)
+
+
+def said(error: BaseException) -> str:
+    """What a library says of a fault, in one short line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 class Tags:
@@ -52,23 +42,16 @@ class Tags:
             value = self._dataset.get(tag)
             # Text becomes numbers when it is looked at.
             return None if value is None or value == "" else value
-        except VolumeError:
-            raise
         except faults() as error:
-            reason = " ".join(str(error).split())[:100] or type(error).__name__
-            raise VolumeError(
-                f"{self.path} has a {tag} that cannot be read ({reason}); correct the tag or "
-                "export the series again."
-            ) from error
+            fault = f"has a {tag} that cannot be read ({said(error)})"
+            raise broken(self.path, fault, _ADVICE) from error
 
     def require(self, tags: tuple[str, ...]) -> None:
         """Refuse a file that lacks one of these."""
-        missing = [tag for tag in tags if self.get(tag) is None]
+        missing = ", ".join(tag for tag in tags if self.get(tag) is None)
         if missing:
-            raise VolumeError(
-                f"{self.path} lacks the DICOM tags {', '.join(missing)}, without which its values "
-                "are not known; export the series again."
-            )
+            fault = f"lacks the DICOM tags {missing}, without which its values are not known"
+            raise broken(self.path, fault, "export the series again")
 
     def whole(self, tag: str, default: int | None = None) -> Any:
         """One whole number; `default` if the tag is missing."""
@@ -88,19 +71,21 @@ class Tags:
         if value is None:
             return None
         parts = [value] if isinstance(value, str | int | float) else value
-        needed = f"{n} finite number{'s'[: n > 1]}" + f" above {above:g}" * math.isfinite(above)
         try:
             values = tuple(float(part) for part in parts)
         except (TypeError, ValueError, OverflowError):
-            raise self._wrong(tag, needed, value) from None
+            values = (math.nan,)
         if not values:
             return None
         if len(values) != n or not all(math.isfinite(v) and v > above for v in values):
+            needed = f"{n} finite number{'s'[: n > 1]}" + f" above {above:g}" * math.isfinite(above)
             raise self._wrong(tag, needed, value)
         return values
 
+    def number(self, tag: str) -> float:
+        """One finite number, 0 if the tag is missing."""
+        return (self.numbers(tag, 1) or (0.0,))[0]
+
     def _wrong(self, tag: str, needed: str, value: Any) -> VolumeError:
-        return VolumeError(
-            f"{self.path} needs {needed} in {tag}, got {' '.join(str(value).split())[:60]}; "
-            "correct the tag or export the series again."
-        )
+        got = " ".join(str(value).split())[:60]
+        return broken(self.path, f"needs {needed} in {tag}, got {got}", _ADVICE)

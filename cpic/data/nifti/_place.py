@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from cpic._errors import VolumeError
+from cpic.data._faults import broken
 
 # Distances of two grids, in voxels, that are called differences.
 _APART = 0.5
@@ -70,12 +70,10 @@ def distances(first: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> t
     The second is the distance of their middles; the first is how far a corner is off besides that,
     by other edges of voxels, or other directions of axes.
     """
-    last = np.array([n - 1 for n in (*shape, 1, 1)[:3]], float)
-    inverse = np.linalg.inv(first[:3, :3])
-    form = inverse @ other[:3, :3] - np.eye(3)
-    corners = [form @ (last * signs / 2) for signs in itertools.product((-1, 1), repeat=3)]
-    middle = np.append(last / 2, 1)
-    shift = inverse @ ((other - first) @ middle)[:3]
+    middle = np.array([n - 1 for n in (*shape, 1, 1)[:3]]) / 2
+    change = np.linalg.inv(first[:3, :3]) @ (other - first)[:3]
+    corners = [change[:, :3] @ (middle * signs) for signs in itertools.product((-1, 1), repeat=3)]
+    shift = change @ np.append(middle, 1)
     return float(np.linalg.norm(corners, axis=1).max()), float(np.linalg.norm(shift))
 
 
@@ -108,33 +106,27 @@ def fit(first: Located, other: Located) -> Fit:
         VolumeError: if voxels of both have other edges or directions, so that nothing does.
     """
     shape, place = other.shape, other.place
+    silent = [image for image in (first, other) if image.place.affine is None]
     if first.place.affine is None or place.affine is None:
-        odd = first.place.affine is not place.affine
-        silent = other if place.affine is None else first
-        notes = f"{silent.path.name} does not say where it lies, in contrast to others"
-        return Fit("", shape, (notes,) * odd)
+        note = f"{silent[0].path.name} does not say where it lies, in contrast to others"
+        return Fit("", shape, (note,) if len(silent) == 1 else ())
     if shape == first.shape and max(distances(first.place.affine, place.affine, shape)) <= _APART:
         return Fit("", shape)
     orientation, notes = "", ()
     if place.orientation != first.place.orientation:
         orientation = first.place.orientation
-        notes = (
-            f"its axes lead to {place.orientation} and are turned to {orientation}, as those of "
-            f"{first.path.name}",
-        )
+        turned = f"its axes lead to {place.orientation} and are turned to {orientation}"
+        notes = (f"{turned}, as those of {first.path.name}",)
         turn, place = place.turns(orientation, shape)
         shape = tuple(shape[k] for k in np.argsort(turn[:, 0]))
     if shape == first.shape and place.affine is not None:
         parts = distances(first.place.affine, place.affine, shape)
         if parts[0] > 1:
-            raise VolumeError(
-                f"{other.path} does not lie on {first.path} ({_said(parts)}); resample it to that "
-                "grid, or correct its header."
-            )
+            fault = f"does not lie on {first.path} ({_said(parts)})"
+            raise broken(other.path, fault, "resample it to that grid, or correct its header")
         if max(parts) > _APART:
-            notes += (
-                f"it does not lie on {first.path.name} ({_said(parts)}), it is read as if it did",
-            )
+            apart = f"it does not lie on {first.path.name} ({_said(parts)})"
+            notes += (f"{apart}, it is read as if it did",)
     return Fit(orientation, shape, notes)
 
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
+from cpic.data._faults import broken
 from cpic.data._folder import user_cache
 from cpic.data._mapped import FilePart, MappedVolume
-from cpic.data._nifti_file import Stored, read_stored, unpacked
+from cpic.data.nifti._header import Stored, read_stored
+from cpic.data.nifti._unpacked import unpacked
 
 
 class NiftiVolume(MappedVolume):
@@ -57,7 +59,7 @@ class NiftiVolume(MappedVolume):
         self._opened = {"frame": frame, "cache": cache, "nan": nan, "orientation": orientation}
         self._frame = frame
         stored = read_stored(Path(path))
-        check_frame(stored, frame)
+        _check_frame(stored, frame)
         self.path, self.place, self._turn = stored.path, stored.place, None
         if orientation:
             self._turn, self.place = _turns(stored, orientation)
@@ -83,40 +85,34 @@ class NiftiVolume(MappedVolume):
         return values if self._scale == (1.0, 0.0) else values.to(self.dtype) * slope + inter
 
 
-def check_frame(stored: Stored, frame: int | None) -> None:
+def _check_frame(stored: Stored, frame: int | None) -> None:
     """Refuse what is no image of two or three axes, or of several without the number of one."""
     path, shape = stored.path, stored.shape
     if len(shape) < 2:
-        raise VolumeError(
-            f"{path} has shape {shape}, two or three axes are needed; copy or convert it again."
-        )
+        raise broken(path, f"has shape {shape}, two or three axes are needed")
     if len(shape) < 4 and frame not in (None, 0):
-        raise VolumeError(
-            f"{path} holds one image of shape {shape}, got frame={frame}; leave it out."
-        )
-    several = f"{path} has more than three axes, shape {shape}"
+        raise broken(path, f"holds one image of shape {shape}, got frame={frame}", "leave it out")
+    several = f"has more than three axes, shape {shape}"
+    alone = "save one image of it as a file of its own"
     if len(shape) > 4:
-        raise VolumeError(f"{several}; save one image of it as a file of its own.")
+        raise broken(path, several, alone)
     if len(shape) == 4 and (frame is None or not 0 <= frame < shape[3]):
         got = "" if frame is None else f", got frame={frame}"
-        raise VolumeError(
-            several + got,
-            option=f"pass frame= from 0 to {shape[3] - 1} to read one image of it",
-            instead="save one image of it as a file of its own",
-        )
+        option = f"pass frame= from 0 to {shape[3] - 1} to read one image of it"
+        raise VolumeError(f"{path} {several}{got}", option=option, instead=alone)
 
 
 def _turns(stored: Stored, orientation: str) -> tuple[Any, Any]:
-    letters = {frozenset(pair) for pair in ("LR", "AP", "IS")}
-    known = {pair for pair in letters for letter in orientation if letter in pair}
-    if len(orientation) != 3 or known != letters:
+    if sorted("LRAPIS".find(letter) // 2 for letter in orientation) != [0, 1, 2]:
         raise VolumeError(
             "orientation needs one letter each of L or R, A or P, I or S, such as 'RAS', got "
             f"{orientation!r}."
         )
     if len(stored.shape) < 3 or stored.place.affine is None:
-        raise VolumeError(
-            f"{stored.path} does not say where its voxels lie (it has no sform and no qform, or no "
-            f"three axes), so it cannot be turned to {orientation}; correct its header."
+        raise broken(
+            stored.path,
+            "does not say where its voxels lie (it has no sform and no qform, or no three axes), "
+            f"so it cannot be turned to {orientation}",
+            "correct its header",
         )
     return stored.place.turns(orientation, stored.shape[:3])

@@ -1,0 +1,28 @@
+"""Errors about one file or folder, said the same way by all readers."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from cpic._errors import VolumeError
+from cpic._trust import DoubtError
+
+
+def broken(
+    path: str | os.PathLike, fault: str, advice: str = "copy or download it again"
+) -> VolumeError:
+    """The error about a file that is not what it should be."""
+    return VolumeError(f"{path} {fault}; {advice}.")
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike) -> Iterator[None]:
+    """Whatever keeps a file or folder from being read in this block becomes one `VolumeError`."""
+    try:
+        yield
+    except DoubtError as error:
+        raise VolumeError(f"{path} {error}.") from error
+    except OSError as error:
+        raise VolumeError(
+            f"{path} cannot be read ({error.strerror or error}); check the path and your rights."
+        ) from error

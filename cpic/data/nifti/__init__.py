@@ -1,0 +1,1 @@
+"""NIfTI images: header, place in space, unpacking; `cpic.data.NiftiVolume` reads them."""

@@ -1,0 +1,125 @@
+"""What the header of a NIfTI file says, and whether the file can hold it; no voxel is read."""
+
+import gzip
+import math
+import os
+import warnings
+import zlib
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from cpic import _trust
+from cpic._errors import VolumeError
+from cpic.data._faults import broken, reading
+from cpic.data.nifti._place import Place, place_of
+
+_GZIP = b"\x1f\x8b"
+# Sizes of the headers by their first four bytes, and what follows the header: no extension is read.
+_SIZES = {348: "Nifti1Header", 540: "Nifti2Header"}
+# What gzip packs a byte into at best, and what may follow the voxels.
+_RATIO, SLACK = 1100, 2**20
+
+
+class Stored(NamedTuple):
+    """What the header says: values are `scale[0] * stored + scale[1]`.
+
+    Axes of length 1 behind the third are left out of `shape`.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+    scale: tuple[float, float]
+    place: Place
+    packed: bool
+
+    @property
+    def needed(self) -> int:
+        """Bytes up to the last voxel."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+    def truncated(self, got: str) -> VolumeError:
+        """The error about a file that holds less than it announces."""
+        announced = f"shape {self.shape} of {self.dtype} needs {self.needed:,} bytes"
+        return broken(self.path, f"is truncated: {announced}, {got}")
+
+    def too_long(self) -> VolumeError:
+        """The error about a packed file that holds more than it announces."""
+        return broken(
+            self.path, f"holds much more than the {self.needed:,} bytes that its header announces"
+        )
+
+
+class Unpacking:
+    """What a packed file holds; every fault of it is one error that names it."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path, self._stream = path, gzip.GzipFile(fileobj=file)
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes, none at the end."""
+        try:
+            return self._stream.read(size)
+        except (EOFError, zlib.error, OSError) as error:
+            raise broken(self._path, f"is truncated or damaged ({error})") from error
+
+
+def read_stored(path: Path) -> Stored:
+    """Read and check the header, and that the file can hold what it announces; nothing else.
+
+    Whether a file is packed is told by its content, not by its ending.
+
+    Raises:
+        VolumeError: if it is missing, no regular file, no NIfTI, or too short.
+    """
+    with reading(path), _trust.open_regular(path) as file:
+        there = os.fstat(file.fileno()).st_size
+        packed = file.read(2) == _GZIP
+        file.seek(0)
+        raw = (Unpacking(path, file) if packed else file).read(max(_SIZES))
+    stored = _parsed(path, raw, packed)
+    _check(stored, there)
+    return stored
+
+
+def _parsed(path: Path, raw: bytes, packed: bool) -> Stored:
+    import nibabel
+    from nibabel.spatialimages import HeaderDataError
+
+    sizes = [int.from_bytes(raw[:4], order) for order in ("little", "big")]
+    size = next((n for n in sizes if n in _SIZES and n <= len(raw)), None)
+    if size is None:
+        raise broken(path, "cannot be read as NIfTI (its header is missing)")
+    try:
+        # What does not touch the voxels, such as an odd length of a note, is no reason to warn.
+        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+            header = getattr(nibabel, _SIZES[size])(raw[:size])
+            shape = tuple(map(int, header.get_data_shape()))
+            slope, inter = header.get_slope_inter()
+            offset, dtype = int(header.get_data_offset()), header.get_data_dtype()
+            place = place_of(header)
+    except (HeaderDataError, ValueError, OverflowError) as error:
+        raise broken(path, f"cannot be read as NIfTI ({error})") from error
+    if offset < size:
+        inside = "its voxels are said to be inside the header"
+        raise broken(path, f"is no NIfTI file with header and voxels in one ({inside})")
+    scale = (1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter))
+    shape = shape[:3] + tuple(n for n in shape[3:] if n != 1)
+    return Stored(path, shape, dtype, offset, scale, place, packed)
+
+
+def _check(stored: Stored, there: int) -> None:
+    """That voxels are numbers, and a file of `there` bytes can hold them and little else."""
+    path, shape, dtype = stored.path, stored.shape, stored.dtype
+    if min(shape, default=0) < 1:
+        raise broken(path, f"has the sizes {shape}, each needs to be at least 1")
+    if dtype.kind not in "iuf" or dtype.name == "uint64":
+        fault = f"stores {dtype}, real numbers that torch can hold are needed"
+        raise broken(path, fault, "convert it, for example to float32")
+    if there < (stored.needed / _RATIO - SLACK if stored.packed else stored.needed):
+        raise stored.truncated(f"there are {there:,}{' packed ones' * stored.packed}")
+    if stored.packed and there > 1.1 * stored.needed + SLACK:
+        raise stored.too_long()
