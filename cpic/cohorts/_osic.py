@@ -16,7 +16,7 @@ TABLE = OSIC.table
 TABLES = (TABLE, "test.csv")
 SEXES = ("Female", "Male")
 SMOKING = ("Ex-smoker", "Never smoked", "Currently smokes")
-_COLUMNS = ("Patient", "Weeks", "FVC", "Percent", "Age", "Sex", "SmokingStatus")
+COLUMNS = ("Patient", "Weeks", "FVC", "Percent", "Age", "Sex", "SmokingStatus")
 _NUMBER = re.compile(r"-?[0-9]{1,9}(\.[0-9]{0,30})?")
 # Lowest (above it) and highest plausible value: weeks from the scan, millilitres, per cent, years.
 _RANGES = {"Weeks": (-1001, 2000), "FVC": (0, 20000), "Percent": (0, 500), "Age": (0, 130)}
@@ -87,7 +87,7 @@ def read_visits(
         optional: columns that may be missing altogether.
     """
     table: dict[str, list[Row]] = {}
-    for row in read_table(path, _COLUMNS, optional=optional):
+    for row in read_table(path, COLUMNS, optional=optional):
         name = row.cells["Patient"]
         if NAME.fullmatch(name):
             table.setdefault(name, []).append(row)

@@ -1,17 +1,19 @@
 """A cohort with the tree of BraTS 2020 whose survival is a known function of the scans."""
 
 import dataclasses
+import functools
 import gzip
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cpic.cohorts._layout import BRATS
 from cpic.cohorts.synthetic import _brain, _fields, _store
+from cpic.data._progress import Progress
 
-TREE = "MICCAI_BraTS2020_TrainingData"
+TREE = BRATS.folders[1]
 FORMULA = (
     "days = 480 + 330 * grain * side + 30 * size - 2.5 * (age - 60) + 60 * normal, at least 5; "
     "grain = clip(log2(thickness / medium_thickness) / 0.45, -1, 1); "
@@ -45,28 +47,22 @@ class Lesion:
     @property
     def grain(self) -> float:
         """Thick (1) or fine (-1) enhancing structure."""
-        return float(np.clip(math.log2(self.thickness / self.medium_thickness) / 0.45, -1, 1))
+        return _fields.graded(math.log2(self.thickness / self.medium_thickness), 0.45)
 
     @property
     def side(self) -> float:
         """Left (1) or right (-1)."""
-        return float(np.clip(self.lateral / 0.45, -1, 1))
+        return _fields.graded(self.lateral, 0.45)
 
     @property
     def size(self) -> float:
         """Large (1) or small (-1)."""
-        return float(np.clip(math.log2(self.volume / self.medium_volume), -1, 1))
+        return _fields.graded(math.log2(self.volume / self.medium_volume), 1)
 
     def days(self, age: float = MEAN_AGE) -> float:
         """Survival without noise; with the mean age, what the image alone tells."""
         mean = BASE + INTERACTION * self.grain * self.side + SIZE * self.size
         return mean + AGE * (age - MEAN_AGE)
-
-
-def _meeting(one: np.ndarray, other: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where a voxel of one is followed along the axis by one of the other, and the reverse."""
-    one, other = np.moveaxis(one, axis, 0), np.moveaxis(other, axis, 0)
-    return one[:-1] & other[1:], other[:-1] & one[1:]
 
 
 def measure_lesion(labels: np.ndarray, brain: np.ndarray) -> Lesion:
@@ -87,17 +83,12 @@ def measure_lesion(labels: np.ndarray, brain: np.ndarray) -> Lesion:
     voxel = math.prod(sizes)
     rim, dead = labels == _brain.ENHANCING, labels == _brain.NECROSIS
     border = sum(
-        voxel / size * (np.count_nonzero(first) + np.count_nonzero(second))
-        for axis, size in enumerate(sizes)
-        for first, second in [_meeting(rim, dead, axis)]
+        voxel / size * _fields.meetings(rim, dead, axis) for axis, size in enumerate(sizes)
     )
-    core = rim | dead
-    along = core.sum((1, 2))
-    width = np.flatnonzero(brain.any((1, 2)))
-    middle, half = (width[0] + width[-1]) / 2, (width[-1] - width[0] + 1) / 2
+    along = (rim | dead).sum((1, 2))
     return Lesion(
         thickness=float(np.count_nonzero(rim) * voxel / max(border, voxel / max(sizes))),
-        lateral=float(((np.arange(len(along)) - middle) * along).sum() / along.sum() / half),
+        lateral=_fields.mean_place(along, brain.any((1, 2))),
         volume=float(along.sum() * voxel / 1000),
         medium_thickness=0.16 * _brain.finest(labels.shape),
         medium_volume=4 / 3 * math.pi * _brain.tumour_radius(23, labels.shape) ** 3 / 1000,
@@ -154,7 +145,7 @@ def make_brats_like(
     n_patients: int = 236,
     shape: tuple[int, int, int] = (240, 240, 155),
     seed: int = 0,
-    progress: _store.Progress = False,
+    progress: Progress = False,
 ) -> Path:
     """Write a cohort with the tree, formats and columns of BraTS 2020.
 
@@ -199,41 +190,24 @@ def make_brats_like(
     _store.check_request("make_brats_like", n_patients, shape, (24, 24, 24))
     names = [_name(k + 1) for k in range(n_patients)]
     recipe = {"kind": "brats", "version": 1, "seed": seed, "shape": list(shape)}
-    known = _store.fill(
-        root,
-        root / TREE,
-        recipe,
-        names,
-        lambda k, folder: _make_patient(k, folder, seed=seed, shape=shape),
-        progress=progress,
-    )
+    make = functools.partial(_make_patient, seed=seed, shape=shape)
+    known = _store.fill(root, root / TREE, recipe, names, make, progress=progress)
     truth = pandas.DataFrame(known)
-    alive = truth.index == _ALIVE
-    days = truth["survival_days"].astype(str).mask(alive, "ALIVE (361 days later)")
-    survival = pandas.DataFrame(
-        {
-            "Brats20ID": truth["Brats20ID"],
-            "Age": truth["age"],
-            "Survival_days": days,
-            "Extent_of_Resection": truth["resection"],
-        }
-    )
-    mapping = pandas.DataFrame(
-        {
-            "Grade": "HGG",
-            "BraTS_2017_subject_ID": "NA",
-            "BraTS_2018_subject_ID": "NA",
-            "TCGA_TCIA_subject_ID": "NA",
-            "BraTS_2019_subject_ID": "NA",
-            "BraTS_2020_subject_ID": truth["Brats20ID"],
-        }
-    )
-    for frame, path in (
-        (survival, root / TREE / "survival_info.csv"),
-        (mapping, root / TREE / "name_mapping.csv"),
-        (truth.assign(alive=alive), root / "truth.csv"),
-    ):
-        _store.write_text(path, frame.to_csv(index=False, lineterminator="\n"))
-    facts = {"formula": FORMULA, "noise_days": NOISE, **recipe}
-    _store.write_text(root / "truth.json", json.dumps(facts, indent=1) + "\n")
+    truth["alive"] = truth.index == _ALIVE
+    days = truth["survival_days"].astype(str).mask(truth["alive"], "ALIVE (361 days later)")
+    survival = {
+        "Brats20ID": truth["Brats20ID"],
+        "Age": truth["age"],
+        "Survival_days": days,
+        "Extent_of_Resection": truth["resection"],
+    }
+    others = ("BraTS_2017_subject", "BraTS_2018_subject", "TCGA_TCIA_subject", "BraTS_2019_subject")
+    mapping = {"Grade": "HGG", **{f"{other}_ID": "NA" for other in others}}
+    mapping["BraTS_2020_subject_ID"] = truth["Brats20ID"]
+    tables = {
+        f"{TREE}/survival_info.csv": pandas.DataFrame(survival),
+        f"{TREE}/name_mapping.csv": pandas.DataFrame(mapping),
+        "truth.csv": truth,
+    }
+    _store.write_tables(root, tables, {"formula": FORMULA, "noise_days": NOISE, **recipe})
     return root / TREE

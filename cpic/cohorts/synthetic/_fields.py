@@ -13,6 +13,25 @@ def centred(length: int, extent: float) -> np.ndarray:
     return ((np.arange(length) + 0.5) / length - 0.5) * extent
 
 
+def graded(value: float, half: float) -> float:
+    """A value on the scale from -1 to 1, at whose ends it is `half` away from 0."""
+    return float(np.clip(value / half, -1, 1))
+
+
+def meetings(one: np.ndarray, other: np.ndarray, axis: int) -> int:
+    """How often a voxel of one mask lies beside one of the other along an axis."""
+    one, other = np.moveaxis(one, axis, 0), np.moveaxis(other, axis, 0)
+    return int(np.count_nonzero(one[:-1] & other[1:]) + np.count_nonzero(other[:-1] & one[1:]))
+
+
+def mean_place(counts: np.ndarray, inside: np.ndarray) -> float:
+    """Mean position of what is counted along an axis, between the ends of `inside` (-1 and 1)."""
+    ends = np.flatnonzero(inside)
+    middle, half = (ends[0] + ends[-1]) / 2, (ends[-1] - ends[0] + 1) / 2
+    places = np.arange(len(counts)) - middle
+    return float((places * counts).sum() / max(counts.sum(), 1) / half)
+
+
 def draw_smooth(rng: np.random.Generator, fields: int, *, waves: int = 5) -> np.ndarray:
     """Coefficients (fields, waves, waves, waves) of cosines; slow waves are the strong ones."""
     squares = np.square(np.arange(waves))

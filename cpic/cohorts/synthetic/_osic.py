@@ -1,13 +1,14 @@
 """A cohort with the tree of the OSIC challenge whose decline is a known function of the scans."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cpic.cohorts._osic import COLUMNS, SMOKING, TABLE
 from cpic.cohorts.synthetic import _chest, _fields, _scan, _slices, _store
+from cpic.data._progress import Progress
 
 FORMULA = (
     "FVC = first FVC * (1 + rate * weeks since the first visit) + 80 * normal, the first visit "
@@ -43,17 +44,17 @@ class Fibrosis:
     @property
     def grain(self) -> float:
         """Coarse honeycomb (1) or fine reticulation (-1)."""
-        return float(np.clip(np.log2(self.thickness / self.medium_thickness) / 0.7, -1, 1))
+        return _fields.graded(np.log2(self.thickness / self.medium_thickness), 0.7)
 
     @property
     def base(self) -> float:
         """Fibrosis at the base (1) or at the apex (-1)."""
-        return float(np.clip(-(self.height + 0.1) / 0.5, -1, 1))
+        return _fields.graded(-(self.height + 0.1), 0.5)
 
     @property
     def spread(self) -> float:
         """Wide (1) or small (-1) extent."""
-        return float(np.clip((self.extent - 0.19) / 0.07, -1, 1))
+        return _fields.graded(self.extent - 0.19, 0.07)
 
     @property
     def rate(self) -> float:
@@ -74,21 +75,14 @@ class _Tally:
         self.scars += scarred.sum((1, 2)).tolist()
         self.walls += int(np.count_nonzero(walls))
         cysts = scarred & ~walls
-        for axis in (1, 2):
-            a, b = np.moveaxis(walls, axis, 0), np.moveaxis(cysts, axis, 0)
-            self.meetings += int(
-                np.count_nonzero(a[:-1] & b[1:]) + np.count_nonzero(b[:-1] & a[1:])
-            )
+        self.meetings += sum(_fields.meetings(walls, cysts, axis) for axis in (1, 2))
 
     def result(self, pixel: float) -> Fibrosis:
-        filled = np.flatnonzero(self.heights)
-        scars = np.array(self.scars)
-        middle, half = (filled[0] + filled[-1]) / 2, (filled[-1] - filled[0] + 1) / 2
-        place = ((np.arange(len(scars)) - middle) * scars).sum() / max(scars.sum(), 1) / half
+        heights, scars = np.array(self.heights), np.array(self.scars)
         return Fibrosis(
             thickness=self.walls * pixel / max(self.meetings, 1),
-            height=float(place),
-            extent=float(scars.sum() / sum(self.heights)),
+            height=_fields.mean_place(scars, heights),
+            extent=float(scars.sum() / heights.sum()),
             medium_thickness=0.32 * _chest.finest(pixel),
         )
 
@@ -148,11 +142,10 @@ def _visits(k: int, rate: float, rng: np.random.Generator) -> list[dict[str, Any
     age = int(np.clip(rng.normal(67, 7), 48, 88))
     normal = (3900 if male else 2900) * np.exp(rng.normal(0, 0.12)) * (1 - 0.006 * (age - 60))
     first = round(float(np.clip(normal * rng.uniform(0.6, 1.0), 1200, 6000)))
-    smoking = ["Ex-smoker", "Never smoked", "Currently smokes"]
     person = {
         "Age": age,
         "Sex": "Male" if male else "Female",
-        "SmokingStatus": str(rng.choice(smoking, p=[0.67, 0.28, 0.05])),
+        "SmokingStatus": str(rng.choice(SMOKING, p=[0.67, 0.28, 0.05])),
     }
     gaps = np.array(_VISITS) + np.r_[0, rng.integers(-1, 2, len(_VISITS) - 1)]
     gaps = list(gaps[: len(gaps) - rng.integers(0, 2)])
@@ -212,7 +205,7 @@ def make_osic_like(
     n_patients: int = 176,
     shape: tuple[int, int, int] = (64, 512, 512),
     seed: int = 0,
-    progress: _store.Progress = False,
+    progress: Progress = False,
 ) -> Path:
     """Write a cohort with the tree, formats and columns of the OSIC fibrosis challenge.
 
@@ -255,22 +248,15 @@ def make_osic_like(
     _store.check_request("make_osic_like", n_patients, shape, (8, 24, 24))
     names = [_patient_name(seed, k) for k in range(n_patients)]
     recipe = {"kind": "osic", "version": 1, "seed": seed, "shape": list(shape)}
-    known = _store.fill(
-        root,
-        root / "train",
-        recipe,
-        names,
-        lambda k, folder: _make_patient(k, folder, seed=seed, name=names[k], shape=shape),
-        progress=progress,
-    )
+
+    def make(k: int, folder: Path) -> dict[str, Any]:
+        return _make_patient(k, folder, seed=seed, name=names[k], shape=shape)
+
     rows = []
-    for patient in known:
+    for patient in _store.fill(root, root / "train", recipe, names, make, progress=progress):
         visits = patient.pop("visits")
         rows += [{"Patient": patient["Patient"], **visit, **patient} for visit in visits]
     truth = pandas.DataFrame(rows)
-    columns = ["Patient", "Weeks", "FVC", "Percent", "Age", "Sex", "SmokingStatus"]
-    for frame, name in ((truth[columns], "train.csv"), (truth, "truth.csv")):
-        _store.write_text(root / name, frame.to_csv(index=False, lineterminator="\n"))
-    facts = {"formula": FORMULA, "noise_ml": NOISE, **recipe}
-    _store.write_text(root / "truth.json", json.dumps(facts, indent=1) + "\n")
+    tables = {TABLE: truth[list(COLUMNS)], "truth.csv": truth}
+    _store.write_tables(root, tables, {"formula": FORMULA, "noise_ml": NOISE, **recipe})
     return root

@@ -1,24 +1,32 @@
 """Filling a folder patient by patient, so that a kill loses at most the patient being written."""
 
-import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpic._errors import CohortError
-from cpic._files import replace_file
+from cpic._files import replace_file, write_json
+from cpic.data._progress import Progress, shown
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 RECIPE = "recipe.json"
-# A bar is False, True (tqdm), or a callable that wraps the iterable and takes total=, desc=.
-Progress = bool | Callable[..., Iterable[Any]]
 
 
 def write_text(path: Path, text: str) -> None:
     """The whole file or none of it."""
     replace_file(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_tables(root: Path, tables: "Mapping[str, DataFrame]", facts: dict[str, Any]) -> None:
+    """Tables by their paths below root, and what all patients share as `truth.json`."""
+    for name, table in tables.items():
+        write_text(root / name, table.to_csv(index=False, lineterminator="\n"))
+    write_json(root / "truth.json", facts)
 
 
 def read_recipe(root: str | Path) -> dict[str, Any]:
@@ -67,7 +75,7 @@ def _open(root: Path, recipe: dict[str, Any]) -> None:
             f"{root} holds other files ({sorted(others)[0]}): choose an empty folder for a "
             "generated cohort."
         )
-    write_text(root / RECIPE, json.dumps(recipe, indent=1) + "\n")
+    write_json(root / RECIPE, recipe)
 
 
 def fill(
@@ -94,9 +102,7 @@ def fill(
     """
     from filelock import FileLock
     from threadpoolctl import threadpool_limits
-    from tqdm import tqdm
 
-    bar = progress if callable(progress) else functools.partial(tqdm, disable=not progress)
     root.mkdir(parents=True, exist_ok=True)
     # Two processes on one folder: the second waits, and then finds the work done.
     # Small matrix products are slower on several threads, and their sums depend on how many.
@@ -112,7 +118,7 @@ def fill(
                 "all of them, or choose an empty folder."
             )
         known = []
-        for k, name in enumerate(bar(names, total=len(names), desc=root.name)):
+        for k, name in enumerate(shown(progress, names, total=len(names), desc=root.name)):
             note = truths / f"{name}.json"
             # The folder appears last and whole, so its presence means that all is written.
             if not (folder / name).is_dir():
