@@ -4,10 +4,8 @@ import lzma
 import os
 import re
 import shutil
-import struct
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,22 +18,10 @@ from _zip import of_zip
 from filelock import FileLock
 from tqdm import tqdm
 
-from cpic._trust import DEPTH, DoubtError, open_regular
+from cpic._trust import DAMAGED, DEPTH, DoubtError, open_regular
 
 # What the standard library raises over a damaged or hostile archive.
-_DAMAGED = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,  # and with it NotImplementedError and RecursionError
-    MemoryError,
-)
+_DAMAGED = (*DAMAGED, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError)
 _NAME_BYTES = 255
 _OTHERS = {"zstd": b"\x28\xb5\x2f\xfd", "7z": b"7z\xbc\xaf\x27\x1c", "rar": b"Rar!"}
 # Signs that steer a terminal; on Windows also what it takes for a device, a stream or another name.
@@ -71,15 +57,13 @@ def extract(archive: Path, folder: Path, *, progress: bool = True) -> Path:
         with _opened(archive) as file:
             _extract(file, archive, folder, progress)
     except DoubtError as error:
-        raise ArchiveError(
-            f"{archive} {error}; nothing is unpacked, fetch the archive from its publisher."
-        ) from None
+        fault = f"{archive} {error}; nothing is unpacked, fetch the archive from its publisher."
+        raise ArchiveError(fault) from None
     except FetchError as error:
         raise ArchiveError(str(error)) from None
     except _DAMAGED as error:
-        raise ArchiveError(
-            f"{archive} is damaged ({error or type(error).__name__}); fetch it again."
-        ) from error
+        said = error or type(error).__name__
+        raise ArchiveError(f"{archive} is damaged ({said}); fetch it again.") from error
     except OSError as error:
         raise ArchiveError(
             f"{archive} cannot be unpacked into {folder} ({error.strerror or error}); nothing is "
@@ -95,7 +79,7 @@ def _opened(archive: Path) -> BinaryIO:
         raise FetchError(f"there is no file {archive}; check the path.") from None
     except OSError as error:
         raise FetchError(
-            f"{archive} cannot be read ({error.strerror}); permit it, or copy it again."
+            f"{archive} cannot be read ({error.strerror}); check the path and your rights."
         ) from None
 
 

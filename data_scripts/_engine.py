@@ -88,6 +88,7 @@ class Engine:
         self._workers = CPU_COUNT if workers is None else workers
         self._stack = contextlib.ExitStack()
         self._client: Client | None = None
+        self.seconds: dict[str, float] = {}
 
     def __enter__(self) -> "Engine":
         return self
@@ -95,6 +96,31 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self._client = None
         self._stack.close()
+
+    def runner(
+        self,
+        lost: Callable[[str, str], Any],
+        *,
+        fatal: tuple[type[BaseException], ...] = (),
+        desc: str = "",
+    ) -> Callable[..., Iterator[Any]]:
+        """What `check_cohort` and `prepare` take as `run`; `seconds` tell of each patient.
+
+        Args:
+            lost: makes the result of a patient without one from its name and the reason.
+            fatal: as in `map`.
+            desc: as in `map`.
+        """
+
+        def run(job: Callable, names: Iterable[str], files: Iterable) -> Iterator[Any]:
+            patients = {name: (name, parts) for name, parts in zip(names, files, strict=True)}
+            report = self.map(job, patients, fatal=fatal, desc=desc)
+            self.seconds |= report.seconds
+            for name in patients:
+                failed = name in report.failed
+                yield lost(name, report.failed[name]) if failed else report.results[name]
+
+        return run
 
     def map(
         self,

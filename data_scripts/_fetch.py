@@ -12,26 +12,19 @@ import shutil
 import time
 import urllib.error
 import urllib.parse
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from _ask import FetchError, answered, check_address, failure_text, status_text
-from _place import (
-    check_place,
-    check_space,
-    fingerprint,
-    note_of,
-    part_of,
-    recall,
-    size_of,
-    size_text,
-)
+from _place import check_place, check_space, fingerprint, recall, size_of, size_text
+from _tar import GZIP, Unpacked
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from cpic._outgoing import without_secrets
-from cpic._trust import open_regular
+from cpic._trust import DoubtError, open_regular
 
 _BLOCK = 2**20
 # Failures in a row, without a byte between them, before giving up; pauses double.
@@ -43,6 +36,7 @@ _WORDS = {
     **dict.fromkeys(("text/html", "application/xhtml+xml"), "web page"),
     **dict.fromkeys(("application/json", "application/xml", "text/xml"), "message"),
 }
+_GZIP = ("gzip", "x-gzip")
 _NUMBER = "[0-9]{1,18}"
 # Kept free on the disk when a server does not say how much will come.
 _RESERVE_BYTES = 2**28
@@ -81,19 +75,21 @@ def fetch(
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise FetchError(f"a sha256 has 64 hexadecimal digits, got {sha256!r}; correct it.")
     check_address(url)
+    job = _Transfer(url, target, dict(secret or {}), tell, progress)
     with contextlib.ExitStack() as stack:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(target.with_name(f".{target.name}.lock"), timeout=0))
-            for file in (target, part_of(target), note_of(target)):
+            for file in (target, job.part, job.note):
                 check_place(file)
             if target.exists():
                 tell(f"{target} is there; checking it")
-                return _checked(target, target, sha256)
-            _transfer(_Transfer(url, target, dict(secret or {}), tell, progress))
-            digest = _checked(part_of(target), target, sha256)
-            os.replace(part_of(target), target)
-            note_of(target).unlink(missing_ok=True)
+                return _checked(target, job, sha256)
+            _transfer(job)
+            whole = _unpacked(job, sha256)
+            digest = _checked(whole, job, sha256)
+            os.replace(whole, target)
+            job.forget()
         except Timeout:
             raise FetchError(f"another process is fetching {target}; wait until it ends.") from None
         except OSError as error:
@@ -106,6 +102,8 @@ def fetch(
 
 @dataclasses.dataclass
 class _Transfer:
+    """A download; what has come lies in `part`, and what is known of it in `note`."""
+
     url: str
     target: Path
     secret: dict[str, str]
@@ -113,9 +111,15 @@ class _Transfer:
     progress: bool
     told: bool = False
 
-    @property
-    def host(self) -> str:
-        return urllib.parse.urlsplit(self.url).netloc
+    def __post_init__(self) -> None:
+        self.host = urllib.parse.urlsplit(self.url).netloc
+        self.part = self.target.with_name(f"{self.target.name}.part")
+        self.note = self.target.with_name(f"{self.target.name}.part.json")
+
+    def forget(self) -> None:
+        """Begin anew, or end."""
+        for file in (self.part, self.note):
+            file.unlink(missing_ok=True)
 
 
 class _ShortError(ConnectionError):
@@ -126,15 +130,14 @@ def _transfer(job: _Transfer) -> None:
     """Try until the part is complete; only failures without progress count."""
     failures = 0
     while True:
-        before = size_of(part_of(job.target))
+        before = size_of(job.part)
         try:
             return _attempt(job)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 416:
                     # The server has less than is here: it is not the same file any more.
-                    part_of(job.target).unlink(missing_ok=True)
-                    note_of(job.target).unlink(missing_ok=True)
+                    job.forget()
                 elif error.code not in _PASSING:
                     raise FetchError(_refusal(job, error)) from None
             reason = status_text(error.code)
@@ -142,20 +145,20 @@ def _transfer(job: _Transfer) -> None:
             reason = str(error)
         except _BROKEN as error:
             reason = failure_text(error)
-        failures = 1 if size_of(part_of(job.target)) > before else failures + 1
+        here = size_of(job.part)
+        failures = 1 if here > before else failures + 1
         if failures >= _ATTEMPTS:
-            here = size_text(size_of(part_of(job.target)))
             raise FetchError(
                 f"{job.host} failed {failures} times in a row, the last time with: {reason}; run "
-                f"the same command later: it goes on after {here}."
+                f"the same command later: it goes on after {size_text(here)}."
             )
         job.tell(f"interrupted ({reason}); going on")
         time.sleep(min(_LONGEST_SECONDS, _PAUSE_SECONDS * 2 ** (failures - 1)))
 
 
 def _attempt(job: _Transfer) -> None:
-    part, note = part_of(job.target), recall(note_of(job.target), job.url)
-    offset = size_of(part) if note else 0
+    note = recall(job.note, job.url)
+    offset = size_of(job.part) if note else 0
     headers = {"User-Agent": "cpic"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
@@ -163,33 +166,39 @@ def _attempt(job: _Transfer) -> None:
             # A file that changed meanwhile then comes whole, not as the rest of another one.
             headers["If-Range"] = note["mark"]
     with answered(job.url, headers, job.secret) as response:
-        kind = response.headers.get_content_type()
-        if kind in _WORDS:
+        encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        if refused := _WORDS.get(response.headers.get_content_type()):
             raise FetchError(
-                f"{job.host} sent a {_WORDS[kind]} instead of the file; check that the address "
+                f"{job.host} sent a {refused} instead of the file; check that the address "
                 "and the token are right and that the terms of the set are accepted."
+            )
+        if encoding not in ("", "identity", *_GZIP):
+            raise FetchError(
+                f"{job.host} packs the file on the way in a manner that was not asked for; "
+                "download it in a browser."
             )
         start, total = _extent(response)
         if start not in (0, offset) or (start and total != note.get("total")):
-            note_of(job.target).unlink(missing_ok=True)
+            job.note.unlink(missing_ok=True)
             raise _ShortError("the file at the server has changed")
         if not start:
-            part.write_bytes(b"")
+            job.part.write_bytes(b"")
             known = {"url": fingerprint(job.url), "mark": _mark(response, job), "total": total}
-            note_of(job.target).write_text(json.dumps(known), encoding="utf-8")
-        left = (total or 0) - start
+            known["packed"] = encoding in _GZIP
+            job.note.write_text(json.dumps(known), encoding="utf-8")
         if not job.told:
             size = size_text(total) if total else "unknown size"
-            free = size_text(shutil.disk_usage(part.parent).free)
+            free = size_text(shutil.disk_usage(job.part.parent).free)
             have = f", {size_text(start)} of it is here" if start else ""
-            job.tell(f"{job.target.name}: {size}{have}; {free} free in {part.parent}")
+            job.tell(f"{job.target.name}: {size}{have}; {free} free in {job.part.parent}")
             job.told = True
-        check_space(part.parent, left, f"fetching {job.target.name}")
-        _pour(response, part, start, total, job)
+        check_space(job.part.parent, (total or 0) - start, f"fetching {job.target.name}")
+        _pour(response, start, total, job)
 
 
-def _pour(response: Any, part: Path, start: int, total: int | None, job: _Transfer) -> None:
+def _pour(response: Any, start: int, total: int | None, job: _Transfer) -> None:
     """Append what comes; raises _ShortError if the end does not."""
+    part = job.part
     bar = tqdm(
         initial=start, total=total, unit="B", unit_scale=True, desc=job.target.name,
         disable=not job.progress,
@@ -211,7 +220,7 @@ def _pour(response: Any, part: Path, start: int, total: int | None, job: _Transf
             if total is None:
                 check_space(part.parent, _RESERVE_BYTES, f"fetching {job.target.name} further")
             elif at > total:
-                note_of(job.target).unlink(missing_ok=True)
+                job.note.unlink(missing_ok=True)
                 raise _ShortError(f"more came than the {total:,} bytes announced")
         file.truncate()
     if total is not None and at < total:
@@ -259,15 +268,38 @@ def _extent(response: Any) -> tuple[int, int | None]:
     return 0, int(length) if re.fullmatch(_NUMBER, length) else None
 
 
-def _checked(file: Path, target: Path, sha256: str | None) -> str:
-    """The hash of a file, recorded; what is fetched wrongly is removed."""
+def _unpacked(job: _Transfer, sha256: str | None) -> Path:
+    """The part; or what it holds, if the server packed it on the way and that is not wanted so."""
+    if not recall(job.note, job.url).get("packed") or _digest(job.part) == (sha256 or "").lower():
+        return job.part
+    whole = job.target.with_name(f"{job.target.name}.part.whole")
+    try:
+        with open_regular(job.part) as file, whole.open("wb") as out:
+            shutil.copyfileobj(Unpacked(file, GZIP), out)
+    except (DoubtError, EOFError, zlib.error) as error:
+        whole.unlink()
+        job.forget()
+        raise FetchError(
+            f"{job.target.name} was packed on the way and is damaged ({error}); what had come is "
+            "removed, fetch it again."
+        ) from None
+    job.part.unlink()
+    return whole
+
+
+def _digest(file: Path) -> str:
     with open_regular(file) as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _checked(file: Path, job: _Transfer, sha256: str | None) -> str:
+    """The hash of a file, recorded; what is fetched wrongly is removed."""
+    target, digest = job.target, _digest(file)
     if sha256 is not None and digest != sha256.lower():
         gone = ""
         if file != target:
             file.unlink()
-            note_of(target).unlink(missing_ok=True)
+            job.forget()
             gone = "what had come is removed, "
         raise FetchError(
             f"{target.name} has the sha256 {digest}, {sha256} is needed; {gone}check the value or "

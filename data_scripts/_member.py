@@ -34,10 +34,6 @@ def check_ratio(n_bytes: int, packed: int) -> None:
         raise DoubtError(f"unpacks to more than {_RATIO} times its {packed:,} bytes")
 
 
-def _size(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
-
-
 def size_of_file(file: BinaryIO) -> int:
     """Bytes of an open file."""
     return os.fstat(file.fileno()).st_size

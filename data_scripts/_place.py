@@ -45,14 +45,6 @@ def fingerprint(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()
 
 
-def part_of(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part")
-
-
-def note_of(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part.json")
-
-
 def recall(note: Path, url: str) -> dict[str, Any]:
     """What is known of the part; empty if it belongs to something else."""
     try:

@@ -21,8 +21,9 @@ _MEMORY_BYTES = 2**28
 _TAR = tarfile.BLOCKSIZE
 # Small, as what a short stream leaves of it is copied for the next one.
 _PACKED_BYTES = 2**14
+GZIP = functools.partial(zlib.decompressobj, 16 + zlib.MAX_WBITS)
 _PACKERS: dict[bytes, Callable[[], Any]] = {
-    b"\x1f\x8b": functools.partial(zlib.decompressobj, 16 + zlib.MAX_WBITS),
+    b"\x1f\x8b": GZIP,
     b"BZh": bz2.BZ2Decompressor,
     b"\xfd7zXZ\0": functools.partial(lzma.LZMADecompressor, memlimit=_MEMORY_BYTES),
     b"]\0\0": functools.partial(lzma.LZMADecompressor, memlimit=_MEMORY_BYTES),
@@ -47,11 +48,11 @@ def of_tar(file: BinaryIO) -> Iterator[Member] | None:
         return _members(file)
     for magic, begin in _PACKERS.items():
         if head.startswith(magic):
-            return _members(io.BufferedReader(_Unpacked(file, begin)))
+            return _members(io.BufferedReader(Unpacked(file, begin)))
     return None
 
 
-class _Unpacked(io.RawIOBase):
+class Unpacked(io.RawIOBase):
     """The bytes that a packed file holds, forwards."""
 
     def __init__(self, file: BinaryIO, begin: Callable[[], Any]) -> None:

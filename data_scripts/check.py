@@ -6,8 +6,6 @@ The same as `cpic data check`, on several processes or a Dask cluster. Leaves wi
 faults.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Literal
 
 import _engine
@@ -35,19 +33,12 @@ def main(
         scheduler: address of a Dask scheduler to use instead.
     """
 
-    def run(
-        job: Callable, names: Iterable[str], files: Iterable[dict[str, Path]]
-    ) -> Iterator[PatientCheck]:
-        patients = {name: (name, parts) for name, parts in zip(names, files, strict=True)}
-        with _engine.Engine(workers=workers, scheduler=scheduler) as engine:
-            report = engine.map(job, patients, desc="check")
-        for name in patients:
-            if name in report.failed:
-                yield PatientCheck(name, (f"not checked: {report.failed[name]}",))
-            else:
-                yield report.results[name]
+    def lost(name: str, reason: str) -> PatientCheck:
+        return PatientCheck(name, (f"not checked: {reason}",))
 
-    found = check_cohort(root, kind=kind, deep=deep, run=run, report=json or None)
+    with _engine.Engine(workers=workers, scheduler=scheduler) as engine:
+        run = engine.runner(lost, desc="check")
+        found = check_cohort(root, kind=kind, deep=deep, run=run, report=json or None)
     print(found)
     return int(not found.ok)
 

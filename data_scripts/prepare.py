@@ -9,15 +9,14 @@ same options and files is taken as it is. Leaves with 1 if a patient could not b
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import _engine
 
 from cpic._errors import CacheError, CohortError
 from cpic._files import write_json
-from cpic.cohorts import Cohort, Converted, Prepared, prepare, read_brats
+from cpic.cohorts import Cohort, Converted, Prepared, prepare, read_brats, read_osic
 from cpic.cohorts._layout import find_kind
 from cpic.data.resample import upsample
 
@@ -60,9 +59,8 @@ def main(
         raise CohortError(f"upsample needs a factor of at least 1, got {upsample}.")
     begin, cohort = time.perf_counter(), _read(root, kind, contrasts)
     with _engine.Engine(workers=workers, scheduler=scheduler) as engine:
-        prepared, seconds = _converted(
+        prepared = prepare(
             cohort,
-            engine,
             cache=cache,
             shape=shape,
             order=order,
@@ -70,8 +68,15 @@ def main(
             pad=pad,
             chunks=chunks,
             nan=nan,
+            run=engine.runner(
+                lambda name, reason: Converted(name, None, reason),
+                fatal=(CacheError,),
+                desc="convert",
+            ),
         )
-        failed = {name: prepared.skipped[name] for name in seconds if name in prepared.skipped}
+        seconds = dict(engine.seconds)
+        tried = cohort.patients
+        failed = {name: why for name, why in prepared.skipped.items() if name in tried}
         stores = dict(prepared.stores)
         if upsample > 1:
             large = _upsampled(prepared, Path(cache), upsample, order or 0, engine)
@@ -91,11 +96,11 @@ def main(
     for patient, notes in prepared.notes.items():
         print("\n".join(f"  (note) {patient}: {note}" for note in notes))
     if json:
-        table = {
-            name: {"store": str(stores[name]), "bytes": sizes[name], "seconds": seconds[name]}
-            for name in stores
+        done = {
+            name: {"store": str(store), "bytes": sizes[name], "seconds": seconds.get(name, 0.0)}
+            for name, store in stores.items()
         }
-        report = {"done": table, "failed": failed, "left_out": left_out, "seconds": total}
+        report = {"done": done, "failed": failed, "left_out": left_out, "seconds": total}
         report["notes"] = prepared.notes
         write_json(Path(json), report)
     return int(bool(failed))
@@ -103,33 +108,12 @@ def main(
 
 def _read(root: str, kind: str, contrasts: tuple[str, ...]) -> Cohort:
     kind = find_kind(root) if kind == "auto" else kind
-    if kind == "brats":
-        return read_brats(root, contrasts=contrasts)
-    if kind == "osic":
-        from cpic.cohorts import read_osic
-
-        return read_osic(root)
+    if kind:
+        return read_brats(root, contrasts=contrasts) if kind == "brats" else read_osic(root)
     raise CohortError(
         f"{root} holds neither survival_info.csv nor train.csv; check.py shows the trees that are "
         "expected."
     )
-
-
-def _converted(
-    cohort: Cohort, engine: _engine.Engine, **options: Any
-) -> tuple[Prepared, dict[str, float]]:
-    """The stores, and seconds of each patient that was tried."""
-    seconds: dict[str, float] = {}
-
-    def run(job: Callable, names: Iterable[str], files: Iterable) -> Iterator[Converted]:
-        patients = {name: (name, parts) for name, parts in zip(names, files, strict=True)}
-        report = engine.map(job, patients, fatal=(CacheError,), desc="convert")
-        for name in patients:
-            seconds[name] = report.seconds.get(name, 0.0)
-            lost = Converted(name, None, report.failed.get(name, ""))
-            yield report.results.get(name, lost)
-
-    return prepare(cohort, run=run, **options), seconds
 
 
 def _upsampled(

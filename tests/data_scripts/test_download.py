@@ -1,6 +1,7 @@
 """Downloads from a server on this machine that drops connections, redirects and refuses."""
 
 import base64
+import gzip
 import hashlib
 import http.server
 import io
@@ -14,6 +15,7 @@ import zipfile
 from collections import namedtuple
 
 import _fetch
+import _member
 import _place
 import download
 import pytest
@@ -39,6 +41,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.mark, self.plan, self.seen = CONTENT, '"one"', [], []
+        self.headers = {}
         self.waits, self.over = False, threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/set"
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -87,7 +90,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if start >= len(content):
                 self.answer(416, {"Content-Range": f"bytes */{len(content)}"})
                 return
-        headers = {"ETag": self.server.mark}
+        headers = {"ETag": self.server.mark, **self.server.headers}
         if status == 206:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         body = content[start:]
@@ -557,3 +560,36 @@ def test_a_folder_that_cannot_be_made(server, get, tmp_path):
     (tmp_path / "out").touch()
     with pytest.raises(FetchError, match="out cannot be written"):
         get()
+
+
+@pytest.mark.parametrize("plan", [[], [300], ["chunked"], [0, 90, 200]])
+@pytest.mark.parametrize("word", ["gzip", "x-gzip"])
+def test_what_a_server_packs_on_the_way_is_unpacked(get, server, plan, word):
+    server.content, server.headers = gzip.compress(CONTENT), {"Content-Encoding": word}
+    server.plan = list(plan)
+    assert get() == DIGEST
+    assert get.target.read_bytes() == CONTENT
+    assert names(get.target) == ["set.zip", "set.zip.sha256"]
+
+
+def test_a_packed_file_that_is_wanted_as_it_is_stays_packed(get, server):
+    server.content, server.headers = gzip.compress(CONTENT), {"Content-Encoding": "gzip"}
+    assert get(sha256=hashlib.sha256(server.content).hexdigest())
+    assert get.target.read_bytes() == server.content
+
+
+@pytest.mark.parametrize(
+    ("word", "content", "message"),
+    [
+        ("gzip", gzip.compress(CONTENT)[:-100], "was packed on the way and is damaged"),
+        ("gzip", CONTENT, "was packed on the way and is damaged"),
+        ("gzip", gzip.compress(bytes(2**25)), "damaged .unpacks to more than 250 times"),
+        ("br", CONTENT, "packs the file on the way in a manner that was not asked for"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_refused(get, server, word, content, message, monkeypatch):
+    monkeypatch.setattr(_member, "_SMALL_BYTES", 2**20)
+    server.content, server.headers = content, {"Content-Encoding": word}
+    with pytest.raises(FetchError, match=message):
+        get()
+    assert names(get.target) == []
