@@ -165,10 +165,11 @@ def _plan_brats(root: Path, plan: _Plan) -> None:
     names = set()
     for name, _, files, reasons in _brats.look(tree, _brats.CONTRASTS):
         names.add(name)
-        # As published: a patient who was alive has no days of survival.
-        alive = [reason for reason in reasons if "'ALIVE" in reason]
-        plan.notes += [f"{name} is no sample: {reason}" for reason in alive]
-        plan.faults[name] += [reason for reason in reasons if reason not in alive]
+        if alive := [reason for reason in reasons if "'ALIVE" in reason]:
+            # As published: a patient who was alive has no days of survival.
+            plan.notes.append(f"{name} is no sample: {alive[0]}")
+            continue
+        plan.faults[name] += reasons
         if files:
             plan.patients[name] = files
     others = {path.name for path in tree.glob("BraTS20_*") if path.is_dir()} - names
