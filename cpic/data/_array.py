@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cpic._errors import VolumeError
 from cpic.data._volume import Reader
-from cpic.data._windows import spread, windows
+from cpic.data._windows import grid
 
 # What torch cannot index is read as the next wider type it can.
 _WIDER = {"uint16": np.int32, "uint32": np.int64, "longdouble": np.float64, "float128": np.float64}
@@ -94,11 +94,8 @@ class ArrayVolume(Reader):
         return cubes
 
     def _masked(self, corners: Tensor, size: int) -> Tensor:
-        axes = windows(corners, size, self.shape)
-        values = self._gather(self._values, spread([positions for positions, _ in axes]))
-        inside = torch.ones((), dtype=torch.bool, device=self._device)
-        for valid in spread([valid for _, valid in axes]):
-            inside = inside & valid
+        positions, inside = grid(corners, size, self.shape)
+        values = self._gather(self._values, positions)
         return values.masked_fill(~inside[..., None], 0).movedim(-1, 1)
 
     def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:

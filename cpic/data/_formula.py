@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cpic.data._volume import Reader
-from cpic.data._windows import spread, windows
+from cpic.data._windows import grid
 
 # Positions evaluated at once, so that a large call needs little beyond its answer.
 _BLOCK = 2**21
@@ -47,13 +47,10 @@ class FormulaVolume(Reader):
         super().__init__(tuple(shape), channels, dtype, nan)
         self._function = function
 
-    def _evaluate(self, axes: list[Tensor], inside: list[Tensor]) -> Tensor:
+    def _evaluate(self, axes: list[Tensor], inside: Tensor) -> Tensor:
         """Values (..., c) at broadcasting positions, zero where not inside."""
-        valid = inside[0]
-        for other in inside[1:]:
-            valid = valid & other
         values = self._function(*axes)
-        shape = (*valid.shape, self.channels) if self.channels > 1 else tuple(valid.shape)
+        shape = (*inside.shape, self.channels) if self.channels > 1 else tuple(inside.shape)
         if not isinstance(values, Tensor) or values.dtype != self.dtype:
             raise TypeError(
                 f"FormulaVolume needs a function that returns {self.dtype}, got "
@@ -61,7 +58,7 @@ class FormulaVolume(Reader):
             )
         values = values.expand(shape) if values.ndim <= len(shape) else values.reshape(shape)
         values = values if self.channels > 1 else values[..., None]
-        return values if valid.all() else values.masked_fill(~valid[..., None], 0)
+        return values if inside.all() else values.masked_fill(~inside[..., None], 0)
 
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
         n_axes = len(self.shape)
@@ -70,8 +67,7 @@ class FormulaVolume(Reader):
         )
         block = max(1, _BLOCK // size**n_axes)
         for start in range(0, len(corners), block):
-            axes = windows(corners[start : start + block], size, self.shape)
-            values = self._evaluate(spread([p for p, _ in axes]), spread([v for _, v in axes]))
+            values = self._evaluate(*grid(corners[start : start + block], size, self.shape))
             cubes[start : start + block] = values.detach().movedim(-1, 1)
         return cubes
 
@@ -80,23 +76,22 @@ class FormulaVolume(Reader):
         values = torch.empty(len(coords), self.channels, dtype=self.dtype, device=coords.device)
         for start in range(0, len(coords), _BLOCK):
             part = slice(start, start + _BLOCK)
-            axes, same = clamped[part], clamped[part] == coords[part]
-            values[part] = self._evaluate(list(axes.unbind(1)), list(same.unbind(1))).detach()
+            same = (clamped[part] == coords[part]).all(1)
+            values[part] = self._evaluate(list(clamped[part].unbind(1)), same).detach()
         return values
 
     def _read(self) -> Tensor:
         """On the CPU."""
-        grid = [
-            torch.arange(length).reshape(-1, *[1] * (len(self.shape) - axis - 1))
+        n_axes = len(self.shape)
+        lead, *others = [
+            torch.arange(length).reshape(-1, *[1] * (n_axes - axis - 1))
             for axis, length in enumerate(self.shape)
         ]
-        lead = grid[0]
         block = max(1, _BLOCK // math.prod(self.shape[1:]))
         parts = []
         for start in range(0, self.shape[0], block):
-            axes = [lead[start : start + block], *grid[1:]]
-            shape = (len(axes[0]), *self.shape[1:])
-            valid = torch.ones((), dtype=torch.bool).expand(shape)
-            parts.append(self._evaluate(axes, [valid]).detach())
+            part = lead[start : start + block]
+            inside = torch.ones((), dtype=torch.bool).expand(len(part), *self.shape[1:])
+            parts.append(self._evaluate([part, *others], inside).detach())
         values = torch.cat(parts)
         return values if self.channels > 1 else values[..., 0]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Protocol
 
 
@@ -34,12 +34,7 @@ class Ledger:
     """Chunks fetched and decoded; 0 where the file has none."""
 
     def __add__(self, other: "Ledger") -> "Ledger":
-        return Ledger(
-            self.asked + other.asked,
-            self.voxels + other.voxels,
-            self.bytes + other.bytes,
-            self.chunks + other.chunks,
-        )
+        return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def add(self, *, asked: int = 0, voxels: int = 0, bytes: int = 0, chunks: int = 0) -> None:
         """Add to the totals."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cpic._errors import VolumeError
+from cpic.data._faults import reading
 from cpic.data._mapped import MemmapVolume
 from cpic.data._volume import Volume
 from cpic.data.chunked._sources import is_zarr, shown
@@ -39,11 +40,9 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
     Example:
         >>> open_volume("scan.nii.gz", cache="unpacked")  # doctest: +SKIP
     """
-    try:
+    with reading(path):
         reader = reader_of(path)
         there = "://" in str(path) or Path(path).exists() or is_zarr(path)
-    except OSError as error:
-        raise VolumeError(f"{path} cannot be read ({error.strerror or error}).") from error
     if "://" in str(path) and reader is not ZarrVolume:
         raise VolumeError(
             f"{shown(path)} is an address, at which only Zarr stores are read; download the file "

@@ -1,5 +1,6 @@
 """Windows of a volume: their positions, and how many voxels they hold together."""
 
+import functools
 import math
 
 import numpy as np
@@ -29,6 +30,16 @@ def spread(axes: list[Tensor]) -> list[Tensor]:
     ]
 
 
+def grid(corners: Tensor, size: int, shape: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
+    """Clamped positions of the voxels of windows, one tensor an axis, and which lie inside.
+
+    The positions broadcast against each other, to (n, size, ..., size).
+    """
+    axes = windows(corners, size, shape)
+    inside = functools.reduce(torch.logical_and, spread([valid for _, valid in axes]))
+    return spread([positions for positions, _ in axes]), inside
+
+
 def _paint(corners: Tensor, size: int, shape: tuple[int, ...]) -> int:
     painted = np.zeros([length + 2 * size for length in shape], bool)
     view = np.lib.stride_tricks.sliding_window_view(painted, (size,) * len(shape), writeable=True)
@@ -50,17 +61,15 @@ def count_distinct(corners: Tensor, size: int, shape: tuple[int, ...]) -> int:
         return _paint(corners, size, shape)
     if math.prod(shape) >= 2**62:
         raise VolumeError(f"a volume needs fewer than 2^62 voxels, got shape {shape}.")
-    *outer, (_, _) = windows(corners, size, shape)
-    row = corners.new_zeros(len(corners), *[1] * len(outer))
-    inside = torch.ones_like(row, dtype=torch.bool)
-    for length, positions, valid in zip(
-        shape[:-1], spread([o[0] for o in outer]), spread([o[1] for o in outer]), strict=True
-    ):
-        row, inside = row * length + positions, inside & valid
-    low = corners[:, -1].clamp(0, shape[-1]).reshape(-1, *[1] * len(outer))
-    high = (corners[:, -1] + size).clamp(0, shape[-1]).reshape(-1, *[1] * len(outer))
-    start = (row * shape[-1] + low)[inside].sort()[0]
-    end = (row * shape[-1] + high)[inside].sort()[0]
+    outer, inside = grid(corners[:, :-1], size, shape[:-1])
+    row = torch.zeros_like(outer[0])
+    for length, positions in zip(shape[:-1], outer, strict=True):
+        row = row * length + positions
+    low, high = (
+        (row * shape[-1] + ends.clamp(0, shape[-1]).reshape(-1, *[1] * len(outer)))[inside]
+        for ends in (corners[:, -1], corners[:, -1] + size)
+    )
+    start, end = low.sort()[0], high.sort()[0]
     if len(start) == 0:
         return 0
     # Runs are equally long before clipping, so sorting starts and ends separately keeps pairs.

@@ -125,13 +125,13 @@ def tumour_radius(radius: float, shape: tuple[int, ...]) -> float:
 def warp(head: Head, shape: tuple[int, ...]) -> np.ndarray:
     """Where each voxel of the scan comes from, in mm of the template, (3, *shape)."""
     axes = [_fields.centred(n, e) for n, e in zip(shape, EXTENT, strict=True)]
-    x, y, z = (a.astype(np.float32).reshape(np.roll((-1, 1, 1), k)) for k, a in enumerate(axes))
+    places = np.meshgrid(*(a.astype(np.float32) for a in axes), indexing="ij", sparse=True)
     points = _fields.smooth(head.bend, _fields.units(shape))
-    away = [p - c for p, c in zip((x, y, z), head.centre.astype(np.float32), strict=True)]
+    away = [p - c for p, c in zip(places, head.centre.astype(np.float32), strict=True)]
     squares = away[0] ** 2 + away[1] ** 2 + away[2] ** 2
     # A growing mass pushes its surroundings outwards; the map stays one to one below 1.
     pull = 0.4 * np.exp(squares * np.float32(-0.5 / (1.1 * head.radius) ** 2))
-    moved = [p - pull * a for p, a in zip((x, y, z), away, strict=True)]
+    moved = [p - pull * a for p, a in zip(places, away, strict=True)]
     for row in range(3):
         for column in range(3):
             points[row] += np.float32(head.turn[row, column]) * moved[column]

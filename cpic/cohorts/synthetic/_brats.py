@@ -88,7 +88,7 @@ def measure_lesion(labels: np.ndarray, brain: np.ndarray) -> Lesion:
     along = (rim | dead).sum((1, 2))
     return Lesion(
         thickness=float(np.count_nonzero(rim) * voxel / max(border, voxel / max(sizes))),
-        lateral=_fields.mean_place(along, brain.any((1, 2))),
+        lateral=_fields.mean_place(along, np.asarray(brain.any((1, 2)))),
         volume=float(along.sum() * voxel / 1000),
         medium_thickness=0.16 * _brain.finest(labels.shape),
         medium_volume=4 / 3 * math.pi * _brain.tumour_radius(23, labels.shape) ** 3 / 1000,
@@ -202,7 +202,7 @@ def make_brats_like(
         "Extent_of_Resection": truth["resection"],
     }
     others = ("BraTS_2017_subject", "BraTS_2018_subject", "TCGA_TCIA_subject", "BraTS_2019_subject")
-    mapping = {"Grade": "HGG", **{f"{other}_ID": "NA" for other in others}}
+    mapping: dict[str, Any] = {"Grade": "HGG", **{f"{other}_ID": "NA" for other in others}}
     mapping["BraTS_2020_subject_ID"] = truth["Brats20ID"]
     tables = {
         f"{TREE}/survival_info.csv": pandas.DataFrame(survival),

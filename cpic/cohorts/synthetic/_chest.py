@@ -131,12 +131,9 @@ def _bent(chest: Chest, axes: list[np.ndarray]) -> list[np.ndarray]:
     extents = (HEIGHT, chest.width, chest.width)
     units = [axis / e + 0.5 for axis, e in zip(axes, extents, strict=True)]
     moves = _fields.smooth(chest.bend, units)
-    parts = []
-    for k, axis in enumerate(axes):
-        shape = [1, 1, 1]
-        shape[k] = -1
-        parts.append((axis.reshape(shape) * chest.build[k] + moves[k]).astype(np.float32))
-    return parts
+    places = np.meshgrid(*axes, indexing="ij", sparse=True)
+    parts = zip(places, chest.build, moves, strict=True)
+    return [(place * scale + move).astype(np.float32) for place, scale, move in parts]
 
 
 def _unbent(chest: Chest, points: np.ndarray) -> np.ndarray:

@@ -86,10 +86,8 @@ def draw_tubes(
     share = np.zeros([len(axis) for axis in axes], np.float32)
     first, last = tubes.first + extra, tubes.last + extra
     reach = (np.maximum(first, last) + pixel)[:, None]
-    low, high = (
-        np.minimum(tubes.start, tubes.end) - reach,
-        np.maximum(tubes.start, tubes.end) + reach,
-    )
+    low = np.minimum(tubes.start, tubes.end) - reach
+    high = np.maximum(tubes.start, tubes.end) + reach
     # First and past-the-last voxel of each tube's box.
     edges = [(a.searchsorted(low[:, k]), a.searchsorted(high[:, k])) for k, a in enumerate(axes)]
     seen = np.all([after > before for before, after in edges], axis=0)
@@ -97,13 +95,11 @@ def draw_tubes(
     for n in np.flatnonzero(seen & (6 * np.maximum(first, last) > pixel)):
         box = tuple(slice(before[n], after[n]) for before, after in edges)
         along = tubes.end[n] - tubes.start[n]
-        a, b, c = (axis[part] - s for axis, part, s in zip(axes, box, tubes.start[n], strict=True))
-        a, b = a[:, None, None], b[:, None]
-        place = (a * along[0] + b * along[1] + c * along[2]) / max(float(along @ along), 1e-9)
+        lines = [axis[part] - s for axis, part, s in zip(axes, box, tubes.start[n], strict=True)]
+        steps = list(zip(np.meshgrid(*lines, indexing="ij", sparse=True), along, strict=True))
+        place = sum(step * d for step, d in steps) / max(float(along @ along), 1e-9)
         place = np.minimum(np.maximum(place, 0), 1)
-        gap = np.sqrt(
-            (a - place * along[0]) ** 2 + (b - place * along[1]) ** 2 + (c - place * along[2]) ** 2
-        )
+        gap = np.sqrt(sum((step - place * d) ** 2 for step, d in steps))
         radius = first[n] + (last[n] - first[n]) * place
         inside = np.minimum(np.maximum((radius - gap) / pixel + 0.5, 0), 1)
         inside *= np.minimum(1, (2 * radius / pixel) ** 2)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
+from cpic.data._progress import shown
 from cpic.data._resample import along, as_floating, floating, weights, width_of
 from cpic.data._volume import Volume
 from cpic.data.chunked._save import check_chunks
@@ -120,7 +121,7 @@ def _fill(array: Any, folder: Path, volume: Volume, options: dict, progress: boo
         for corner in itertools.product(*starts)
         if not _file(folder, corner, shards, volume.channels).is_file()
     ]
-    for corner in _shown(corners, progress):
+    for corner in shown(progress, corners, unit="shard"):
         firsts, matrices = zip(*(taken(k, start) for k, start in enumerate(corner)), strict=True)
         widths = [width_of(matrix) for matrix in matrices]
         values = _window(volume, firsts, widths)
@@ -208,11 +209,3 @@ def _resumed(part: Path, key: dict, options: dict) -> Any:
         dtype=options["dtype"],
         config={"write_empty_chunks": True},
     )
-
-
-def _shown(corners: list, progress: bool) -> Iterator:
-    if not progress:
-        return iter(corners)
-    from tqdm import tqdm
-
-    return iter(tqdm(corners, unit="shard"))
