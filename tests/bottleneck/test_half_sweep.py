@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from cpic.bottleneck import half_sweep
 from cpic.tt import IndexSets, TensorTrain, cap_ranks, cross, dense_entries, interpolate
+from tests.counting import Dispatched
 
 SIZES = (3, 4, 2, 5, 3)
 WAYS = pytest.mark.parametrize("towards", ["right", "left"])
@@ -320,19 +320,6 @@ def test_entries_may_return_one_buffer_each_time(generator):
     sets = IndexSets.random((6, 6, 6), 3, generator=generator)
     again = half_sweep(lambda i: reusing(i).clone(), sets).train
     torch.testing.assert_close(half_sweep(reusing, sets).train.full(), again.full())
-
-
-class Dispatched(TorchDispatchMode):
-    """Counts the operations that are dispatched, and how often a number is read from the device."""
-
-    def __init__(self):
-        super().__init__()
-        self.operations = self.reads = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.operations += 1
-        self.reads += "_local_scalar_dense" in str(func)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(("towards", "most"), [("right", 2000), ("left", 2000)])
