@@ -78,7 +78,7 @@ def maxvol(
         tensor([0, 4, 8])
     """
     *batch, m, r = _check(matrix, tol, on_deficient)
-    flat = matrix.reshape(math.prod(batch), m, r)
+    flat = matrix if len(batch) == 1 else matrix.reshape(math.prod(batch), m, r)
     with torch.no_grad():
         # Small matrices cost less time on the host than a GPU needs to start on each operation.
         searched = flat.detach().contiguous()
@@ -94,6 +94,8 @@ def maxvol(
         rows, coeffs, converged, rank = (part.to(flat.device) for part in found)
     if on_deficient == "raise":
         coeffs = torch.linalg.solve_ex(take_rows(flat, rows), flat, left=False).result
+    if len(batch) == 1:
+        return Maxvol(rows, coeffs, converged, rank)
     return Maxvol(
         rows.reshape(*batch, r),
         coeffs.reshape(*batch, m, r),
@@ -123,18 +125,17 @@ def _eliminate(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, coefficients and rank of an elimination with partial pivoting."""
     b, m, r = matrix.shape
     factors, swaps, _ = torch.linalg.lu_factor_ex(matrix)
-    below = torch.linalg.solve_triangular(
-        factors[:, :r], factors[:, r:], upper=False, left=False, unitriangular=True
-    )
+    top, rest = factors.split((r, m - r), 1)
+    below = torch.linalg.solve_triangular(top, rest, upper=False, left=False, unitriangular=True)
     coeffs = torch.empty_like(matrix, memory_format=torch.contiguous_format)
     order = row_order(swaps, m)
     xp, (factors, below, filled, places) = _arrays(factors, below, coeffs, order)
-    each, top = _numbers(xp, b, matrix)[:, None], _numbers(xp, r, matrix)
-    diagonal = abs(factors[:, top, top])
+    each, columns = _numbers(xp, b, matrix)[:, None], _numbers(xp, r, matrix)
+    diagonal = abs(factors[:, columns, columns])
     floor = m * torch.finfo(matrix.dtype).eps * xp.amax(diagonal, -1, keepdims=True) if r else 0
     rank = r - (diagonal <= floor).sum(-1)  # counted this way a NaN is no deficiency
     filled[each, places[:, :r]] = 0.0
-    filled[each, places[:, :r], top] = 1.0
+    filled[each, places[:, :r], columns] = 1.0
     filled[each, places[:, r:]] = below
     return order[:, :r].contiguous(), coeffs, torch.as_tensor(rank)
 
@@ -159,7 +160,8 @@ def row_order(swaps: Tensor, m: int) -> Tensor:
     # In NumPy, as a step is two copies of a few numbers each and torch is slow to start on such.
     order = np.tile(np.arange(m), (len(swaps), 1))
     each = np.arange(len(swaps))
-    for k, there in enumerate(swaps.cpu().numpy().T - 1):
+    moves = swaps if swaps.device.type == "cpu" else swaps.cpu()
+    for k, there in enumerate(moves.numpy().T - 1):
         here = order[:, k].copy()
         order[:, k] = order[each, there]
         order[each, there] = here
@@ -175,7 +177,8 @@ def _swap(rows: Tensor, coeffs: Tensor, tol: float, max_iters: int) -> Tensor:
     b, m, r = coeffs.shape
     if not coeffs.numel():
         return torch.ones(b, dtype=torch.bool, device=coeffs.device)
-    xp, (chosen, table) = _arrays(rows, coeffs)
+    column_of, row_of = coeffs.new_empty(b, m, 1), coeffs.new_empty(b, 1, r)
+    xp, (chosen, table, there, update) = _arrays(rows, coeffs, column_of, row_of)
     flat, each = table.reshape(b, m * r), _numbers(xp, b, coeffs)
     with np.errstate(all="ignore"):
         for k in range(max_iters):
@@ -187,9 +190,8 @@ def _swap(rows: Tensor, coeffs: Tensor, tol: float, max_iters: int) -> Tensor:
             row, column = where // r, where % r
             before = chosen[each, column]
             chosen[each, column] = before + active * (row - before)
-            update = table[each, row]
-            update[each, column] -= 1.0
-            update *= (active / pivot)[:, None]
-            there, update = (torch.as_tensor(part) for part in (table[each, :, column], update))
-            coeffs.baddbmm_(there.unsqueeze(2), update.unsqueeze(1), alpha=-1)
+            there[..., 0], update[:, 0] = table[each, :, column], table[each, row]
+            update[each, 0, column] -= 1.0
+            update *= (active / pivot)[:, None, None]
+            coeffs.baddbmm_(column_of, row_of, alpha=-1)
         return torch.as_tensor(xp.amax(abs(flat), -1) <= tol)

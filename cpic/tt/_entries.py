@@ -70,7 +70,7 @@ def check_indices(
 def check_inside(
     who: str, indices: Tensor, sizes: Sequence[int], limit: Tensor | None = None
 ) -> None:
-    """Raise unless `indices` `(..., len(sizes))` are from 0 to below the sizes; see `known_inside`."""
+    """Raise unless `indices` `(..., len(sizes))` are from 0 to below the sizes, or known to be."""
     if _is_known(indices, tuple(sizes)):
         return
     limit = torch.tensor(sizes, device=indices.device) if limit is None else limit
