@@ -81,7 +81,7 @@ def maxvol(
     flat = matrix if len(batch) == 1 else matrix.reshape(math.prod(batch), m, r)
     with torch.no_grad():
         # Small matrices cost less time on the host than a GPU needs to start on each operation.
-        searched = flat.detach().contiguous()
+        searched = (flat.detach() if flat.requires_grad else flat).contiguous()
         if flat.numel() <= _HOST:
             searched = searched.cpu()
         rows, coeffs, rank = _eliminate(searched)
@@ -127,7 +127,7 @@ def _eliminate(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     factors, swaps, _ = torch.linalg.lu_factor_ex(matrix)
     top, rest = factors.split((r, m - r), 1)
     below = torch.linalg.solve_triangular(top, rest, upper=False, left=False, unitriangular=True)
-    coeffs = torch.empty_like(matrix, memory_format=torch.contiguous_format)
+    coeffs = matrix.new_empty(b, m, r)
     order = row_order(swaps, m)
     xp, (factors, below, filled, places) = _arrays(factors, below, coeffs, order)
     each, columns = _numbers(xp, b, matrix)[:, None], _numbers(xp, r, matrix)
