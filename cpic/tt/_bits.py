@@ -46,13 +46,13 @@ class Bits:
         bits = [
             (s, place, *bit) for s, group in enumerate(groups) for place, bit in enumerate(group)
         ]
-        columns = torch.tensor(bits, dtype=torch.int64).reshape(-1, 4).unbind(1)
+        sites, places, modes, at = torch.tensor(bits, dtype=torch.int64).reshape(-1, 4).unbind(1)
         to_coords = torch.zeros(len(bits), n_modes * (1 + self.wide), dtype=torch.float64)
         to_sites = torch.zeros(len(bits), len(groups), dtype=torch.float64)
         for row, (site, place, mode, bit) in enumerate(bits):
             to_coords[row, mode + bit // _HALF * n_modes] = 2.0 ** (bit % _HALF)
             to_sites[row, site] = 2.0**place
-        self._tables = {torch.device("cpu"): _Tables(*columns, to_coords, to_sites)}
+        self._tables = {torch.device("cpu"): _Tables(sites, places, modes, at, to_coords, to_sites)}
 
     def coords(self, sites: Tensor) -> Tensor:
         """Coordinates `(..., D)` of int64 sites `(..., s)`."""
