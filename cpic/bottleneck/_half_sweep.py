@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cpic.linalg import Maxvol, maxvol
 from cpic.tt import Entries, IndexSets, TensorTrain, cap_ranks
-from cpic.tt._fibers import ask
+from cpic.tt._fibers import ask_unchecked
 from cpic.tt._round import check_limits, choose_ranks
 from cpic.tt._solvers import Solving, check_options
 from cpic.tt._sweep import check_towards, solved_train, sweep
@@ -97,7 +97,8 @@ def half_sweep(
     check_options(**options)
     bounds = _bounds(sets, towards, ranks, max_rank)
     choose = partial(_choose, tol)
-    matrices, choices, sets = sweep(partial(ask, entries), sets, towards, bounds, choose)
+    read = partial(ask_unchecked, entries, known=sets.sizes)
+    matrices, choices, sets = sweep(read, sets, towards, bounds, choose)
     rows = [choice.rows for choice in choices]
     train, condition = solved_train(
         matrices, rows, sets.sizes, towards, with_condition=True, **options
@@ -126,8 +127,8 @@ def _bounds(
 @torch.no_grad()
 def _choose(tol: float | None, matrix: Tensor, bound: int) -> Maxvol:
     """Rows `(K, r)` that carry each of the matrices `(K, m, c)`; r is the same for all."""
-    peak = matrix.abs().amax((-2, -1), keepdim=True)
-    matrix = matrix / torch.where(peak > 0, peak, 1.0)
+    peak = torch.linalg.vector_norm(matrix, torch.inf, (-2, -1), keepdim=True)
+    matrix = matrix / peak.masked_fill(peak == 0, 1.0)
     rank = min(bound, *matrix.shape[1:])
     if tol is not None or rank < matrix.shape[2]:
         vectors, values, _ = torch.linalg.svd(matrix, full_matrices=False)

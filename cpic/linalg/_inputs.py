@@ -1,9 +1,11 @@
 """What the functions accept; and one error for each thing they do not."""
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 
 def check_choice(who: str, name: str, given: object, known: Iterable[object], advice: str) -> None:
@@ -45,6 +47,17 @@ def check_dtype(
         raise TypeError(f"{who} needs float32 or float64, got {dtype}; {advice}.")
 
 
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no tensor holds NaN or infinity; read from the device once for all of them."""
+    filled = [tensor for tensor in tensors if tensor.numel() and not _is_whole(tensor)]
+    with torch.no_grad():
+        return not filled or math.isfinite(get_total_norm(filled, math.inf))
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex())
+
+
 def check_finite(
     who: str,
     *tensors: Tensor,
@@ -52,7 +65,7 @@ def check_finite(
     advice: str = "replace them with `torch.nan_to_num` or mask them first",
 ) -> None:
     """Refuse NaN and infinity."""
-    if not all(torch.isfinite(tensor).all() for tensor in tensors):
+    if not all_finite(tensors):
         raise ValueError(f"{who} needs finite {what}, got NaN or infinity; {advice}.")
 
 

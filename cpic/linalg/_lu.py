@@ -22,6 +22,8 @@ from torch import Tensor
 from cpic.linalg._inputs import check_choice, check_finite, check_least, need_generator
 
 _ROOK_STARTS, _ROOK_ROUNDS = 4, 10
+# Steps of an elimination before which nobody looks whether it is done.
+_UNSEEN = 31
 
 
 class RankRevealingLU(NamedTuple):
@@ -98,6 +100,8 @@ def _check(matrix, max_rank, tol, search, generator) -> torch.Size:
 class _Full:
     """Keeps the whole residual and takes its largest entry."""
 
+    waits = False  # whether every step reads from the device anyway, or draws numbers
+
     def __init__(self, matrix: Tensor):
         self.residual = matrix.clone()
 
@@ -113,6 +117,8 @@ class _Full:
 
 class _Rook:
     """Looks at the residual of a row or a column at a time."""
+
+    waits = True
 
     def __init__(self, matrix: Tensor, generator: torch.Generator | None):
         self.matrix, self.generator = matrix, generator
@@ -157,13 +163,14 @@ def _eliminate(matrix: Tensor, most: int, tol: float, finder) -> tuple[Tensor, .
     steps = []
     left, right = matrix.new_zeros(b, m, 0), matrix.new_zeros(b, 0, n)
     floor = active = None
-    for _ in range(most if matrix.numel() else 0):
+    for k in range(most if matrix.numel() else 0):
         row, col, along_col, along_row = finder(left, right)
         pivot = along_row.gather(1, col.unsqueeze(1)).squeeze(1)
         if floor is None or active is None:
             floor, active = tol * pivot.abs(), torch.ones_like(pivot, dtype=torch.bool)
         active = active & (pivot.abs() > floor)
-        if not active.any():
+        # Steps beyond the rank add zeros; few of them cost less than a look at the device.
+        if (finder.waits or (k > _UNSEEN and k & (k - 1) == 0)) and not active.any():
             break
         scaled = along_col * torch.where(active, 1 / pivot, 0.0).unsqueeze(1)
         left = torch.cat([left, scaled.unsqueeze(-1)], dim=-1)
@@ -173,6 +180,9 @@ def _eliminate(matrix: Tensor, most: int, tol: float, finder) -> tuple[Tensor, .
     error = error.amax(-1) if error.shape[1] else matrix.new_zeros(b)
     if steps:
         rows, cols, pivots = (torch.stack(found, -1) for found in zip(*steps, strict=True))
+        most = int((rows >= 0).sum(-1).max())
+        rows, cols, pivots, left = (part[..., :most] for part in (rows, cols, pivots, left))
+        right = right[:, :most]
     else:
         pivots = matrix.new_zeros(b, 0)
         rows = cols = pivots.long()

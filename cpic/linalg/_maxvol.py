@@ -13,7 +13,7 @@ References: {cite}`goreinov2010how`, {cite}`oseledets2010ttcross`.
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from torch import Tensor
 
 from cpic._errors import RankDeficientError
 from cpic.linalg._inputs import check_choice, check_least
+
+# Numbers up to which matrices on a GPU are searched on the host; above, transfers cost more.
+_HOST = 2**18
 
 
 class Maxvol(NamedTuple):
@@ -75,17 +78,24 @@ def maxvol(
         tensor([0, 4, 8])
     """
     *batch, m, r = _check(matrix, tol, on_deficient)
-    flat = matrix.reshape(math.prod(batch), m, r)
+    flat = matrix if len(batch) == 1 else matrix.reshape(math.prod(batch), m, r)
     with torch.no_grad():
-        rows, coeffs, rank = _eliminate(flat)
+        # Small matrices cost less time on the host than a GPU needs to start on each operation.
+        searched = (flat.detach() if flat.requires_grad else flat).contiguous()
+        if flat.numel() <= _HOST:
+            searched = searched.cpu()
+        rows, coeffs, rank = _eliminate(searched)
         if on_deficient == "raise" and (short := int((rank < r).sum())):
             raise RankDeficientError(
                 f"maxvol needs full column rank {r}, but {short} of {len(flat)} matrices fall "
                 'short; truncate the columns first, or pass on_deficient="report".'
             )
-        converged = _swap(rows, coeffs, tol, max_iters)
+        found = (rows, coeffs, _swap(rows, coeffs, tol, max_iters), rank)
+        rows, coeffs, converged, rank = (part.to(flat.device) for part in found)
     if on_deficient == "raise":
         coeffs = torch.linalg.solve_ex(take_rows(flat, rows), flat, left=False).result
+    if len(batch) == 1:
+        return Maxvol(rows, coeffs, converged, rank)
     return Maxvol(
         rows.reshape(*batch, r),
         coeffs.reshape(*batch, m, r),
@@ -115,18 +125,34 @@ def _eliminate(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, coefficients and rank of an elimination with partial pivoting."""
     b, m, r = matrix.shape
     factors, swaps, _ = torch.linalg.lu_factor_ex(matrix)
-    diagonal = factors.diagonal(dim1=-2, dim2=-1).abs()
-    floor = m * torch.finfo(matrix.dtype).eps * diagonal.amax(-1, keepdim=True) if r else 0
-    rank = r - (diagonal <= floor).sum(-1)  # counted this way a NaN is no deficiency
+    top, rest = factors.split((r, m - r), 1)
+    below = torch.linalg.solve_triangular(top, rest, upper=False, left=False, unitriangular=True)
+    coeffs = matrix.new_empty(b, m, r)
     order = row_order(swaps, m)
-    top = factors[:, :r]
-    below = torch.linalg.solve_triangular(
-        top, factors[:, r:], upper=False, left=False, unitriangular=True
-    )
-    coeffs = torch.empty_like(matrix, memory_format=torch.contiguous_format)
-    identity = torch.eye(r, dtype=matrix.dtype, device=matrix.device).expand(b, r, r)
-    coeffs.scatter_(1, order.unsqueeze(-1).expand(b, m, r), torch.cat([identity, below], 1))
-    return order[:, :r].contiguous(), coeffs, rank
+    xp, (factors, below, filled, places) = _arrays(factors, below, coeffs, order)
+    each, columns = _numbers(xp, b, matrix)[:, None], _numbers(xp, r, matrix)
+    diagonal = abs(factors[:, columns, columns])
+    floor = m * torch.finfo(matrix.dtype).eps * xp.amax(diagonal, -1, keepdims=True) if r else 0
+    rank = r - (diagonal <= floor).sum(-1)  # counted this way a NaN is no deficiency
+    filled[each, places[:, :r]] = 0.0
+    filled[each, places[:, :r], columns] = 1.0
+    filled[each, places[:, r:]] = below
+    return order[:, :r].contiguous(), coeffs, torch.as_tensor(rank)
+
+
+def _arrays(*tensors: Tensor) -> tuple[Any, tuple[Any, ...]]:
+    """The memory of tensors as NumPy arrays where it is on the host, else the tensors.
+
+    Both are indexed alike, and a NumPy operation on a few numbers starts several times faster.
+    """
+    if all(tensor.device.type == "cpu" for tensor in tensors):
+        return np, tuple(tensor.numpy() for tensor in tensors)
+    return torch, tensors
+
+
+def _numbers(xp: Any, n: int, like: Tensor) -> Any:
+    """The first `n` whole numbers from zero."""
+    return np.arange(n) if xp is np else torch.arange(n, device=like.device)
 
 
 def row_order(swaps: Tensor, m: int) -> Tensor:
@@ -134,7 +160,8 @@ def row_order(swaps: Tensor, m: int) -> Tensor:
     # In NumPy, as a step is two copies of a few numbers each and torch is slow to start on such.
     order = np.tile(np.arange(m), (len(swaps), 1))
     each = np.arange(len(swaps))
-    for k, there in enumerate(swaps.cpu().numpy().T - 1):
+    moves = swaps if swaps.device.type == "cpu" else swaps.cpu()
+    for k, there in enumerate(moves.numpy().T - 1):
         here = order[:, k].copy()
         order[:, k] = order[each, there]
         order[each, there] = here
@@ -142,22 +169,29 @@ def row_order(swaps: Tensor, m: int) -> Tensor:
 
 
 def _swap(rows: Tensor, coeffs: Tensor, tol: float, max_iters: int) -> Tensor:
-    """Swap rows in place while a coefficient exceeds `tol`; a swap is a rank-one update."""
+    """Swap rows in place while a coefficient exceeds `tol`; a swap is a rank-one update.
+
+    Those without such a coefficient stay as they are while others of the batch swap, so that it
+    is enough to look rarely whether all are done.
+    """
     b, m, r = coeffs.shape
     if not coeffs.numel():
         return torch.ones(b, dtype=torch.bool, device=coeffs.device)
-    flat = coeffs.view(b, m * r)
-    for _ in range(max_iters):
-        largest, where = flat.abs().max(-1)
-        if not (active := largest > tol).any():
-            break
-        where = where.unsqueeze(-1)
-        row = where.div(r, rounding_mode="floor")
-        column = where - row * r
-        rows.scatter_(1, column, torch.where(active.unsqueeze(-1), row, rows.gather(1, column)))
-        update = coeffs.gather(1, row.unsqueeze(-1).expand(b, 1, r))
-        update.scatter_add_(2, column.unsqueeze(-1), update.new_full((b, 1, 1), -1.0))
-        update.mul_((active / flat.gather(1, where).squeeze(-1)).view(b, 1, 1))
-        there = coeffs.gather(2, column.unsqueeze(-1).expand(b, m, 1))
-        coeffs.baddbmm_(there, update, alpha=-1)
-    return flat.abs().amax(-1) <= tol
+    column_of, row_of = coeffs.new_empty(b, m, 1), coeffs.new_empty(b, 1, r)
+    xp, (chosen, table, there, update) = _arrays(rows, coeffs, column_of, row_of)
+    flat, each = table.reshape(b, m * r), _numbers(xp, b, coeffs)
+    with np.errstate(all="ignore"):
+        for k in range(max_iters):
+            where = abs(flat).argmax(-1)
+            pivot = flat[each, where]
+            active = abs(pivot) > tol
+            if (xp is np or k & (k - 1) == 0) and not active.any():
+                break
+            row, column = where // r, where % r
+            before = chosen[each, column]
+            chosen[each, column] = before + active * (row - before)
+            there[..., 0], update[:, 0] = table[each, :, column], table[each, row]
+            update[each, 0, column] -= 1.0
+            update *= (active / pivot)[:, None, None]
+            coeffs.baddbmm_(column_of, row_of, alpha=-1)
+        return torch.as_tensor(xp.amax(abs(flat), -1) <= tol)

@@ -93,7 +93,7 @@ class SetMemory(nn.Module):
 
     def _sets(self, parts: Iterable[Tensor]) -> IndexSets:
         parts, d = tuple(parts), len(self.sizes)
-        return IndexSets(self.sizes, parts[:d], parts[d:])
+        return IndexSets.unchecked(self.sizes, parts[:d], parts[d:])  # what is kept is checked
 
     def get_extra_state(self) -> dict[str, Any]:
         """What a checkpoint holds: names, their sets and visits, as plain tensors."""
@@ -122,6 +122,7 @@ class SetMemory(nn.Module):
                 f"SetMemory needs sets and visits of {n_rows - 1} names and of a first one, got "
                 f"other numbers of them, or begins with {state['start']}; use another checkpoint."
             )
+        IndexSets(self.sizes, state["left"], state["right"])  # checks them
         self.slots = {name: k for k, name in enumerate(state["names"], start=1)}
         self._visits, self._start = state["visits"].clone(), int(state["start"])
         self._parts = [part.to(self._parts[0].device, copy=True) for part in parts]

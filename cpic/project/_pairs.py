@@ -36,8 +36,9 @@ def features(basis: Sequence[Tensor], cores: Sequence[Tensor]) -> Tensor:
     trains = len(cores[0])
     state = cores[-1].new_ones(trains, 1, 1)
     for frame, core in zip(reversed(basis), reversed(cores), strict=True):
-        carried = (core.flatten(1, 2) @ state).view(trains * core.shape[1], -1)
-        state = (carried @ frame.flatten(1).mT).view(trains, core.shape[1], len(frame))
+        # Products of few operations: `@` of batches expands and reshapes before and after.
+        carried = core.flatten(1, 2).bmm(state).view(trains * core.shape[1], -1)
+        state = carried.mm(frame.flatten(1).mT).view(trains, core.shape[1], len(frame))
     return state.flatten(1)
 
 

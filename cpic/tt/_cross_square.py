@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from cpic.tt._fibers import ask_unchecked
 from cpic.tt._ledger import Reader
 from cpic.tt._pivots import draw_points, pick_rows
 from cpic.tt._sets import IndexSets
@@ -40,7 +41,8 @@ def square_half_sweep(
 ) -> tuple[TensorTrain, IndexSets]:
     """The train of one half-sweep, and the sets it interpolates on."""
     choose = partial(pick_rows, generator=generator)
-    matrices, choices, sets = sweep(reader.points, sets, towards, ranks[1:-1], choose)
+    read = partial(reader.points, by=ask_unchecked)
+    matrices, choices, sets = sweep(read, sets, towards, ranks[1:-1], choose)
     parts = [*(choice.coeffs for choice in choices), matrices[-1]]
     return as_train(parts, sets.sizes, towards), sets
 

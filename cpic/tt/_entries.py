@@ -70,10 +70,27 @@ def check_indices(
 def check_inside(
     who: str, indices: Tensor, sizes: Sequence[int], limit: Tensor | None = None
 ) -> None:
-    """Raise unless `indices` `(..., len(sizes))` are from 0 to below the sizes."""
+    """Raise unless `indices` `(..., len(sizes))` are from 0 to below the sizes, or known to be."""
+    if _is_known(indices, tuple(sizes)):
+        return
     limit = torch.tensor(sizes, device=indices.device) if limit is None else limit
     if ((indices < 0) | (indices >= limit)).any():
         raise IndexError(
             f"{who} from 0 to below the sizes {tuple(sizes)}, got {int(indices.amin())} to "
             f"{int(indices.amax())}; clamp or mask them first."
         )
+
+
+def known_inside(indices: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """The same tensor, marked as made of checked indices, so that none is read again.
+
+    The mark does not pass to tensors made of this one, and holds until it is written to.
+    """
+    if not indices.is_inference():  # such a tensor does not tell when it is written to
+        indices._cpic_inside = (sizes, indices._version)  # pyright: ignore[reportAttributeAccessIssue]
+    return indices
+
+
+def _is_known(indices: Tensor, sizes: tuple[int, ...]) -> bool:
+    mark = getattr(indices, "_cpic_inside", None)
+    return mark is not None and mark == (sizes, indices._version)

@@ -6,10 +6,13 @@ checking what comes back, counting what was asked.
 Shapes: `K` tensors, `l` left and `r` right multi-indices, `n` the size of the site, `d` sites.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
-from cpic.tt._entries import Entries
+from cpic.linalg._inputs import all_finite
+from cpic.tt._entries import Entries, known_inside
 
 
 def product(*parts: Tensor) -> Tensor:
@@ -40,16 +43,42 @@ def fiber_indices(left: Tensor, size: int, right: Tensor, *, pairs: Tensor | Non
     return product(left, torch.arange(size, device=left.device)[None, :, None], right)
 
 
-def ask(entries: Entries, indices: Tensor) -> Tensor:
+def beside(rows: Tensor, before: int, after: int) -> Tensor:
+    """Multi-indices `(K, n, s)` with so many zeros `(K, n, before + s + after)` around them.
+
+    Those of different modes are then combined by adding them, see `sums`.
+    """
+    return torch.nn.functional.pad(rows, (before, after))
+
+
+def sums(first: Tensor, second: Tensor) -> Tensor:
+    """All sums `(K, m n, d)` of a row `(K, m, d)` and one of `(K, n, d)`, the latter fastest."""
+    return (first.unsqueeze(2) + second.unsqueeze(1)).flatten(1, 2)
+
+
+def ask(entries: Entries, indices: Tensor, *, known: Sequence[int] = ()) -> Tensor:
     """Values `(K, n)` at `indices` `(K, n, d)`, checked.
 
     Every call of a user's `entries` is made here. It gets a copy of the indices, and its values are
     copied, so that it may change and reuse what is its own.
 
+    Args:
+        entries: Whom to ask.
+        indices: What for.
+        known: Sizes that the indices are known to fit, as they are made of checked ones.
+
     Raises:
         ValueError: On another shape or device, complex, integer, NaN or infinite values.
     """
-    values = entries(indices.clone())
+    values = ask_unchecked(entries, indices, known=known)
+    check_values(values, lambda: indices)
+    return values
+
+
+def ask_unchecked(entries: Entries, indices: Tensor, *, known: Sequence[int] = ()) -> Tensor:
+    """`ask`, but values may be NaN or infinite: for `check_values` of many calls at once."""
+    given = indices.clone()
+    values = entries(known_inside(given, tuple(known)) if known else given)
     if not isinstance(values, Tensor) or values.shape != indices.shape[:-1]:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise ValueError(
@@ -66,16 +95,19 @@ def ask(entries: Entries, indices: Tensor) -> Tensor:
         raise ValueError(
             f"entries must return float32 or float64 values, got {values.dtype}; {hint}."
         )
-    if not torch.isfinite(values.detach().sum()):  # the sum is quicker than a test of each
-        bad = (~torch.isfinite(values.detach())).nonzero()
-        if len(bad):
-            train, place = bad[0].tolist()
-            raise ValueError(
-                f"entries must return finite values, got {values[train, place].item()} at index "
-                f"{tuple(indices[train, place].tolist())} of tensor {train}; mask or replace "
-                "such entries first."
-            )
     return values.clone()
+
+
+def check_values(values: Tensor, indices: Callable[[], Tensor]) -> None:
+    """Refuse values `(K, n)` that are NaN or infinite; `indices` makes what was asked for."""
+    if all_finite([values]):
+        return
+    train, place = (~torch.isfinite(values.detach())).nonzero()[0].tolist()
+    where = tuple(indices()[train, place].tolist())
+    raise ValueError(
+        f"entries must return finite values, got {values[train, place].item()} at index "
+        f"{where} of tensor {train}; mask or replace such entries first."
+    )
 
 
 def with_dtype(entries: Entries, dtype: torch.dtype) -> Entries:

@@ -11,15 +11,15 @@ Shapes: `K` tensors, `l`, `r` ranks left and right of a site of size `n`.
 References: {cite}`oseledets2010ttcross`.
 """
 
-from itertools import pairwise
 from typing import Literal, NamedTuple, Unpack, overload
 
 import torch
 from torch import Tensor
 
+from cpic.tt._bonds import apart, by_shape, joined
 from cpic.tt._entries import Entries
-from cpic.tt._fibers import ask, fiber_indices, product
-from cpic.tt._sets import IndexSets, extended
+from cpic.tt._fibers import ask, beside, sums
+from cpic.tt._sets import IndexSets
 from cpic.tt._solvers import Solving, check_options
 from cpic.tt._sweep import Towards, mirrored_entries, solved_train
 from cpic.tt._train import TensorTrain
@@ -118,20 +118,14 @@ class Fibers(NamedTuple):
 
 def read_fibers(entries: Entries, sets: IndexSets) -> Fibers:
     """Fibers and pivots of all sites in one call."""
-    sites = zip(sets.left, sets.sizes, sets.right, strict=True)
-    blocks = [fiber_indices(left, n, right) for left, n, right in sites]
-    places = [extended(before, rows) for before, rows in pairwise(sets.left)]
-    nested = torch.stack([found for _, found in places]).tolist() if places else []
-    rows = [
-        where * n + after[..., -1]
-        for (where, _), n, after in zip(places, sets.sizes, sets.left[1:], strict=False)
-    ]
+    left, steps, right, pivots = _beside(sets)
+    blocks, rows, nested = _on_fibers(left, steps, right, pivots)
+    rows = rows[:-1]
     for k in (k for k, on_fibers in enumerate(nested) if not on_fibers):
-        pivots = product(sets.left[k + 1], sets.right[k])
         behind = blocks[k].shape[1] // sets.right[k].shape[1]
-        rows[k] = torch.arange(sets.ranks[k + 1], device=pivots.device).expand_as(rows[k]) + behind
-        blocks[k] = torch.cat([blocks[k], pivots], 1)
-    values = ask(entries, torch.cat(blocks, 1))
+        blocks[k] = torch.cat([blocks[k], sums(pivots[k], right[k])], 1)
+        rows[k] = torch.arange(sets.ranks[k + 1], device=sets.device).expand_as(rows[k]) + behind
+    values = ask(entries, torch.cat(blocks, 1), known=sets.sizes)
     if values.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"interpolate needs float32 or float64 values, got {values.dtype}: the solves need the "
@@ -140,3 +134,28 @@ def read_fibers(entries: Entries, sets: IndexSets) -> Fibers:
     parts = values.split([block.shape[1] for block in blocks], 1)
     columns = [right.shape[1] for right in sets.right]
     return Fibers([v.unflatten(1, (-1, c)) for v, c in zip(parts, columns, strict=True)], rows)
+
+
+def _beside(sets: IndexSets) -> tuple[list[Tensor], ...]:
+    """Left sets, positions, right sets and left pivots of all sites, zero at other sites."""
+    d, sizes = sets.n_sites, sets.sizes
+    each = {n: torch.arange(n, device=sets.device).view(1, n, 1) for n in {*sizes}}
+    each = {n: numbers.expand(sets.n_trains, -1, -1) for n, numbers in each.items()}
+    left = [beside(rows, 0, d - k) for k, rows in enumerate(sets.left)]
+    steps = [beside(each[n], k, d - k - 1) for k, n in enumerate(sizes)]
+    right = [beside(rows, k + 1, 0) for k, rows in enumerate(sets.right)]
+    return left, steps, right, [*left[1:], left[0][:, :0]]  # the last site has none
+
+
+def _on_fibers(*sides: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[bool]]:
+    """Fibers of all sites, where on them the pivots are, and whether they are: read once."""
+    groups = by_shape(*sides)
+    blocks, rows, nested = [], [], []
+    for left, steps, right, pivots in zip(*(joined(groups, side) for side in sides), strict=True):
+        pairs = sums(left, steps)
+        blocks.append(sums(pairs, right))
+        found, place = (pivots.unsqueeze(2) == pairs.unsqueeze(1)).all(-1).max(-1)
+        rows.append(place)
+        nested.append(found.all(1))
+    flags = [flag.all() for flag in apart(groups, nested)]
+    return apart(groups, blocks), apart(groups, rows), torch.stack(flags).tolist()

@@ -5,7 +5,7 @@ otherwise; distinct entries are counted from the keys, and only when somebody lo
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -47,11 +47,11 @@ class Reader:
         self.scale: Tensor | None = None  # (K, 1), divides every value
         self.weights = key_weights(sizes).to(device)
 
-    def points(self, indices: Tensor) -> Tensor:
-        """Values `(K, n)` at `indices` `(K, n, d)`."""
+    def points(self, indices: Tensor, *, by: Callable[..., Tensor] = ask) -> Tensor:
+        """Values `(K, n)` at `indices` `(K, n, d)`, got by `ask` or its like."""
         self.keys.append((indices * self.weights).sum(-1))
         self.asked += indices.shape[1]
-        values = ask(self.entries, indices)
+        values = by(self.entries, indices)
         return values if self.scale is None else values / self.scale
 
     def ledger(self, sweeps: float, seconds: float) -> CrossLedger:

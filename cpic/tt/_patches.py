@@ -17,11 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cpic.tt._bits import Bit, Bits
 from cpic.tt._contract import advance
 from cpic.tt._entries import strides
 from cpic.tt._train import TensorTrain
-
-Bit = tuple[int, int]  # the mode it belongs to, its place in the coordinate
 
 # Numbers that one step may hold at once; more centres are read in pieces.
 _PIECE = 2**25
@@ -34,16 +33,10 @@ class Modes(NamedTuple):
     padded: tuple[int, ...]
     groups: list[list[Bit]]
 
-
-def digits(coords: Tensor, groups: Sequence[Sequence[Bit]]) -> Tensor:
-    """Sites `(..., s)` of coordinates `(..., D)`."""
-    columns = []
-    for group in groups:
-        column = torch.zeros_like(coords[..., 0])
-        for place, (mode, bit) in enumerate(group):
-            column |= ((coords[..., mode] >> bit) & 1) << place
-        columns.append(column)
-    return torch.stack(columns, dim=-1)
+    @property
+    def bits(self) -> Bits:
+        """The map from coordinates to sites."""
+        return Bits(self.groups, len(self.sizes))
 
 
 def read(train: TensorTrain, modes: Modes, windows: list[Tensor], *, by_axis: bool) -> Tensor:
@@ -82,7 +75,8 @@ def _by_axis(train: TensorTrain, modes: Modes, windows: Sequence[Tensor]) -> Ten
             continue
         distinct, where = torch.unique(window, return_inverse=True)
         groups = [[(0, bit) for _, bit in modes.groups[s]] for s in sites]
-        table = _axis_slices([train.cores[s] for s in sites], digits(distinct[:, None], groups))
+        places = Bits(groups, 1).sites(distinct[:, None])
+        table = _axis_slices([train.cores[s] for s in sites], places)
         u, left, right = table.shape[1:]
         offset = torch.arange(trains, device=window.device).view(-1, 1, 1) * u
         slices = table.view(trains * u, left * right).index_select(0, (where + offset).flatten())
@@ -121,8 +115,8 @@ def _by_voxel(train: TensorTrain, modes: Modes, windows: Sequence[Tensor]) -> Te
         stride = torch.tensor(strides(modes.padded), device=coords.device)
         distinct, where = torch.unique((coords * stride).sum(-1), return_inverse=True)
         if len(distinct) < n * p:
-            sites = digits(distinct[:, None] // stride % sizes, modes.groups)
+            sites = modes.bits.sites(distinct[:, None] // stride % sizes)
             values = train.entries(sites.expand(trains, -1, -1))
             return values.gather(1, where.view(trains, n * p)).view(trains, n, p)
-    sites = digits(coords.flatten(1, 2), modes.groups)
+    sites = modes.bits.sites(coords.flatten(1, 2))
     return train.entries(sites).view(trains, n, p)

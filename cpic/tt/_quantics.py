@@ -23,6 +23,7 @@ from torch import Tensor
 
 from cpic.linalg._inputs import check_choice, check_least
 from cpic.tt import _patches
+from cpic.tt._bits import Bit, Bits
 from cpic.tt._entries import Entries, check_inside, strides
 from cpic.tt._train import TensorTrain
 
@@ -72,6 +73,7 @@ class Quantics:
         self.padded = tuple(1 << width for width in widths[: len(self.shape)])
         self._padded_modes = tuple(1 << width for width in widths)
         self._groups = _group(widths, len(self.shape), order, base.bit_length() - 1)
+        self._bits = Bits(self._groups, len(modes))
         self.sizes = tuple(1 << len(group) for group in self._groups)
 
     @property
@@ -95,7 +97,7 @@ class Quantics:
         Inverse of `coords`. Coordinates may lie in the padding; an `IndexError` beyond it.
         """
         self._inside(coords, self._padded_modes, "coordinates")
-        return _patches.digits(coords, self._groups)
+        return self._bits.sites(coords)
 
     def coords(self, sites: Tensor) -> Tensor:
         """Coordinates `(..., D)`, with a channel behind if there are any, of sites `(..., s)`.
@@ -103,11 +105,7 @@ class Quantics:
         Inverse of `sites`; an `IndexError` where a site is not below its size.
         """
         self._inside(sites, self.sizes, "sites")
-        columns = [torch.zeros_like(sites[..., 0]) for _ in self._modes]
-        for site, group in enumerate(self._groups):
-            for place, (mode, bit) in enumerate(group):
-                columns[mode] |= ((sites[..., site] >> place) & 1) << bit
-        return torch.stack(columns, dim=-1)
+        return self._bits.coords(sites)
 
     def split(self, tensor: Tensor) -> Tensor:
         """Dense tensors `(K, *shape)`, channels behind, as `(K, *sizes)`, zero in the padding."""
@@ -220,7 +218,7 @@ def _check_shape(who: str, tensor: Tensor, shape: tuple[int, ...], advice: str) 
         )
 
 
-def _group(widths: list[int], n_axes: int, order: str, bits: int) -> list[list[_patches.Bit]]:
+def _group(widths: list[int], n_axes: int, order: str, bits: int) -> list[list[Bit]]:
     """The bits that each site holds, least significant first."""
     if order == "sequential":
         runs = [[(mode, bit) for bit in range(width)] for mode, width in enumerate(widths)]

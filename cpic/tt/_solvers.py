@@ -26,15 +26,13 @@ columns. A wide P keeps all its columns.
 Shapes: `K` samples (or samples times bonds), `m` rows of fibers, `r` rows, `c` columns of pivots.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Literal, TypedDict, Unpack, get_args
+from typing import Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
 
 from cpic.linalg import rank_revealing_lu
 from cpic.linalg._inputs import check_choice
-from cpic.linalg._maxvol import take_rows
 
 Solver = Literal["solve", "qr", "ridge", "cvxpylayers"]
 SOLVERS = get_args(Solver)
@@ -85,61 +83,52 @@ def solve_core(
             f"solve_core needs at least as many columns as rows of pivots, got {pivot.shape[-2]} "
             f"rows and {pivot.shape[-1]} columns; drop rows."
         )
-    if solver == "ridge":
-        return _ridge(matrix, pivot, ridge)
-    if solver == "cvxpylayers":
-        from cpic.tt._program import solve_program
-
-        return solve_program(matrix, pivot, ridge)
-    factors = _factors(pivot, solver)
-    bad = _singular(pivot if factors is None else factors[1].mT, rtol)
-    if bad.any():
-        return _lowered(matrix, pivot, bad, solver, rtol)
-    return _full_rank(matrix, pivot, factors)
+    system = System(pivot, solver, ridge, rtol)
+    return system.core(matrix, lowered=bool(system.bad.any()))
 
 
-def solve_bonds(
-    matrices: Sequence[Tensor],
-    rows: Sequence[Tensor],
-    *,
-    with_condition: bool,
-    **options: Unpack[Solving],
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The cores of many bonds, and how well their pivots are conditioned.
+class System:
+    """Pivots `(K, r, c)` for whose fibers cores are solved; options are those of `solve_core`.
 
-    Args:
-        matrices: Fibers `(K, m, c)` of each bond.
-        rows: Which of them are its pivots, int64 `(K, r)`.
-        with_condition: Whether the second list is wanted.
-        **options: Those of `solve_core`.
-
-    Returns:
-        Cores `(K, m, r)` and condition numbers `(K,)` as `pivot_condition` gives them.
+    Attributes:
+        bad: Which of them are singular to rounding, bool `(K,)`; none where a ridge is added.
     """
 
-    def solve(matrix: Tensor, rows: Tensor) -> list[Tensor]:
-        pivot = take_rows(matrix, rows)
-        found = [solve_core(matrix, pivot, **options)]
-        return [*found, pivot_condition(pivot)] if with_condition else found
+    def __init__(
+        self,
+        pivot: Tensor,
+        solver: str = "solve",
+        ridge: float = 1e-6,
+        rtol: float | None = None,
+    ):
+        self.pivot, self.solver, self.ridge, self.rtol = pivot, solver, ridge, rtol
+        self.bad = torch.zeros(0, dtype=torch.bool, device=pivot.device)
+        if solver in ("solve", "qr"):
+            self.factors = _factors(pivot, solver)
+            self._square = pivot.detach() if self.factors is None else self.factors[1].mT
+            self._square, self._inverse = _inverted(self._square)
+            self.bad = _too_large(self._inverse, rtol)
 
-    solved = by_shape(solve, matrices, rows)
-    return [core for core, *_ in solved], [part for _, *rest in solved for part in rest]
+    def core(self, matrix: Tensor, *, lowered: bool) -> Tensor:
+        """What `solve_core` returns for the fibers `(K, m, c)`; `lowered` where any is bad."""
+        if self.solver == "ridge":
+            return _ridge(matrix, self.pivot, self.ridge)
+        if self.solver == "cvxpylayers":
+            from cpic.tt._program import solve_program
 
+            return solve_program(matrix, self.pivot, self.ridge)
+        if lowered:
+            return _lowered(matrix, self.pivot, self.bad, self.solver, self.rtol)
+        return _full_rank(matrix, self.pivot, self.factors)
 
-def by_shape(
-    function: Callable[..., Sequence[Tensor]], *parts: Sequence[Tensor]
-) -> list[list[Tensor]]:
-    """What `function` makes of the parts of each bond; bonds of one shape are one batch."""
-    groups: dict[tuple[torch.Size, ...], list[int]] = {}
-    for k, bond in enumerate(zip(*parts, strict=True)):
-        groups.setdefault(tuple(part.shape for part in bond), []).append(k)
-    found: list[list[Tensor]] = [[] for _ in parts[0]]
-    for bonds in groups.values():
-        batch = (torch.cat([part[k] for k in bonds]) for part in parts)
-        for value in function(*batch):
-            for k, one in zip(bonds, value.chunk(len(bonds)), strict=True):
-                found[k].append(one)
-    return found
+    def condition(self) -> Tensor:
+        """The `pivot_condition`."""
+        # The triangular factor of a square pivot has another 1-norm.
+        of_pivot = self.solver == "solve" or self.pivot.shape[1] < self.pivot.shape[2]
+        if self.solver in ("solve", "qr") and of_pivot:
+            bad = self.bad if self.rtol is None else _too_large(self._inverse, None)
+            return _one_norms(self._square, self._inverse, bad)
+        return pivot_condition(self.pivot)
 
 
 def check_options(solver: str = "solve", ridge: float = 1e-6, rtol: float | None = None) -> None:
@@ -167,10 +156,13 @@ def pivot_condition(pivot: Tensor) -> Tensor:
         solvers use a lower rank.
     """
     with torch.no_grad():
-        scaled = _scaled(_corner(pivot))
-        inverse = _inverse(scaled)
-        size = scaled.abs().sum(-2).amax(-1) * inverse.abs().sum(-2).amax(-1)
-        return torch.where(_too_large(inverse, None), torch.inf, size)
+        square, inverse = _inverted(_corner(pivot))
+        return _one_norms(square, inverse, _too_large(inverse, None))
+
+
+def _one_norms(square: Tensor, inverse: Tensor, bad: Tensor) -> Tensor:
+    size = square.abs().sum(-2).amax(-1) * inverse.abs().sum(-2).amax(-1)
+    return size.masked_fill(bad, torch.inf)
 
 
 def unreliable_above(dtype: torch.dtype) -> float:
@@ -191,7 +183,8 @@ def _factors(pivot: Tensor, solver: str) -> tuple[Tensor, Tensor] | None:
 
 def _full_rank(matrix: Tensor, pivot: Tensor, factors: tuple[Tensor, Tensor] | None) -> Tensor:
     if factors is None:
-        return torch.linalg.solve(pivot, matrix, left=False)
+        # Not checked again, which would read from the device.
+        return torch.linalg.solve_ex(pivot, matrix, left=False).result
     return _LeastSquares.apply(matrix, pivot, *factors)  # pyright: ignore[reportReturnType]
 
 
@@ -266,15 +259,9 @@ def _complete_pivots(pivot: Tensor, bad: Tensor, rtol: float) -> tuple[Tensor, T
     return rows, columns, keep
 
 
-def _singular(pivot: Tensor, rtol: float | None) -> Tensor:
-    """Which pivots are singular to rounding, by the norm of their inverse."""
-    with torch.no_grad():
-        return _too_large(_inverse(_scaled(_corner(pivot))), rtol)
-
-
 def _too_large(inverse: Tensor, rtol: float | None) -> Tensor:
     """Whether a matrix with entries up to one and this inverse counts as singular."""
-    return ~(inverse.abs().amax((-2, -1)) * _rtol(inverse, rtol) < 1)
+    return ~(torch.linalg.vector_norm(inverse, torch.inf, (-2, -1)) * _rtol(inverse, rtol) < 1)
 
 
 def _corner(pivot: Tensor) -> Tensor:
@@ -282,10 +269,11 @@ def _corner(pivot: Tensor) -> Tensor:
     return pivot if pivot.shape[-2] == pivot.shape[-1] else torch.linalg.qr(pivot.mT).R.mT
 
 
-def _inverse(square: Tensor) -> Tensor:
-    """The inverse, NaN or infinite where there is none."""
-    inverse, info = torch.linalg.inv_ex(square)
-    return torch.where((info == 0)[..., None, None], inverse, torch.inf)
+def _inverted(square: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrices scaled to a largest entry of one; their inverse, infinite where there is none."""
+    scaled = _scaled(square)
+    inverse, info = torch.linalg.inv_ex(scaled)
+    return scaled, inverse.masked_fill((info != 0).view(-1, 1, 1), torch.inf)
 
 
 def _peak(pivot: Tensor) -> Tensor:
@@ -296,8 +284,8 @@ def _peak(pivot: Tensor) -> Tensor:
 
 def _scaled(pivot: Tensor) -> Tensor:
     """Pivots whose largest entry is one, or zero where it was below the smallest normal number."""
-    peak = pivot.abs().amax((-2, -1), keepdim=True)
-    return torch.where(peak >= torch.finfo(pivot.dtype).tiny, pivot / _peak(pivot), 0.0)
+    peak = torch.linalg.vector_norm(pivot, torch.inf, (-2, -1), keepdim=True)
+    return (pivot / peak).masked_fill(~(peak >= torch.finfo(pivot.dtype).tiny), 0.0)
 
 
 def _rtol(pivot: Tensor, rtol: float | None) -> float:

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from cpic.linalg import Maxvol
-from cpic.linalg._inputs import check_choice
-from cpic.tt._fibers import fiber_indices
-from cpic.tt._pivots import extend_left, mirrored
+from cpic.linalg._inputs import all_finite, check_choice
+from cpic.tt._bonds import solve_bonds
+from cpic.tt._fibers import beside, check_values, sums
 from cpic.tt._sets import IndexSets
-from cpic.tt._solvers import Solving, solve_bonds
+from cpic.tt._solvers import Solving
 from cpic.tt._train import TensorTrain
 
 Towards = Literal["right", "left"]
@@ -51,27 +51,70 @@ def sweep(
     """Choose the sets of one side anew, given those of the other side.
 
     Args:
-        read: Values `(K, n)` at multi-indices `(K, n, d)`; called once a site.
+        read: Values `(K, n)` at multi-indices `(K, n, d)`, not yet known to be finite; called
+            once a site.
         sets: Where to begin; going right, only the right ones are used.
         towards: `"right"` or `"left"`.
         bounds: Most rows to choose at the `d - 1` inner bonds.
         choose: What chooses them.
+
+    Raises:
+        ValueError: If a value is NaN or infinite. The device is asked once, in the end.
     """
-    sizes, used, ask = sets.sizes, sets.right, read
-    if towards == "left":
-        sizes, used, bounds = sizes[::-1], mirrored(sets.left), bounds[::-1]
-        ask = mirrored_entries(read)
-    chosen, matrices, choices = [used[-1]], [], []
-    for k, n in enumerate(sizes):
-        values = ask(fiber_indices(chosen[k], n, used[k]))
-        matrices.append(values.unflatten(1, (-1, used[k].shape[1])))
-        if k < len(bounds):
-            choices.append(choose(matrices[k].detach(), bounds[k]))
-            chosen.append(extend_left(chosen[k], choices[k].rows, n))
-    left, right = tuple(chosen), sets.right
-    if towards == "left":
-        left, right = sets.left, mirrored(chosen)
-    return Sweep(matrices, choices, IndexSets.unchecked(sets.sizes, left, right))
+    way, matrices, choices = _Way(sets, towards), [], []
+    bounds = bounds if towards == "right" else bounds[::-1]
+    try:
+        for k in range(sets.n_sites):
+            pairs, fibers = way.fibers(k)
+            matrices.append(read(fibers).unflatten(1, (pairs.shape[1], -1)))
+            if k < len(bounds):
+                choices.append(choose(matrices[k].detach(), bounds[k]))
+                way.choose(pairs, choices[k].rows)
+    except Exception:
+        way.check(matrices)  # what fails may do so on numbers that are not finite
+        raise
+    way.check(matrices)
+    return Sweep(matrices, choices, way.sets())
+
+
+class _Way:
+    """The multi-indices of a half-sweep, with zeros at the sites that are not theirs."""
+
+    def __init__(self, sets: IndexSets, towards: Towards):
+        self.given, self.towards, self.d = sets, towards, sets.n_sites
+        self.sites = range(self.d) if towards == "right" else range(self.d)[::-1]
+        empty = sets.left[0] if towards == "right" else sets.right[-1]
+        self.chosen = [beside(empty, 0, self.d)]
+        self.each = torch.arange(sets.n_trains, device=sets.device).unsqueeze(1)
+        numbers = {n: torch.arange(n, device=sets.device).view(1, n, 1) for n in {*sets.sizes}}
+        self.numbers = [numbers[n] for n in sets.sizes]
+
+    def fibers(self, k: int) -> tuple[Tensor, Tensor]:
+        """Multi-indices of the rows of the k-th matrix, `(K, l n, d)`, and of its entries."""
+        at = self.sites[k]
+        pairs = sums(self.chosen[k], beside(self.numbers[at], at, self.d - at - 1))
+        if self.towards == "right":
+            return pairs, sums(pairs, beside(self.given.right[at], at + 1, 0))
+        return pairs, sums(pairs, beside(self.given.left[at], 0, self.d - at))
+
+    def choose(self, pairs: Tensor, rows: Tensor) -> None:
+        """Keep the `rows` `(K, r)` of what `fibers` made."""
+        self.chosen.append(pairs[self.each, rows])
+
+    def sets(self) -> IndexSets:
+        """Those of one side as they were, those of the other chosen anew."""
+        given = self.given
+        if self.towards == "right":
+            left = [rows[..., :k].contiguous() for k, rows in enumerate(self.chosen)]
+            return IndexSets.unchecked(given.sizes, tuple(left), given.right)
+        right = [rows[..., self.d - k :].contiguous() for k, rows in enumerate(self.chosen)]
+        return IndexSets.unchecked(given.sizes, given.left, tuple(right[::-1]))
+
+    def check(self, matrices: Sequence[Tensor]) -> None:
+        """Refuse values that are not finite, those asked for first before others."""
+        if not all_finite(matrices):
+            for k, matrix in enumerate(matrices):
+                check_values(matrix.flatten(1), lambda k=k: self.fibers(k)[1])
 
 
 def as_train(parts: Sequence[Tensor], sizes: Sequence[int], towards: Towards) -> TensorTrain:

@@ -132,3 +132,16 @@ def test_rect_rejects_numbers_of_rows(generator):
     for n_rows in (2, 6):
         with pytest.raises(ValueError, match=rf"from 3 to 5.*got {n_rows}; clamp"):
             rect_maxvol(tall(generator, 5, 3), n_rows=n_rows)
+
+
+@pytest.mark.parametrize("kind", ["random", "ties", "low rank"])
+def test_the_search_on_a_device_finds_what_that_on_the_host_finds(kind, monkeypatch, generator):
+    matrix = torch.randn(5, 30, 6, generator=generator, dtype=torch.float64)
+    if kind == "ties":
+        matrix = matrix.sign()
+    if kind == "low rank":
+        matrix[..., 3:] = matrix[..., :3]
+    host = maxvol(matrix, on_deficient="report")
+    monkeypatch.setattr("cpic.linalg._maxvol._arrays", lambda *tensors: (torch, tensors))
+    device = maxvol(matrix, on_deficient="report")
+    assert all(map(torch.equal, host, device))

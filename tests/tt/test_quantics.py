@@ -133,3 +133,11 @@ def test_rejects(use, error, message):
 def test_a_shape_is_of_whole_numbers(shape, channels):
     with pytest.raises(ValueError, match="Quantics needs whole numbers"):
         Quantics(shape, channels=channels)
+
+
+@pytest.mark.parametrize("base", [2, 8])
+@pytest.mark.parametrize("order", ["sequential", "interleaved"])
+def test_coordinates_beyond_the_whole_numbers_of_a_float_are_exact(order, base):
+    grid = Quantics((2**62, 2**54), channels=4, order=order, base=base)
+    coords = torch.tensor([[2**62 - 1, 2**53 + 1, 3], [2**61 + 1, 2**54 - 1, 2], [0, 1, 0]])
+    assert torch.equal(grid.coords(grid.sites(coords)), coords)

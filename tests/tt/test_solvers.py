@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from cpic.tt import IndexSets, dense_entries, interpolate
+from cpic.tt._bonds import solve_bonds
 from cpic.tt._program import _layer
 from cpic.tt._solvers import (
     SOLVERS,
     pivot_condition,
-    solve_bonds,
     solve_core,
     unreliable_above,
 )

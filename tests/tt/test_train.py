@@ -4,6 +4,7 @@ from torch.autograd import gradcheck
 from torch.testing import assert_close
 
 from cpic.tt import TensorTrain, dense_entries
+from cpic.tt._entries import known_inside
 
 CASES = [((4, 5, 6, 2), 3, 3), ((7,), 1, 2), ((1, 4, 1), 2, 3), ((2,) * 8, 4, 1), ((3, 4), 2, 0)]
 DTYPES = [torch.float32, torch.float64]
@@ -198,3 +199,15 @@ def test_rejects_uses(generator, use, error, message):
 def test_dense_entries_reject_a_vector():
     with pytest.raises(ValueError, match=r"\(5,\).*unsqueeze"):
         dense_entries(torch.ones(5))
+
+
+def test_a_mark_of_checked_indices_ends_when_they_are_written_to():
+    train = TensorTrain([torch.ones(1, 1, 2, 1), torch.ones(1, 1, 2, 1)])
+    indices = known_inside(torch.zeros(1, 3, 2, dtype=torch.int64), (2, 2))
+    train.entries(indices)
+    indices[0, 0, 0] = 2
+    with pytest.raises(IndexError, match="got 0 to 2"):
+        train.entries(indices)
+    other = known_inside(torch.full((1, 3, 2), 2), (3, 3))
+    with pytest.raises(IndexError, match="got 2 to 2"):
+        train.entries(other)

@@ -1,0 +1,79 @@
+r"""Turn coordinates into the bits of quantics sites, and back, as one product with a table.
+
+Every bit of a coordinate sits at one place of one site. With b the bits in the order of the sites,
+the coordinates are b T for a table T of powers of two, and the sites b T' for another one.
+
+Shapes: `D` modes, `s` sites, `B` bits in all.
+References: {cite}`khoromskij2011quantics`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Bit = tuple[int, int]  # the mode it belongs to, its place in the coordinate
+
+# The product is one of floating-point numbers, since a GPU has none of integers. It is exact as
+# long as its terms, different powers of two, are below this one.
+_HALF = 32
+
+
+class _Tables(NamedTuple):
+    """For each bit: site, place in it, mode and place in that, `(B,)`; and the two products."""
+
+    site: Tensor
+    place: Tensor
+    mode: Tensor
+    bit: Tensor
+    to_coords: Tensor  # (B, D), or (B, 2 D) with the bits above _HALF behind
+    to_sites: Tensor  # (B, s)
+
+
+class Bits:
+    """The map between coordinates and the sites that hold their bits, for values in range.
+
+    Args:
+        groups: The bits that each site holds, least significant first.
+        n_modes: D, how many coordinates there are.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[Bit]], n_modes: int):
+        self.n_modes = n_modes
+        self.binary = all(len(group) == 1 for group in groups)  # then sites are bits
+        self.wide = any(bit >= _HALF for group in groups for _, bit in group)
+        bits = [
+            (s, place, *bit) for s, group in enumerate(groups) for place, bit in enumerate(group)
+        ]
+        sites, places, modes, at = torch.tensor(bits, dtype=torch.int64).reshape(-1, 4).unbind(1)
+        to_coords = torch.zeros(len(bits), n_modes * (1 + self.wide), dtype=torch.float64)
+        to_sites = torch.zeros(len(bits), len(groups), dtype=torch.float64)
+        for row, (site, place, mode, bit) in enumerate(bits):
+            to_coords[row, mode + bit // _HALF * n_modes] = 2.0 ** (bit % _HALF)
+            to_sites[row, site] = 2.0**place
+        self._tables = {torch.device("cpu"): _Tables(sites, places, modes, at, to_coords, to_sites)}
+
+    def coords(self, sites: Tensor) -> Tensor:
+        """Coordinates `(..., D)` of int64 sites `(..., s)`."""
+        tables = self._on(sites.device)
+        bits = sites
+        if not self.binary:
+            bits = sites.index_select(-1, tables.site) >> tables.place & 1
+        coords = (bits.double() @ tables.to_coords).long()
+        if not self.wide:
+            return coords
+        low, high = coords.split(self.n_modes, -1)
+        return low + (high << _HALF)
+
+    def sites(self, coords: Tensor) -> Tensor:
+        """Sites `(..., s)` of int64 coordinates `(..., D)`."""
+        tables = self._on(coords.device)
+        bits = coords.index_select(-1, tables.mode) >> tables.bit & 1
+        return bits if self.binary else (bits.double() @ tables.to_sites).long()
+
+    def _on(self, device: torch.device) -> _Tables:
+        if device not in self._tables:
+            here = self._tables[torch.device("cpu")]
+            self._tables[device] = _Tables(*(table.to(device) for table in here))
+        return self._tables[device]
