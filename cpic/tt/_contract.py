@@ -32,10 +32,23 @@ def _held(core: Tensor) -> int:
 
 def _entries(cores: Sequence[Tensor], indices: Tensor) -> Tensor:
     trains, n, _ = indices.shape
-    state = cores[0].new_ones(trains, n, 1)
-    for core, index in zip(cores, indices.unbind(-1), strict=True):
-        state = advance(state, core, index)
-    return state.squeeze(-1)
+    count = trains * n
+    sizes = torch.tensor([core.shape[2] for core in cores], device=indices.device)
+    points = torch.arange(count, device=indices.device)[:, None]
+    # Small sites are selected from the products of each point, large ones from those of a train.
+    parts = torch.where(sizes <= _SMALL, points, points.div(n, rounding_mode="floor"))
+    places = parts * sizes + indices.reshape(count, len(cores))
+    state = cores[0].new_ones(count, 1, 1)
+    for core, place in zip(cores, places.unbind(1), strict=True):
+        _, left, size, right = core.shape
+        if size <= _SMALL:
+            every = torch.bmm(state.view(trains, n, left), core.flatten(2))
+            state = every.view(count * size, right).index_select(0, place).unsqueeze(1)
+        else:
+            rows = core.transpose(1, 2).reshape(trains * size, left * right)
+            slices = rows.index_select(0, place).view(count, left, right)
+            state = torch.bmm(state.view(count, 1, left), slices)
+    return state.view(trains, n)
 
 
 def advance(state: Tensor, core: Tensor, index: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from cpic.tt._entries import Entries
 from cpic.tt._fibers import with_dtype
 from cpic.tt._ledger import CrossLedger, Reader
 from cpic.tt._sets import IndexSets, cap_ranks, check_sizes
+from cpic.tt._table import Table
 from cpic.tt._threads import one_thread
 from cpic.tt._train import TensorTrain
 
@@ -59,9 +60,19 @@ def cross(
     train is fitted to. By tolerance it is an estimate of the error of the whole tensor, from fresh
     entries drawn in several ways: uniformly, where the train is large, around the largest entry
     found, and by climbing along what is missed. Twice its standard error is added. Tensors with at
-    most 4096 entries are compared on all of them. Raise `n_probes` where features are small: what
-    no probe, climb or fiber touches stays unseen. Carries no gradient: pass the sets to
+    most 4096 entries, and those of up to 2^20 of which half would be asked for, are read whole and
+    compressed by singular values: the error is the true one. Carries no gradient: pass the sets to
     `interpolate`.
+
+    What `converged` promises by tolerance is statistical. Misses that hold a share p of what n
+    draws see are overlooked with probability (1 - p)^n: p is a share of all entries for the uniform
+    half of the draws, at least `n_probes / 2`, and a share of the norm of the train for an eighth
+    of them. Once a draw has found a lone miss (at a jump, or a spike no line leads to), as many
+    draws without one are needed as make it likely that no more are left than `tol` allows; where
+    they would be too many, the tensor is read whole if it is small, and has not converged
+    otherwise. A spike that no probe, climb or fiber touches stays unseen, and so does one that only
+    the fitted fibers touched: raise `n_probes` where features are small. Values that were rounded
+    to float32 have an error of 3e-8 at least, and do not converge below.
 
     Args:
         entries: Maps int64 multi-indices `(K, n, d)` to real values `(K, n)`.
@@ -111,7 +122,11 @@ def cross(
     ranks = cap_ranks(sizes, max_rank if rank is None else rank)
     if n_trains == 0:
         return _nothing(sizes, ranks, generator, dtype, device)
-    reader = Reader(with_dtype(entries, dtype), sizes, device)
+    read = with_dtype(entries, dtype)
+    if rank is None and Table.fits(sizes, n_trains):
+        reader = Table(read, sizes, device, n_trains)
+    else:
+        reader = Reader(read, sizes, device)
     with one_thread(), torch.no_grad():
         run = Run(reader, ranks, n_trains, tol, sweeps, generator, n_probes, rank is None, callback)
         if method != "least_squares":

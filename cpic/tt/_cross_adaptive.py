@@ -144,44 +144,48 @@ class AdaptiveSearch:
     def _choose(self, site: int, floor: Tensor) -> None:
         """Add rows that the old ones do not carry, and solve for the core."""
         matrix, rows = self.fibers[site].flatten(1, 2), self.rows[site]
+        factors = _factors(take_rows(matrix, rows)) if rows.shape[1] else None
         room = min(self.ranks[site + 1], *matrix.shape[1:]) - rows.shape[1]
         if room > 0:
             rest = matrix
-            if rows.shape[1]:
-                frame = torch.linalg.qr(take_rows(matrix, rows).mT).Q
-                rest = matrix - (matrix @ frame) @ frame.mT
+            if factors is not None:
+                frame = factors.frame
+                rest = torch.baddbmm(matrix, torch.bmm(matrix, frame), frame.mT, alpha=-1)
             new = leading_rows(rest, room, floor, self.generator)
-            if not rows.shape[1] and not new.shape[1]:  # nothing there, but a bond needs a row
+            if factors is None and not new.shape[1]:  # nothing there, but a bond needs a row
                 new = rows.new_zeros(len(rows), 1)
-            self.rows[site] = rows = torch.cat([rows, new], 1)
-            grown = extend_left(self.left[site], new, self.sizes[site])
-            self.left[site + 1] = torch.cat([self.left[site + 1], grown], 1)
-        core = _core(matrix, take_rows(matrix, rows))
-        self.cores[site] = core.unflatten(1, (-1, self.sizes[site]))
+            if new.shape[1]:
+                self.rows[site] = rows = torch.cat([rows, new], 1)
+                grown = extend_left(self.left[site], new, self.sizes[site])
+                self.left[site + 1] = torch.cat([self.left[site + 1], grown], 1)
+                factors = None
+        if factors is None:
+            factors = _factors(take_rows(matrix, rows))
+        self.cores[site] = _core(matrix, factors).unflatten(1, (-1, self.sizes[site]))
 
     def add(self, points: Tensor) -> bool:
         """Add the right parts of `points` `(K, n, d)`, best first, where bonds want columns."""
         sizes, weights = self.sizes, self.reader.weights
-        keys = (points * weights).flip(-1).cumsum(-1).flip(-1)  # of the parts from a site on
-        before = sum(right.shape[1] for right in self.right)
+        marks = (points * weights).flip(-1).cumsum(-1).flip(-1)  # of the parts from a site on
+        marks, grown = marks.mT.tolist(), False
         for k in range(len(sizes) - 1):
-            count = self._wanted(k)
+            count, have = self._wanted(k), self.right[k].shape[1]
             if count < 1:
                 continue
-            tails, marks = points[..., k + 1 :], keys[..., k + 1]
-            whole, have = math.prod(sizes[k + 1 :]), self.right[k].shape[1]
+            tails, whole = points[..., k + 1 :], math.prod(sizes[k + 1 :])
+            found = [row[k + 1] for row in marks]
             if have + count >= whole:
                 count = whole - have
                 tails = all_points(sizes[k + 1 :], device=points.device)
                 tails = tails.expand(len(points), -1, -1)
-                marks = (tails * weights[k + 1 :]).sum(-1)
-            old = (self.right[k] * weights[k + 1 :]).sum(-1)
-            new = first_new(
-                marks[:, : 4 * count + 8] if count + have < whole else marks, old, count
-            )
+                found = (tails * weights[k + 1 :]).sum(-1).tolist()
+            old = (self.right[k] * weights[k + 1 :]).sum(-1).tolist()
+            new = torch.tensor(first_new(found, old, count), device=points.device)
+            if not new.shape[1]:
+                continue
             kept = tails.gather(1, new[..., None].expand(-1, -1, tails.shape[-1]))
-            self.right[k] = torch.cat([self.right[k], kept], 1)
-        return sum(right.shape[1] for right in self.right) > before
+            self.right[k], grown = torch.cat([self.right[k], kept], 1), True
+        return grown
 
     def _wanted(self, bond: int) -> int:
         """How many more columns a bond wants."""
@@ -194,27 +198,44 @@ class AdaptiveSearch:
 
     def sets_now(self) -> Callable[[], IndexSets]:
         """What makes the sets of this round; bonds have at least as many right as left ones."""
-        return partial(IndexSets, self.sizes, tuple(self.left), tuple(self.right))
+        return partial(IndexSets.unchecked, self.sizes, tuple(self.left), tuple(self.right))
 
 
-def _core(matrix: Tensor, pivot: Tensor) -> Tensor:
+class _Factors(NamedTuple):
+    """Pivots `(K, r, c)`, and Q and R of their transpose."""
+
+    pivot: Tensor
+    frame: Tensor
+    corner: Tensor
+
+
+def _factors(pivot: Tensor) -> _Factors:
+    return _Factors(pivot, *torch.linalg.qr(pivot.mT))
+
+
+def _core(matrix: Tensor, factors: _Factors) -> Tensor:
     """The core X `(K, m, r)` that minimises |X pivot - matrix|."""
-    frame, corner = torch.linalg.qr(pivot.mT)
-    sizes = corner.diagonal(dim1=1, dim2=2).abs()
-    if bool((sizes.amin(1) > 1e4 * torch.finfo(sizes.dtype).eps * sizes.amax(1)).all()):
-        target = matrix @ frame
+    pivot, frame, corner = factors
+    low, high = corner.diagonal(dim1=1, dim2=2).abs().aminmax(dim=1)
+    if bool((low > 1e4 * torch.finfo(low.dtype).eps * high).all()):
+        target = torch.bmm(matrix, frame)
         return torch.linalg.solve_triangular(corner.mT, target, upper=False, left=False)
     return solve_core(matrix, pivot, solver="qr")  # takes the time to lower the rank
 
 
-def first_new(marks: Tensor, old: Tensor, count: int) -> Tensor:
+def first_new(marks: list[list[int]], old: list[list[int]], count: int) -> list[list[int]]:
     """Places `(K, c)` of the first `count` of `marks` `(K, n)` that differ and are not `old`.
 
     There may be fewer; where other tensors of the batch have more, repeated ones fill up.
     """
-    n = marks.shape[1]
-    earlier = torch.ones(n, n, dtype=torch.bool, device=marks.device).tril(-1)
-    again = ((marks[:, :, None] == marks[:, None]) & earlier).any(-1)
-    again |= (marks[:, :, None] == old[:, None]).any(-1)
-    count = min(count, int((~again).sum(1).max()))
-    return again.to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
+    chosen = []
+    for row, known in zip(marks, map(set, old), strict=True):
+        first: dict[int, int] = {}
+        for place, mark in enumerate(row):
+            if len(first) == count:
+                break
+            if mark not in known:
+                first.setdefault(mark, place)
+        chosen.append(list(first.values()))
+    most = max(map(len, chosen), default=0)
+    return [places + [0] * (most - len(places)) for places in chosen]

@@ -24,11 +24,14 @@ from cpic.tt._ledger import CrossLedger, Reader
 from cpic.tt._misses import Misses
 from cpic.tt._pivots import draw_missed
 from cpic.tt._sets import IndexSets, all_points, random_points
+from cpic.tt._svd import tt_svd
 from cpic.tt._sweep import Towards
+from cpic.tt._table import Table
 from cpic.tt._train import TensorTrain
 
 _SMALL = 4096  # tensors of at most so many entries are checked on all of them,
 _LOOKED_THROUGH = 2**16  # and those of at most so many where all probes are zero
+_DRAWS = 64  # probes' numbers of draws that may be spent on making sure that nothing is left
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +109,7 @@ class Run:
         if whole:
             both = all_points(sizes, device=device).expand(n_trains, -1, -1)
             raw, n = reader.points(both), both.shape[1]
+        self.whole, self.settled = whole, False
         self.probes, self.held_out = both[:, :n], both[:, -n:]
         seen, truth = raw[:, :n], raw[:, -n:]
         # Zeros say nothing of what was not looked at.
@@ -163,33 +167,61 @@ class Run:
 
     def _grow(self, sets: IndexSets | None) -> None:
         assert self.tol is not None
-        search = AdaptiveSearch(self.reader, self.ranks, len(self.truth), self.generator, sets)
-        misses = Misses(self.reader, self.held_out, self.truth, self.generator)
+        reader = self.reader
+        if self.whole:
+            self._compress(self.truth.unflatten(1, reader.sizes))
+            return
+        search = AdaptiveSearch(reader, self.ranks, len(self.truth), self.generator, sets)
+        misses = Misses(reader, self.held_out, self.truth, self.tol, self.generator)
         if sets is None:
             search.add(misses.worst())
         # What the sites leave out adds up to the error of the train.
-        floor = self.tol / 4 * (self.truth.square().mean(-1) / len(self.reader.sizes)).sqrt()
+        floor = misses.tol / 4 * (self.truth.square().mean(-1) / len(reader.sizes)).sqrt()
         before, n_fresh = torch.full_like(floor, torch.inf), self.n_probes
         for _ in range(6 * self.sweeps):
+            if self._read_rest(2 * reader.asked):
+                return
             train = search.round(floor)
             error = misses.compare(train)
             self._note(train, search.sets_now(), error)
-            if bool((error <= 0.7 * self.tol).all()):
-                error = misses.confirm(n_fresh)
-                self.errors[-1] = torch.where(self.unknown & (error == 0), torch.nan, error)
-                if bool((error <= self.tol).all()):
+            if bool((error <= 0.7 * misses.tol).all()):
+                found, error = misses.confirm(n_fresh)
+                self.errors[-1] = torch.maximum(
+                    torch.where(self.unknown & (error == 0), torch.nan, error), misses.floor
+                )
+                if bool((error <= misses.tol).all()):
                     return
-                n_fresh = min(
-                    2 * n_fresh, 16 * self.n_probes
-                )  # or luck would end it, sooner or later
+                last = bool((found <= misses.tol).all()) or n_fresh == 16 * self.n_probes
+                if last and misses.draws_wanted() > _DRAWS * self.n_probes:
+                    self.settled = True  # and no fit of parts would see more
+                    self._read_rest(max(_LOOKED_THROUGH, 8 * reader.asked))
+                    return
+                # Or luck would end it, sooner or later.
+                n_fresh = min(2 * n_fresh, 16 * self.n_probes)
             if not search.add(misses.worst()) or bool((error > before / 2).any()):
                 floor = floor / 2
             before = error
 
+    def _read_rest(self, most: int) -> bool:
+        """Compress a tensor of at most so many entries from all of them, asking for the rest."""
+        if not isinstance(self.reader, Table) or self.reader.size > most:
+            return False
+        self._compress(self.reader.whole())
+        return True
+
+    def _compress(self, dense: Tensor) -> None:
+        """Take the singular values of tensors `(K, *sizes)` that were read whole."""
+        assert self.tol is not None
+        self.settled = True
+        train = tt_svd(dense, tol=self.tol / 2, max_rank=max(self.ranks))
+        error = relative_error(dense.flatten(1), train.full().flatten(1))
+        self.unknown = torch.zeros_like(self.unknown)
+        self._note(train, partial(sets_of, train, n_columns=4 * max(train.ranks)), error)
+
     def unlike_low_rank(self) -> bool:
         """Whether the square search ended far above what exact interpolation reaches."""
         bound = 0.01 if self.tol is None else max(0.01, self.tol)
-        return bool((self.errors[-1] > bound).any())
+        return not self.settled and bool((self.errors[-1] > bound).any())
 
     def sampled(self, max_entries: int | None) -> None:
         """Fit by least squares; keep an earlier square train where that one is better."""
@@ -197,6 +229,8 @@ class Run:
         most = max(self.ranks)
         rank = min(8, most) if self.adaptive else most
         while True:
+            if self.adaptive and self._read_rest(2 * self.reader.asked):
+                return
             train = self._fit(rank, max_entries)
             error = relative_error(self.truth, train.entries(self.held_out))
             if rank == most or self.tol is None or bool((error <= self.tol).all()):

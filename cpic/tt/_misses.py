@@ -9,6 +9,10 @@ the error together, each weighted by the density of both ways {cite}`veach1995op
 
 and what climbing found is a bound from below, which counts on top.
 
+What is missed at a jump or spike is missed at few entries, amid others that are exact or alone on
+the lines through it, and no slope leads there. Where n draws in a row see none after one of weight
+w was seen, a share 3 / n of such may be left (the rule of three), so 3 w / n counts on top too.
+
 Shapes: `K` tensors, `d` sites, `m` or `s` multi-indices.
 """
 
@@ -27,8 +31,21 @@ from cpic.tt._sets import random_points
 from cpic.tt._train import TensorTrain
 
 Read = Callable[[Tensor], Tensor]
-_HELD = 2**25  # numbers that one step of a draw may hold
+_HELD = 2**23  # numbers that one step of a draw may hold
 _KEPT = 256  # worst points of a climb that guide what follows
+_EXACT = 3e-5  # tolerances, within which an entry has nothing to do with those that are missed
+_SINGLE = 2.0**-25  # what rounding to float32 changes, relative, in the mean
+_UNLIKELY = 64  # times the mean square of a train that uniform draws of its tensor may show
+
+
+def rounding(values: Tensor) -> Tensor:
+    """Relative errors `(K,)` that values `(K, n)` of size one have if they were rounded to float32.
+
+    Zero where they are more exact, or whole numbers on a grid of 2^-20.
+    """
+    single = (values == values.float()).all(1)
+    grid = values * 2**20
+    return torch.where(single & (grid != grid.round()).any(1), _SINGLE, 0.0)
 
 
 def draw_squares(train: TensorTrain, m: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -39,24 +56,27 @@ def draw_squares(train: TensorTrain, m: int, generator: torch.Generator) -> tupl
     """
     cores, k = train.cores, train.n_trains
     m = max(1, min(m, _HELD // max(k * core[0].numel() // core.shape[1] for core in cores)))
+    flat = [core.flatten(2) for core in cores]
     grams = [cores[-1].new_ones(k, 1, 1)]
-    for core in reversed(cores):
-        weighted = (core.flatten(1, 2) @ grams[-1]).view(core.shape).flatten(2)
-        grams.append(weighted @ core.flatten(2).mT / core.shape[2])
+    for core, wide in zip(reversed(cores), reversed(flat), strict=True):
+        weighted = torch.bmm(core.flatten(1, 2), grams[-1]).view(wide.shape)
+        grams.append(
+            torch.baddbmm(grams[-1][:, :1, :1], weighted, wide.mT, beta=0, alpha=1 / core.shape[2])
+        )
     mean = grams.pop().view(k, 1)
     noise = torch.rand(
         len(cores), k, m, 1, generator=generator, dtype=mean.dtype, device=generator.device
     ).to(mean.device)
-    state, drawn = mean.new_ones(k, m, 1), []
-    for core, gram, dice in zip(cores, reversed(grams), noise, strict=True):
+    state, start = mean.new_ones(k, m, 1), torch.arange(k * m, device=mean.device).view(k, m, 1)
+    drawn = []
+    for wide, gram, core, dice in zip(flat, reversed(grams), cores, noise, strict=True):
         n, right = core.shape[2:]
-        every = (state @ core.flatten(2)).view(k, m * n, right)
-        odds = (every @ gram * every).sum(-1).clamp_min_(0).view(k, m, n).cumsum(-1)
+        every = torch.bmm(state, wide).view(k, m * n, right)
+        odds = (torch.bmm(every, gram) * every).sum(-1).view(k, m, n).cumsum(-1)
         index = (odds < dice * odds[..., -1:]).sum(-1, keepdim=True).clamp_max_(n - 1)
         drawn.append(index)
-        chosen = index[..., None].expand(-1, -1, 1, right)
-        state = every.view(k, m, n, right).gather(2, chosen).squeeze(2)
-        state = state / state.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(mean.dtype).tiny)
+        chosen = (start * n + index).view(-1)
+        state = every.view(-1, right).index_select(0, chosen).view(k, m, right)
     return torch.cat(drawn, -1), mean
 
 
@@ -74,7 +94,13 @@ class Climb(NamedTuple):
 
 
 def climb(
-    read: Read, train: TensorTrain | None, points: Tensor, sizes: Sequence[int], *, rounds: int = 3
+    read: Read,
+    train: TensorTrain | None,
+    points: Tensor,
+    height: Tensor,
+    sizes: Sequence[int],
+    *,
+    rounds: int = 3,
 ) -> Climb:
     """Follow the size of what the train misses, from each of `points` `(K, s, d)` upwards.
 
@@ -85,14 +111,14 @@ def climb(
         read: Values `(K, n)` at multi-indices `(K, n, d)`.
         train: What is known; None climbs on the entries themselves.
         points: Where to begin.
+        height: How much is missed there `(K, s)`.
         sizes: Size of each of the `d` modes.
         rounds: Bound on the rounds.
     """
-    device, counts = points.device, [n - 1 for n in sizes]
-    site = torch.arange(len(sizes), device=device)
-    site = site.repeat_interleave(torch.tensor(counts, device=device))
-    step = torch.cat([torch.arange(1, n, device=device) for n in sizes])
-    bound, column = torch.tensor(sizes, device=device)[site], torch.arange(len(site), device=device)
+    d, bound = len(sizes), torch.tensor(sizes, device=points.device)
+    mode, steps = torch.arange(d, device=points.device), bound.new_tensor(range(max(sizes)))
+    site, step = ((steps > 0) & (steps < bound[:, None])).nonzero().unbind(1)
+    column = torch.arange(len(site), device=points.device)
     seen, found, missed = [], [], []
 
     def look(where: Tensor) -> Tensor:
@@ -102,45 +128,39 @@ def climb(
         missed.append(found[-1] - known)
         return missed[-1].abs().view(where.shape[:-1])
 
-    height, view = look(points), torch.empty(0)
+    view = torch.empty(0)
     for _ in range(rounds):
-        where = (points[..., site] + step) % bound
         lines = points[:, :, None].repeat(1, 1, len(site), 1)
-        lines[:, :, column, site] = where
-        gaps = look(lines)
-        view = _lines(height, points, gaps, where, site, sizes)
-        top, best = torch.cat([height[..., None], gaps], -1).max(-1)
+        lines[:, :, column, site] = (points[..., site] + step) % bound[site]
+        sides = height[..., None, None].repeat(1, 1, d, len(steps))
+        sides[..., 1:] = 0.0
+        sides[:, :, site, step] = look(lines)
+        view = _of_highest(height, points, sides, bound)
+        heights, best = sides.max(-1)
+        top, way = heights.max(-1)
         if not bool((top > height).any()):
             break
-        one = torch.cat([points[:, :, None], lines], 2)
-        one = one.gather(2, best[..., None, None].expand(-1, -1, 1, len(sizes))).squeeze(2)
-        every = points.clone()
-        for k, part in enumerate(gaps.split(counts, -1)):
-            if counts[k]:
-                most, j = part.max(-1)
-                every[..., k] += torch.where(most > height, j + 1, 0)
-                every[..., k] %= sizes[k]
         # Only the modes of a sum or product are free of each other; elsewhere the best one leads.
+        every = (points + best) % bound
+        one = torch.where(way[..., None] == mode, every, points)
         height, way = torch.stack([top, look(every)]).max(0)
         points = torch.where(way[..., None] == 1, every, one)
     return Climb(torch.cat(seen, 1), torch.cat(found, 1), torch.cat(missed, 1), view)
 
 
-def _lines(
-    height: Tensor, points: Tensor, gaps: Tensor, where: Tensor, site: Tensor, sizes: Sequence[int]
-) -> Tensor:
-    """Heights `(K, d, n_k)` along the modes of the highest place."""
-    k, _, d = points.shape
-    top, highest = height.max(1, keepdim=True)
+def _of_highest(height: Tensor, points: Tensor, sides: Tensor, bound: Tensor) -> Tensor:
+    """Heights `(K, d, n)` by index along the modes of the highest place, from those by step."""
+    each, highest = torch.arange(len(points), device=points.device), height.argmax(1)
+    steps = torch.arange(sides.shape[-1], device=points.device)
+    index = (points[each, highest][..., None] + steps) % bound[:, None]
+    lines = sides[each, highest]
+    return torch.zeros_like(lines).scatter_(2, index.where(steps < bound[:, None], steps), lines)
 
-    def of_highest(parts: Tensor) -> Tensor:
-        return parts.gather(1, highest[..., None].expand(-1, 1, parts.shape[-1])).squeeze(1)
 
-    lines = height.new_zeros(k, d, max(sizes))
-    lines.scatter_(2, of_highest(points)[..., None], top[..., None].expand(-1, d, 1))
-    each = torch.arange(k, device=site.device)[:, None]
-    lines[each, site, of_highest(where)] = of_highest(gaps)
-    return lines
+def stands_alone(lines: Tensor, share: float) -> Tensor:
+    """Whether all heights along the lines `(K, d, n)` through a place are below its `share`."""
+    peak = lines.amax((1, 2), keepdim=True)
+    return (lines > share * peak).sum((1, 2)) == lines.shape[1]
 
 
 class Products:
@@ -190,26 +210,44 @@ class Misses:
 
     Args:
         reader: Where the values come from.
-        points: Uniform multi-indices `(K, n, d)`, or all there are.
+        points: Uniform multi-indices `(K, n, d)`.
         truth: Their values `(K, n)`.
+        tol: Error that matters.
         generator: Draws more.
     """
 
-    def __init__(self, reader: Reader, points: Tensor, truth: Tensor, generator: torch.Generator):
+    def __init__(
+        self,
+        reader: Reader,
+        points: Tensor,
+        truth: Tensor,
+        tol: float,
+        generator: torch.Generator,
+    ):
         self.reader, self.points, self.truth, self.generator = reader, points, truth, generator
         self.n, self.train, self.gap = points.shape[1], None, truth
         self.spread = torch.ones(self.n, dtype=torch.bool, device=points.device)
-        self.whole = self.n == math.prod(reader.sizes)
         self.starts = max(1, min(8, self.n // sum(reader.sizes)))
-        if not self.whole:
-            self.products = Products(self.climb(), reader.sizes)
+        self.floor = rounding(truth)
+        self.tol = self.floor.clamp_min(tol)  # (K,)
+        self.seen = torch.zeros_like(self.tol)  # sum of squares of uniform draws, and their number
+        self.uniform = 0
+        self._add_uniform(truth)
+        # The largest weights of lone misses, and the draws since the last of them.
+        self.lone, self.spike, self.clean = torch.zeros(3, *self.tol.shape).to(self.tol)
+        self.products = Products(self.climb(), reader.sizes)
 
     def compare(self, train: TensorTrain) -> Tensor:
         """Look at a train from now on; its relative error `(K,)` on the first points."""
         self.train = train
         values = entries(train.cores, self.points)
         self.gap = self.truth - values
-        return relative_error(self.truth[:, : self.n], values[:, : self.n])
+        first = slice(0, self.n)
+        mean = self.truth[:, first].square().mean(1, keepdim=True)
+        squares = self.gap[:, first].square() / torch.where(mean > 0, mean, 1.0)
+        heavy = self.truth[:, first].square() > 0.01 * mean
+        self._watch(squares, torch.where(heavy, squares, torch.nan), first)
+        return relative_error(self.truth[:, first], values[:, first])
 
     def worst(self, count: int = 256) -> Tensor:
         """Points by what is missed there, in turn of all and of those that were not climbed to."""
@@ -222,44 +260,96 @@ class Misses:
 
     def climb(self) -> Tensor:
         """Climb from the worst points to worse ones; the lines through the worst `(K, d, n)`."""
-        place = self.gap.abs().topk(self.starts, 1).indices
+        height, place = self.gap.abs().topk(self.starts, 1)
         start = self.points.gather(1, place[..., None].expand(-1, -1, self.points.shape[-1]))
-        found = climb(self.reader.points, self.train, start, self.reader.sizes)
+        found = climb(self.reader.points, self.train, start, height, self.reader.sizes)
         worst = found.gaps.abs().topk(min(_KEPT, found.gaps.shape[1]), 1).indices
         points = found.points.gather(1, worst[..., None].expand(-1, -1, found.points.shape[-1]))
         self._keep(points, found.values.gather(1, worst), found.gaps.gather(1, worst), spread=False)
+        mean = self.truth[:, : self.n].square().mean(1)
+        weight = found.lines.amax((1, 2)).square() / torch.where(mean > 0, mean, torch.inf)
+        new = stands_alone(found.lines, 0.1 if self.train is None else 0.01)
+        self._remember(weight, new & (weight > 100 * self.tol**2))
         return found.lines
 
-    def confirm(self, n: int) -> Tensor:
-        """The error `(K,)` of the train, and twice its uncertainty, on `n` points not seen before.
+    def confirm(self, n: int) -> tuple[Tensor, Tensor]:
+        """The error `(K,)` of the train on `n` points not seen before, and with what may be left.
 
-        Half of them are uniform, the others drawn where the train or the entries are large.
+        Half of them are uniform, the others drawn where the train or the entries are large. Twice
+        the uncertainty is added.
         """
         assert self.train is not None
-        if self.whole:
-            return relative_error(self.truth, self.truth - self.gap)
         k, before = len(self.points), self.points.shape[1]
-        few = max(1, n // 8)
-        fresh = random_points(self.reader.sizes, n, n_trains=k, generator=self.generator)
+        few, half = max(1, n // 8), max(1, n // 2)
+        fresh = random_points(self.reader.sizes, half, n_trains=k, generator=self.generator)
         drawn, mean = draw_squares(self.train, few, self.generator)
         near = self.products.draw(few, self.generator)
-        fresh = torch.cat([fresh[:, : n // 2].to(drawn.device), drawn, near], 1)
+        fresh = torch.cat([fresh.to(drawn.device), drawn, near], 1)
         truth = self.reader.points(fresh)
-        self._keep(fresh, truth, truth - entries(self.train.cores, fresh), spread=True)
-        squares, last = self.gap.double().square(), slice(before, None)
-        density = n // 2 + few * self.products.density(fresh).sum(0)
-        density = density * mean + drawn.shape[1] * (self.truth - self.gap)[:, last].square()
-        terms = torch.where(squares[:, last] > 0, squares[:, last] / density, 0.0)
-        squares[:, last] = 0
+        gap = truth - entries(self.train.cores, fresh)
+        self._keep(fresh, truth, gap, spread=True)
+        self._add_uniform(truth[:, :half])
+        squares, last = gap.double().square(), slice(before, before + fresh.shape[1])
+        density = half + few * self.products.density(fresh).sum(0)
+        density = density * mean + drawn.shape[1] * (truth - gap).square()
+        terms = torch.where(squares > 0, squares / density, 0.0)
         peak = self.truth.abs().amax(1)
         if bool((self.gap.abs().amax(1) > 64 * torch.finfo(peak.dtype).eps * peak).any()):
             self.climb()  # what is left is more than rounding, so it may have a slope
-            climbed = self.gap[:, squares.shape[1] :].double().square()
-            squares = torch.cat([squares, climbed], 1)
-        lone = squares * distinct(self.points, self.reader.weights)
+        lone = self.gap.double().square()
+        lone[:, last] = 0
+        lone = lone * distinct(self.points, self.reader.weights)
         share = math.exp(-sum(map(math.log, self.reader.sizes)))
         lone = torch.where(lone > 0, lone * share / mean, 0.0).sum(1)
-        return (terms.sum(1) + 2 * terms.square().sum(1).sqrt() + lone).sqrt()
+        exact = squares[:, half : half + drawn.shape[1]] / torch.where(mean > 0, mean, 1.0)
+        self._watch(terms * fresh.shape[1], exact, last)
+        self.clean += fresh.shape[1]
+        error = terms.sum(1) + 2 * terms.square().sum(1).sqrt() + lone
+        error = torch.where(self.seen > _UNLIKELY * self.uniform * mean[:, 0], 1.0, error)
+        left = 3 * torch.maximum(self.lone, self.spike) / self.clean
+        return error.sqrt(), torch.maximum(error, (error + left).clamp_max(1.0)).sqrt()
+
+    def _watch(self, weights: Tensor, others: Tensor, which: slice) -> None:
+        """Remember the largest of `weights` `(K, n)` where it is a lone one.
+
+        It is one where all others are exact and no slope leads to it, or where it stands alone on
+        the lines through it. What fades from look to look is none of the first kind.
+
+        Args:
+            weights: Squares of what was missed at random points, whose mean is that of the tensor.
+            others: The same where the train is large, NaN where it is not.
+            which: Where the random points are among all.
+        """
+        heaviest, place = weights.max(1)
+        exact = others.nanmedian(1).values <= (_EXACT * self.tol) ** 2
+        fades = (heaviest > (_EXACT * self.tol) ** 2) & (heaviest < 0.01 * self.lone)
+        self.lone = torch.where(fades, heaviest, self.lone)
+        many = torch.maximum(0.1 * weights.sum(1), weights.shape[1] * self.tol**2 / 10)
+        suspect = (heaviest > self.tol**2) & (exact | (heaviest > many))
+        if not bool(suspect.any()):
+            return
+        start = self.points.gather(
+            1, (which.start + place)[:, None, None].expand(-1, 1, self.points.shape[-1])
+        )
+        height = self.gap.abs().gather(1, which.start + place[:, None])
+        found = climb(self.reader.points, self.train, start, height, self.reader.sizes, rounds=1)
+        jumps = suspect & exact & (found.gaps.abs().amax(1) <= 2 * height[:, 0])
+        self.lone = torch.where(jumps, torch.maximum(self.lone, heaviest), self.lone)
+        self.clean = torch.where(jumps, 0.0, self.clean)
+        self._remember(heaviest, suspect & stands_alone(found.lines, 0.01))
+
+    def _remember(self, weight: Tensor, alone: Tensor) -> None:
+        """Keep the weight `(K,)` of misses that stand alone."""
+        self.spike = torch.where(alone, torch.maximum(self.spike, weight), self.spike)
+        self.clean = torch.where(alone, 0.0, self.clean)
+
+    def draws_wanted(self) -> float:
+        """Draws without a miss that make up for the heaviest lone one."""
+        return float((3 * torch.maximum(self.lone, self.spike) / self.tol**2).max())
+
+    def _add_uniform(self, truth: Tensor) -> None:
+        self.seen = self.seen + truth.double().square().sum(1)
+        self.uniform += truth.shape[1]
 
     def _keep(self, points: Tensor, truth: Tensor, gap: Tensor, *, spread: bool) -> None:
         self.points = torch.cat([self.points, points], 1)
