@@ -194,7 +194,7 @@ class Run:
                 last = bool((found <= misses.tol).all()) or n_fresh == 16 * self.n_probes
                 if last and misses.draws_wanted() > _DRAWS * self.n_probes:
                     self.settled = True  # and no fit of parts would see more
-                    self._read_rest(max(_LOOKED_THROUGH, 8 * reader.asked))
+                    self._read_rest(max(4 * _DRAWS * self.n_probes, 8 * reader.asked))
                     return
                 # Or luck would end it, sooner or later.
                 n_fresh = min(2 * n_fresh, 16 * self.n_probes)

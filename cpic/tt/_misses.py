@@ -34,6 +34,7 @@ Read = Callable[[Tensor], Tensor]
 _HELD = 2**23  # numbers that one step of a draw may hold
 _KEPT = 256  # worst points of a climb that guide what follows
 _EXACT = 3e-5  # tolerances, within which an entry has nothing to do with those that are missed
+_FEW = 0.05  # share of draws of like size from which on they are no lone ones
 _SINGLE = 2.0**-25  # what rounding to float32 changes, relative, in the mean
 _UNLIKELY = 64  # times the mean square of a train that uniform draws of its tensor may show
 
@@ -322,6 +323,7 @@ class Misses:
         """
         heaviest, place = weights.max(1)
         exact = others.nanmedian(1).values <= (_EXACT * self.tol) ** 2
+        exact &= (weights > 0.01 * heaviest[:, None]).double().mean(1) < _FEW
         fades = (heaviest > (_EXACT * self.tol) ** 2) & (heaviest < 0.01 * self.lone)
         self.lone = torch.where(fades, heaviest, self.lone)
         many = torch.maximum(0.1 * weights.sum(1), weights.shape[1] * self.tol**2 / 10)

@@ -99,6 +99,7 @@ def test_what_says_converged_is_within_twice_the_tolerance(entries, sizes, tol):
         (single, (10,) * 6, 1e-6),
         (stripe, (64, 64, 16), 1e-6),
         (pairs, (2,) * 16, 1e-6),
+        (lambda i: (i.sum(-1) % 7).double(), (20,) * 4, 1e-4),
         (smooth, (17,) * 3, 1e-6),
     ],
 )
