@@ -69,10 +69,11 @@ def cross(
     half of the draws, at least `n_probes / 2`, and a share of the norm of the train for an eighth
     of them. Once a draw has found a lone miss (at a jump, or a spike no line leads to), as many
     draws without one are needed as make it likely that no more are left than `tol` allows; where
-    they would be too many, the tensor is read whole if it is small, and has not converged
-    otherwise. A spike that no probe, climb or fiber touches stays unseen, and so does one that only
-    the fitted fibers touched: raise `n_probes` where features are small. Values that were rounded
-    to float32 have an error of 3e-8 at least, and do not converge below.
+    they would be too many, the tensor is read whole, if it has at most 2^20 entries and at most
+    `256 n_probes` or eight times those asked for; otherwise it has not converged. A spike that no
+    probe, climb or fiber touches stays unseen, and so does one that only the fitted fibers touched:
+    raise `n_probes` where features are small. Values that were rounded to float32 have an error of
+    3e-8 at least, and do not converge below.
 
     Args:
         entries: Maps int64 multi-indices `(K, n, d)` to real values `(K, n)`.
