@@ -31,7 +31,7 @@ def test_brats_from_the_command_line(tmp_path, capsys):
     options = cohorts.options("brats", tmp_path)
     assert cli.main(["brats", *words(options), "--ngpus", "1", "--use_encoder", "True"]) == 0
     captured = capsys.readouterr()
-    assert "1 GPU asked for, this machine has none: the run is on the CPU." in captured.err
+    assert "1 GPU requested, this machine has none: the run uses the CPU." in captured.err
     assert "left out: BraTS20_Training_002" in captured.err
     assert "rmse" in captured.out
     facts = summary(tmp_path, "brats_cpic")
@@ -98,7 +98,7 @@ def test_all_folds_and_going_on(tmp_path):
     }
     first = train.brats(**options)
     assert [one.fold for one in first] == [0, 1]
-    with pytest.raises(ValueError, match=r"holds a run already .*; go on with it by resume"):
+    with pytest.raises(ValueError, match=r"holds a run already .*; continue it by resume"):
         train.brats(**options)
     again = train.brats(**options | {"num_epochs": 2}, resume=True)
     assert [one.epochs for one in again] == [2, 2]

@@ -201,7 +201,7 @@ def test_names_of_another_year_and_a_folder_deeper(checkpoints, tmp_path, caplog
         rows = {r["patient"]: r["days"] for r in predict(checkpoints["plain"], scans, tmp_path)}
     old = {r["patient"]: r["days"] for r in predict(checkpoints["plain"], tree, tmp_path)}
     assert rows == {f"BraTS-GLI-0000{k}-000": old[f"BraTS20_Training_{k:03d}"] for k in places}
-    assert "6 files and folders are not needed" in caplog.text
+    assert "6 files and folders are not used" in caplog.text
     assert f"2 patients in {scans}, 0 of them without prediction" in caplog.text
 
 
@@ -228,7 +228,7 @@ def test_voxels_that_are_nan_and_scans_without_content(checkpoints, tmp_path):
 
 
 def test_weeks_that_cannot_be(checkpoints, tmp_path):
-    finite = r"weeks needs values in a row, each a finite number, got \("
+    finite = r"weeks needs a list of values, each a finite number, got \("
     between = "weeks between -2000 and 2000, got "
     for week, said in ((math.nan, finite), (math.inf, finite), (-2001.0, between)):
         with pytest.raises(ValueError, match=f"{said}{week}"):
