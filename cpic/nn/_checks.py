@@ -30,7 +30,8 @@ def check_batch_norm(owner: nn.Module, n_rows: int) -> None:
     if owner.training and n_rows < 2:
         raise ValueError(
             f"{type(owner).__name__} needs at least 2 rows per batch in training mode, for its "
-            f"batch norm, got {n_rows}; raise the batch size, drop the last batch, or call `eval()`."
+            f"batch norm, got {n_rows}; raise the batch size, drop the last batch, or call "
+            "`eval()`."
         )
 
 

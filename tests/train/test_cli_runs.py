@@ -192,5 +192,5 @@ def test_a_results_folder_that_cannot_be_written(tmp_path):
 
 def test_a_cache_in_the_data_is_refused(tmp_path):
     options = cohorts.options("brats", tmp_path) | {"cache": cohorts.brats() / "cache"}
-    with pytest.raises(CohortError, match="lies in the data folder"):
+    with pytest.raises(CohortError, match="is inside the data folder"):
         train.brats(**options)

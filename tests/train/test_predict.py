@@ -304,7 +304,7 @@ def test_what_cannot_be_predicted_is_one_sentence(checkpoints, tmp_path):
         ),
         (good, scans, {"out": scans / "out.csv"}, "outside that of the scans"),
         (good, scans, {"out": tmp_path / "no" / "out.csv"}, "a folder that exists"),
-        (good, scans, {"cache": scans / "cache"}, "lies in the data folder"),
+        (good, scans, {"cache": scans / "cache"}, "is inside the data folder"),
     ]
     for checkpoint, folder, options, message in cases:
         arguments = {"out": tmp_path / "x.csv", "cache": tmp_path / "cache", **options}
