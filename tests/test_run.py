@@ -288,7 +288,7 @@ def test_outputs_of_one_name_are_refused(tmp_path):
     (tmp_path / "b").mkdir()
     first, second = notebook(tmp_path / "a.ipynb"), notebook(tmp_path / "b" / "A.ipynb")
     for pair in ((first, second), (first, first)):
-        with pytest.raises(ValueError, match="would have one name"):
+        with pytest.raises(ValueError, match="would have the same name"):
             run_chapters(pair, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -48,14 +48,15 @@ def test_whole_cohorts(brats_made, osic_made, deep):
     assert found.ok
     assert (found.kind, found.n_patients, found.tree) == ("brats", 5, "")
     assert found.notes == (
-        f"{name(2)} is no sample: survival is 'ALIVE (361 days later)', a number of days is needed",
+        f"{name(2)} is not a sample: survival is 'ALIVE (361 days later)', "
+        "a number of days is needed",
     )
     found = check_cohort(osic_made, deep=deep)
     # The fourth is compressed, and no decoder is installed, as in the published set.
     ((patient, (fault,)),) = found.faults.items()
     assert patient.startswith("ID00004")
     assert "no decoder of that is installed" in fault
-    assert fault.endswith(" more files alike)")
+    assert fault.endswith(" more such files)")
     assert (found.kind, found.n_patients, found.general) == ("osic", 4, ())
 
 

@@ -264,7 +264,7 @@ def test_too_little_disk_is_known_before(server, get, monkeypatch):
         ("403", "refused set.zip .403 .*accept the terms"),
         ("404", "check the name"),
         ("page", "sent a web page instead of the file"),
-        ("http://example.org/set", "leads to another address .not shown., which needs https"),
+        ("http://example.org/set", "redirects to another address .not shown., which needs https"),
         ("file:///etc/passwd", "which needs https"),
         ("ftp://example.org/set", "which needs https"),
         ("https://me:word@example.org/set", "which needs no user and no password"),
@@ -418,7 +418,7 @@ REPEATED = {
     "user": (b"HTTP/1.1 302 {1}\r\nLocation: https://{1}@a.org/\r\n\r\n", "no user"),
     "password": (b"HTTP/1.1 302 {1}\r\nLocation: https://a:{1}@a.org/\r\n\r\n", "no user"),
     "port": (b"HTTP/1.1 302 {1}\r\nLocation: https://a.org:{1}/\r\n\r\n", "cannot be asked"),
-    "scheme": (b"HTTP/1.1 302 {1}\r\nLocation: {1}://a.org\r\n\r\n", "leads on after 10"),
+    "scheme": (b"HTTP/1.1 302 {1}\r\nLocation: {1}://a.org\r\n\r\n", "redirects more than 10"),
     "nowhere": (b"HTTP/1.1 302 {1}\r\n\r\n", "which is empty"),
     "not modified": (b"HTTP/1.1 304 {0} {1}\r\n\r\n", "304 Not Modified"),
     "type": (b"HTTP/1.1 200 OK\r\nContent-Type: text/html; a={1}\r\n\r\n{1}", "a web page"),
@@ -518,7 +518,7 @@ def test_an_answer_without_end_leaves_room_on_the_disk(server, get, monkeypatch)
 
 def test_redirections_in_a_circle(server, get):
     server.plan = [server.url] * 99
-    with pytest.raises(FetchError, match="leads on after 10 redirections"):
+    with pytest.raises(FetchError, match="redirects more than 10 times"):
         get()
     assert len(server.seen) == 10
 

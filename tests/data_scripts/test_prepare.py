@@ -124,7 +124,7 @@ def test_stopped_by_ctrl_c_and_gone_on_with(brats_made, alone, tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
-    assert "What is finished is kept; the same command goes on." in errors
+    assert "Finished work is kept; the same command continues." in errors
     assert "Traceback" not in errors
     before = stores(cache)
     assert before.items() <= stores(alone).items()

@@ -68,7 +68,7 @@ def test_a_folder_without_any_scan_that_can_be_read_is_a_failed_command(
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "a_t1.nii").write_bytes(b"no scan")
     places = [str(checkpoints["plain"]), str(tmp_path / "scans"), "--out", str(tmp_path / "o.csv")]
-    with pytest.warns(FutureWarning, match="predict calls 'starts' now 'n_warm_starts'"):
+    with pytest.warns(FutureWarning, match="predict: 'starts' is now 'n_warm_starts'"):
         assert cli.main(["predict", *places, "--starts", "2", "--cache", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert said.out == f"predictions: {tmp_path / 'o.csv'}\n"
