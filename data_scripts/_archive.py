@@ -79,7 +79,7 @@ def _opened(archive: Path) -> BinaryIO:
         raise FetchError(f"there is no file {archive}; check the path.") from None
     except OSError as error:
         raise FetchError(
-            f"{archive} cannot be read ({error.strerror}); check the path and your rights."
+            f"{archive} cannot be read ({error.strerror}); check the path and your permissions."
         ) from None
 
 

@@ -145,7 +145,7 @@ def test_a_flipped_bit_of_a_weight_is_seen(tmp_path):
 @pytest.mark.parametrize(
     ("method", "twice", "message"),
     [
-        (zipfile.ZIP_DEFLATED, "nothing", "is packed"),
+        (zipfile.ZIP_DEFLATED, "nothing", "is compressed"),
         (zipfile.ZIP_STORED, "data/0", "two records of the same name"),
     ],
 )
