@@ -67,7 +67,7 @@ def extract(archive: Path, folder: Path, *, progress: bool = True) -> Path:
     except OSError as error:
         raise ArchiveError(
             f"{archive} cannot be unpacked into {folder} ({error.strerror or error}); nothing is "
-            "kept, free or permit space there."
+            "kept, free space there or allow writing."
         ) from error
     return folder
 
@@ -173,7 +173,7 @@ def _write(
                     file.write(block)
                     bar.update(len(block))
             if n_bytes != member.size:
-                raise refusal(member.name, "is shorter or longer than announced")
+                raise refusal(member.name, "is shorter or longer than declared")
 
 
 def _new(path: Path, member: Member) -> BinaryIO:

@@ -257,12 +257,12 @@ def _finished(client: Client, futures: list[Future], stopped: threading.Event) -
             if lonely >= _LONELY_SECONDS:
                 raise EngineError(
                     "the Dask cluster has no worker left; start some and run the same command "
-                    "again: what is finished is kept."
+                    "again: finished work is kept."
                 ) from None
         except CancelledError:
             raise EngineError(
-                "the Dask scheduler has gone away; start it and run the same command again: what "
-                "is finished is kept."
+                "the Dask scheduler has gone away; start it and run the same command again: "
+                "finished work is kept."
             ) from None
 
 

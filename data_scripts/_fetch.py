@@ -95,7 +95,8 @@ def fetch(
         except OSError as error:
             raise FetchError(
                 f"{target.parent} cannot be written ({error.strerror or type(error).__name__}); "
-                "permit or free space there, or choose another folder; the same command goes on."
+                "free space there or allow writing, or choose another folder; the same "
+                "command continues."
             ) from None
         return digest
 
@@ -150,7 +151,7 @@ def _transfer(job: _Transfer) -> None:
         if failures >= _ATTEMPTS:
             raise FetchError(
                 f"{job.host} failed {failures} times in a row, the last time with: {reason}; run "
-                f"the same command later: it goes on after {size_text(here)}."
+                f"the same command later: it continues after {size_text(here)}."
             )
         job.tell(f"interrupted ({reason}); continuing")
         time.sleep(min(_LONGEST_SECONDS, _PAUSE_SECONDS * 2 ** (failures - 1)))
@@ -174,7 +175,7 @@ def _attempt(job: _Transfer) -> None:
             )
         if encoding not in ("", "identity", *_GZIP):
             raise FetchError(
-                f"{job.host} packs the file on the way in a manner that was not asked for; "
+                f"{job.host} sends the file compressed in an unexpected format; "
                 "download it in a browser."
             )
         start, total = _extent(response)
@@ -221,7 +222,7 @@ def _pour(response: Any, start: int, total: int | None, job: _Transfer) -> None:
                 check_space(part.parent, _RESERVE_BYTES, f"fetching {job.target.name} further")
             elif at > total:
                 job.note.unlink(missing_ok=True)
-                raise _ShortError(f"more came than the {total:,} bytes announced")
+                raise _ShortError(f"more came than the {total:,} bytes declared")
         file.truncate()
     if total is not None and at < total:
         raise _ShortError(f"the connection closed after {at:,} of {total:,} bytes")
@@ -280,7 +281,7 @@ def _unpacked(job: _Transfer, sha256: str | None) -> Path:
         whole.unlink()
         job.forget()
         raise FetchError(
-            f"{job.target.name} was packed on the way and is damaged ({error}); what had come is "
+            f"{job.target.name} was sent compressed and is damaged ({error}); what had come is "
             "removed, fetch it again."
         ) from None
     job.part.unlink()

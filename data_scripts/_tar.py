@@ -149,7 +149,7 @@ def _members(stream: Any) -> Iterator[Member]:
         info = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
         headers += 1
         if info.size < 0 or headers > _HEADERS:
-            raise refusal(info.name, "has a header that is not believed")
+            raise refusal(info.name, "has an implausible header")
         if info.type in _NAMES + _ATTRIBUTES:
             known |= _said(info, stream)
             continue
@@ -167,7 +167,7 @@ def _members(stream: Any) -> Iterator[Member]:
         padding += len(block)
         _check_padding(padding)
         if any(block):
-            raise DoubtError("goes on after its end")
+            raise DoubtError("has data after its end")
 
 
 def _check_tarred(info: tarfile.TarInfo, name: str, known: dict[str, str]) -> None:

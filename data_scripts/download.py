@@ -51,9 +51,9 @@ _STEPS = {
    browser and add --archive FILE.""",
 }
 _CBICA = """\
-The organisers give the set to people who register:
+The organizers give the set to registered users:
    https://www.med.upenn.edu/cbica/brats2020/registration.html
-What they send is unpacked with --archive FILE. The same files are mirrored at Kaggle:"""
+Unpack their archive with --archive FILE. The same files are mirrored at Kaggle:"""
 
 
 def main(

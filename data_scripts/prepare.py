@@ -130,8 +130,8 @@ def _upsampled(
         report = engine.map(job, work, fatal=(OSError,), desc="up-sample")
     except OSError as error:
         raise CacheError(
-            f"the cache {folder} cannot be written ({error.strerror or error}): free or permit "
-            "space there; what is finished is kept."
+            f"the cache {folder} cannot be written ({error.strerror or error}): free space "
+            "there or allow writing; finished work is kept."
         ) from error
     report.results = {name: path for name, path in paths.items() if name not in report.failed}
     return report

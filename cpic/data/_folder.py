@@ -37,8 +37,8 @@ def writing(cache: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise CacheError(
-            f"the cache {cache} cannot be written ({reason}): free or permit space "
-            "there, or choose another folder with cache=; what is finished is kept."
+            f"the cache {cache} cannot be written ({reason}): free space there "
+            "or allow writing, or choose another folder with cache=; finished work is kept."
         ) from error
 
 

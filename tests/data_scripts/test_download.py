@@ -174,7 +174,7 @@ def test_dropped_connections_are_resumed(server, get):
 def test_a_new_process_goes_on_where_the_old_one_was_killed(server, get, monkeypatch):
     monkeypatch.setattr(_fetch, "_ATTEMPTS", 1)
     server.plan = [100_000, "500"]
-    with pytest.raises(FetchError, match=r"failed 1 times in a row.*goes on after 97.7 KiB"):
+    with pytest.raises(FetchError, match=r"failed 1 times in a row.*continues after 97.7 KiB"):
         get()
     assert names(get.target) == ["set.zip.part", "set.zip.part.json"]
     with pytest.raises(FetchError, match="500 Internal Server Error"):
@@ -581,10 +581,10 @@ def test_a_packed_file_that_is_wanted_as_it_is_stays_packed(get, server):
 @pytest.mark.parametrize(
     ("word", "content", "message"),
     [
-        ("gzip", gzip.compress(CONTENT)[:-100], "was packed on the way and is damaged"),
-        ("gzip", CONTENT, "was packed on the way and is damaged"),
+        ("gzip", gzip.compress(CONTENT)[:-100], "was sent compressed and is damaged"),
+        ("gzip", CONTENT, "was sent compressed and is damaged"),
         ("gzip", gzip.compress(bytes(2**25)), "damaged .unpacks to more than 250 times"),
-        ("br", CONTENT, "packs the file on the way in a manner that was not asked for"),
+        ("br", CONTENT, "sends the file compressed in an unexpected format"),
     ],
 )
 def test_what_cannot_be_unpacked_is_refused(get, server, word, content, message, monkeypatch):

@@ -113,7 +113,7 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
     try:
         found = inflate(None, raw, limit, False)
     except (zlib.error, EOFError) as error:
-        raise DoubtError(f"came packed and is damaged ({error})") from None
+        raise DoubtError(f"was sent compressed and is damaged ({error})") from None
     if len(found) > limit:
-        raise DoubtError(f"came packed, and has more than {limit:,} bytes")
+        raise DoubtError(f"was sent compressed, and has more than {limit:,} bytes")
     return found

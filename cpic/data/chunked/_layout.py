@@ -117,7 +117,7 @@ class Layout:
                     continue
                 stop = start + length
                 if not 0 < length <= limit or stop >= 2**63:
-                    raise DamagedError(k, f"its shard says that it lies at {start:,} to {stop:,}")
+                    raise DamagedError(k, f"its shard places it at bytes {start:,} to {stop:,}")
                 last = pieces[-1] if pieces else None
                 if last and last.key == key and last.stop == start:
                     pieces[-1] = last._replace(stop=stop)

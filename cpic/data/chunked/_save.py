@@ -74,8 +74,8 @@ def save_zarr(
                 array[box] = source.voxels(grid).cpu().numpy()
     except OSError as error:
         raise VolumeError(
-            f"{path} cannot be written ({error.strerror or error}); free or permit space there, or "
-            "choose another folder."
+            f"{path} cannot be written ({error.strerror or error}); free space there or "
+            "allow writing, or choose another folder."
         ) from error
     return path
 

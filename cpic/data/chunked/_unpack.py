@@ -66,7 +66,7 @@ def _zstd(codec: Any, raw: Any, limit: int, exact: bool) -> Any:
     if said is None and not exact:
         raise DoubtError("a frame of Zstandard does not say its size")
     if said is not None and said > limit:
-        raise DoubtError(f"{said:,} bytes are announced, {limit:,} are needed")
+        raise DoubtError(f"{said:,} bytes are declared, {limit:,} are needed")
     out = np.empty(limit if exact or said is None else said, np.uint8)
     codec.decode(raw, out)
     if said is not None and said < out.size:
@@ -106,7 +106,7 @@ def _announced(at: int, *, packed_at: int | None = None) -> Callable[..., Any]:
         view = memoryview(raw).cast("B")
         said = _UINT.unpack_from(view, at)[0] if len(view) >= at + 4 else 0
         if said > limit:
-            raise DoubtError(f"{said:,} bytes are announced, {limit:,} are needed")
+            raise DoubtError(f"{said:,} bytes are declared, {limit:,} are needed")
         if packed_at is not None and (
             len(view) < packed_at + 4 or _UINT.unpack_from(view, packed_at)[0] > len(view)
         ):

@@ -94,7 +94,7 @@ class ZarrVolume(ChunkedReader):
         try:
             super().__init__(shape, channels, torch_dtype(layout.dtype), nan)
         except VolumeError as error:
-            raise VolumeError(f"{self._called} is no volume: {error}") from error
+            raise VolumeError(f"{self._called} is not a volume: {error}") from error
         self._fill_missing = fill_missing
         name = (str(store), self._reads.stamp(), layout.described)
         self._set_chunks(layout.chunk[: len(self.shape)], layout.dtype, cache, name)

@@ -147,7 +147,7 @@ def _parsing(path: Path) -> Iterator[None]:
     except faults() as error:
         reason = said(error)
         if isinstance(error, InvalidDicomError):
-            reason = "it is no DICOM file, the mark DICM is missing at byte 128"
+            reason = "it is not a DICOM file, DICM is missing at byte 128"
         raise broken(path, f"cannot be read as a DICOM slice ({reason})") from error
 
 
@@ -180,7 +180,7 @@ def _checked(path: Path, dataset: "FileDataset") -> Slice:
 def _check_one_image(tags: Tags) -> None:
     frames, samples = tags.whole("NumberOfFrames", 1), tags.whole("SamplesPerPixel", 1)
     kind = str(getattr(tags.get("SOPClassUID"), "name", ""))
-    fault = f"needs one grey image, got {frames} frames of {samples} samples"
+    fault = f"needs one gray image, got {frames} frames of {samples} samples"
     if frames > 1 or "Enhanced" in kind:
         fault += " in one file (an enhanced or multi-frame DICOM file)"
         advice = "export or convert the series to one file a slice, or to NIfTI"
@@ -191,7 +191,7 @@ def _check_one_image(tags: Tags) -> None:
 
 def _check_pixels(tags: Tags, dataset: "FileDataset", rows: int, columns: int) -> None:
     """Check that the pixels can be decoded, as far as the header tells."""
-    path, pixels = tags.path, f"announces {rows} x {columns} pixels"
+    path, pixels = tags.path, f"declares {rows} x {columns} pixels"
     bits, stored = tags.whole("BitsAllocated"), tags.whole("BitsStored")
     high = tags.whole("HighBit", stored - 1)
     if bits not in (8, 16, 32) or not 1 <= stored <= bits or high != stored - 1:

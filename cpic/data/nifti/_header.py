@@ -49,7 +49,7 @@ class Stored(NamedTuple):
     def too_long(self) -> VolumeError:
         """The error about a compressed file that is longer than its header declares."""
         return broken(
-            self.path, f"holds much more than the {self.needed:,} bytes that its header announces"
+            self.path, f"holds much more than the {self.needed:,} bytes that its header declares"
         )
 
 
@@ -104,8 +104,8 @@ def _parsed(path: Path, raw: bytes, packed: bool) -> Stored:
     except (HeaderDataError, ValueError, OverflowError) as error:
         raise broken(path, f"cannot be read as NIfTI ({error})") from error
     if offset < size:
-        inside = "its voxels are said to be inside the header"
-        raise broken(path, f"is no NIfTI file with header and voxels in one ({inside})")
+        inside = "its voxel offset is inside the header"
+        raise broken(path, f"is not a NIfTI file with header and voxels in one ({inside})")
     scale = (1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter))
     shape = shape[:3] + tuple(n for n in shape[3:] if n != 1)
     return Stored(path, shape, dtype, offset, scale, place, packed)

@@ -53,7 +53,7 @@ def place_of(header: Any) -> Place:
     if len(known) == 2:
         parts = distances(known["sform"], known["qform"], header.get_data_shape())
         if sum(parts) > _APART:
-            notes.append(f"its sform and qform disagree ({_said(parts)}), the sform is followed")
+            notes.append(f"its sform and qform disagree ({_said(parts)}), the sform is used")
     return Place(next(iter(known.values()), None), tuple(notes))
 
 
@@ -108,14 +108,14 @@ def fit(first: Located, other: Located) -> Fit:
     shape, place = other.shape, other.place
     silent = [image for image in (first, other) if image.place.affine is None]
     if first.place.affine is None or place.affine is None:
-        note = f"{silent[0].path.name} does not say where it lies, in contrast to others"
+        note = f"{silent[0].path.name} has no position in space, unlike the others"
         return Fit("", shape, (note,) if len(silent) == 1 else ())
     if shape == first.shape and max(distances(first.place.affine, place.affine, shape)) <= _APART:
         return Fit("", shape)
     orientation, notes = "", ()
     if place.orientation != first.place.orientation:
         orientation = first.place.orientation
-        turned = f"its axes lead to {place.orientation} and are turned to {orientation}"
+        turned = f"its axes point to {place.orientation} and are reoriented to {orientation}"
         notes = (f"{turned}, as those of {first.path.name}",)
         turn, place = place.turns(orientation, shape)
         shape = tuple(shape[k] for k in np.argsort(turn[:, 0]))

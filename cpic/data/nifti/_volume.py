@@ -112,7 +112,7 @@ def _turns(stored: Stored, orientation: str) -> tuple[Any, Any]:
         raise broken(
             stored.path,
             "does not say where its voxels lie (it has no sform and no qform, or no three axes), "
-            f"so it cannot be turned to {orientation}",
+            f"so it cannot be reoriented to {orientation}",
             "correct its header",
         )
     return stored.place.turns(orientation, stored.shape[:3])

@@ -40,8 +40,8 @@ def created(path: Path, source: Volume, key: dict, level: int) -> None:
     except OSError as error:
         if not (path / "zarr.json").exists():
             raise CacheError(
-                f"the store {path} cannot be made ({error.strerror or error}): free or permit "
-                "space there, or choose another folder."
+                f"the store {path} cannot be made ({error.strerror or error}): free space "
+                "there or allow writing, or choose another folder."
             ) from error
 
 

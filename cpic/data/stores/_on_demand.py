@@ -247,8 +247,8 @@ class OnDemandVolume(ZarrVolume):
         except (OSError, NotImplementedError) as error:
             said = getattr(error, "strerror", None) or error
             raise CacheError(
-                f"the store {self._folder} cannot be written ({said}): free or permit space there, "
-                "or choose another folder; what is finished is kept."
+                f"the store {self._folder} cannot be written ({said}): free space there "
+                "or allow writing, or choose another folder; finished work is kept."
             ) from error
 
     def _read(self) -> Tensor:

@@ -1,4 +1,4 @@
-r"""Compare two sets of labelled positions, class by class.
+r"""Compare two sets of labeled positions, class by class.
 
 The Dice coefficient of a class is 2 m / (p + t), where p positions are predicted to be of the
 class, t positions are, and m are both. It is a ratio of sums over all positions, not a mean of
