@@ -74,7 +74,7 @@ def _parser(trained: Mapping[str, Any]) -> Any:
     new = functools.partial(
         jsonargparse.ArgumentParser, exit_on_error=False, allow_abbrev=False, add_help=True
     )
-    parser = new(prog="cpic", description="Tensor trains from few entries, and the book.")
+    parser = new(prog="cpic", description="Train C-PIC, check data, and run the book.")
     parser.add_argument("-V", "--version", action="store_true", help="print the version and exit")
     commands = parser.add_subcommands(dest="command")
     for name, one in trained.items():

@@ -59,7 +59,7 @@ def brain_like(shape: tuple[int, ...], *, seed: int = 0) -> FormulaVolume:
     """A head phantom: scalp, bone, fluid, folded gray and white matter, ventricles, texture.
 
     The same head at every resolution, up to 8192^3 and beyond, without any array. It is not
-    anatomy: what it shares with a scan is edges, nested shells and detail at several scales.
+    anatomy: it shares with a scan only edges, nested shells and detail at several scales.
 
     Args:
         shape: two sizes (its middle slice) or three.

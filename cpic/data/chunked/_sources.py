@@ -23,8 +23,8 @@ _ZIPS = (".zarr.zip", ".ozx")
 _NO_ZIP = (zipfile.BadZipFile, struct.error, ValueError, EOFError, NotImplementedError)
 
 _CHAINED = (
-    "{} is a chain of file systems, which keeps no bounds on what comes; give the address alone, "
-    "and hold chunks with cache=."
+    "{} is a chain of file systems, which does not limit responses; give the address alone, "
+    "and cache chunks by cache=."
 )
 
 

@@ -56,7 +56,7 @@ class OnDemandVolume(ZarrVolume):
     A shard is written under another name and then renamed: a killed process leaves no partial file.
     Existing chunks keep their position when others are added, so several processes may read and
     write one store; writes are serialized. The chunks of `ledger` include those that are computed,
-    its bytes only what is read.
+    its bytes only those that are read.
 
     Args:
         source: any volume; it is read in cubes of the size of a chunk. Meant for small reads of a
