@@ -50,7 +50,7 @@ def test_a_failed_chapter_is_a_failed_command(calls, capsys):
 def test_unknown_chapter_is_one_line(capsys):
     assert cli.main(["book", "run", "no-such"]) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("cpic book run: there is no chapter 'no-such'; choose of ")
+    assert captured.err.startswith("cpic book run: there is no chapter 'no-such'; choose from ")
     assert len(captured.err.splitlines()) == 1
 
 

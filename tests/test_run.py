@@ -137,7 +137,7 @@ def test_chapters_are_found_by_name_and_number(tmp_path):
     assert stems("2", "01", "intro", "01_low_rank.ipynb") == [
         "02_trains", "01_low_rank", "intro", "01_low_rank",
     ]  # fmt: skip
-    with pytest.raises(FileNotFoundError, match="choose of 01_low_rank, 02_trains"):
+    with pytest.raises(FileNotFoundError, match="choose from 01_low_rank, 02_trains"):
         stems("9")
     with pytest.raises(FileNotFoundError, match="needs its notebooks"):
         find_chapters(book=tmp_path / "nowhere")

@@ -249,7 +249,7 @@ def test_unknown_contrasts_are_refused(tmp_path, contrasts):
 
 
 def test_a_folder_that_is_none_or_lacks_the_table_is_named(tmp_path):
-    with pytest.raises(CohortError, match=r"no is no folder: .*BraTS20_Training_001"):
+    with pytest.raises(CohortError, match=r"no is not a folder: .*BraTS20_Training_001"):
         read_brats(tmp_path / "no")
     with pytest.raises(CohortError, match=r"lacks survival_info.csv: "):
         read_brats(tmp_path)

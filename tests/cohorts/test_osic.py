@@ -269,7 +269,7 @@ def test_what_stops_everything(tmp_path, spoil, message):
     with pytest.raises(CohortError, match=message) as caught:
         read_osic(tmp_path)
     assert str(tmp_path) in str(caught.value)
-    with pytest.raises(CohortError, match="is no folder"):
+    with pytest.raises(CohortError, match="is not a folder"):
         read_osic(tmp_path / "none")
 
 

@@ -179,7 +179,7 @@ def test_which_set_it_is(brats_made, osic_made, tmp_path):
     assert find_kind(tmp_path) == "osic"
     assert find_kind(tmp_path / "none") == ""
     found = check_cohort(tmp_path / "none")
-    assert found.general == (f"{tmp_path / 'none'} is no folder",)
+    assert found.general == (f"{tmp_path / 'none'} is not a folder",)
     assert "survival_info.csv" in found.tree
     assert "train.csv" in found.tree
     assert not check_cohort(brats_made, kind="osic").ok

@@ -171,7 +171,7 @@ def test_without_root_a_cohort_is_made_once_and_said_so(tmp_path, caplog):
         ({"folds": 99}, "folds needs n between 2 and the 13 patients"),
         ({"patients": 1}, "folds needs n between 2 and the 1 patients"),
         ({"patients": 0}, "patients needs a whole number of at least 1 or null, got 0"),
-        ({"root": "nowhere"}, "nowhere is no folder"),
+        ({"root": "nowhere"}, "nowhere is not a folder"),
         ({"contrasts": ("t3",)}, "out of flair, t1"),
         ({"more": {"rank": 3}}, "there is no setting 'rank'"),
         ({"pretrain": "nowhere.ckpt"}, "there is no checkpoint nowhere.ckpt"),
