@@ -119,7 +119,7 @@ def test_more_warm_starts_search_wider(checkpoints, tmp_path):
         for starts, o in {n: {"n_warm_starts": n} if n else {} for n in (None, 1, usual)}.items()
     }
     assert days[usual] == days[None] != days[1]
-    with pytest.warns(FutureWarning, match="'starts' now 'n_warm_starts'"):
+    with pytest.warns(FutureWarning, match="'starts' is now 'n_warm_starts'"):
         old = predict(checkpoints["plain"], cohorts.brats(), tmp_path, starts=1)
     assert [row["days"] for row in old] == days[1]
 
