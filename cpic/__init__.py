@@ -1,7 +1,7 @@
-"""Learn from huge volumes by touching a small, well-chosen part of them.
+"""Learn from huge volumes by reading a small, well-chosen part of them.
 
-`cpic.linalg` chooses rows of matrices, `cpic.tt` builds tensor trains from chosen entries,
-`cpic.data` reads volumes without holding them, `cpic.show` draws. Import the sub-packages:
+`cpic.linalg` selects rows of matrices, `cpic.tt` builds tensor trains from selected entries,
+`cpic.data` reads volumes without loading them whole, `cpic.show` draws. Import the sub-packages:
 `from cpic import linalg, tt`.
 """
 

@@ -9,12 +9,13 @@ class VolumeError(ValueError):
     """A volume cannot be opened or read as asked.
 
     Args:
-        message: what is wrong; a whole sentence, unless an option is given.
-        option: the option of a reader that would help, and
-        instead: what helps where that option cannot be given; both become part of the sentence.
+        message: what is wrong; a full sentence, unless an option is given.
+        option: advice to use an option of the reader, and
+        instead: advice for callers where that option is not available; both are added to the
+            message.
 
     Attributes:
-        plain: the sentence without the option, for callers who do not offer it.
+        plain: the message without the option, for callers that do not have it.
     """
 
     def __init__(self, message: str, *, option: str = "", instead: str = "") -> None:
@@ -23,7 +24,7 @@ class VolumeError(ValueError):
 
 
 class CohortError(ValueError):
-    """A cohort (its folder tree, tables or options) is not what is needed."""
+    """A cohort (its folder tree, tables or options) is invalid."""
 
 
 class CacheError(CohortError):

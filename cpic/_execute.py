@@ -1,4 +1,4 @@
-"""One notebook through papermill: whole, or what there is of it where a cell failed."""
+"""Execute one notebook by papermill, and keep the partial result if a cell fails."""
 
 import os
 import tempfile
@@ -13,14 +13,14 @@ from papermill.translators import PythonTranslator, papermill_translators
 
 
 class _Literals(PythonTranslator):
-    """Parameters that are Python text already.
+    """Parameters that are already Python source.
 
-    The translation of papermill makes text of tuples, and of the keys of mappings.
+    Papermill's own translation turns tuples, and the keys of mappings, into text.
     """
 
     @classmethod
     def translate(cls, val: Any) -> str:
-        """The text itself."""
+        """Return the text unchanged."""
         return str(val)
 
 
@@ -30,14 +30,14 @@ papermill_translators.register("cpic literals", _Literals)
 def execute(
     path: Path, output: Path, literals: Mapping[str, str], *, timeout: int, progress: bool
 ) -> str:
-    """Run a notebook in its folder, put the executed copy in its place, and say what went wrong.
+    """Execute a notebook in its folder, write the executed copy, and return the error.
 
     Args:
         path: The notebook.
-        output: The copy, which appears, or replaces the one before, when all is over.
-        literals: Parameters by name, as Python text.
-        timeout: Seconds that one cell may take.
-        progress: Show a bar.
+        output: The executed copy, written or replaced at the end.
+        literals: Parameters by name, as Python source.
+        timeout: Time limit of a cell in seconds.
+        progress: Show a progress bar.
 
     Returns:
         The error in one line; empty if there was none.
@@ -56,7 +56,7 @@ def execute(
                 execution_timeout=timeout,
             )
         except (PapermillException, TimeoutError, RuntimeError, NoSuchKernel) as caught:
-            # A dead kernel and a cell that takes too long are none of papermill's exceptions.
+            # A dead kernel and a cell timeout raise exceptions that are not papermill's.
             return _first_line(caught)
         finally:
             if draft.exists():
@@ -67,7 +67,7 @@ def execute(
 
 
 def _plain(path: Path) -> str:
-    """For papermill, which fills in what is in braces."""
+    """Escape braces, which papermill would substitute."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 

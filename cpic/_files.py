@@ -1,4 +1,4 @@
-"""Files that appear whole: a run that is killed, or a full disk, leaves what was there before."""
+"""Atomic writes: a killed run, or a full disk, leaves the previous file intact."""
 
 import contextlib
 import json
@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file under another name and rename it, whoever else writes it at the same time.
+    """Write a file under a temporary name and rename it; safe with concurrent writers.
 
     Raises:
-        OSError: If it cannot be written; what was there before is whole.
+        OSError: If it cannot be written; the previous file remains intact.
     """
     part = path.with_name(f".{path.name[:200]}-{secrets.token_hex(8)}.part")
     try:
@@ -23,7 +23,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     except RuntimeError as error:
-        # torch.save reports a full disk so.
+        # torch.save reports a full disk in this way.
         raise OSError(f"cannot write {path} ({error}); is the disk full?") from error
     finally:
         with contextlib.suppress(OSError):
@@ -31,7 +31,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A value as JSON in a file, whose folder is made where it is missing."""
+    """Write a value as a JSON file, and create its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(value, indent=1) + "\n"
     replace_file(path, lambda file: file.write(text.encode()))

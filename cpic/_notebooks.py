@@ -1,4 +1,4 @@
-"""What a notebook takes in, and which files its executed copy may replace."""
+"""Parameters of a notebook, and the files that its executed copy may replace."""
 
 import ast
 import math
@@ -12,20 +12,20 @@ from typing import Any
 
 from cpic._trust import DoubtError, parse_json, read_regular
 
-# A notebook with its pictures; anything longer was made for something else.
+# Size limit of a notebook with its pictures; a larger file has another purpose.
 _LARGEST = 2**28
 _WORDS = {"true": True, "false": False, "null": None}
-# What every row of a summary of `cpic.run` says.
+# The keys of every row in a summary of `cpic.run`.
 _ROW = {"chapter", "mode", "seconds", "output"}
-# 007 is a name, and so is 1,000: Python would take the second for two numbers.
+# 007 is a name, and so is 1,000, which Python would parse as two numbers.
 _ZEROS = re.compile(r"(?<![\w.])0\d")
 
 
 def parameters_of(path: Path) -> dict[str, Any]:
-    """Names and values of the cell tagged `parameters`; None for a value that is computed.
+    """Names and values in the cell tagged `parameters`; None for a value that is computed.
 
     Raises:
-        ValueError: If the file is no notebook, or the cell is not plain Python.
+        ValueError: If the file is not a notebook, or the cell is not plain Python.
     """
     try:
         cells = _content(path)["cells"]
@@ -55,7 +55,7 @@ def _default(node: Any) -> Any:
 
 
 def value_of(text: str, defaults: Iterable[Any] = ()) -> Any:
-    """What a word of the command line says: text where a default is text, else a Python literal.
+    """Parse a word of the command line: text if the default is text, else a Python literal.
 
     Example:
         >>> value_of("(8, 8)"), value_of("-1e-3"), value_of("true"), value_of("007")
@@ -79,10 +79,10 @@ def value_of(text: str, defaults: Iterable[Any] = ()) -> Any:
 
 
 def literal(value: Any) -> str:
-    """The Python text of numbers, words, None, and of lists, tuples and mappings of them.
+    """Python source for numbers, text, None, and lists, tuples and mappings of these.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If the value is anything else.
 
     Example:
         >>> literal((8, None, [float("nan"), "007"]))
@@ -109,19 +109,19 @@ def literal(value: Any) -> str:
 
 
 def check_outputs(paths: Sequence[Path], folder: Path) -> None:
-    """Raise unless every executed copy, and the summary, can go to the folder without a loss.
+    """Raise unless every executed copy, and the summary, can be written without loss.
 
     Raises:
-        ValueError: If two notebooks have one name, or a file that is there is no output of a run.
+        ValueError: If two notebooks share a name, or an existing file is not an output of a run.
     """
     seen: dict[str, Path] = {}
     for path in paths:
-        # Not every file system tells these names apart.
+        # Some file systems do not distinguish these names.
         name = unicodedata.normalize("NFC", path.name).casefold()
         if name in seen:
             raise ValueError(
-                f"the executed copies of {seen[name]} and {path} would have one name; run one of "
-                "them, or give each a folder of its own."
+                f"the executed copies of {seen[name]} and {path} would have the same name; run one "
+                "of them, or give each a folder of its own."
             )
         seen[name] = path
     targets = [folder / path.name for path in paths]
@@ -132,12 +132,12 @@ def check_outputs(paths: Sequence[Path], folder: Path) -> None:
             continue
         if any(target.samefile(path) for path in paths) or not _holds(target, fits):
             raise ValueError(
-                f"{target} is no {kind} and would be lost; choose another folder by out."
+                f"{target} is not the {kind} and would be lost; choose another folder by out."
             )
 
 
 def _is_output(content: Any) -> bool:
-    """Whether papermill made it: the chapters themselves are stripped of its marks."""
+    """Whether papermill wrote it: the chapters themselves are stripped of its metadata."""
     return "papermill" in content["metadata"]
 
 

@@ -1,4 +1,4 @@
-"""What leaves the machine, or is shown: tokens go to one host, and into no message."""
+"""Guards for requests and messages: a token goes to one host only, and into no message."""
 
 import base64
 import re
@@ -10,29 +10,29 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def clean_token(text: str) -> str:
-    """A token as files and clipboards give it, without the white space around it.
+    """A token read from a file or the clipboard, stripped of white space.
 
     Raises:
-        ValueError: If nothing is left, or a sign that no header can carry; it is not shown.
+        ValueError: If it is empty, or has a character not allowed in headers; it is not shown.
     """
     token = text.strip().strip("\ufeff").strip()
     if not token:
-        raise ValueError("a token needs at least one sign, got none; copy it again.")
+        raise ValueError("a token needs at least one character, got none; copy it again.")
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         raise ValueError(
-            "a token needs printable ASCII signs without blanks, got others (not shown); copy it "
+            "a token needs printable ASCII characters without blanks, got others (not shown); copy "
             "again."
         )
     return token
 
 
 def shown_address(url: str) -> str:
-    """An address without user, password, query and fragment: fit to be printed.
+    """An address without user, password, query and fragment, safe to print.
 
     >>> shown_address("https://me:word@host/a.zip?X-Amz-Signature=ab12")
     'https://host/a.zip?***'
     """
-    # A password may hold any sign, also those that end a host: all before the last @ is hidden.
+    # A password may hold any character, even one that ends a host: all before the last @ is hidden.
     url = re.sub(r"^([A-Za-z][\w+.-]*://)?.*@", r"\1", url, flags=re.DOTALL)
     try:
         parts = urlsplit(url)
@@ -42,7 +42,7 @@ def shown_address(url: str) -> str:
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
-    """A text in which no secret is left, in none of the forms that servers repeat it in."""
+    """Remove secrets from a text, in all forms in which servers repeat them."""
     forms: set[str] = set()
     for secret in filter(None, secrets):
         raw = secret.encode()
@@ -50,14 +50,14 @@ def without_secrets(text: str, secrets: Iterable[str]) -> str:
         forms |= {repr(secret)[1:-1], repr(raw)[2:-1]}
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             forms |= {encode(raw).decode(), encode(raw).decode().rstrip("=")}
-    # The longest first: one form may be a part of another.
+    # The longest first: one form may be part of another.
     for form in sorted(forms - {""}, key=len, reverse=True):
         text = text.replace(form, _HIDDEN)
     return text
 
 
 def same_origin(one: str, other: str) -> bool:
-    """Whether two addresses have one scheme, host and port, so that a secret may go to both."""
+    """Whether two addresses have the same scheme, host and port, and may share a secret."""
     try:
         return _origin(one) == _origin(other)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The largest memory of a process and of the Jupyter kernel that it started."""
+"""Peak memory of a process and of the Jupyter kernel it started."""
 
 import threading
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class PeakMemory:
-    """The largest resident memory of the kernel that runs while this is entered."""
+    """Peak resident memory of the kernel that runs in this context."""
 
     def __init__(self):
         self.peak_mib = 0.0
@@ -42,7 +42,7 @@ def _kernel_of(process: Any) -> Any:
 
 
 def peak_mib(pid: int) -> float:
-    """Peak resident memory; Linux keeps it, elsewhere it is what is seen now."""
+    """Peak resident memory; recorded by Linux, elsewhere the current value is used."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024

@@ -11,17 +11,17 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def moved(old: str, *new: str) -> Callable[[str], Any]:
-    """A module's `__getattr__` that finds each name in one of the modules it went to.
+    """A module's `__getattr__` that looks up each name in the modules it moved to.
 
     Args:
         old: Name of the module.
-        new: Modules that hold its names now, in the order they are asked.
+        new: Modules that now hold its names, in the order of the lookup.
     """
 
     def find(name: str) -> Any:
         for module in map(importlib.import_module, new):
             if not name.startswith("_") and hasattr(module, name):
-                _warn(f"{old}.{name} is now {module.__name__}.{name}; the old name goes")
+                _warn(f"{old}.{name} is now {module.__name__}.{name}; the old name")
                 return getattr(module, name)
         raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
@@ -29,20 +29,20 @@ def moved(old: str, *new: str) -> Callable[[str], Any]:
 
 
 def renamed(**names: str) -> Callable[[_F], _F]:
-    """Let a function take arguments by their old names, too.
+    """Let a function also accept arguments by their old names.
 
     Args:
-        names: The new name of each argument by its old one.
+        names: The new name of each argument by its old name.
     """
 
     def decorate(function: _F) -> _F:
         @functools.wraps(function)
         def call(*args: Any, **options: Any) -> Any:
             for old, new in names.items():
-                # Both at once are for the function itself to refuse.
+                # If both are given, the function itself raises.
                 if old not in options or new in options:
                     continue
-                _warn(f"{function.__qualname__} calls {old!r} now {new!r}; the old name goes")
+                _warn(f"{function.__qualname__}: {old!r} is now {new!r}; the old name")
                 options[new] = options.pop(old)
             return function(*args, **options)
 
@@ -52,10 +52,10 @@ def renamed(**names: str) -> Callable[[_F], _F]:
 
 
 def regrouped(group: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[_F], _F]:
-    """Let a function take one by one, too, the options that it takes in objects now.
+    """Let a function also accept options one by one that are now fields of objects.
 
     Args:
-        group: Makes the arguments of today from all those given by name.
+        group: Converts all keyword arguments to the current ones.
     """
 
     def decorate(function: _F) -> _F:
@@ -65,8 +65,8 @@ def regrouped(group: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[_F
             if fresh := [name for name in found if found[name] is not options.get(name)]:
                 objects = ", ".join(f"{name}={type(found[name]).__name__}(...)" for name in fresh)
                 _warn(
-                    f"{function.__qualname__} takes some options by {objects} now; to give "
-                    "them one by one goes"
+                    f"{function.__qualname__} now takes some options by {objects}; giving "
+                    "them one by one"
                 )
             return function(*args, **found)
 
@@ -76,19 +76,19 @@ def regrouped(group: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[_F
 
 
 def field(owner: str, name: str) -> property:
-    """An attribute that is a field of the frozen dataclass `owner` now; reads and sets it."""
+    """An attribute that is now a field of the frozen dataclass `owner`; reads and sets it."""
 
     def get(self: Any) -> Any:
-        _warn(f"this is now `{owner}.{name}`; the attribute of its own goes")
+        _warn(f"this is now `{owner}.{name}`; the separate attribute")
         return getattr(getattr(self, owner), name)
 
     def put(self: Any, value: Any) -> None:
-        _warn(f"this is now `{owner}`, to be set as a whole; the attribute of its own goes")
+        _warn(f"this is now `{owner}`, to be set as a whole; the separate attribute")
         setattr(self, owner, dataclasses.replace(getattr(self, owner), **{name: value}))
 
     return property(get, put)
 
 
 def _warn(message: str) -> None:
-    # Of the caller's caller.
-    warnings.warn(f"{message} with version 0.2.", FutureWarning, stacklevel=3)
+    # Reported at the caller of the caller.
+    warnings.warn(f"{message} will be removed in version 0.2.", FutureWarning, stacklevel=3)

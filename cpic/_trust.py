@@ -1,9 +1,8 @@
-"""What is believed of a file: its kind, how much it may hold, how deep its metadata may go.
+"""Limits for untrusted files: their kind, their size, and the depth of their metadata.
 
-A file that somebody else made may be a pipe that nobody writes to, announce terabytes, or unpack to
-a thousand times its size. Every reader of the package and every download asks here, so that the
-answers are the same everywhere. A reader turns `DoubtError` into its own error, which names the
-file and says what to do.
+A file from elsewhere may be a pipe without a writer, declare terabytes, or decompress to a
+thousand times its size. All readers of the package and all downloads use these checks. A reader
+converts `DoubtError` to its own error, with the name of the file and advice.
 """
 
 import json
@@ -14,12 +13,12 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-# Metadata, settings and answers of a server, as text; pixels are bounded by what they must hold.
+# Metadata, settings and server responses, as text; pixels are limited by their declared sizes.
 METADATA_BYTES = 2**24
 # Nesting of metadata and settings.
 DEPTH = 64
 _BLOCK = 2**20
-# What parsers and unpackers raise over bytes that are not what they announce.
+# Raised by parsers and decompressors for corrupt data.
 DAMAGED: tuple[type[Exception], ...] = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
     RuntimeError, TypeError, ValueError, struct.error, zlib.error,
@@ -27,7 +26,7 @@ DAMAGED: tuple[type[Exception], ...] = (
 
 
 class DoubtError(ValueError):
-    """What a file is, or says of itself, is not believed; the message goes on after its name."""
+    """A file is rejected by its kind or its declared content; the message follows its name."""
 
 
 class _Readable(Protocol):
@@ -39,7 +38,7 @@ class _Writable(Protocol):
 
 
 def open_regular(path: str | os.PathLike) -> BinaryIO:
-    """Open a file for reading, without waiting for anybody.
+    """Open a regular file for reading, without blocking.
 
     Raises:
         DoubtError: If it is a pipe, a device, a socket or a folder, or a link to one.
@@ -50,8 +49,8 @@ def open_regular(path: str | os.PathLike) -> BinaryIO:
 
 
 def open_handle(path: str | os.PathLike) -> tuple[int, int]:
-    """As `open_regular`, where it must be quick: a handle of `os.open`, and the file's bytes."""
-    # Opening a pipe waits for its writer unless told not to; of a regular file it changes nothing.
+    """A fast variant of `open_regular`: a handle of `os.open`, and the size of the file."""
+    # Opening a pipe would block otherwise; for a regular file the flag has no effect.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         found = os.fstat(handle)
@@ -63,11 +62,11 @@ def open_handle(path: str | os.PathLike) -> tuple[int, int]:
 
 
 def check_regular(path: str | os.PathLike) -> int:
-    """Bytes of a regular file, for a library that opens files itself.
+    """Size of a regular file in bytes, for a library that opens files itself.
 
     Raises:
         DoubtError: If it is a pipe, a device, a socket or a folder, or a link to one.
-        OSError: If it is not there.
+        OSError: If it does not exist.
     """
     found = Path(path).stat()
     check_kind(found.st_mode)
@@ -75,7 +74,7 @@ def check_regular(path: str | os.PathLike) -> int:
 
 
 def check_kind(mode: int) -> None:
-    """Raise `DoubtError` unless the mode of `os.stat` is that of a regular file."""
+    """Raise `DoubtError` unless the mode from `os.stat` is that of a regular file."""
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
         raise DoubtError(f"is a {kinds.get(stat.S_IFMT(mode), 'device')}, a file is needed")
@@ -87,7 +86,7 @@ def read_regular(
     """All bytes of a regular file of at most `limit` bytes.
 
     Raises:
-        DoubtError: If it is no regular file, or longer.
+        DoubtError: If it is not a regular file, or is longer.
         OSError: As `open` does.
     """
     with open_regular(path) as file:
@@ -95,10 +94,10 @@ def read_regular(
 
 
 def read_at_most(source: _Readable, limit: int, *, what: str = "content") -> bytes:
-    """All that comes from a stream (a file, an unpacker, an answer), at most `limit` bytes.
+    """Read a stream (file, decompressor or response) completely, at most `limit` bytes.
 
     Raises:
-        DoubtError: If more would come; no more than `limit` and a block are in memory then.
+        DoubtError: If there is more; at most `limit` bytes and one block have been in memory.
     """
     blocks: list[bytes] = []
     left = limit
@@ -114,7 +113,7 @@ def copy_at_most(source: _Readable, target: _Writable, limit: int, *, what: str 
     """Copy a stream of at most `limit` bytes and return their number.
 
     Raises:
-        DoubtError: If more would come; at most `limit` bytes are written.
+        DoubtError: If there is more; at most `limit` bytes are written.
     """
     copied = 0
     while block := source.read(min(_BLOCK, limit - copied + 1)):
@@ -126,22 +125,22 @@ def copy_at_most(source: _Readable, target: _Writable, limit: int, *, what: str 
 
 
 def parse_json(raw: bytes | str, *, depth: int = DEPTH) -> Any:
-    """JSON of a stranger.
+    """Parse untrusted JSON.
 
     Raises:
-        DoubtError: If it is no JSON in UTF-8, nested deeper than `depth`, or says a key twice.
+        DoubtError: If it is not JSON in UTF-8, is nested deeper than `depth`, or repeats a key.
     """
     try:
-        # The parser descends by recursion, so what is far too deep ends it early.
+        # The parser is recursive, so far too deep input ends it early.
         found = json.loads(raw, object_pairs_hook=_unique)
     except RecursionError:
         raise DoubtError(f"is nested deeper than {depth} levels") from None
     except UnicodeDecodeError as error:
-        raise DoubtError(f"is no text in UTF-8 ({error.reason})") from None
+        raise DoubtError(f"is not UTF-8 text ({error.reason})") from None
     except DoubtError:
         raise
     except ValueError as error:
-        raise DoubtError(f"is no JSON ({error})") from None
+        raise DoubtError(f"is not JSON ({error})") from None
     level = [found]
     for _ in range(depth + 1):
         level = [child for value in level for child in _children(value)]
@@ -154,7 +153,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise DoubtError(f"says {key[:80]!r} twice")
+            raise DoubtError(f"has {key[:80]!r} twice")
         found[key] = value
     return found
 

@@ -1,7 +1,7 @@
-"""Run chapters of the book with chosen parameters and report what they cost.
+"""Run chapters of the book with given parameters, and report time and memory.
 
-Each chapter runs in its own kernel; its executed copy, partial where a cell failed, goes to the
-output folder beside `summary.json`, which is rewritten whole after every chapter.
+Each chapter runs in its own kernel; its executed copy, partial if a cell failed, is written to the
+output folder with `summary.json`, which is rewritten after every chapter.
 """
 
 import os
@@ -34,7 +34,7 @@ MODES = ("quick", "full")
 
 @dataclass(frozen=True)
 class ChapterRun:
-    """What happened to one chapter: `error` is empty when it ran to its end."""
+    """Result of one chapter: `error` is empty if it ran completely."""
 
     chapter: str
     mode: str
@@ -71,18 +71,18 @@ def _find(name: str, known: list[Path]) -> Path:
         if name in (path.stem, path.name, number) or number == name.zfill(2):
             return path
     raise FileNotFoundError(
-        f"there is no chapter {name!r}; choose of {', '.join(p.stem for p in known) or 'none'}."
+        f"there is no chapter {name!r}; choose from {', '.join(p.stem for p in known) or 'none'}."
     )
 
 
 def read_parameters(chapters: Sequence[str | Path], texts: Mapping[str, str]) -> dict[str, Any]:
-    """Values for `run_chapters` out of text: a Python literal, or the text where that is meant.
+    """Parse values for `run_chapters`: a Python literal, or text if text is expected.
 
-    It is where a chapter's own value of the parameter is text, so that `007` or `1.10` stay what
-    they are.
+    Text is expected if the default of the parameter in the chapter is text, so that `007` or `1.10`
+    stay as they are.
 
     Raises:
-        ValueError: If a file is no notebook.
+        ValueError: If a file is not a notebook.
         FileNotFoundError: If there is no such chapter.
 
     Example:
@@ -107,26 +107,26 @@ def run_chapters(
     progress: bool | None = None,
     report: Callable[[ChapterRun], None] | None = None,
 ) -> list[ChapterRun]:
-    """Run chapters through papermill, and go on when one fails.
+    """Run chapters through papermill, and continue if one fails.
 
     Args:
         chapters: Names, numbers or paths, see `find_chapters`.
-        out: Folder of the executed copies and of `summary.json`; made if missing. What is there
-            is replaced if it is the output of an earlier run, and refused if it is anything else.
+        out: Folder for the executed copies and `summary.json`; created if missing. Outputs of
+            earlier runs in it are replaced; any other file in the way is an error.
         mode: `quick` or `full`, the chapters' parameter `MODE`.
-        parameters: More parameters by name; every chapter must know all of them. Numbers, text,
+        parameters: Further parameters by name; every chapter must have all of them. Numbers, text,
             None, and lists, tuples and mappings of these.
-        cell_timeout: Seconds that one cell may take.
-        jobs: Chapters that run side by side, each in a process of its own.
-        progress: Show a bar; by default when standard error is a terminal.
-        report: Called with each result when it is there.
+        cell_timeout: Time limit of a cell in seconds.
+        jobs: Number of chapters to run in parallel, each in its own process.
+        progress: Show a progress bar; by default if standard error is a terminal.
+        report: Called with each result as soon as it is available.
 
     Returns:
-        One `ChapterRun` a chapter, in their order. Nothing is raised for a chapter that fails.
+        One `ChapterRun` per chapter, in order. A chapter that fails does not raise.
 
     Raises:
-        ValueError: If a parameter or the mode is unknown, or a file would be lost; nothing has run
-            then.
+        ValueError: If a parameter or the mode is unknown, or a file would be lost; raised before
+            anything runs.
         FileNotFoundError: If there is no such chapter.
 
     Example:
@@ -143,7 +143,7 @@ def run_chapters(
     paths = find_chapters([str(chapter) for chapter in chapters])
     literals = _literals(paths, given)
     folder = Path(out)
-    # A folder that is yet to be made may be another one in the end: x/.. is.
+    # The path to a folder that does not exist yet may change its meaning once it does: x/.. is one.
     _notebooks.check_outputs(paths, folder.resolve())
     _make(folder)
     shown = sys.stderr.isatty() if progress is None else progress
@@ -159,9 +159,9 @@ def run_chapters(
 
 
 def _literals(paths: Sequence[Path], given: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters as Python text, once every chapter knows all of them."""
+    """Parameters as Python source, after a check that every chapter has all of them."""
     for path in paths:
-        # papermill itself only warns of an unknown name: a typo would run with the default.
+        # papermill only warns of an unknown name: a typo would run with the default.
         known = _notebooks.parameters_of(path)
         if unknown := [name for name in given if name not in known]:
             raise ValueError(
@@ -177,7 +177,7 @@ def _literals(paths: Sequence[Path], given: Mapping[str, Any]) -> dict[str, str]
 
 
 def _make(folder: Path) -> None:
-    """The folder, written to once: not after an hour may it turn out that it cannot be."""
+    """Create the folder and test that it is writable, before an hour of work."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -189,11 +189,11 @@ def _make(folder: Path) -> None:
 
 
 def _run_all(orders: list[tuple], jobs: int) -> Iterator[tuple[Path, ChapterRun]]:
-    """Results as they come, each with the path of its chapter."""
+    """Results as they become available, each with the path of its chapter."""
     if jobs == 1:
         yield from ((order[0], _run_one(*order)) for order in orders)
         return
-    # The memory of a kernel is found as that of the only child of its process.
+    # The kernel is identified as the only child of its process.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         paths = {pool.submit(_run_one, *order): order[0] for order in orders}
         yield from ((paths[future], future.result()) for future in as_completed(paths))
@@ -212,7 +212,7 @@ def _run_one(
 
 
 def summary_table(results: Sequence[ChapterRun]) -> str:
-    """Chapters with seconds and peak memory as lines of text.
+    """Format chapters with time and peak memory as a table.
 
     Example:
         >>> print(summary_table([ChapterRun("03_cross", "quick", 12.34, 456.7, "out.ipynb")]))
@@ -228,10 +228,10 @@ def summary_table(results: Sequence[ChapterRun]) -> str:
 
 
 def provenance(**settings: Any) -> str:
-    """What a chapter prints last: settings, versions, seconds and peak memory of its kernel.
+    """Print the footer of a chapter: settings, versions, time and peak memory of its kernel.
 
     Args:
-        **settings: What to name besides, for example `mode=MODE, seed=SEED, device=DEVICE`.
+        **settings: Further values to print, for example `mode=MODE, seed=SEED, device=DEVICE`.
 
     Example:
         >>> print(provenance(mode="quick", seed=0))  # doctest: +ELLIPSIS

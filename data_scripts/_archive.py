@@ -1,4 +1,4 @@
-"""Unpack a zip or tar file that may be hostile: all of it into one new folder, or nothing."""
+"""Unpack an untrusted zip or tar file: all of it into one new folder, or nothing."""
 
 import lzma
 import os
@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from cpic._trust import DAMAGED, DEPTH, DoubtError, open_regular
 
-# What the standard library raises over a damaged or hostile archive.
+# Raised by the standard library for damaged or hostile archives.
 _DAMAGED = (*DAMAGED, zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError)
 _NAME_BYTES = 255
 _OTHERS = {"zstd": b"\x28\xb5\x2f\xfd", "7z": b"7z\xbc\xaf\x27\x1c", "rar": b"Rar!"}
-# Signs that steer a terminal; on Windows also what it takes for a device, a stream or another name.
+# Characters that control a terminal; on Windows also those of devices, streams and other names.
 _UNUSABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f]"
     + r'|[<>:"|?*]|[. ]$|^(?i:con|prn|aux|nul|com\d|lpt\d)(\.|$)' * (os.name == "nt")
@@ -32,25 +32,25 @@ _UNUSABLE = re.compile(
 
 
 class ArchiveError(RuntimeError):
-    """An archive cannot be unpacked; nothing of it has been."""
+    """An archive cannot be unpacked; nothing of it was."""
 
 
 def extract(archive: Path, folder: Path, *, progress: bool = True) -> Path:
-    """Unpack `archive` into the new folder `folder`, which appears when all is there.
+    """Unpack `archive` into the new folder `folder`, which appears when it is complete.
 
-    Rights, owners and times stored in the archive are not taken over.
+    Permissions, owners and times stored in the archive are ignored.
 
     Args:
-        archive: zip or tar, packed or not; its content decides, not its name.
+        archive: zip or tar, compressed or not; detected from its content, not its name.
         folder: must not exist.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Returns:
         `folder`.
 
     Raises:
-        ArchiveError: if a member would land outside the folder, is a link or a device, or appears
-            twice; the archive announces what is not believed, is damaged, or has no file in it; or
+        ArchiveError: if a member would be outside the folder, is a link or a device, or is given
+            twice; the archive declares implausible contents, is damaged, or has no file in it; or
             the disk is too small.
     """
     try:
@@ -67,7 +67,7 @@ def extract(archive: Path, folder: Path, *, progress: bool = True) -> Path:
     except OSError as error:
         raise ArchiveError(
             f"{archive} cannot be unpacked into {folder} ({error.strerror or error}); nothing is "
-            "kept, free or permit space there."
+            "kept, free space there or allow writing."
         ) from error
     return folder
 
@@ -79,7 +79,7 @@ def _opened(archive: Path) -> BinaryIO:
         raise FetchError(f"there is no file {archive}; check the path.") from None
     except OSError as error:
         raise FetchError(
-            f"{archive} cannot be read ({error.strerror}); check the path and your rights."
+            f"{archive} cannot be read ({error.strerror}); check the path and your permissions."
         ) from None
 
 
@@ -89,10 +89,10 @@ def _extract(file: BinaryIO, archive: Path, folder: Path, progress: bool) -> Non
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if folder.exists():
             raise FetchError(f"{folder} exists; choose a folder that does not, or remove it.")
-        # Of a run that was killed; with the lock held nobody works there.
+        # From a run that was killed; with the lock held no other process uses it.
         shutil.rmtree(part, ignore_errors=True)
         try:
-            # All of it is looked at before anything is written.
+            # Everything is checked before anything is written.
             total, n_files = 0, 0
             for _, member in _believed(file):
                 total += member.size
@@ -108,8 +108,8 @@ def _extract(file: BinaryIO, archive: Path, folder: Path, progress: bool) -> Non
 
 
 def _believed(file: BinaryIO) -> Iterator[tuple[tuple[str, ...], Member]]:
-    """Members with the parts of their path, all of them inside the folder."""
-    # Whether what is there is a folder.
+    """Members with the parts of their paths, all of them inside the folder."""
+    # Whether an existing path is a folder.
     found: dict[tuple[str, ...], bool] = {}
     for number, member in enumerate(_members(file)):
         if number >= MEMBERS:
@@ -119,15 +119,15 @@ def _believed(file: BinaryIO) -> Iterator[tuple[tuple[str, ...], Member]]:
             if not found.setdefault(above, True):
                 raise refusal(member.name, "lies inside another file")
         if parts in found and not (member.folder and found[parts]):
-            raise refusal(member.name, "is there twice")
+            raise refusal(member.name, "is given twice")
         if parts:
             found[parts] = member.folder
             yield parts, member
 
 
 def _members(file: BinaryIO) -> Iterator[Member]:
-    """Members of a zip or tar file; its content decides which it is."""
-    # A tar file may end with a zip file and then passes for one: tar is tried first.
+    """Members of a zip or tar file; its content determines which it is."""
+    # A tar file may end with a zip file and would then pass for one: tar is tried first.
     found = of_tar(file)
     if found is None and not zipfile.is_zipfile(file):
         file.seek(0)
@@ -140,8 +140,8 @@ def _members(file: BinaryIO) -> Iterator[Member]:
 
 
 def _parts(member: Member) -> tuple[str, ...]:
-    """Folders and name of a member; without any for the folder itself."""
-    # Archives made on Windows may use its separator.
+    """Folders and name of a member; none for the folder itself."""
+    # Archives created on Windows may use its separator.
     name = member.name.replace("\\", "/")
     if name.startswith("/") or re.match("[A-Za-z]:", name):
         raise refusal(member.name, "has an absolute name")
@@ -173,11 +173,11 @@ def _write(
                     file.write(block)
                     bar.update(len(block))
             if n_bytes != member.size:
-                raise refusal(member.name, "is shorter or longer than announced")
+                raise refusal(member.name, "is shorter or longer than declared")
 
 
 def _new(path: Path, member: Member) -> BinaryIO:
     try:
         return path.open("xb")
-    except FileExistsError:  # where a and A are one name, or two ways to write é
+    except FileExistsError:  # where a and A are the same name, or two ways to write é
         raise refusal(member.name, "has the name of another one on this disk") from None

@@ -1,7 +1,7 @@
-"""One request of a download: where it may go, what goes along, and what is told of a refusal.
+"""One request of a download: allowed addresses, headers, and messages about refusals.
 
-The secret goes to the host it is for and no further, and no words of a server are shown or kept:
-they may repeat it, or hold the signature of an address.
+The secret is sent only to its host, and no text of a server is shown or stored: it may repeat the
+secret, or hold the signature of an address.
 """
 
 import contextlib
@@ -23,22 +23,22 @@ _HERE = ("127.0.0.1", "::1", "localhost")
 
 
 class FetchError(RuntimeError):
-    """A file cannot be fetched; the message says why and what to do."""
+    """A file cannot be fetched; the message has the reason and a remedy."""
 
 
 @contextlib.contextmanager
 def answered(url: str, headers: Mapping[str, str], secret: Mapping[str, str]) -> Iterator[Any]:
-    """The answer to a request, redirections followed.
+    """The response to a request, with redirections followed.
 
     Args:
-        url: as `check_address` wants it.
+        url: as required by `check_address`.
         headers: for every host.
         secret: headers for the first host only.
 
     Raises:
-        FetchError: if a redirection leads where nothing may go.
-        urllib.error.URLError, http.client.HTTPException, OSError: as urllib does; an HTTPError is
-            open.
+        FetchError: if a redirection leads to a forbidden address.
+        urllib.error.URLError, http.client.HTTPException, OSError: as in urllib; an HTTPError is
+            left open.
     """
     first, opener = url, urllib.request.build_opener(_Unmoved)
     for _ in range(_HOPS):
@@ -50,7 +50,7 @@ def answered(url: str, headers: Mapping[str, str], secret: Mapping[str, str]) ->
         except urllib.error.HTTPError as error:
             if error.code not in _MOVED:
                 raise
-            with error:  # unread: its text may have no end
+            with error:  # not read: its text may be endless
                 there = _moved(url, error.headers.get("Location") or "", first)
             secret = secret if same_origin(url, there) else {}
             url = there
@@ -59,13 +59,13 @@ def answered(url: str, headers: Mapping[str, str], secret: Mapping[str, str]) ->
             yield response
         return
     raise FetchError(
-        f"{shown_address(first)} leads on after {_HOPS} redirections; look at the set's page in a "
+        f"{shown_address(first)} redirects more than {_HOPS} times; look at the set's page in a "
         "browser."
     )
 
 
 class _Unmoved(urllib.request.HTTPRedirectHandler):
-    """Follows nowhere, so that a redirection is an HTTPError."""
+    """Follows no redirection, which is then an HTTPError."""
 
     def http_error_302(self, req, fp, code, msg, headers):
         return None
@@ -74,7 +74,7 @@ class _Unmoved(urllib.request.HTTPRedirectHandler):
 
 
 def _moved(url: str, location: str, first: str) -> str:
-    # Headers are read as Latin 1, whatever they are.
+    # Headers are decoded as Latin 1, whatever they are.
     location = urllib.parse.quote(location, safe=_SIGNS, encoding="latin1", errors="replace")
     try:
         there = urllib.parse.urljoin(url, location)
@@ -85,19 +85,19 @@ def _moved(url: str, location: str, first: str) -> str:
         fault = fault or "needs https"
     if fault:
         raise FetchError(
-            f"{shown_address(first)} leads to another address (not shown), which {fault}; look at "
-            "the set's page in a browser."
+            f"{shown_address(first)} redirects to another address (not shown), which {fault}; look "
+            "at the set's page in a browser."
         )
     return there
 
 
 def check_address(url: str) -> None:
-    """Raise FetchError for an address in the open, with a password, or that no host can have."""
-    # Wherever it stands: what is taken for a host and a query may be a user and a password.
+    """Raise FetchError for an address that is unencrypted, has a password, or is invalid."""
+    # Anywhere in it: what looks like a host and a query may be a user and a password.
     if fault := "needs no user and no password" if "@" in url else _fault(url):
         raise FetchError(
             f"an address {fault}, got {shown_address(url)}; correct it: a token or a file must "
-            "not travel in the open."
+            "not be sent unencrypted."
         )
 
 
@@ -117,7 +117,7 @@ def _fault(url: str) -> str:
 
 
 def status_text(code: int) -> str:
-    """A status with the words of the standard, not those of the server."""
+    """A status with the standard phrase, not that of the server."""
     try:
         return f"{code} {http.HTTPStatus(code).phrase}"
     except ValueError:
@@ -125,7 +125,7 @@ def status_text(code: int) -> str:
 
 
 def failure_text(error: BaseException) -> str:
-    """What this machine says of a failed connection."""
+    """The reason that this machine gives for a failed connection."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror

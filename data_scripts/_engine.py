@@ -1,8 +1,8 @@
-"""Map one function over patients with Dask distributed; what the scripts here share.
+"""Map a function over patients with Dask distributed; shared by the scripts.
 
 By default a cluster of processes on this machine, one thread each; or an existing one by its
-address, whose workers need `cpic` installed and must see the same folders. A patient that fails
-is reported and the others go on, also where it takes its worker process down with it.
+address, whose workers need `cpic` installed and must see the same folders. A patient that fails is
+reported and the others continue, even if it takes its worker process down.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from tqdm import tqdm
 
 from cpic._errors import CohortError, VolumeError
 
-# A terminal's Ctrl-C goes to the workers too, but it is for this process to end them.
+# A terminal sends Ctrl-C to the workers too, but this process has to stop them.
 _DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-# Losses of its worker that a patient survives, in company and then once more alone.
+# Worker deaths that a patient survives, first with others and then once more alone.
 _LOSSES = 1
 _POLL_SECONDS = 5
 _LONELY_SECONDS = 60
 _CONNECT_SECONDS = 10
-# The code of a command that ends because nobody reads what it prints.
+# Exit code of a command whose output nobody reads.
 _UNREAD = 141
 
 
@@ -43,13 +43,13 @@ class EngineError(RuntimeError):
 
 @dataclasses.dataclass
 class Report:
-    """What became of the patients.
+    """The result of mapping a function over patients.
 
     Attributes:
-        results: what the function returned.
-        failed: the reason why it did not.
-        seconds: from start to end of each patient.
-        total: seconds of all.
+        results: return values of the function.
+        failed: reasons of failures.
+        seconds: time of each patient.
+        total: total time in seconds.
     """
 
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -64,19 +64,19 @@ class Report:
 
 
 def failure_table(failed: Mapping[str, str]) -> str:
-    """Patients and reasons in lines, each begun by a line end."""
+    """Patients and reasons as lines, each after a line break."""
     width = max([7, *map(len, failed)])
     rows = [f"{name:<{width}}  {reason}" for name, reason in sorted(failed.items())]
     return "".join(f"\n{row}" for row in ([f"{'patient':<{width}}  reason", *rows] * bool(rows)))
 
 
 class Engine:
-    """Processes that functions are mapped on; they start with the first patient and end with it.
+    """Processes to map functions on; started with the first patient and stopped at the end.
 
     Args:
         scheduler: address of a Dask scheduler, such as "tcp://10.0.0.1:8786".
-        workers: processes on this machine; None is one a core, 0 works inside this process.
-        progress: show bars.
+        workers: processes on this machine; None is one per core, 0 runs in this process.
+        progress: show progress bars.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class Engine:
         fatal: tuple[type[BaseException], ...] = (),
         desc: str = "",
     ) -> Callable[..., Iterator[Any]]:
-        """What `check_cohort` and `prepare` take as `run`; `seconds` tell of each patient.
+        """A function to pass to `check_cohort` and `prepare` as `run`; records times in `seconds`.
 
         Args:
-            lost: makes the result of a patient without one from its name and the reason.
+            lost: builds the result of a patient without one, from its name and the reason.
             fatal: as in `map`.
             desc: as in `map`.
         """
@@ -133,16 +133,17 @@ class Engine:
         """Call `function(*arguments)` for each patient.
 
         Args:
-            function: of an installed module; depends on its arguments only.
+            function: from an installed module; must depend only on its arguments.
             patients: arguments by name.
-            fatal: exceptions that would hit every patient: the first one ends all and is raised.
-            desc: in front of the bar.
+            fatal: exceptions that would affect every patient: the first one ends the run and is
+                raised.
+            desc: label of the progress bar.
 
         Returns:
-            Results and failures. A patient whose worker dies is tried again, at last alone.
+            Results and failures. A patient whose worker dies is retried, finally alone.
 
         Raises:
-            EngineError: if the scheduler is not reached or all workers are gone.
+            EngineError: if the scheduler cannot be reached or all workers are gone.
             KeyboardInterrupt: on Ctrl-C.
         """
         report, begin = Report(), time.perf_counter()
@@ -155,7 +156,7 @@ class Engine:
         with bar, _interrupts() as stopped:
             job = _Job(self._client, function, patients, report, fatal, bar, stopped)
             width = max(1, sum(self._client.nthreads().values()))
-            # A worker may have died of what another patient did to the machine's memory.
+            # A worker may have died because another patient exhausted the memory.
             for name in job.run(list(patients), width):
                 for _ in job.run([name], 1):
                     times = "again" if self._scheduler else f"{2 * (_LOSSES + 1)} times"
@@ -176,11 +177,11 @@ class _Job:
     stopped: threading.Event
 
     def run(self, names: list[str], width: int) -> list[str]:
-        """Work on these, `width` at a time; those whose workers died."""
+        """Process these patients, `width` at a time; return those whose workers died."""
         waiting, flying, suspects = iter(names), {}, []
         try:
             while True:
-                # No more than can run: what waits at a worker is blamed with it when it dies.
+                # No more than can run: tasks that wait at a worker are blamed with it when it dies.
                 for name in itertools.islice(waiting, width - len(flying)):
                     flying[self._submit(name)] = (name, time.perf_counter())
                 if not flying:
@@ -197,7 +198,7 @@ class _Job:
         return self.client.submit(self.function, *self.patients[name], key=key, pure=False)
 
     def _settle(self, name: str, future: Future, seconds: float) -> bool:
-        """Note the outcome; true if the worker died."""
+        """Record the outcome; true if the worker died."""
         if future.status == "finished":
             self.report.results[name] = future.result()
             self.report.seconds[name] = seconds
@@ -208,7 +209,7 @@ class _Job:
             return True
         if isinstance(error, self.fatal):
             raise error
-        # The package's errors are sentences; of others the type is half of the message.
+        # Errors of the package are sentences; others need their type in the message.
         plain = type(error).__module__.startswith("cpic.")
         text = " ".join(str(error).split())
         self.fail(name, text if plain else f"{type(error).__name__}: {text}")
@@ -222,10 +223,10 @@ class _Job:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Set by Ctrl-C, which is raised as ever.
+    """Set by Ctrl-C, which is raised as usual.
 
-    Python drops an exception that comes up in some callbacks, such as those of the garbage
-    collector; who waits looks here from time to time.
+    Python drops exceptions raised in some callbacks, such as those of the garbage collector; a
+    waiting thread therefore checks this flag from time to time.
     """
     stopped = threading.Event()
 
@@ -244,7 +245,7 @@ def _interrupts() -> Iterator[threading.Event]:
 
 
 def _finished(client: Client, futures: list[Future], stopped: threading.Event) -> Iterable[Future]:
-    """Wait for at least one; do not wait forever for workers that are gone."""
+    """Wait for at least one future, but not forever if the workers are gone."""
     lonely = 0.0
     while True:
         if stopped.is_set():
@@ -256,18 +257,18 @@ def _finished(client: Client, futures: list[Future], stopped: threading.Event) -
             if lonely >= _LONELY_SECONDS:
                 raise EngineError(
                     "the Dask cluster has no worker left; start some and run the same command "
-                    "again: what is finished is kept."
+                    "again: finished work is kept."
                 ) from None
         except CancelledError:
             raise EngineError(
-                "the Dask scheduler has gone away; start it and run the same command again: what "
-                "is finished is kept."
+                "the Dask scheduler has gone away; start it and run the same command again: "
+                "finished work is kept."
             ) from None
 
 
 @contextlib.contextmanager
 def _connected(scheduler: str | None, n_workers: int) -> Iterator[Client]:
-    # What goes wrong is said here in a sentence; Dask would add its traceback.
+    # Errors are reported here in a sentence; Dask would add its traceback.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     if scheduler is not None:
         try:
@@ -288,7 +289,7 @@ def _connected(scheduler: str | None, n_workers: int) -> Iterator[Client]:
             n_workers=max(1, n_workers),
             threads_per_worker=1,
             processes=n_workers > 0,
-            # Any free port: a second run on this machine must not meet the first.
+            # Any free port: a second run on this machine must not collide with the first.
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
@@ -300,17 +301,17 @@ def _connected(scheduler: str | None, n_workers: int) -> Iterator[Client]:
 
 
 def call(main: Callable[..., int | None]) -> NoReturn:
-    """Run a script's `main` with the arguments of the command line, and leave."""
+    """Run a script's `main` with the command line arguments, and exit."""
     try:
         code = auto_cli(main, as_positional=True)
         sys.stdout.flush()
         sys.exit(code)
     except BrokenPipeError:
-        # Nobody reads on, as with `| head`: that is no fault. Python flushes once more at the end.
+        # The reader is gone, as with `| head`: not an error. Python flushes once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(_UNREAD)
     except KeyboardInterrupt:
-        print("\nStopped. What is finished is kept; the same command goes on.", file=sys.stderr)
+        print("\nStopped. Finished work is kept; the same command continues.", file=sys.stderr)
         sys.exit(130)
     except (EngineError, CohortError, VolumeError, OSError) as error:
         sys.exit(str(error))

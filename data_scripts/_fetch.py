@@ -1,4 +1,4 @@
-"""Fetch one large file over HTTPS: resumed when interrupted, checked, whole or not there."""
+"""Fetch one large file over HTTPS: resumable, verified, complete or absent."""
 
 import base64
 import contextlib
@@ -27,18 +27,18 @@ from cpic._outgoing import without_secrets
 from cpic._trust import DoubtError, open_regular
 
 _BLOCK = 2**20
-# Failures in a row, without a byte between them, before giving up; pauses double.
+# Consecutive failures without any progress before giving up; pauses double.
 _ATTEMPTS, _PAUSE_SECONDS, _LONGEST_SECONDS = 6, 1.0, 30.0
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
-# Types of an answer that is a page or a message, whatever its status says.
+# Content types of a page or a message, whatever the status of the response.
 _WORDS = {
     **dict.fromkeys(("text/html", "application/xhtml+xml"), "web page"),
     **dict.fromkeys(("application/json", "application/xml", "text/xml"), "message"),
 }
 _GZIP = ("gzip", "x-gzip")
 _NUMBER = "[0-9]{1,18}"
-# Kept free on the disk when a server does not say how much will come.
+# Space kept free on the disk if a server does not declare the size.
 _RESERVE_BYTES = 2**28
 
 
@@ -53,24 +53,24 @@ def fetch(
 ) -> str:
     """Fetch `url` into the file `target`.
 
-    What has come is kept in `target.part`, and a broken or killed fetch goes on there by a range
-    request. The file appears under its name when it is complete and checked. Its hash is written
+    Received bytes are kept in `target.part`, and a broken or killed fetch is resumed by a range
+    request. The file appears under its name when it is complete and verified. Its hash is written
     to `target.sha256`, in the format of `sha256sum`.
 
     Args:
         url: https, or http on this machine.
-        target: not there yet; a file that is there is only checked.
-        secret: headers that no other host gets, also not by a redirection.
-        sha256: what the file must have; None only records what it has.
-        tell: called with the size before the transfer begins, and with what happens later.
-        progress: show a bar.
+        target: path of the file; an existing file is only verified.
+        secret: headers that no other host gets, not even by a redirection.
+        sha256: required hash; None only records it.
+        tell: called with the size before the transfer begins, and with later events.
+        progress: show a progress bar.
 
     Returns:
         The SHA-256 of the file.
 
     Raises:
-        FetchError: if the server refuses, the disk is too small, or the hash is another; without
-            words of a server, which may repeat the secret.
+        FetchError: if the server refuses, the disk is too small, or the hash differs; without text
+            from the server, which may repeat the secret.
     """
     if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise FetchError(f"a sha256 has 64 hexadecimal digits, got {sha256!r}; correct it.")
@@ -95,14 +95,15 @@ def fetch(
         except OSError as error:
             raise FetchError(
                 f"{target.parent} cannot be written ({error.strerror or type(error).__name__}); "
-                "permit or free space there, or choose another folder; the same command goes on."
+                "free space there or allow writing, or choose another folder; the same "
+                "command continues."
             ) from None
         return digest
 
 
 @dataclasses.dataclass
 class _Transfer:
-    """A download; what has come lies in `part`, and what is known of it in `note`."""
+    """A download; the received bytes are in `part`, its metadata in `note`."""
 
     url: str
     target: Path
@@ -117,17 +118,17 @@ class _Transfer:
         self.note = self.target.with_name(f"{self.target.name}.part.json")
 
     def forget(self) -> None:
-        """Begin anew, or end."""
+        """Start again, or give up."""
         for file in (self.part, self.note):
             file.unlink(missing_ok=True)
 
 
 class _ShortError(ConnectionError):
-    """The connection was closed before all had come."""
+    """The connection was closed early."""
 
 
 def _transfer(job: _Transfer) -> None:
-    """Try until the part is complete; only failures without progress count."""
+    """Retry until the part is complete; only failures without progress count."""
     failures = 0
     while True:
         before = size_of(job.part)
@@ -136,7 +137,7 @@ def _transfer(job: _Transfer) -> None:
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 416:
-                    # The server has less than is here: it is not the same file any more.
+                    # The server has fewer bytes than the part: the file has changed.
                     job.forget()
                 elif error.code not in _PASSING:
                     raise FetchError(_refusal(job, error)) from None
@@ -150,9 +151,9 @@ def _transfer(job: _Transfer) -> None:
         if failures >= _ATTEMPTS:
             raise FetchError(
                 f"{job.host} failed {failures} times in a row, the last time with: {reason}; run "
-                f"the same command later: it goes on after {size_text(here)}."
+                f"the same command later: it continues after {size_text(here)}."
             )
-        job.tell(f"interrupted ({reason}); going on")
+        job.tell(f"interrupted ({reason}); continuing")
         time.sleep(min(_LONGEST_SECONDS, _PAUSE_SECONDS * 2 ** (failures - 1)))
 
 
@@ -163,7 +164,7 @@ def _attempt(job: _Transfer) -> None:
     if offset:
         headers["Range"] = f"bytes={offset}-"
         if note.get("mark"):
-            # A file that changed meanwhile then comes whole, not as the rest of another one.
+            # A file that has changed is then sent whole, not as the remainder of another one.
             headers["If-Range"] = note["mark"]
     with answered(job.url, headers, job.secret) as response:
         encoding = response.headers.get("Content-Encoding", "").strip().lower()
@@ -174,7 +175,7 @@ def _attempt(job: _Transfer) -> None:
             )
         if encoding not in ("", "identity", *_GZIP):
             raise FetchError(
-                f"{job.host} packs the file on the way in a manner that was not asked for; "
+                f"{job.host} sends the file compressed in an unexpected format; "
                 "download it in a browser."
             )
         start, total = _extent(response)
@@ -197,7 +198,7 @@ def _attempt(job: _Transfer) -> None:
 
 
 def _pour(response: Any, start: int, total: int | None, job: _Transfer) -> None:
-    """Append what comes; raises _ShortError if the end does not."""
+    """Append the received bytes; raise _ShortError if they end early."""
     part = job.part
     bar = tqdm(
         initial=start, total=total, unit="B", unit_scale=True, desc=job.target.name,
@@ -221,7 +222,7 @@ def _pour(response: Any, start: int, total: int | None, job: _Transfer) -> None:
                 check_space(part.parent, _RESERVE_BYTES, f"fetching {job.target.name} further")
             elif at > total:
                 job.note.unlink(missing_ok=True)
-                raise _ShortError(f"more came than the {total:,} bytes announced")
+                raise _ShortError(f"more came than the {total:,} bytes declared")
         file.truncate()
     if total is not None and at < total:
         raise _ShortError(f"the connection closed after {at:,} of {total:,} bytes")
@@ -239,14 +240,14 @@ def _read(response: Any) -> bytes:
 
 
 def _mark(response: Any, job: _Transfer) -> str:
-    """What tells this version of the file from others, if it can be kept and sent back."""
+    """The validator of this version of the file, if it can be stored and sent back."""
     mark = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
     fit = re.fullmatch("[\x20-\x7e]{1,200}", mark) and not mark.startswith("W/")
     return mark if fit and without_secrets(mark, _words(job.secret)) == mark else ""
 
 
 def _words(secret: Mapping[str, str]) -> Iterator[str]:
-    """What may be repeated of a secret: the header, its token, and what Basic hides in it."""
+    """Parts of a secret that a server may repeat: header, token, and decoded Basic credentials."""
     for value in secret.values():
         token = value.split()[-1]
         yield from (value, token)
@@ -255,7 +256,7 @@ def _words(secret: Mapping[str, str]) -> Iterator[str]:
 
 
 def _extent(response: Any) -> tuple[int, int | None]:
-    """First byte that comes, and bytes of the whole file if the server tells."""
+    """First byte of the response, and size of the whole file if the server declares it."""
     if response.status == 206:
         found = re.fullmatch(
             rf"bytes ({_NUMBER})-{_NUMBER}/({_NUMBER}|\*)",
@@ -269,7 +270,7 @@ def _extent(response: Any) -> tuple[int, int | None]:
 
 
 def _unpacked(job: _Transfer, sha256: str | None) -> Path:
-    """The part; or what it holds, if the server packed it on the way and that is not wanted so."""
+    """A file to append to; decompresses if the server compressed the response unasked."""
     if not recall(job.note, job.url).get("packed") or _digest(job.part) == (sha256 or "").lower():
         return job.part
     whole = job.target.with_name(f"{job.target.name}.part.whole")
@@ -280,7 +281,7 @@ def _unpacked(job: _Transfer, sha256: str | None) -> Path:
         whole.unlink()
         job.forget()
         raise FetchError(
-            f"{job.target.name} was packed on the way and is damaged ({error}); what had come is "
+            f"{job.target.name} was sent compressed and is damaged ({error}); what had come is "
             "removed, fetch it again."
         ) from None
     job.part.unlink()
@@ -293,7 +294,7 @@ def _digest(file: Path) -> str:
 
 
 def _checked(file: Path, job: _Transfer, sha256: str | None) -> str:
-    """The hash of a file, recorded; what is fetched wrongly is removed."""
+    """The hash of a file, which is recorded; a file with a wrong hash is removed."""
     target, digest = job.target, _digest(file)
     if sha256 is not None and digest != sha256.lower():
         gone = ""

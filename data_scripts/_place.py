@@ -1,4 +1,4 @@
-"""The place of a download: what lies there, what is known of it, how much room there is."""
+"""The folder of a download: existing files, their metadata, and free space."""
 
 import hashlib
 import shutil
@@ -11,7 +11,7 @@ from cpic._trust import DoubtError, check_kind, parse_json, read_regular
 
 
 def check_space(folder: Path, n_bytes: int, what: str) -> None:
-    """Raises FetchError if `folder` has no room for so many bytes."""
+    """Raise FetchError if `folder` does not have room for so many bytes."""
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise FetchError(
@@ -31,7 +31,7 @@ def size_text(n_bytes: int) -> str:
 
 
 def check_place(file: Path) -> None:
-    """Raise FetchError where something else than a file is in its place."""
+    """Raise FetchError if its path exists but is not a file."""
     try:
         check_kind(file.stat().st_mode)
     except FileNotFoundError:
@@ -41,12 +41,12 @@ def check_place(file: Path) -> None:
 
 
 def fingerprint(url: str) -> str:
-    """Tells addresses apart without a word of them, which may be a secret."""
+    """A fingerprint of an address that reveals nothing of it, since it may have a secret."""
     return hashlib.sha256(url.encode()).hexdigest()
 
 
 def recall(note: Path, url: str) -> dict[str, Any]:
-    """What is known of the part; empty if it belongs to something else."""
+    """The metadata of the part; empty if it belongs to another download."""
     try:
         known = parse_json(read_regular(note))
         kinds = {"url": str, "mark": str, "total": int | None}

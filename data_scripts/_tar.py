@@ -1,4 +1,4 @@
-"""Members of a tar file, packed or not, read forwards and believed within bounds."""
+"""Members of an untrusted tar file, compressed or not, read sequentially within limits."""
 
 import bz2
 import dataclasses
@@ -15,11 +15,11 @@ from _member import BLOCK, Member, check_ratio, refusal, size_of_file
 
 from cpic._trust import DoubtError
 
-# A name, or what is said of one member; headers before a member; zeros behind the end.
+# Limits: a name, or a header of one member; headers before a member; zeros after the end.
 _HEADER_BYTES, _HEADERS, _PADDING_BYTES = 2**16, 8, 2**26
 _MEMORY_BYTES = 2**28
 _TAR = tarfile.BLOCKSIZE
-# Small, as what a short stream leaves of it is copied for the next one.
+# Small, since the unused part of a short stream is copied for the next one.
 _PACKED_BYTES = 2**14
 GZIP = functools.partial(zlib.decompressobj, 16 + zlib.MAX_WBITS)
 _PACKERS: dict[bytes, Callable[[], Any]] = {
@@ -33,12 +33,12 @@ _ATTRIBUTES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
 
 
 def of_tar(file: BinaryIO) -> Iterator[Member] | None:
-    """The members in their order, or None if this is no tar file.
+    """The members in order, or None if it is not a tar file.
 
-    When all are taken, the checksum of a packed file has been verified.
+    After the last one, the checksum of a compressed file has been verified.
 
     Raises:
-        DoubtError: if what a header announces is not believed.
+        DoubtError: if a header declares implausible content.
         tarfile.TarError, zlib.error, lzma.LZMAError, EOFError: if the file is damaged.
     """
     file.seek(0)
@@ -53,7 +53,7 @@ def of_tar(file: BinaryIO) -> Iterator[Member] | None:
 
 
 class Unpacked(io.RawIOBase):
-    """The bytes that a packed file holds, forwards."""
+    """The decompressed bytes of a file, read sequentially."""
 
     def __init__(self, file: BinaryIO, begin: Callable[[], Any]) -> None:
         self._blocks, self._rest = _unpacked(file, begin), memoryview(b"")
@@ -72,10 +72,10 @@ class Unpacked(io.RawIOBase):
 
 
 def _unpacked(file: BinaryIO, begin: Callable[[], Any]) -> Iterator[bytes]:
-    """Blocks of all that was packed one after the other; the unpackers verify their checksums.
+    """Decompressed blocks of concatenated streams; the decompressors verify the checksums.
 
-    The modules gzip, bz2 and lzma have readers too: they bound neither the memory that a file
-    asks for nor the length of its header, and two of them pass over what follows the end.
+    The readers of the modules gzip, bz2 and lzma bound neither the memory that a file requests nor
+    the length of its header, and two of them ignore trailing data.
     """
     data = file.read(_PACKED_BYTES)
     while data:
@@ -83,7 +83,7 @@ def _unpacked(file: BinaryIO, begin: Callable[[], Any]) -> Iterator[bytes]:
         while not unpacker.eof:
             try:
                 block = unpacker.decompress(data, BLOCK)
-            except OSError as error:  # so bz2 says that its data is no such data
+            except OSError as error:  # raised by bz2 for invalid data
                 raise tarfile.ReadError(str(error)) from None
             data = getattr(unpacker, "unconsumed_tail", b"")
             if block:
@@ -113,7 +113,7 @@ def _is_header(head: bytes) -> bool:
 
 @dataclasses.dataclass
 class _Content:
-    """Bytes of one member of a tar file, with what is left of them."""
+    """Bytes of one member of a tar file, and its remaining size."""
 
     stream: BinaryIO
     left: int
@@ -138,10 +138,10 @@ class _Content:
 
 
 def _members(stream: Any) -> Iterator[Member]:
-    """Members read forwards, header by header.
+    """Members read sequentially, header by header.
 
-    tarfile.TarFile believes all lengths, knows six ways to write holes, and takes a damaged
-    header for the end.
+    tarfile.TarFile trusts all sizes, supports six encodings of holes, and takes a damaged header
+    for the end.
     """
     known: dict[str, str] = {}
     headers = 0
@@ -149,7 +149,7 @@ def _members(stream: Any) -> Iterator[Member]:
         info = tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
         headers += 1
         if info.size < 0 or headers > _HEADERS:
-            raise refusal(info.name, "has a header that is not believed")
+            raise refusal(info.name, "has an implausible header")
         if info.type in _NAMES + _ATTRIBUTES:
             known |= _said(info, stream)
             continue
@@ -167,7 +167,7 @@ def _members(stream: Any) -> Iterator[Member]:
         padding += len(block)
         _check_padding(padding)
         if any(block):
-            raise DoubtError("goes on after its end")
+            raise DoubtError("has data after its end")
 
 
 def _check_tarred(info: tarfile.TarInfo, name: str, known: dict[str, str]) -> None:
@@ -178,7 +178,7 @@ def _check_tarred(info: tarfile.TarInfo, name: str, known: dict[str, str]) -> No
 
 
 def _said(info: tarfile.TarInfo, stream: BinaryIO) -> dict[str, str]:
-    """What a header says of the member that follows: path, size and more."""
+    """The extended headers before a member: path, size and more."""
     if info.size > _HEADER_BYTES:
         raise DoubtError(
             f"has a header of {info.size:,} bytes for one member, {_HEADER_BYTES:,} are the most"

@@ -1,4 +1,4 @@
-"""Members of a zip file, its list and their places believed within bounds."""
+"""Members of an untrusted zip file, with limits on its directory and their positions."""
 
 import functools
 import itertools
@@ -15,7 +15,7 @@ _DIRECTORY_BYTES = 2**24
 
 
 class _Sparing:
-    """A file that gives no more at once than the list of a zip file may have."""
+    """A file that returns no more at once than the directory of a zip file may have."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -32,10 +32,10 @@ class _Sparing:
 
 
 def of_zip(file: BinaryIO) -> Iterator[Member]:
-    """The members in the order of the list; each is checked against its checksum when read.
+    """The members in directory order; each is verified against its checksum when read.
 
     Raises:
-        DoubtError: if the list is too long, or members lie in each other's place.
+        DoubtError: if the directory is too long, or members overlap.
         zipfile.BadZipFile: if the file is damaged.
     """
     with zipfile.ZipFile(_Sparing(file)) as packed:
@@ -43,14 +43,14 @@ def of_zip(file: BinaryIO) -> Iterator[Member]:
         if _count(file, size) not in (len(found) % 2**16, 2**16 - 1):
             raise zipfile.BadZipFile("its list has lost members")
         check_ratio(sum(info.file_size for info in found), size)
-        # Without local names and extra fields: what is left out here only lies between them.
+        # Local names and extra fields are ignored: they only lie in between.
         spans = [(i.header_offset, i.header_offset + 30 + i.compress_size, i) for i in found]
         spans.sort(key=lambda span: span[:2])
         for (_, end, info), (begin, *_) in itertools.pairwise([*spans, (size, size, None)]):
             if end > begin:
                 raise refusal(info.filename, "lies over another one, or beyond the end")
         for info in found:
-            # What zipfile makes of the name ends at a NUL.
+            # zipfile ends names at a NUL.
             name = info.orig_filename
             folder = name.replace("\\", "/").endswith("/")
             _check_zipped(info, folder)
@@ -58,7 +58,7 @@ def of_zip(file: BinaryIO) -> Iterator[Member]:
 
 
 def _count(file: BinaryIO, size: int) -> int:
-    """Members by the last record, which zipfile passes over; 65,535 stands for more."""
+    """The number of members in the last record, which zipfile ignores; 65,535 means more."""
     file.seek(max(0, size - 2**16 - zipfile.sizeEndCentDir))
     tail = file.read()
     at = tail.rfind(zipfile.stringEndArchive)
@@ -72,7 +72,7 @@ def _check_zipped(info: zipfile.ZipInfo, folder: bool) -> None:
         "is a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK),
         "is encrypted": info.flag_bits & 1,
         "is a folder with content": folder and info.file_size,
-        # zipfile does not bound what other methods unpack at once.
+        # zipfile does not bound the memory of other methods.
         f"is packed by method {info.compress_type}, where deflate is read": info.compress_type
         not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED),
     }

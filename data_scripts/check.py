@@ -1,8 +1,8 @@
-"""Name what is missing or broken in a downloaded cohort, patient by patient.
+"""Find missing or broken files in a downloaded cohort, patient by patient.
 
     python data_scripts/check.py ROOT --deep true
 
-The same as `cpic data check`, on several processes or a Dask cluster. Leaves with 1 if there are
+Like `cpic data check`, but on several processes or a Dask cluster. The exit code is 1 if there are
 faults.
 """
 
@@ -22,14 +22,14 @@ def main(
     workers: int | None = None,
     scheduler: str | None = None,
 ) -> int:
-    """Name what is missing or broken in a downloaded cohort.
+    """Find missing or broken files in a downloaded cohort.
 
     Args:
         root: folder of the set.
-        kind: which set; auto tells by the table that is there.
-        deep: read every voxel, not headers and sizes only.
-        json: file for a report in JSON.
-        workers: processes; one a core by default, 0 works inside this one.
+        kind: which set; auto detects it from the table.
+        deep: read every voxel, not only headers and sizes.
+        json: file for a report as JSON.
+        workers: processes; one per core by default, 0 runs in this one.
         scheduler: address of a Dask scheduler to use instead.
     """
 

@@ -6,8 +6,8 @@ An [m/n] approximant P/Q, Q(0) = 1, of a series c_0 + c_1 x + ... satisfies n li
 the coefficients q_1..q_n. Here every c_k is one, and the equation of order k, m < k <= m + n,
 reads q_1 + ... + q_min(k,n) = -1: all those with k >= n are the same. The rank is therefore
 max(1, n - m), and the solution is unique only for n = 1 or m = 0. For all other orders it is a
-whole family, P = R, Q = (1-x) R with any R of degree at most min(m, n - 1), R(0) = 1, and what a
-solver in floating-point numbers returns is decided by rounding. The package uses the solution of
+whole family, P = R, Q = (1-x) R with any R of degree at most min(m, n - 1), R(0) = 1, and the
+result of a floating-point solver is determined by rounding. The package uses the solution of
 least norm, which is q_j = -1/m and p_k = 1 - k/m for [m/m]; its R is `pade_factor` in
 `cpic/linalg/_gaps.py`.
 """
@@ -27,7 +27,7 @@ def system(m: int, n: int) -> tuple[list[list[Fraction]], list[Fraction]]:
 
 
 def independent(rows: list, right: list) -> list[list[Fraction]]:
-    """An echelon form of the equations without those that follow from the others."""
+    """An echelon form of the equations without linearly dependent ones."""
     left, found = [[*row, value] for row, value in zip(rows, right, strict=True)], []
     for column in range(len(rows[0])):
         pivot = next((row for row in left if row[column]), None)
@@ -47,7 +47,7 @@ def _eliminate(row: list, pivot: list, column: int) -> list[Fraction]:
 
 
 def solve(rows: list, right: list) -> list[Fraction]:
-    """Solution of a square system of full rank."""
+    """Solution of an invertible square system."""
     echelon, n = independent(rows, right), len(rows)
     solution = [Fraction(0)] * n
     for i in reversed(range(n)):
@@ -63,7 +63,7 @@ def rank(m: int, n: int) -> int:
 
 
 def pade(m: int, n: int) -> tuple[list[Fraction], list[Fraction]]:
-    """Numerator p_0..p_m and denominator q_0..q_n; of least norm where it is not unique."""
+    """Numerator p_0..p_m and denominator q_0..q_n; of least norm if it is not unique."""
     kept = independent(*system(m, n))
     rows, right = [row[:-1] for row in kept], [row[-1] for row in kept]
     gram = [[_dot(a, b) for b in rows] for a in rows]
@@ -78,7 +78,7 @@ def _dot(a, b) -> Fraction:
 
 
 def cofactor(q: list[Fraction]) -> list[Fraction]:
-    """R with Q = (1-x) R; the root of Q at one divides out without a rest."""
+    """R with Q = (1-x) R; 1 - x divides Q exactly, since one is a root."""
     sums = [sum(q[: k + 1], Fraction(0)) for k in range(len(q))]
     if sums.pop():
         raise ValueError("the denominator has no root at one")
@@ -86,7 +86,7 @@ def cofactor(q: list[Fraction]) -> list[Fraction]:
 
 
 def main() -> None:
-    """Print ranks, and the factors R that numerator and denominator share."""
+    """Print ranks, and the common factors R of numerator and denominator."""
     for m, n in [(0, 1), (1, 1), (5, 1), (0, 5), (2, 5), (2, 2), (5, 5), (50, 50)]:
         print(f"[{m}/{n}]: {n} equations, rank {rank(m, n)}")
     for m in (2, 5, 10):

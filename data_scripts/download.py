@@ -1,11 +1,11 @@
-"""How to get BraTS 2020 and OSIC, and the download itself where a token is configured.
+"""Download BraTS 2020 and OSIC if a token is configured, or print how to get them.
 
     python data_scripts/download.py osic OUT
     python data_scripts/download.py brats OUT --source synapse --entity syn12345678
     python data_scripts/download.py brats OUT --archive MICCAI_BraTS2020_TrainingData.zip
 
-Both sets are gated: their terms must be accepted once, by a person in a browser. A broken or
-killed download goes on where it was with the same command.
+Both sets are gated: a person must accept their terms once in a browser. A broken or killed
+download is continued by the same command.
 """
 
 import base64
@@ -26,7 +26,7 @@ _BASES = {
     "kaggle": "https://www.kaggle.com/api/v1",
     "synapse": "https://repo-prod.prod.sagebase.org/repo/v1",
 }
-# Path of the archive below the base address; the set's page, where terms are accepted.
+# Path of the archive below the base address; page of the set, where terms are accepted.
 _KAGGLE = {
     "brats": (
         "datasets/download/awsaf49/brats20-dataset-training-validation",
@@ -51,9 +51,9 @@ _STEPS = {
    browser and add --archive FILE.""",
 }
 _CBICA = """\
-The organisers give the set to people who register:
+The organizers give the set to registered users:
    https://www.med.upenn.edu/cbica/brats2020/registration.html
-What they send is unpacked with --archive FILE. The same files are mirrored at Kaggle:"""
+Unpack their archive with --archive FILE. The same files are mirrored at Kaggle:"""
 
 
 def main(
@@ -66,18 +66,18 @@ def main(
     sha256: str | None = None,
     unpack: bool = True,
 ) -> int:
-    """Download a set where a token is configured; else say how to get it.
+    """Download a set if a token is configured; otherwise print how to get it.
 
     Args:
         name: which set.
         out: folder for the archive; the set is unpacked to OUT/<name>.
         source: kaggle needs KAGGLE_USERNAME and KAGGLE_KEY or ~/.kaggle/kaggle.json, synapse
             needs SYNAPSE_AUTH_TOKEN.
-        entity: of the archive at Synapse, such as syn12345678.
-        archive: file that is here already; only unpack it.
-        base: address of the service, if it is another.
-        sha256: what the archive must have, if you know; it is recorded in any case.
-        unpack: into OUT/<name>, which must not exist.
+        entity: entity of the archive at Synapse, such as syn12345678.
+        archive: local archive; it is only unpacked.
+        base: alternative address of the service.
+        sha256: expected hash of the archive, if known; the hash is recorded in any case.
+        unpack: unpack to OUT/<name>, which must not exist.
     """
     try:
         file = Path(archive) if archive else _fetched(name, out, source, entity, base, sha256)
@@ -94,7 +94,7 @@ def main(
 def _fetched(
     name: str, out: str, source: str, entity: str | None, base: str | None, sha256: str | None
 ) -> Path | None:
-    """The archive; None where the token or entity is missing and the steps were printed."""
+    """The archive; None if the token or entity is missing and instructions were printed."""
     secret = _kaggle_secret() if source == "kaggle" else _synapse_secret()
     if secret is None or (source == "synapse" and not entity):
         print(_steps(name, source))
@@ -120,7 +120,7 @@ def _steps(name: str, source: str) -> str:
             "No token is configured, or the entity is missing. How to get the set:",
             *before,
             steps,
-            "Expected, when it is there:",
+            "Expected tree:",
             LAYOUTS[name].files,
         ]
     )

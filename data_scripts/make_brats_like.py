@@ -1,8 +1,8 @@
-"""Make a cohort with the tree of BraTS 2020 from the MNI152 template; no download.
+"""Generate a cohort with the tree of BraTS 2020 from the MNI152 template; no download.
 
     python data_scripts/make_brats_like.py OUT --n_patients 12 --shape [64,64,64] --seed 0
 
-A killed run goes on where it was. At the end it prints the error that no model can beat.
+A killed run can be continued. At the end it prints a lower bound on the error of any model.
 """
 
 from jsonargparse import auto_cli
@@ -17,13 +17,13 @@ def main(
     shape: tuple[int, int, int] = (240, 240, 155),
     seed: int = 0,
 ) -> None:
-    """Make a cohort with the tree of BraTS 2020 whose survival is known.
+    """Generate a cohort with the tree of BraTS 2020 and known survival.
 
     Args:
-        out: an empty or new folder, or that of a run to go on with.
+        out: an empty or new folder, or one of a run to continue.
         n_patients: one of them is still alive, as in the real list.
         shape: voxels of a scan, which always covers 240x240x155 mm.
-        seed: of everything.
+        seed: seed of all random choices.
     """
     try:
         tree = make_brats_like(out, n_patients=n_patients, shape=shape, seed=seed, progress=True)

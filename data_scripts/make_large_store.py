@@ -1,10 +1,10 @@
-"""Write all of a large volume as one sharded Zarr array; no download.
+"""Write a large volume completely as one sharded Zarr array; no download.
 
     python data_scripts/make_large_store.py OUT.zarr --side 2048 --workers 2
 
-The volume is terraces, uint8, which compress to a small part of their size; it is written shard by
-shard. A killed run goes on where it was, and several processes, on any machines that see the
-folder, may write one store: the same command once for each.
+The volume consists of terraces, uint8, which compress to a small part of their size; it is written
+shard by shard. A killed run can be continued, and several processes, on any machines that see the
+folder, can write one store: run the same command in each.
 """
 
 import time
@@ -29,11 +29,11 @@ def main(out: str, side: int = 2048, workers: int = 2, chunk: int = 64, shard: i
     """Write `side`^3 voxels.
 
     Args:
-        out: folder of the store, new or of a run to go on with.
+        out: folder of the store, new or from a run to continue.
         side: voxels along each axis.
-        workers: threads.
-        chunk: voxels along each axis of what is read at once.
-        shard: of what is one file; a multiple of `chunk`.
+        workers: number of threads.
+        chunk: voxels along each axis of a chunk, the unit of reading.
+        shard: voxels along each axis of a file; a multiple of `chunk`.
     """
     torch.set_num_threads(1)
     source = FormulaVolume(terraces, (side,) * 3, dtype=torch.uint8)

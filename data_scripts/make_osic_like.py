@@ -1,8 +1,8 @@
-"""Make a cohort with the tree of the OSIC fibrosis challenge from a chest phantom; no download.
+"""Generate a cohort with the tree of the OSIC challenge from a chest phantom; no download.
 
     python data_scripts/make_osic_like.py OUT --n_patients 12 --shape [32,128,128] --seed 0
 
-A killed run goes on where it was. At the end it prints the score that no model can beat.
+A killed run can be continued. At the end it prints an upper bound on the score of any model.
 """
 
 from jsonargparse import auto_cli
@@ -17,13 +17,13 @@ def main(
     shape: tuple[int, int, int] = (64, 512, 512),
     seed: int = 0,
 ) -> None:
-    """Make a cohort with the tree of the OSIC challenge whose decline is known.
+    """Generate a cohort with the tree of the OSIC challenge and known decline.
 
     Args:
-        out: an empty or new folder, or that of a run to go on with.
+        out: an empty or new folder, or one of a run to continue.
         n_patients: the fourth of them cannot be decoded.
         shape: typical number of slices, rows and columns.
-        seed: of everything.
+        seed: seed of all random choices.
     """
     try:
         root = make_osic_like(out, n_patients=n_patients, shape=shape, seed=seed, progress=True)

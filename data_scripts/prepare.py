@@ -1,10 +1,10 @@
-"""Convert a cohort once to chunked Zarr stores on one grid, and up-sample them if asked.
+"""Convert a cohort once to chunked Zarr stores on one grid, and optionally upsample them.
 
     python data_scripts/prepare.py ROOT CACHE --shape [256,256,256]
     python data_scripts/prepare.py ROOT CACHE --shape [256,256,256] --upsample 2
 
-On several processes or a Dask cluster. A killed run goes on where it was; what is there with the
-same options and files is taken as it is. Leaves with 1 if a patient could not be converted.
+Uses several processes or a Dask cluster. A killed run can be continued; existing stores of the same
+files and options are kept. The exit code is 1 if a patient could not be converted.
 """
 
 import functools
@@ -41,18 +41,18 @@ def main(
 
     Args:
         root: folder of the set; never written to.
-        cache: folder for the stores, outside of it.
-        kind: which set; auto tells by the table that is there.
-        contrasts: channels, of flair, t1, t1ce, t2 and seg (BraTS only).
+        cache: folder for the stores, outside of root.
+        kind: which set; auto detects it from the table.
+        contrasts: channels, one or more of flair, t1, t1ce, t2 and seg (BraTS only).
         shape: grid all scans are resampled to; null keeps each scan's own.
-        order: of the splines, 3 as published; null fills up with zeros instead.
-        intensity: minmax to [0, 1], zscore over the voxels that are not 0, or none.
-        pad: with zeros at the end of each axis to the next power of two.
-        chunks: voxels read at once.
-        nan: value that replaces NaN and infinity; null reports a scan that has some.
-        upsample: 2 also writes stores of twice the size an axis, by splines.
-        json: file for a report in JSON.
-        workers: processes; one a core by default, 0 works inside this one.
+        order: order of the splines, 3 as published; null pads with zeros instead.
+        intensity: minmax to [0, 1], zscore over the nonzero voxels, or none.
+        pad: pad with zeros at the end of each axis to the next power of two.
+        chunks: sizes of a chunk in voxels, the unit of reading.
+        nan: value to replace NaN and infinity with; null reports scans that have some.
+        upsample: 2 also writes stores of twice the size along each axis, by splines.
+        json: file for a report as JSON.
+        workers: processes; one per core by default, 0 runs in this one.
         scheduler: address of a Dask scheduler to use instead.
     """
     if upsample < 1:
@@ -92,7 +92,7 @@ def main(
     )
     if left_out:
         table = _engine.failure_table(left_out)
-        print(f"{len(left_out)} left out without a usable row and files{table}")
+        print(f"{len(left_out)} skipped without a usable row and files{table}")
     for patient, notes in prepared.notes.items():
         print("\n".join(f"  (note) {patient}: {note}" for note in notes))
     if json:
@@ -130,8 +130,8 @@ def _upsampled(
         report = engine.map(job, work, fatal=(OSError,), desc="up-sample")
     except OSError as error:
         raise CacheError(
-            f"the cache {folder} cannot be written ({error.strerror or error}): free or permit "
-            "space there; what is finished is kept."
+            f"the cache {folder} cannot be written ({error.strerror or error}): free space "
+            "there or allow writing; finished work is kept."
         ) from error
     report.results = {name: path for name, path in paths.items() if name not in report.failed}
     return report

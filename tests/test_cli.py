@@ -50,7 +50,7 @@ def test_a_failed_chapter_is_a_failed_command(calls, capsys):
 def test_unknown_chapter_is_one_line(capsys):
     assert cli.main(["book", "run", "no-such"]) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("cpic book run: there is no chapter 'no-such'; choose of ")
+    assert captured.err.startswith("cpic book run: there is no chapter 'no-such'; choose from ")
     assert len(captured.err.splitlines()) == 1
 
 
@@ -64,7 +64,7 @@ def test_unknown_chapter_is_one_line(capsys):
         (["book", "run", "--mod", "full"], "cpic book run: unrecognized arguments: --mod"),
         (["book", "run", "--cell_timeout", "-1"], "cell_timeout"),
         (["book", "run", "-p", "SEED"], "cpic book run: -p needs a name and a value, got SEED"),
-        (["book", "run", "-p", "A", "-1", "-p", "A", "2"], "the parameter A is there twice"),
+        (["book", "run", "-p", "A", "-1", "-p", "A", "2"], "the parameter A is given twice"),
         (["book", "run", "3", "--out", ""], "cpic book run: running the book needs a folder"),
         (["book"], "cpic book: expected"),
         (["film"], "cpic film: argument command: invalid choice: 'film'"),

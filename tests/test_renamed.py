@@ -35,7 +35,7 @@ def search(*, n_sweeps=4):
 
 
 def test_old_arguments_are_taken_with_a_warning():
-    with pytest.warns(FutureWarning, match="search calls 'looks' now 'n_sweeps'"):
+    with pytest.warns(FutureWarning, match="search: 'looks' is now 'n_sweeps'"):
         assert search(looks=7) == 7
     assert search(n_sweeps=3) == 3
     assert search() == 4

@@ -137,7 +137,7 @@ def test_chapters_are_found_by_name_and_number(tmp_path):
     assert stems("2", "01", "intro", "01_low_rank.ipynb") == [
         "02_trains", "01_low_rank", "intro", "01_low_rank",
     ]  # fmt: skip
-    with pytest.raises(FileNotFoundError, match="choose of 01_low_rank, 02_trains"):
+    with pytest.raises(FileNotFoundError, match="choose from 01_low_rank, 02_trains"):
         stems("9")
     with pytest.raises(FileNotFoundError, match="needs its notebooks"):
         find_chapters(book=tmp_path / "nowhere")
@@ -288,7 +288,7 @@ def test_outputs_of_one_name_are_refused(tmp_path):
     (tmp_path / "b").mkdir()
     first, second = notebook(tmp_path / "a.ipynb"), notebook(tmp_path / "b" / "A.ipynb")
     for pair in ((first, second), (first, first)):
-        with pytest.raises(ValueError, match="would have one name"):
+        with pytest.raises(ValueError, match="would have the same name"):
             run_chapters(pair, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

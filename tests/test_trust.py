@@ -55,9 +55,9 @@ def test_an_endless_stream_ends():
         (b'{"a":' * 70 + b"1" + b"}" * 70, "deeper"),
         (b'{"a": 1, "a": 2}', "'a' twice"),
         (b"\xff\xfe\xfa", "UTF-8"),
-        (b"{", "no JSON"),
-        (b"", "no JSON"),
-        (b"1" * 10_000, "no JSON"),
+        (b"{", "not JSON"),
+        (b"", "not JSON"),
+        (b"1" * 10_000, "not JSON"),
     ],
 )
 def test_json_of_a_stranger(raw, said):

@@ -13,7 +13,7 @@ _PARAMETER = ("-p", "--parameter")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the console command and return its exit code: 2, with one line, if something is wrong.
+    """Run the console command and return its exit code: 2, with a one-line message, on an error.
 
     Example:
         >>> main(["--version"])  # doctest: +ELLIPSIS
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if words in (["--version"], ["-V"]):
-        # Answered without the parser, so that it works where only the core is installed.
+        # Answered without the parser, so that it works where only the core package is installed.
         from cpic import __version__
 
         print(f"cpic {__version__}")
@@ -50,7 +50,7 @@ def _run(words: list[str]) -> int:
 
 
 def _parameters(words: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The other words, and the parameters by name: what looks like a flag may be a value."""
+    """Split off the parameters by name: a value may look like a flag."""
     others: list[str] = []
     texts: dict[str, str] = {}
     left = iter(words)
@@ -62,7 +62,7 @@ def _parameters(words: list[str]) -> tuple[list[str], dict[str, str]]:
         if name is None or text is None:
             raise ValueError(f"{word} needs a name and a value, got {name or 'none'}.")
         if name in texts:
-            raise ValueError(f"the parameter {name} is there twice; leave one out.")
+            raise ValueError(f"the parameter {name} is given twice; leave one out.")
         texts[name] = text
     return others, texts
 
@@ -74,24 +74,24 @@ def _parser(trained: Mapping[str, Any]) -> Any:
     new = functools.partial(
         jsonargparse.ArgumentParser, exit_on_error=False, allow_abbrev=False, add_help=True
     )
-    parser = new(prog="cpic", description="Tensor trains from few entries, and the book.")
-    parser.add_argument("-V", "--version", action="store_true", help="print the version and leave")
+    parser = new(prog="cpic", description="Train C-PIC, check data, and run the book.")
+    parser.add_argument("-V", "--version", action="store_true", help="print the version and exit")
     commands = parser.add_subcommands(dest="command")
     for name, one in trained.items():
-        # Only listed here: they read their flags themselves.
+        # Only listed here: these commands parse their own flags.
         commands.add_subcommand(name, new(), help=one.command.summary)
     book = new(description="The chapters of the book.")
     commands.add_subcommand("book", book, help="run chapters of the book")
-    run = new(description="Run chapters of the book and report seconds and memory.")
+    run = new(description="Run chapters of the book and report time and memory.")
     book.add_subcommands(dest="command").add_subcommand("run", run)
-    run.add_argument("chapters", nargs="*", default=[], help="names or numbers; default: all")
+    run.add_argument("chapters", nargs="*", default=[], help="names or numbers; all by default")
     run.add_argument("--mode", choices=("quick", "full"), default="quick")
-    run.add_argument("--out", default="_build/runs", help="folder of the executed notebooks")
+    run.add_argument("--out", default="_build/runs", help="folder for the executed notebooks")
     run.add_argument(
-        "--cell_timeout", type=PositiveInt, default=300, help="seconds a cell may take"
+        "--cell_timeout", type=PositiveInt, default=300, help="time limit of a cell in seconds"
     )
-    run.add_argument("--jobs", type=PositiveInt, default=1, help="chapters that run side by side")
-    # For the help: `_parameters` has taken them out.
+    run.add_argument("--jobs", type=PositiveInt, default=1, help="chapters to run in parallel")
+    # Only for the help text: `_parameters` has already removed them.
     run.add_argument(
         *_PARAMETER,
         nargs=2,
@@ -100,12 +100,12 @@ def _parser(trained: Mapping[str, Any]) -> Any:
     )
     data = new(description="Data sets on this machine.")
     commands.add_subcommand("data", data, help="check data sets on this machine")
-    check = new(description="Name what is missing or broken, patient by patient.")
+    check = new(description="List missing or broken files, patient by patient.")
     data.add_subcommands(dest="command").add_subcommand("check", check)
-    check.add_argument("root", help="folder of BraTS 2020 or OSIC, or the one above")
+    check.add_argument("root", help="folder of BraTS 2020 or OSIC, or its parent")
     check.add_argument("--kind", choices=("auto", "brats", "osic"), default="auto")
-    check.add_argument("--deep", action="store_true", help="read every voxel, not headers only")
-    check.add_argument("--json", default=None, help="file for a report in JSON")
+    check.add_argument("--deep", action="store_true", help="read every voxel, not only headers")
+    check.add_argument("--json", default=None, help="file for a report as JSON")
     return parser
 
 

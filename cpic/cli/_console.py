@@ -1,4 +1,4 @@
-"""How a command ends: with a code, and one line where something is wrong."""
+"""How a command ends: with an exit code and, on an error, a one-line message."""
 
 import contextlib
 import io
@@ -15,11 +15,11 @@ _WRONG, _INTERRUPTED, _NOBODY_READS = 2, 130, 141
 
 
 def ended(action: Callable[[], int], name: str) -> int:
-    """Run a command; its exit code, or that of what ended it, with one line of explanation.
+    """Run a command and return its exit code; report an exception in one line.
 
     Args:
         action: The command.
-        name: What it is called.
+        name: Name of the command in messages.
     """
     _any_sign()
     try:
@@ -35,7 +35,7 @@ def ended(action: Callable[[], int], name: str) -> int:
         return _say(name, error, _INTERRUPTED)
     except RuntimeError as error:
         if error.__cause__ is None:
-            # Not one of those that say what to do: whoever repairs it needs to see where it was.
+            # Not one with advice for the user: debugging it needs the traceback.
             raise
         return _say(name, error)
     except (ArgumentError, ValueError, OSError, ImportError, MemoryError) as error:
@@ -51,14 +51,14 @@ def _say(name: str, error: BaseException, code: int = _WRONG) -> int:
 
 
 def _any_sign() -> None:
-    """Names of files and patients may hold signs that a terminal does not have."""
+    """Escape characters in names of files and patients that the terminal cannot print."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _unread() -> bool:
-    """Whether nobody reads what is printed; then nothing is, not even when Python ends."""
+    """Check whether the reader of the output is gone; if so, discard all further output."""
     gone = [stream for stream in (sys.stdout, sys.stderr) if stream and _is_gone(stream)]
     for stream in gone:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -73,13 +73,13 @@ def _is_gone(stream: Any) -> bool:
         poll.register(stream.fileno(), 0)
         return any(event & select.POLLERR for _, event in poll.poll(0))
     except (AttributeError, OSError):
-        # A system without polls, or a stream that is no file.
+        # A system without `poll`, or a stream that is not a file.
         return False
 
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[None]:
-    """Raise an interrupt again where a library that was just loading dropped it."""
+    """Raise an interrupt again if a library that was being imported swallowed it."""
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not ours or threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Flags of a command as options: a flag reads its value like a file."""
+"""Flags of a command as options: a flag parses its value as a file does."""
 
 import copy
 import itertools
@@ -21,17 +21,17 @@ SHORT = {
 }
 _OLD = {**SHORT, "--dataset_location": "--root", "-h": "--help"}
 _FILES = ("config", "preset")
-# These stand alone.
+# These take no value.
 _ALONE = ("help", "print_config")
 _NEGATIVE = re.compile(r"-(\d|\.\d|\.?(inf|nan)\Z)", re.IGNORECASE)
 
 
 class Flags(NamedTuple):
-    """What was asked for.
+    """The parsed command line.
 
     Attributes:
-        files: Of settings, in their order.
-        values: Words by flat name; names with dots are below an option.
+        files: Settings files, in order.
+        values: Words by flat name; a dotted name is a setting below an option.
         alone: Flags without a value.
     """
 
@@ -41,10 +41,10 @@ class Flags(NamedTuple):
 
 
 def split(command: Command, words: Sequence[str]) -> Flags:
-    """Names and words out of the command line.
+    """Split the command line into names and words.
 
     Raises:
-        ValueError: If a name is unknown or there twice, or a value is missing.
+        ValueError: If a name is unknown or given twice, or a value is missing.
     """
     found = Flags([], {}, set())
     left = list(words)
@@ -68,13 +68,13 @@ def split(command: Command, words: Sequence[str]) -> Flags:
             found.files.append(_presets.preset_file(values[0]) if preset else Path(values[0]))
             continue
         if key in found.values and not many:
-            raise ValueError(f"--{key} is there twice; leave one out.")
+            raise ValueError(f"--{key} is given twice; leave one out.")
         found.values.setdefault(key, []).extend(values)
     return found
 
 
 def _is_flag(word: str) -> bool:
-    """Whether it is no value; a negative number is one."""
+    """Whether a word is a flag; a negative number is a value."""
     return word.startswith("-") and not _NEGATIVE.match(word)
 
 
@@ -82,7 +82,7 @@ def _key(name: str, command: Command) -> str:
     if name in ("-s", "--system_path"):
         raise ValueError("there is no --system_path; give the folder of the data by --root.")
     if not _is_flag(name):
-        raise ValueError(f"there is no place for {name!r}; write --NAME=VALUE.")
+        raise ValueError(f"{name!r} is not expected here; write --NAME=VALUE.")
     key = name.removeprefix("--")
     if key in (*_FILES, *_ALONE):
         return key
@@ -90,18 +90,18 @@ def _key(name: str, command: Command) -> str:
     depth = 2 if parts[0] in command.groups else 1
     option = command.known(".".join(parts[:depth]), "the command line")
     if parts[depth:] and not _kinds.is_mapping(command.options[option].kind):
-        raise ValueError(f"there is nothing below the setting {option!r}, got --{key}.")
+        raise ValueError(f"the setting {option!r} has no settings below it, got --{key}.")
     return ".".join([option, *parts[depth:]])
 
 
 def settings(flags: Flags, command: Command, commands: Collection[str]) -> dict[str, Any]:
-    """Values of files and flags, which win.
+    """Merge values of files and flags; flags take precedence.
 
     Raises:
         ValueError: If a file cannot be read, or a value does not fit.
     """
     found = _presets.read_settings(flags.files, command, commands)
-    # What is below a setting comes after the setting itself.
+    # A setting is applied before the settings below it.
     for key in sorted(flags.values, key=lambda name: name.count(".")):
         first, *inner = key.split(".")
         value = _value(key, flags.values[key], Any if inner else command.options[first].kind)
@@ -121,7 +121,7 @@ def _value(key: str, words: list[str], kind: Any) -> Any:
 
 
 def _below(outer: Any, names: list[str], value: Any, key: str) -> dict[str, Any]:
-    """The mapping with one more value, some levels down."""
+    """A copy of the mapping with one more value, some levels down."""
     found: dict[str, Any] = copy.deepcopy(outer) or {}
     place: Any = found
     for name in names[:-1]:
@@ -129,6 +129,6 @@ def _below(outer: Any, names: list[str], value: Any, key: str) -> dict[str, Any]
         if not isinstance(place, dict):
             raise ValueError(f"--{key} needs settings by name under {name!r}, got {place!r}.")
     if not all(names):
-        raise ValueError(f"--{key} needs a name behind every dot.")
+        raise ValueError(f"--{key} needs a name after every dot.")
     place[names[-1]] = value
     return found

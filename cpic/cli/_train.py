@@ -1,4 +1,4 @@
-"""The commands that train and predict, as `cpic.train` has them."""
+"""The commands that train and predict, as listed in `cpic.train`."""
 
 import contextlib
 import csv
@@ -68,11 +68,11 @@ def _parser(command: Command) -> ArgumentParser:
         prog=f"cpic {command.name}", description=command.summary, allow_abbrev=False
     )
     if command.groups:
-        parser.epilog = "A flag may also be written behind its group, as --optimization.lr."
-        parser.add_argument("--config", metavar="FILE", help="YAML of settings; may be repeated")
+        parser.epilog = "A flag may also follow the name of its group, as in --optimization.lr."
+        parser.add_argument("--config", metavar="FILE", help="YAML settings file; may be repeated")
         parser.add_argument("--preset", metavar="NAME", help="settings that come with the package")
         parser.add_argument(
-            "--print_config", action="store_true", help="print all settings as YAML and leave"
+            "--print_config", action="store_true", help="print all settings as YAML and exit"
         )
     places = {name: parser.add_argument_group(name) for name in command.groups} | {"": parser}
     short = {long: name for name, long in _flags.SHORT.items()}
@@ -92,7 +92,7 @@ def _log_to_stderr(first: bool) -> Iterator[None]:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
-    # All processes do the same; one of them says it.
+    # All processes run the fold; one of them prints.
     log.setLevel(logging.INFO if first else logging.ERROR)
     try:
         yield

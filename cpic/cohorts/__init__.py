@@ -1,4 +1,4 @@
-"""Cohorts in their published trees: who has which scans, conversion once, folds."""
+"""Cohorts in their published trees: patients and scans, one-time conversion, folds."""
 
 from cpic.cohorts._brats import read_brats
 from cpic.cohorts._cache import cache_key

@@ -12,16 +12,16 @@ from cpic.cohorts._table import NAME, Row, read_table
 
 TABLE = LAYOUT.table
 CONTRASTS = ("flair", "t1", "t1ce", "t2", "seg")
-# Days that count as a target of 1.
+# Days that correspond to a target of 1.
 SCALE_DAYS = 5 * 365
 _COLUMNS = ("Brats20ID", "Age", "Survival_days", "Extent_of_Resection")
-# Tables of other years, and of the validation patients, call them so.
+# Column names in tables of other years, and of the validation patients.
 _ALSO = {
     "Brats20ID": tuple(f"BraTS{year}ID" for year in range(17, 26)),
     "Survival_days": ("Survival",),
     "Extent_of_Resection": ("ResectionStatus",),
 }
-# Tables that lie beside scans, of whatever year.
+# Names of tables next to scans, of any year.
 TABLES = (TABLE, "survival_evaluation.csv", "survival_data.csv")
 _RESECTIONS = ("GTR", "STR", "NA")
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
@@ -30,21 +30,21 @@ _MOST_DAYS, _MOST_YEARS = 36525, 130
 
 
 def read_brats(root: str | os.PathLike, *, contrasts: Sequence[str] = ("t1",)) -> Cohort:
-    """Read the tree of BraTS 2020: who has which files, and who survived how long.
+    """Read the tree of BraTS 2020: files and survival of each patient.
 
-    No scan is opened. Patients come in the order of the table, as the published folds need; those
-    without a row in it are no part of the cohort, and rows that cannot be used (a patient who was
-    alive, two rows for one patient, a missing file) are left out and named in `skipped`.
+    No scan is opened. Patients are in the order of the table, as the published folds require; those
+    without a row in it are not part of the cohort, and rows that cannot be used (a patient who was
+    alive, two rows for one patient, a missing file) are skipped and listed in `skipped`.
 
     Args:
-        root: `MICCAI_BraTS2020_TrainingData` or a folder that holds it. Scans are
-            `BraTS20_Training_NNN/BraTS20_Training_NNN_t1.nii.gz`, or `.nii`; where both are there,
-            the one that is not packed is taken.
-        contrasts: of "flair", "t1", "t1ce", "t2" and "seg" (the labels); what the channels are.
+        root: `MICCAI_BraTS2020_TrainingData` or its parent folder. Scans are
+            `BraTS20_Training_NNN/BraTS20_Training_NNN_t1.nii.gz`, or `.nii`; if both exist, the
+            uncompressed one is used.
+        contrasts: one or more of "flair", "t1", "t1ce", "t2" and "seg" (the labels), as channels.
 
     Returns:
         A cohort with the columns `patient`, `target` (days / 1825), `days`, `age` (years, NaN if
-        not known) and `resection` ("GTR", "STR" or "NA").
+        unknown) and `resection` ("GTR", "STR" or "NA").
 
     Raises:
         CohortError: if the tree or the table is missing, the table cannot be read or lacks a
@@ -70,7 +70,7 @@ def read_brats(root: str | os.PathLike, *, contrasts: Sequence[str] = ("t1",)) -
 def look(
     tree: Path, contrasts: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, object], dict[str, Path], list[str]]]:
-    """Each patient of the table: name, sample, files, and why it is of no use, if that is so."""
+    """Each patient of the table: name, sample, files, and the reason if it cannot be used."""
     for name, rows in _read_table(tree / TABLE).items():
         sample: dict[str, object] = {}
         files: dict[str, Path] = {}
@@ -88,9 +88,9 @@ def look(
 
 
 def read_people(path: Path) -> tuple[dict[str, dict[str, object]], dict[str, str]]:
-    """Age and resection of each patient of a table, and why a row is of no use.
+    """Age and resection of each patient of a table, and the reasons why rows cannot be used.
 
-    The table is read as `read_brats` reads it; nobody needs days of survival.
+    The table is read as by `read_brats`, but days of survival are not required.
     """
     people: dict[str, dict[str, object]] = {}
     skipped: dict[str, str] = {}
@@ -103,7 +103,7 @@ def read_people(path: Path) -> tuple[dict[str, dict[str, object]], dict[str, str
 
 
 class _UnusableError(Exception):
-    """Why one patient is left out."""
+    """The reason why a patient is skipped."""
 
 
 def _check_contrasts(contrasts: Sequence[str]) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def _parse(name: str, rows: list[Row]) -> dict[str, object]:
 
 
 def _person(rows: list[Row], table: str) -> dict[str, object]:
-    """What is known of a patient besides the scan."""
+    """Data of a patient besides the scan."""
     if len(rows) > 1:
         raise _UnusableError(f"{len(rows)} rows in {table}, one is needed")
     if rows[0].fault:
@@ -159,14 +159,14 @@ def _find_scan(folder: Path, name: str, contrast: str) -> Path:
         raise _UnusableError("this cannot be the name of a patient's folder")
     if not folder.is_dir():
         raise _UnusableError("its folder is missing")
-    # Windows writes names in capitals; what begins with a dot is no scan, but a note of a Mac.
+    # Windows writes names in capitals; a leading dot marks metadata of macOS, not a scan.
     files = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.name[0] != "."}
     files = {key: p for key, p in files.items() if key.endswith(_ENDINGS) and p.is_file()}
     for ending in _ENDINGS:
         if path := files.get(f"{name}_{contrast}{ending}".lower()):
             return path
     if contrast == "seg":
-        # The labels of patient 355 kept the name they had at their hospital.
+        # The labels of patient 355 have the file name of their hospital.
         others = [path for key, path in files.items() if "segm" in key]
         if len(others) == 1:
             return others[0]

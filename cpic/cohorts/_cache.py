@@ -1,4 +1,4 @@
-"""A cache folder: names that follow from content, and where it may lie."""
+"""A cache folder: names derived from content, and its location."""
 
 import contextlib
 import hashlib
@@ -11,25 +11,25 @@ from pathlib import Path
 from cpic._errors import CacheError
 from cpic._files import write_json
 
-# To be raised whenever the same files and options give other values.
+# Increment whenever the same files and options give different values.
 VERSION = 2
 PART = ".part"
-# A file that changed this lately may change again without a new time stamp.
+# A file changed this recently may change again with the same time stamp.
 _SETTLED_SECONDS = 5
 
 
 def cache_key(files: Mapping[str, Path], options: Mapping, *, memo: Path | None = None) -> str:
-    """A name for what is made of some files with some options.
+    """A name for the result of processing some files with some options.
 
     Args:
-        files: what the values come from, files or folders, in the order of the channels.
-        options: everything else the values depend on; must be JSON.
-        memo: folder to remember hashes of content in, so that a file that has not changed is read
-            once; None reads it every time.
+        files: input files or folders, in the order of the channels.
+        options: everything else that the result depends on; must be JSON.
+        memo: folder for cached hashes of content, so that an unchanged file is read only once; None
+            reads it every time.
 
     Returns:
-        32 hexadecimal digits; another content, name, order or option, or a version of this
-        package that computes other values, gives others. Where the files are does not matter.
+        32 hexadecimal digits; they differ for another content, name, order or option, or a version
+        of this package that computes different values. The location of the files does not matter.
 
     Raises:
         OSError: if a file cannot be read.
@@ -59,7 +59,7 @@ def content_hash(path: Path, *, memo: Path | None = None) -> str:
         digest.update(os.fsencode(file.relative_to(path)) + f"\0{inner}\n".encode())
     latest = max((max(changed) for _, _, *changed in stamps), default=0)
     if note is not None and latest < time.time_ns() - _SETTLED_SECONDS * 10**9:
-        # Only saves time, so a cache that cannot be written is not this function's business.
+        # Only saves time: a cache that cannot be written is not an error here.
         with contextlib.suppress(OSError):
             write_json(note, {"path": str(path), "stamp": stamp, "sha256": digest.hexdigest()})
     return digest.hexdigest()
@@ -79,15 +79,15 @@ def _recall(note: Path, stamp: str) -> str:
 
 
 def check_outside(cache: Path, root: Path) -> None:
-    """Raises CacheError if the cache would lie inside the data folder."""
+    """Raise CacheError if the cache would be inside the data folder."""
     if is_inside(cache, root):
         raise CacheError(
-            f"the cache {cache} lies in the data folder {root}, which is never written to: choose "
+            f"the cache {cache} is inside the data folder {root}, which is never written: choose "
             "a folder elsewhere with cache=."
         )
 
 
 def is_inside(path: Path, root: Path) -> bool:
-    """Whether a path is that of a folder or lies below it, links followed."""
+    """Whether a path is a folder or below it, with links resolved."""
     inner, outer = path.resolve(), root.resolve()
     return inner == outer or outer in inner.parents

@@ -1,4 +1,4 @@
-"""What is missing or broken in a downloaded cohort, patient by patient."""
+"""Find missing or broken files in a downloaded cohort, patient by patient."""
 
 import collections
 import dataclasses
@@ -21,17 +21,17 @@ from cpic.data._progress import Progress
 
 @dataclasses.dataclass(frozen=True)
 class CohortCheck:
-    """What a cohort lacks.
+    """The faults of a cohort.
 
     Attributes:
         root: the folder that was checked.
-        kind: "brats" or "osic"; empty where the folder is neither.
-        n_patients: how many patients were looked at.
-        general: faults of the tree and the table.
-        faults: of each patient that has some, `{patient: (sentence, ...)}`.
-        notes: what is worth knowing and no fault: as in the published set, or odd about a scan
-            that is read all the same.
-        tree: what is expected, where something is missing; else empty.
+        kind: "brats" or "osic"; empty if the folder is neither.
+        n_patients: number of patients that were checked.
+        general: faults of the tree and of the table.
+        faults: faults by patient, `{patient: (sentence, ...)}`.
+        notes: remarks that are not faults: properties of the published set, or oddities of a scan
+            that can be read nevertheless.
+        tree: the expected tree if something is missing; else empty.
     """
 
     root: Path
@@ -44,11 +44,11 @@ class CohortCheck:
 
     @property
     def ok(self) -> bool:
-        """Nothing is missing or broken."""
+        """Whether nothing is missing or broken."""
         return not self.general and not self.faults
 
     def to_json(self) -> dict[str, Any]:
-        """All of it in types that JSON has."""
+        """The content as JSON types."""
         return {**dataclasses.asdict(self), "root": str(self.root), "ok": self.ok}
 
     def __str__(self) -> str:
@@ -71,22 +71,22 @@ def check_cohort(
     run: Callable[..., Iterable[PatientCheck]] = map,
     report: str | os.PathLike | None = None,
 ) -> CohortCheck:
-    """Name what is missing or broken under `root`; nothing is changed.
+    """Find missing or broken files under `root`; nothing is changed.
 
     Args:
-        root: the folder of the set, or the one above it.
-        kind: "brats", "osic", or "auto" to tell by the table that is there.
-        deep: read every voxel, instead of headers and sizes of files only.
-        progress: show a bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
-        run: maps a function over patients and files; `Executor.map` uses several processes.
-        report: a file outside `root` for the faults in JSON, which appears when all are known.
+        root: the folder of the set, or its parent.
+        kind: "brats", "osic", or "auto" to detect it from the table.
+        deep: read every voxel, not only headers and file sizes.
+        progress: show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
+        run: maps a function over patients and files; use `Executor.map` for several processes.
+        report: file outside `root` for a report as JSON, written at the end.
 
     Returns:
-        The faults; `str` of it is a report for people.
+        The faults; `str` gives a readable report.
 
     Raises:
-        CohortError: if `kind` is unknown, or `report` is no file in a folder that exists, or lies
-            under `root`. Faults of the data are never raised.
+        CohortError: if `kind` is unknown, or `report` is not a file in an existing folder, or is
+            inside `root`. Faults of the data are never raised.
         OSError: if `report` cannot be written.
 
     Example:
@@ -119,7 +119,7 @@ def _checked(root: Path, kind: str, deep: bool, progress: Progress, run: Any) ->
             kind = find_kind(root) if kind == "auto" else kind
             if not kind:
                 lacks = "holds neither survival_info.csv nor train.csv"
-                general = f"{root} {lacks if root.is_dir() else 'is no folder'}"
+                general = f"{root} {lacks if root.is_dir() else 'is not a folder'}"
     except CohortError as error:
         general = str(error)
     if general:
@@ -150,7 +150,7 @@ def _checked(root: Path, kind: str, deep: bool, progress: Progress, run: Any) ->
 
 @dataclasses.dataclass
 class _Plan:
-    """Whose files to look at, and what is known before."""
+    """The patients to check, and the faults of the tree that are found without their files."""
 
     patients: dict[str, dict[str, Path]] = dataclasses.field(default_factory=dict)
     general: list[str] = dataclasses.field(default_factory=list)
@@ -167,7 +167,7 @@ def _plan_brats(root: Path, plan: _Plan) -> None:
         names.add(name)
         if alive := [reason for reason in reasons if "'ALIVE" in reason]:
             # As published: a patient who was alive has no days of survival.
-            plan.notes.append(f"{name} is no sample: {alive[0]}")
+            plan.notes.append(f"{name} is not a sample: {alive[0]}")
             continue
         plan.faults[name] += reasons
         if files:

@@ -1,4 +1,4 @@
-"""What a cohort is: patients with their files, and a table of training samples."""
+"""A cohort: patients with their files, and a table of training samples."""
 
 import contextlib
 import dataclasses
@@ -24,15 +24,15 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cohort:
-    """Patients, where their scans are, and what is to be learned of them.
+    """Patients, the paths of their scans, and a table of samples with targets.
 
     Attributes:
-        name: short, becomes part of folder names in a cache.
-        root: folder it was read from, never written to.
-        contrasts: names of the channels of a patient's volume, in this order.
+        name: short name, used in folder names in a cache.
+        root: folder of the originals, never written to.
+        contrasts: names of the channels of a patient's volume, in order.
         patients: the files of each patient, `{patient: {contrast: path}}`; a path may be a folder.
-        samples: one row a training sample, with the columns `patient` and `target` at least.
-        skipped: why a patient is not here, `{patient: reason}`.
+        samples: one row per training sample, with at least the columns `patient` and `target`.
+        skipped: reasons for skipped patients and rows, `{patient: reason}`.
 
     Example:
         >>> cohort = read_brats("BraTS2020", contrasts=("t1", "flair"))  # doctest: +SKIP
@@ -51,7 +51,7 @@ class Cohort:
         """The files of a patient, in the order of `contrasts`.
 
         Raises:
-            CohortError: if the patient is not in the cohort; the message says why.
+            CohortError: if the patient is not in the cohort; the message has the reason.
         """
         if patient not in self.patients:
             reason = self.skipped.get(patient, "it is not in the table or the tree")
@@ -64,16 +64,17 @@ class Cohort:
     def volume(
         self, patient: str, *, cache: str | os.PathLike | None = None, nan: float | None = None
     ) -> Volume:
-        """The original files of a patient, contrasts as channels, read by position.
+        """The original files of a patient, contrasts as channels, read at the requested positions.
 
         Args:
             patient: a key of `patients`.
-            cache: folder for unpacked `.nii.gz` files; None is the user's cache folder.
-            nan: value that replaces NaN and infinity; None refuses such voxels when they are read.
+            cache: folder for decompressed `.nii.gz` files; None is the user's cache folder.
+            nan: value to replace NaN and infinity with; None rejects such voxels when they are
+                read.
 
         Returns:
-            A volume; for one contrast that of its file. Axes of further contrasts are swapped and
-            reversed where their headers say that they lead elsewhere than those of the first.
+            A volume; for one contrast that of its file. Axes of further contrasts are permuted and
+            reversed if their headers say that their directions differ from those of the first.
 
         Raises:
             CohortError: if the patient is not in the cohort.
@@ -87,14 +88,14 @@ class Cohort:
         return parts[0] if len(parts) == 1 else StackedVolume(parts)
 
     def subset(self, patients: Iterable[str], *, skipped: dict[str, str] | None = None) -> "Cohort":
-        """The same cohort with some of its patients, in their old order.
+        """The same cohort with some of its patients, in the original order.
 
         Args:
-            patients: whom to keep.
-            skipped: reasons to add for those that are left out.
+            patients: patients to keep.
+            skipped: reasons to add for the others.
 
         Raises:
-            CohortError: if one is not in the cohort.
+            CohortError: if a patient is not in the cohort.
         """
         keep = list(patients)
         for patient in keep:
@@ -125,17 +126,17 @@ def made(
     samples: list[dict[str, Any]],
     skipped: dict[str, str],
 ) -> Cohort:
-    """A cohort of what was found in a tree.
+    """Create a cohort from the patients found in a tree.
 
     Raises:
-        CohortError: if that is no patient; the message says why the first is left out.
+        CohortError: if there are none; the message has the reason for the first one.
     """
     import pandas
 
     if not patients:
         first, reason = next(iter(skipped.items()), ("its table", "it has no rows"))
         raise CohortError(
-            f"no patient under {tree} can be used, the first is left out because: {first}: "
+            f"no patient under {tree} can be used, the first is skipped because: {first}: "
             f"{reason}; check that the download is complete."
         )
     return Cohort(name, root, contrasts, patients, pandas.DataFrame(samples), skipped)
@@ -149,7 +150,7 @@ def over_patients(
     progress: Progress,
     desc: str,
 ) -> list[_T]:
-    """What a function makes of each patient and its files, in order, under a bar."""
+    """Apply a function to each patient and its files, in order, with a progress bar."""
     done = run(job, list(patients), list(patients.values()))
     return list(shown(progress, done, total=len(patients), desc=desc))
 
@@ -161,11 +162,11 @@ def open_scan(
     nan: float | None,
     like: Volume | None = None,
 ) -> Volume:
-    """Open one contrast, brought onto the voxels of `like`, the first one.
+    """Open one contrast, reoriented to the voxels of `like`, the first one.
 
     Raises:
-        VolumeError: as `open_volume`, without advice to use options that nobody can give here; or
-            if it does not lie on the first.
+        VolumeError: as `open_volume`, without advice about options that are not available here; or
+            if its voxels do not coincide with those of the first.
     """
     options: dict[str, Any] = {"cache": cache} if reader_of(path) is NiftiVolume else {}
     try:
@@ -181,11 +182,11 @@ def open_scan(
 
 
 def check_fits(path: Path, before: str = "") -> None:
-    """Refuse a scan that no memory of this machine holds, before any of it is read."""
+    """Reject a scan that does not fit into the memory of this machine, before reading it."""
     parts = path.iterdir() if path.is_dir() else [path]
     n_bytes = sum(part.stat().st_size for part in parts if part.is_file())
     if reader_of(path) is NiftiVolume:
-        # What cannot be read is told by who opens it.
+        # A file that cannot be read is reported when it is opened.
         with contextlib.suppress(VolumeError):
             n_bytes = max(n_bytes, read_stored(path).needed)
     if n_bytes > memory_bytes():
@@ -196,5 +197,5 @@ def check_fits(path: Path, before: str = "") -> None:
 
 
 def named(patient: str, path: Path, notes: Iterable[str]) -> list[str]:
-    """Notes on a file, with its name where that of the patient does not tell."""
+    """Notes on a file, with its name unless that of the patient identifies it."""
     return [note if path.name == patient else f"{path.name}: {note}" for note in notes]

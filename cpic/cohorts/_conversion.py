@@ -1,4 +1,4 @@
-"""What is done to the voxels of every scan of a cohort."""
+"""The preprocessing of every scan of a cohort."""
 
 import dataclasses
 import math
@@ -14,21 +14,21 @@ Intensity = Literal["none", "minmax", "zscore"]
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What is done to every scan; a part of the name of what comes out.
+    """Preprocessing options of every scan; part of the name of the result.
 
     Attributes:
-        shape: grid the scan is brought to, or None for its own.
-        order: of the splines that resample it (3 as published, 0 nearest, 1 linear), or None to
-            fill up with zeros at the end of each axis instead.
-        intensity: "none"; "minmax", to [0, 1] a scan, after resampling; or "zscore", mean 0 and
-            deviation 1 over the voxels that are not 0 (the brain of a stripped scan), before
-            resampling, where 0 stays 0.
-        pad: fill up with zeros at the end of each axis to the next power of two, at last.
-        chunks: what is read at once; cubes much smaller than a chunk waste reading.
-        nan: value that replaces NaN and infinity; None leaves a patient with such voxels out.
+        shape: grid to resample or pad the scan to, or None for its own.
+        order: order of the resampling splines (3 as published, 0 nearest, 1 linear), or None to pad
+            with zeros at the end of each axis instead.
+        intensity: "none"; "minmax", to [0, 1] per scan, after resampling; or "zscore", mean 0 and
+            standard deviation 1 over the nonzero voxels (the brain of a skull-stripped scan),
+            before resampling, where 0 stays 0.
+        pad: finally, pad with zeros at the end of each axis to the next power of two.
+        chunks: sizes of a chunk, the unit of reading; cubes much smaller than a chunk waste reads.
+        nan: value to replace NaN and infinity with; None skips patients with such voxels.
 
     Raises:
-        CohortError: if an option is not one of these.
+        CohortError: if an option is invalid.
     """
 
     shape: tuple[int, ...] | None = None
@@ -61,11 +61,11 @@ class Conversion:
 
         Args:
             values: real numbers.
-            labels: take the nearest label and leave the numbers as they are.
+            labels: use the nearest label, and keep the values unchanged.
 
         Raises:
-            VolumeError: if a voxel is or becomes infinite, or the scan is larger than the grid it
-                is padded to.
+            VolumeError: if a voxel is or becomes infinite, or the scan is larger than the grid to
+                pad to.
         """
         if values.ndim != 3:
             raise VolumeError(f"it has shape {values.shape}, a patient's scan needs three axes.")
@@ -92,7 +92,7 @@ class Conversion:
 
 def _finite(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
-        raise VolumeError("it has voxels that float32 cannot hold: check its scale.")
+        raise VolumeError("it has voxels beyond the range of float32: check its scale.")
     return values
 
 

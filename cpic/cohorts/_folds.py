@@ -1,4 +1,4 @@
-"""Cross-validation as published: which patients train and which validate."""
+"""Cross-validation as published: training and validation patients of each fold."""
 
 import os
 from pathlib import Path
@@ -12,24 +12,25 @@ Fold = tuple[list[str], list[str]]
 
 
 def folds(cohort: Cohort, n: int = 5, *, path: str | os.PathLike | None = None) -> list[Fold]:
-    """Split the patients of a cohort for n-fold cross-validation; nobody is on both sides.
+    """Split the patients of a cohort for n-fold cross-validation; no patient is on both sides.
 
-    With one sample a patient (BraTS) the folds are contiguous pieces of the list of patients;
-    with several (OSIC) whole patients are dealt out so that the folds have equally many samples.
-    Both are as published and depend on the cohort alone.
+    With one sample per patient (BraTS) the folds are contiguous parts of the list of patients; with
+    several (OSIC) whole patients are distributed so that the folds have equally many samples. Both
+    are as published and depend only on the cohort.
 
     Args:
-        cohort: its order of patients and its samples decide. Pass that of a `Prepared`, if scans
-            were left out.
-        n: folds, between 2 and the number of patients.
-        path: JSON file: read and checked against the cohort if it is there, else written.
+        cohort: its order of patients and its samples determine the folds. Use that of a `Prepared`
+            if scans were skipped.
+        n: number of folds, between 2 and the number of patients.
+        path: JSON file: if it exists, it is read and checked against the cohort, otherwise written.
 
     Returns:
-        n pairs (patients to train on, patients to validate on), both in the order of the cohort;
-        each patient validates once.
+        n pairs (training patients, validation patients), both in the order of the cohort; each
+        patient is in the validation part once.
 
     Raises:
-        CohortError: if n does not fit, or the file is no split of these patients into n folds.
+        CohortError: if n is out of range, or the file is not a split of these patients into n
+            folds.
 
     Example:
         >>> for train, validation in folds(cohort, path="folds.json"):  # doctest: +SKIP
@@ -89,7 +90,7 @@ def _load(path: Path, cohort: Cohort, n: int) -> list[Fold]:
     result = _pairs(names, held_out)
     if sum(map(len, held_out)) != len(names) or not all(held_out) or result != saved:
         raise CohortError(
-            f"{path} is no cross-validation: each patient must validate once and train in all "
+            f"{path} is not a cross-validation: each patient must validate once and train in all "
             "other folds; delete it to split again."
         )
     return result

@@ -1,4 +1,4 @@
-"""The folders and tables of the sets as they are published, and which of them lies where."""
+"""Folders and tables of the sets as published, and their location on disk."""
 
 import dataclasses
 import os
@@ -10,15 +10,15 @@ from cpic.data._folder import looking
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where a set lies, and what it looks like.
+    """The layout of a published set.
 
     Attributes:
-        title: for people.
-        table: file with a row for each patient or visit.
-        folders: where the table may lie below the folder that is given.
-        hints: patterns of what only this set has below that folder.
-        needs: what the reader needs, the rest of a sentence.
-        files: the tree, for people.
+        title: name in reports.
+        table: file with one row per patient or visit.
+        folders: possible locations of the table below the given folder.
+        hints: patterns of files that only this set has below that folder.
+        needs: requirement of the reader, for messages.
+        files: the tree, for reports.
     """
 
     title: str
@@ -32,17 +32,17 @@ class Layout:
         """The folder with the table.
 
         Raises:
-            CohortError: if it is not there, or cannot be looked into.
+            CohortError: if it is missing or cannot be read.
         """
         with looking(root):
             for place in (root / folder for folder in self.folders):
                 if (place / self.table).is_file():
                     return place
-            lacks = f"lacks {self.table}" if root.is_dir() else "is no folder"
+            lacks = f"lacks {self.table}" if root.is_dir() else "is not a folder"
         raise CohortError(f"{root} {lacks}: {self.needs}.")
 
     def is_at(self, root: Path) -> bool:
-        """Whether the set, or what is left of it, is there."""
+        """Whether the set, complete or not, is there."""
         tables = (root / folder / self.table for folder in self.folders)
         return any(map(Path.is_file, tables)) or any(
             next(root.glob(hint), None) for hint in self.hints
@@ -54,11 +54,11 @@ _OSIC = "osic-pulmonary-fibrosis-progression"
 BRATS = Layout(
     title="BraTS 2020",
     table="survival_info.csv",
-    # The set is also handed out inside a folder of the same name without the prefix.
+    # The set is also distributed in a folder of the same name without the prefix.
     folders=("", _BRATS, f"BraTS2020_TrainingData/{_BRATS}"),
     hints=("BraTS20_*", f"{_BRATS}/", f"BraTS2020_TrainingData/{_BRATS}/"),
     needs=f"read_brats needs {_BRATS} with survival_info.csv and "
-    "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz, or the folder above it",
+    "BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz, or its parent folder",
     files="""\
 MICCAI_BraTS2020_TrainingData/
     survival_info.csv           Brats20ID,Age,Survival_days,Extent_of_Resection
@@ -76,8 +76,8 @@ OSIC = Layout(
     table="train.csv",
     folders=("", _OSIC),
     hints=("train/", f"{_OSIC}/train/"),
-    needs="read_osic needs the folder with train.csv and train/<patient>/<n>.dcm, or the one above "
-    f"it, {_OSIC}",
+    needs="read_osic needs the folder with train.csv and train/<patient>/<n>.dcm, or its parent "
+    f"folder, {_OSIC}",
     files="""\
 osic-pulmonary-fibrosis-progression/
     train.csv                   Patient,Weeks,FVC,Percent,Age,Sex,SmokingStatus
@@ -93,7 +93,7 @@ LAYOUTS = {"brats": BRATS, "osic": OSIC}
 
 
 def find_kind(root: str | os.PathLike) -> str:
-    """Which set lies under `root`: "brats", "osic", or "" for neither."""
+    """Detect the set under `root`: "brats", "osic", or "" for neither."""
     root = Path(root)
     kinds = [kind for kind in ("osic", "brats") if root.is_dir() and LAYOUTS[kind].is_at(root)]
     return kinds[0] if kinds else ""

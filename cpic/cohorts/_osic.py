@@ -1,4 +1,4 @@
-"""The OSIC pulmonary fibrosis set: chest CT series, and lung volumes at several visits."""
+"""The OSIC pulmonary fibrosis set: chest CT series, and lung function at several visits."""
 
 import os
 import re
@@ -12,37 +12,38 @@ from cpic.cohorts._layout import OSIC
 from cpic.cohorts._table import NAME, Row, read_table
 
 TABLE = OSIC.table
-# Tables that lie beside scans.
+# Names of tables next to scans.
 TABLES = (TABLE, "test.csv")
 SEXES = ("Female", "Male")
 SMOKING = ("Ex-smoker", "Never smoked", "Currently smokes")
 COLUMNS = ("Patient", "Weeks", "FVC", "Percent", "Age", "Sex", "SmokingStatus")
 _NUMBER = re.compile(r"-?[0-9]{1,9}(\.[0-9]{0,30})?")
-# Lowest (above it) and highest plausible value: weeks from the scan, millilitres, per cent, years.
+# Lower (excluded) and upper limit of plausible values: weeks since the scan, milliliters, percent,
+# years.
 _RANGES = {"Weeks": (-1001, 2000), "FVC": (0, 20000), "Percent": (0, 500), "Age": (0, 130)}
 
 
 def read_osic(root: str | os.PathLike, *, headers: bool = False) -> Cohort:
-    """Read the tree of the OSIC challenge: who has which scan, and the lung volume at each visit.
+    """Read the tree of the OSIC challenge: scans, and the lung function at each visit.
 
-    Every visit is a sample, also two visits in one week, as published. The first row of a patient
-    in the table is the baseline that all targets are relative to; in the published table, which is
-    sorted by week, that is the earliest visit. A row that cannot be used, or repeats another cell
-    by cell, is left out and named in `skipped` as "<patient>, line <number>"; without a usable
-    first row, or without scan, the patient is left out.
+    Every visit is a sample, including two visits in one week, as published. The first row of a
+    patient in the table is the baseline that all targets are relative to; in the published table,
+    which is sorted by week, that is the earliest visit. A row that cannot be used, or is an exact
+    duplicate, is skipped and listed in `skipped` as "<patient>, line <number>"; without a usable
+    first row, or without scan, the patient is skipped.
 
-    No pixel is read; series that cannot be decoded are found by `prepare`, which skips them.
+    No pixels are read; series that cannot be decoded are found by `prepare`, which skips them.
 
     Args:
-        root: the folder with `train.csv` and `train/<patient>/<n>.dcm`, or the one above it.
-        headers: read the header of every slice, and leave out patients whose series is known to
-            be broken from that (no decoder, truncated, two orientations and so on).
+        root: the folder with `train.csv` and `train/<patient>/<n>.dcm`, or its parent.
+        headers: read the header of every slice, and skip patients whose headers show that their
+            series is broken (no decoder, truncated, two orientations and so on).
 
     Returns:
         A cohort of one contrast, "ct", with the columns `patient`, `target` (FVC / first FVC),
-        `weeks` (since the scan), `fvc` and `first_fvc` (ml), `percent` (of what is usual for such
-        a person, at this visit), `first_percent` (at the baseline), `age` (years), `sex` ("Male",
-        "Female") and `smoking` ("Ex-smoker", "Never smoked", "Currently smokes").
+        `weeks` (since the scan), `fvc` and `first_fvc` (ml), `percent` (of the value predicted for
+        such a person, at this visit), `first_percent` (at the baseline), `age` (years), `sex`
+        ("Male", "Female") and `smoking` ("Ex-smoker", "Never smoked", "Currently smokes").
 
     Raises:
         CohortError: if the tree or the table is missing, the table cannot be read or lacks a
@@ -82,9 +83,9 @@ def read_visits(
 
     Args:
         path: the table.
-        skipped: why a patient or a row is of no use.
-        unknown: columns whose cells may be empty or NA; the values are NaN, or "" for words.
-        optional: columns that may be missing altogether.
+        skipped: reasons for skipped patients and rows; extended in place.
+        unknown: columns whose cells may be empty or NA; the values are NaN, or "" for text.
+        optional: columns that may be missing.
     """
     table: dict[str, list[Row]] = {}
     for row in read_table(path, COLUMNS, optional=optional):
@@ -109,7 +110,7 @@ def read_visits(
 def _usable(
     rows: list[Row], unknown: Collection[str]
 ) -> tuple[list[dict[str, Any]], dict[int, str]]:
-    """Values of the usable rows of a patient, and what is wrong with the others, by line."""
+    """Values of the usable rows of a patient, and faults of the others, by line."""
     good: list[dict[str, Any]] = []
     faults: dict[int, str] = {}
     seen: dict[tuple[str, ...], int] = {}
@@ -126,7 +127,7 @@ def _usable(
 
 
 def _parse(cells: dict[str, str], unknown: Collection[str]) -> tuple[str, dict[str, Any]]:
-    """What is wrong with a row, if anything, and its values."""
+    """The fault of a row, if any, and its values."""
     values: dict[str, Any] = {}
     blank = {name for name in unknown if cells[name].upper() in ("", "NA", "NAN")}
     for column, (low, high) in _RANGES.items():
@@ -146,7 +147,7 @@ def _parse(cells: dict[str, str], unknown: Collection[str]) -> tuple[str, dict[s
 
 
 def _fault_of(folder: Path, headers: bool) -> str:
-    """Why the scan of a patient cannot be used, as far as that is asked for."""
+    """The reason why the scan of a patient cannot be used, as far as it is checked."""
     from cpic.data.dicom._order import slice_files
     from cpic.data.dicom._volume import DicomVolume
 

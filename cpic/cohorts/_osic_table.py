@@ -1,4 +1,4 @@
-"""The tabular features of OSIC patients, scaled with what the training fold knows."""
+"""The tabular features of OSIC patients, scaled by statistics of the training fold."""
 
 import dataclasses
 import math
@@ -23,16 +23,16 @@ _PERCENTS = {"first": "first_percent", "visit": "percent"}
 
 @dataclasses.dataclass(frozen=True)
 class OsicTable:
-    """Eight features of a sample: weeks, percent, first FVC, age, three of smoking, and sex.
+    """Eight features of a sample: weeks, percent, first FVC, age, smoking (three), and sex.
 
-    The first four are brought to [0, 1] by their extrema over the training fold, so samples of
-    other patients may lie outside; smoking is one-hot in the order "Ex-smoker", "Never smoked",
+    The first four are scaled to [0, 1] by their extrema over the training fold, so samples of other
+    patients may lie outside; smoking is one-hot in the order "Ex-smoker", "Never smoked",
     "Currently smokes"; sex is 1 for "Male" and 0 for "Female".
 
     Attributes:
         percent: "first", the percent of the patient's baseline; or "visit", that of the sample's
-            own visit, which is the FVC to be predicted up to a factor of the patient, and is not
-            known before the visit.
+            own visit, which equals the FVC to be predicted up to a factor of the patient, and is
+            unknown before the visit.
         low: minimum over the training fold of weeks, percent, first FVC and age.
         high: maximum of these.
 
@@ -63,7 +63,7 @@ class OsicTable:
 
     @classmethod
     def fit(cls, samples: "DataFrame", *, percent: str = "first") -> "OsicTable":
-        """Take the extrema from the samples of a training fold, and from nothing else.
+        """Compute the extrema from the samples of a training fold only.
 
         Args:
             samples: rows of `Cohort.samples`.
@@ -99,16 +99,16 @@ class OsicTable:
         return torch.from_numpy(np.concatenate([scaled, smoking, male], axis=1))
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write it as JSON, all of the file or none."""
+        """Write the table as JSON, atomically."""
         write_json(Path(path), dataclasses.asdict(self))
         return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "OsicTable":
-        """Read what `save` wrote.
+        """Read a table written by `save`.
 
         Raises:
-            CohortError: if the file is missing or something else.
+            CohortError: if the file is missing or not a saved table.
         """
         try:
             saved = parse_json(read_regular(path))
@@ -152,7 +152,7 @@ def _numbers(samples: "DataFrame", percent: str) -> np.ndarray:
 
 
 def _one_hot(samples: "DataFrame", name: str, known: tuple[str, ...]) -> np.ndarray:
-    """(n, len(known)), 1 where a category is met."""
+    """One-hot encoding, (n, len(known))."""
     found = _column(samples, name)
     hot = np.array([found == word for word in known], dtype=np.float64).T.reshape(-1, len(known))
     unseen = np.flatnonzero(hot.sum(1) == 0)

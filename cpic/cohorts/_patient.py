@@ -1,4 +1,4 @@
-"""What is missing or broken in the files of one patient."""
+"""Find missing or broken files of one patient."""
 
 import collections
 import tempfile
@@ -16,12 +16,12 @@ from cpic.data.nifti._place import Place, fit
 from cpic.data.nifti._unpacked import check_packed
 
 _LABELS = (0, 1, 2, 4)
-# Faults of a series, or values of a file, that are named.
+# Number of faults of a series, or values of a file, that are listed.
 _NAMED = 5
 
 
 class PatientCheck(NamedTuple):
-    """What was found in the files of a patient: sentences, and the shape of the scan."""
+    """The result for one patient: sentences, and the shape of the scan."""
 
     patient: str
     faults: tuple[str, ...]
@@ -30,7 +30,7 @@ class PatientCheck(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """What is known of a contrast: a file and where its voxels lie, and what is odd about it."""
+    """One contrast: a file, the position of its voxels, and notes."""
 
     path: Path
     shape: tuple[int, ...]
@@ -39,10 +39,10 @@ class _Look(NamedTuple):
 
 
 def check_patient(patient: str, files: dict[str, Path], *, deep: bool = False) -> PatientCheck:
-    """Look at the files of one patient; depends on nothing else, so it can be sent to workers.
+    """Check the files of one patient; depends on nothing else, so it can run in workers.
 
     Args:
-        patient: its name.
+        patient: name of the patient.
         files: contrast to file, or to the folder of a DICOM series.
         deep: read every voxel.
     """
@@ -67,7 +67,7 @@ def check_patient(patient: str, files: dict[str, Path], *, deep: bool = False) -
 
 
 def _look_at_nifti(path: Path, contrast: str, deep: bool) -> _Look:
-    """Raises VolumeError for a fault."""
+    """Raise VolumeError for a fault."""
     stored = read_stored(path)
     if len(stored.shape) != 3 or min(stored.shape) < 2:
         got = f"three axes are needed, got {stored.shape}"
@@ -98,7 +98,7 @@ def _check_different(path: Path, low: float, high: float) -> None:
 
 
 def _look_at_series(path: Path, contrast: str, deep: bool) -> _Look:
-    """Raises one VolumeError with a line for each of the first faults."""
+    """Raise one VolumeError with a line for each of the first faults."""
     faults = collections.defaultdict(list)
     ends: set[float] = set()
     for file in slice_files(path):
@@ -110,9 +110,9 @@ def _look_at_series(path: Path, contrast: str, deep: bool) -> _Look:
         except VolumeError as error:
             faults[str(error).replace(str(file), "")].append(str(error))
     if faults:
-        # A folder copied wrongly has the same fault hundreds of times.
+        # In a badly copied folder the same fault occurs hundreds of times.
         lines = [
-            alike[0] + f" (and {len(alike) - 1} more files alike)" * (len(alike) > 1)
+            alike[0] + f" (and {len(alike) - 1} more such files)" * (len(alike) > 1)
             for alike in list(faults.values())[:_NAMED]
         ]
         raise VolumeError("\n".join(lines))

@@ -29,14 +29,14 @@ from cpic.data.chunked._zarr import ZarrVolume
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-# Chunks along an axis of a shard: 128 voxels, 8 MiB of float32.
+# Chunks per shard along an axis: 128 voxels, 8 MiB of float32.
 _SHARD = 4
-# Contrasts that hold labels, which no spline or scale may mix.
+# Contrasts with labels, which must not be interpolated or scaled.
 _LABELS = ("seg",)
 
 
 class Converted(NamedTuple):
-    """What became of a patient: a store, or the reason why there is none; and what is odd."""
+    """The result for a patient: a store, or the reason why there is none; and notes."""
 
     patient: str
     store: Path | None
@@ -52,25 +52,25 @@ def prepare_patient(
     cache: str | os.PathLike,
     name: str = "cohort",
 ) -> Converted:
-    """Convert one patient; what `prepare` does for each, in any process.
+    """Convert one patient, as `prepare` does for each, in any process.
 
-    Depends on its arguments and the files only, so it can be sent to workers. A store that is
-    there is taken as it is. A file lock lets one process make a store while others wait for it; a
-    store appears by one rename, and what a killed process left is removed by the next.
+    Depends only on its arguments and the files, so it can run in workers. An existing store is used
+    as it is. A file lock lets one process create a store while others wait for it; a store is put
+    in place by one rename, and the remains of a killed process are removed by the next one.
 
     Args:
-        patient: becomes part of the name of the store.
+        patient: part of the name of the store.
         files: contrast to file, or folder, in the order of the channels.
-        conversion: what to do.
+        conversion: preprocessing options.
         cache: folder of all stores.
-        name: of the cohort; a folder in `cache`.
+        name: name of the cohort; a folder in `cache`.
 
     Returns:
-        The store, with notes on what is odd about the scans and was read all the same, or the
+        The store, with notes on oddities of the scans that could be read nevertheless, or the
         reason why this patient has none.
 
     Raises:
-        CacheError: if the cache cannot be written; no other patient would fare better.
+        CacheError: if the cache cannot be written, which would concern every other patient as well.
     """
     from filelock import FileLock
 
@@ -109,8 +109,8 @@ def _reason(error: VolumeError | OSError) -> str:
 def _convert(
     patient: str, files: dict[str, Path], conversion: Conversion, store: Path, cache: Path
 ) -> None:
-    """Make the store; raises VolumeError for a fault of the files, CacheError for the cache."""
-    # With the lock held, nobody is working on what has this name.
+    """Create the store; raise VolumeError for a fault of the files, CacheError for the cache."""
+    # With the lock held, no other process uses this name.
     for left in store.parent.glob(f".{store.name}-*{_cache.PART}"):
         shutil.rmtree(left, ignore_errors=True)
     with writing(cache):
@@ -140,7 +140,7 @@ def _convert(
 def _read(
     patient: str, files: dict[str, Path], conversion: Conversion, scratch: Path
 ) -> tuple[ArrayVolume, dict[str, Any]]:
-    """The converted contrasts of a patient, and what the store says of them."""
+    """The converted contrasts of a patient, and the attributes of the store."""
     channels: list[np.ndarray] = []
     attributes: dict[str, Any] = {"notes": []}
     first: Volume | None = None
@@ -169,7 +169,7 @@ def _read(
 
 
 def _notes_of(store: Path) -> tuple[str, ...]:
-    """What was said when the store was made; of what cannot be read, nothing."""
+    """The notes recorded when the store was created; none if they cannot be read."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return tuple(
             _trust.parse_json(_trust.read_regular(store / "zarr.json"))["attributes"]["notes"]
@@ -183,11 +183,11 @@ class Prepared:
 
     Attributes:
         cohort: the patients that could be converted, and their samples.
-        conversion: what was done.
+        conversion: preprocessing options.
         stores: the Zarr folder of each patient.
-        notes: what is odd about the scans of a patient and was read all the same: gaps between
-            slices, several series in a folder, contrasts that were turned or are shifted.
-        cache: holds decoded chunks of all patients, see `hold`; None decodes anew in each call.
+        notes: oddities of the scans of a patient that could be read nevertheless: gaps between
+            slices, several series in a folder, contrasts that were reoriented or are shifted.
+        cache: holds decoded chunks of all patients, see `hold`; None decodes them in each call.
     """
 
     cohort: Cohort
@@ -198,34 +198,34 @@ class Prepared:
 
     @property
     def patients(self) -> list[str]:
-        """Names, in the order of the cohort."""
+        """Names of the patients, in the order of the cohort."""
         return list(self.stores)
 
     @property
     def samples(self) -> "DataFrame":
-        """One row a training sample, of the converted patients only."""
+        """One row per training sample, of the converted patients only."""
         return self.cohort.samples
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Why a patient is not here: faults of the tables and of the scans."""
+        """Reasons for skipped patients: faults of the tables and of the scans."""
         return self.cohort.skipped
 
     def volume(self, patient: str) -> ZarrVolume:
         """The converted scan, contrasts as channels.
 
-        Its `attributes["true_shape"]` are the sizes without what was filled up with zeros;
-        `attributes["constant"]`, if there, names the contrasts whose voxels had one value.
+        Its `attributes["true_shape"]` are the sizes without zero padding; `attributes["constant"]`,
+        if present, lists the contrasts whose voxels had a single value.
 
         Raises:
-            CohortError: if the patient is not here; the message says why.
+            CohortError: if there is no such patient; the message has the reason.
         """
         self.cohort.files(patient)
         channels = len(self.cohort.contrasts)
         return ZarrVolume(self.stores[patient], channels=channels, cache=self.cache)
 
     def hold(self, limit_bytes: int) -> "Prepared":
-        """The same, with decoded chunks held in memory up to a bound, for repeated reading."""
+        """The same cohort, with a bounded cache of decoded chunks in memory, for repeated reads."""
         return dataclasses.replace(self, cache=ChunkCache(limit_bytes))
 
     def in_memory(self, patient: str) -> ArrayVolume:
@@ -249,26 +249,26 @@ def prepare(
     """Convert a cohort once, patient by patient, to sharded Zarr v3 stores of float32.
 
     Stores are named by the content of the files and all options, so a changed file or another
-    resolution is never mistaken for an old one; what is there is not made again, and a killed run
-    goes on. One patient at a time is held in memory.
+    resolution never reuses an old store; existing stores are not converted again, and a killed run
+    can be continued. One patient at a time is held in memory.
 
     Args:
-        cohort: what to convert.
+        cohort: the cohort to convert.
         cache: folder for the stores, outside the data folder; may be shared by cohorts.
-        shape: as in `Conversion`, like the next five.
-        order: see there.
-        intensity: see there.
-        pad: see there.
-        chunks: see there.
-        nan: see there.
-        progress: show a bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
-        run: maps a function over patients and files; `Executor.map` uses several processes.
+        shape: as in `Conversion`.
+        order: as in `Conversion`.
+        intensity: as in `Conversion`.
+        pad: as in `Conversion`.
+        chunks: as in `Conversion`.
+        nan: as in `Conversion`.
+        progress: show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
+        run: maps a function over patients and files; use `Executor.map` for several processes.
 
     Returns:
-        The stores; a patient that cannot be converted is in `skipped` with the reason.
+        The stores; patients that cannot be converted are in `skipped` with the reason.
 
     Raises:
-        CohortError: for a bad option, or if no patient can be converted.
+        CohortError: if an option is invalid, or no patient can be converted.
         CacheError: if the cache is full, read-only, or inside the data folder.
 
     Example:

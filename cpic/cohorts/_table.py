@@ -1,4 +1,4 @@
-"""Read a table of text cells strictly: what is odd is refused, not guessed."""
+"""Read a table of text cells strictly: irregularities are rejected, not guessed."""
 
 import csv
 import io
@@ -11,12 +11,12 @@ from cpic._errors import CohortError
 from cpic._trust import DoubtError, check_regular, read_regular
 
 _MOST_BYTES = 2**24
-# What a table may call a patient: a folder of that name lies in the tree.
+# Valid names of patients in a table: each is the name of a folder in the tree.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class Row(NamedTuple):
-    """A row: the line of the file it ends on, its cells by column, and what is wrong with it."""
+    """A row: the line of the file where it ends, its cells by column, and its fault."""
 
     line: int
     cells: dict[str, str]
@@ -30,23 +30,23 @@ def read_table(
     also: Mapping[str, Sequence[str]] | None = None,
     optional: Collection[str] = (),
 ) -> list[Row]:
-    """The rows of a comma-separated file, cells without outer spaces; empty lines are left out.
+    """The rows of a comma-separated file, with cells stripped; empty lines are skipped.
 
-    A byte-order mark, Windows line ends, other columns, another order of columns and other case in
-    their names are fine.
+    A byte-order mark, Windows line ends, further columns, and any order and case of their names are
+    accepted.
 
     Args:
         path: the file.
-        columns: names that the header must have, each once.
-        also: other names that a column goes by.
-        optional: columns that may be missing; their cells are empty then.
+        columns: names that the header must have exactly once.
+        also: alternative names of columns.
+        optional: columns that may be missing; their cells are then empty.
 
     Returns:
-        Rows in the order of the file, cells under the names of `columns`; a row with too few or
-        too many cells has a fault, and its cells may be wrong.
+        Rows in the order of the file, cells under the names in `columns`; a row with too few or too
+        many cells has a fault, and its cells may be wrong.
 
     Raises:
-        CohortError: if it is no such table.
+        CohortError: if it is not such a table.
     """
     lines = _read_lines(path)
     for number, cells in lines:
@@ -72,14 +72,14 @@ def read_table(
     rows = []
     for number, cells in lines[1:]:
         fault = "" if len(cells) == len(header) else f"it has {len(cells)} cells, not {len(header)}"
-        # With an empty cell at the end, the place of a column that is not there.
+        # Missing columns refer to an additional empty cell at the end.
         padded = [*cells, *[""] * (len(header) + 1)]
         rows.append(Row(number, {name: padded[at] for name, at in places.items()}, fault))
     return rows
 
 
 def _read_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Cells without outer spaces, and the line of the file each row ends on."""
+    """Stripped cells, and the line of the file where each row ends."""
     try:
         if (size := check_regular(path)) > _MOST_BYTES:
             raise CohortError(

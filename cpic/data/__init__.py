@@ -1,6 +1,6 @@
-"""Read volumes without holding them: arrays, memory maps, NIfTI, Zarr, formulas, and samples.
+"""Read volumes without loading them: arrays, memory maps, NIfTI, Zarr, formulas, and samples.
 
-Importing this loads torch and NumPy only; the library of a file format is imported when a file
+Importing this loads torch and NumPy only; the library of a file format is imported when a file is
 is opened.
 """
 

@@ -1,4 +1,4 @@
-"""Errors about one file or folder, said the same way by all readers."""
+"""Errors about a file or folder, with the same wording in all readers."""
 
 import contextlib
 import os
@@ -11,18 +11,19 @@ from cpic._trust import DoubtError
 def broken(
     path: str | os.PathLike, fault: str, advice: str = "copy or download it again"
 ) -> VolumeError:
-    """The error about a file that is not what it should be."""
+    """The error about a file with invalid content."""
     return VolumeError(f"{path} {fault}; {advice}.")
 
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike) -> Iterator[None]:
-    """Whatever keeps a file or folder from being read in this block becomes one `VolumeError`."""
+    """Turn any failed read of a file or folder in this block into one `VolumeError`."""
     try:
         yield
     except DoubtError as error:
         raise VolumeError(f"{path} {error}.") from error
     except OSError as error:
         raise VolumeError(
-            f"{path} cannot be read ({error.strerror or error}); check the path and your rights."
+            f"{path} cannot be read ({error.strerror or error}); check the path and your "
+            "permissions."
         ) from error

@@ -1,4 +1,4 @@
-"""Folders: the user's cache, and one clear error about one that cannot be written, or read."""
+"""Folders: the user's cache, and clear errors if one cannot be written or read."""
 
 import contextlib
 import errno
@@ -12,10 +12,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
 
 def user_cache(cache: str | os.PathLike | None = None) -> Path:
-    """The folder given, or for None that of the user: `cpic` in `$XDG_CACHE_HOME` or `~/.cache`.
+    """The given folder, or for None the user's: `cpic` in `$XDG_CACHE_HOME` or `~/.cache`.
 
     Raises:
-        CacheError: if nobody's home is known.
+        CacheError: if there is no home folder.
     """
     if cache is not None:
         return Path(cache)
@@ -31,28 +31,29 @@ def user_cache(cache: str | os.PathLike | None = None) -> Path:
 
 @contextlib.contextmanager
 def writing(cache: Path) -> Iterator[None]:
-    """Whatever cannot be written in this block becomes one clear error about the cache."""
+    """Turn a failed write in this block into one clear error about the cache."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise CacheError(
-            f"the cache {cache} cannot be written ({reason}): free or permit space "
-            "there, or choose another folder with cache=; what is finished is kept."
+            f"the cache {cache} cannot be written ({reason}): free space there "
+            "or allow writing, or choose another folder with cache=; finished work is kept."
         ) from error
 
 
 @contextlib.contextmanager
 def looking(folder: str | os.PathLike) -> Iterator[None]:
-    """What a system says of a folder that it does not show becomes one clear error."""
+    """Turn a failure to list a folder in this block into one clear error."""
     try:
         yield
     except OSError as error:
         raise CohortError(
-            f"{folder} cannot be read ({error.strerror or error}): check the path and your rights."
+            f"{folder} cannot be read ({error.strerror or error}): check the path and your "
+            "permissions."
         ) from error
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk, and not the file being read, is at fault."""
+    """Whether the error is due to the disk, not to the file being read."""
     return error.errno in _FULL

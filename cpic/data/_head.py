@@ -8,12 +8,12 @@ from torch import Tensor
 from cpic._errors import VolumeError
 from cpic.data._formula import FormulaVolume
 
-# Half axes on [-1, 1]^3 and brightness of nested ellipsoids, each painted over the ones outside.
+# Half axes on [-1, 1]^3 and brightness of nested ellipsoids, each painted over the outer ones.
 _SHELLS = (
     (0.92, 0.96, 0.90, 0.80),  # scalp
     (0.86, 0.90, 0.84, 0.10),  # bone
     (0.80, 0.84, 0.78, 0.25),  # fluid
-    (0.76, 0.80, 0.74, 0.55),  # grey matter
+    (0.76, 0.80, 0.74, 0.55),  # gray matter
     (0.66, 0.70, 0.64, 0.85),  # white matter
     (0.14, 0.32, 0.16, 0.20),  # ventricles
 )
@@ -45,7 +45,7 @@ class _Head:
         return value * (1 + 0.08 * texture)
 
     def _waves(self, points: list[Tensor], waves: Tensor) -> Tensor:
-        """Mean of products of sines along the axes; each factor is as small as its axis."""
+        """Mean of products of sines along the axes; each factor has the length of its axis."""
         waves = waves.to(points[0].device)
         factors = [
             torch.sin(point[..., None] * waves[:, axis, 0] + waves[:, axis, 1])
@@ -56,14 +56,14 @@ class _Head:
 
 
 def brain_like(shape: tuple[int, ...], *, seed: int = 0) -> FormulaVolume:
-    """A head phantom: scalp, bone, fluid, folded grey and white matter, ventricles, texture.
+    """A head phantom: scalp, bone, fluid, folded gray and white matter, ventricles, texture.
 
-    The same head at every resolution, up to 8192^3 and beyond, without any array. It is no
-    anatomy: what it shares with a scan is edges, nested shells and detail at several scales.
+    The same head at every resolution, up to 8192^3 and beyond, without any array. It is not
+    anatomy: it shares with a scan only edges, nested shells and detail at several scales.
 
     Args:
         shape: two sizes (its middle slice) or three.
-        seed: of the folds and the texture.
+        seed: seed of the folds and the texture.
 
     Returns:
         float32 volume with values between 0 and about 1.1.

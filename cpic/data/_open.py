@@ -1,4 +1,4 @@
-"""Choose the reader by the ending of the name."""
+"""Select the reader by the extension of the name."""
 
 import os
 from collections.abc import Callable
@@ -24,18 +24,18 @@ _READERS: dict[str, Callable[..., Volume]] = {
 
 
 def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
-    """Open a volume; nothing but its header is read.
+    """Open a volume; only its header is read.
 
     Args:
-        path: ends in `.nii` or `.nii.gz` (`NiftiVolume`), `.npy` (mapped), `.raw` (mapped; needs
-            `shape=` and `dtype=`, takes `offset=` and `order="C"|"F"`), or `.zarr`; or is any
+        path: ends in `.nii` or `.nii.gz` (`NiftiVolume`), `.npy` (mapped), `.raw` (mapped; requires
+            `shape=` and `dtype=`, accepts `offset=` and `order="C"|"F"`), or `.zarr`; or is any
             address, a zip file that ends in `.zarr.zip` or `.ozx` or an array inside one, or a
-            folder with metadata of Zarr, such as a level of an OME-Zarr (`ZarrVolume`); or is a
-            folder of DICOM slices named `.dcm` (`DicomVolume`).
-        **options: of that reader; all take `nan=`, all but NIfTI and DICOM take `channels=`.
+            folder with Zarr metadata, such as a level of an OME-Zarr (`ZarrVolume`); or is a folder
+            of DICOM slices named `.dcm` (`DicomVolume`).
+        **options: options of the reader; all take `nan=`, all but NIfTI and DICOM take `channels=`.
 
     Raises:
-        VolumeError: if the path does not exist or its ending is unknown.
+        VolumeError: if the path does not exist or its extension is unknown.
 
     Example:
         >>> open_volume("scan.nii.gz", cache="unpacked")  # doctest: +SKIP
@@ -59,7 +59,7 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
 
 
 def reader_of(path: str | os.PathLike) -> Callable[..., Volume] | None:
-    """The reader of a file or folder by its name, None if there is none."""
+    """The reader for a file or folder by its name, None if there is none."""
     name = str(path).rstrip("/").lower()
     reader = next((_READERS[end] for end in _READERS if name.endswith(end)), None)
     if reader is None and ("://" in name or is_zarr(path)):

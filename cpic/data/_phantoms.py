@@ -1,4 +1,4 @@
-"""Synthetic volumes whose structure is known: sums of Gaussians, a spike."""
+"""Synthetic volumes with known structure: sums of Gaussians, a spike."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from cpic.data._formula import FormulaVolume
 
 
 class _Separable:
-    """Sum over g of a product over the axes of table[axis][position, g]."""
+    """Sum over g of the product over the axes of table[axis][position, g]."""
 
     def __init__(self, tables: list[Tensor]) -> None:
         self.tables = tables
@@ -25,12 +25,12 @@ class _Separable:
         product = functools.reduce(torch.mul, first)
         if product.shape == last.shape:
             return (product * last).sum(-1)
-        # Positions on a grid: the sum is a matrix product, and nothing of size n x grid is made.
+        # Positions on a grid: the sum is a matrix product, without an array of size n x grid.
         return torch.einsum("...g,...g->...", product, last)
 
 
 class _Rotated:
-    """Sum over g of height[g] exp(-|precision[g] (x - centre[g])|^2 / 2)."""
+    """Sum over g of height[g] exp(-|precision[g] (x - center[g])|^2 / 2)."""
 
     def __init__(self, shape: tuple[int, ...], heights: Tensor, centres: Tensor, roots: Tensor):
         self.shape, self.heights, self.centres, self.roots = shape, heights, centres, roots
@@ -52,15 +52,15 @@ def gaussians(
 ) -> FormulaVolume:
     """A sum of `n` Gaussians on the unit cube, the same bumps at every resolution.
 
-    Axis aligned it is a sum of n products, so its TT rank is n exactly (n no larger than the
-    sizes) and its error under quantics falls fast with the rank; rotated, no rank is exact.
+    If axis-aligned, it is a sum of n products, so its TT rank is exactly n (n no larger than the
+    sizes) and its error under quantics falls fast with the rank; if rotated, no low rank is exact.
     Voxel i of an axis of length N lies at (i + 1/2) / N.
 
     Args:
         shape: two or three sizes, such as (256, 256, 256) or (8192, 8192, 8192).
-        n: how many.
-        rotated: turn each by a random rotation.
-        seed: of centres, widths, heights and rotations.
+        n: number of Gaussians.
+        rotated: rotate each by a random rotation.
+        seed: seed of centers, widths, heights and rotations.
 
     Returns:
         float64 volume with values between 0 and about 2.
@@ -93,17 +93,17 @@ def exact_rank(
 ) -> list[Tensor]:
     """Cores of random tensors whose TT ranks are known exactly.
 
-    Every rank is `rank`, or what the sizes allow where that is less. Entries have mean 0 and
+    Every rank is `rank`, or the maximum for the sizes if that is less. Entries have mean 0 and
     variance 1 over the draws.
 
     Args:
-        sizes: of the sites, any number of them.
+        sizes: sizes of the sites, any number of them.
         rank: at least 1.
-        generator: of the cores.
-        n_trains: K, how many tensors.
+        generator: generator of the cores.
+        n_trains: number of tensors K.
 
     Returns:
-        A core (K, l, size, r) a site, float64, l = 1 at the first and r = 1 at the last.
+        A core (K, l, size, r) per site, float64, l = 1 at the first and r = 1 at the last.
 
     Example:
         >>> cores = exact_rank((4, 5, 6), 3, generator=torch.Generator().manual_seed(0))
@@ -128,13 +128,13 @@ def exact_rank(
 def spike(
     shape: tuple[int, ...], *, at: tuple[int, ...] | None = None, share: float = 0.18
 ) -> FormulaVolume:
-    """A smooth bump of rank 1 and one voxel that stands out of it: rank 2, hard to find.
+    """A smooth bump of rank 1 plus a spike at one voxel: rank 2, hard to find.
 
     Args:
         shape: two or three sizes.
-        at: the voxel; by default at 7/10 of each axis.
-        share: norm of the spike divided by the norm of the whole, below 1: the relative error of
-            an approximation that misses it.
+        at: position of the spike; by default at 7/10 of each axis.
+        share: norm of the spike divided by the norm of the whole, below 1: the relative error of an
+            approximation that misses it.
 
     Returns:
         float64 volume.

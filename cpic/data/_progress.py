@@ -1,4 +1,4 @@
-"""A bar over what is being worked on, where somebody wants to see it."""
+"""A progress bar, if requested."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -9,7 +9,7 @@ Progress = bool | Callable[..., Iterable[Any]]
 
 
 def shown(progress: Progress, items: Iterable[_T], **options: Any) -> Iterable[_T]:
-    """The same items, under a bar if that is asked for."""
+    """The same items, with a progress bar if requested."""
     from tqdm import tqdm
 
     if callable(progress):

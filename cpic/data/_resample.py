@@ -1,4 +1,4 @@
-"""Another number of voxels along each axis, by splines: one small matrix an axis."""
+"""Resample to another grid by splines, with one small matrix per axis."""
 
 import math
 from typing import overload
@@ -11,9 +11,9 @@ from cpic._errors import VolumeError
 from cpic.data._array import _as_tensor
 from cpic.data._volume import Volume
 
-# Voxels repeated beyond each end before the filter; a spline sees nothing beyond them.
+# Voxels repeated beyond each end before the filter, since a spline sees nothing beyond them.
 _BEYOND = 12
-# The largest pole of each prefilter: what a spline of that order keeps of a change a voxel away.
+# The largest pole of each prefilter: the factor per voxel by which a change decays.
 _DECAY = (0.0, 0.0, 3 - 8**0.5, 2 - 3**0.5, 0.361341, 0.430575)
 _MARGINS = [(k + 1) // 2 + (math.ceil(math.log(1e-6, z)) if z else 0) for k, z in enumerate(_DECAY)]
 
@@ -35,25 +35,25 @@ def resample(
 ) -> Tensor | np.ndarray:
     """Resample to `shape` by splines through the voxels {cite}`unser1999splines`.
 
-    The corner voxels of both grids coincide: voxel `i` of an axis of `m` voxels lies at
-    `i * (n - 1) / (m - 1)` of the `n` voxels given (at 0 for `m = 1`). Beyond its ends the array
-    continues with its end values. This is `scipy.ndimage.zoom` with `mode="nearest"`, as one
-    matrix product an axis. Linear, so differentiable, in a floating tensor.
+    The corner voxels of both grids coincide: voxel `i` of an axis of `m` voxels is at
+    `i * (n - 1) / (m - 1)` of the `n` given voxels (at 0 for `m = 1`). Beyond its ends the array is
+    extended by its end values. This equals `scipy.ndimage.zoom` with `mode="nearest"`, as one
+    matrix product per axis. Linear, hence differentiable, in a floating-point tensor.
 
     Args:
         array: (*sizes) or, with `channels` above 1, (*sizes, channels); or a volume, which is read
             whole (`cpic.data.resample.upsample` holds only blocks).
-        shape: the sizes wanted, one an axis.
-        order: of the spline, 0 (next voxel) to 5; 3 is cubic.
-        channels: length of the last axis when it holds channels; a volume knows its own.
+        shape: the new sizes, one per axis.
+        order: order of the spline, 0 (nearest voxel) to 5; 3 is cubic.
+        channels: length of the last axis if it holds channels; a volume has its own.
 
     Returns:
-        (*shape) or (*shape, channels), a NumPy array for a NumPy array, else a tensor. float32 and
-        float64 are kept. Whole numbers and halves become float32 (32 bits and more: float64),
-        except with `order=0`, which keeps every type.
+        (*shape) or (*shape, channels), a NumPy array for a NumPy array, otherwise a tensor. float32
+        and float64 are kept. Integers and half precision become float32 (32 bits and more:
+        float64), except with `order=0`, which keeps every dtype.
 
     Raises:
-        VolumeError: if `shape`, `order` or the array does not fit, or a value is not finite.
+        VolumeError: if `shape`, `order` or the array is invalid, or a value is not finite.
 
     Example:
         >>> import torch
@@ -79,7 +79,7 @@ def resample(
         values = values.clone()
     if order > 0:
         values = as_floating(values)
-    # Axes that shrink first, those that grow most last: the least to hold and to multiply.
+    # Axes that shrink first, those that grow most last, to minimize memory and operations.
     for axis in sorted(range(len(sizes)), key=lambda k: shape[k] / sizes[k]):
         if sizes[axis] != shape[axis]:
             low, taken = weights(sizes[axis], shape[axis], order)
@@ -90,16 +90,16 @@ def resample(
 def weights(
     n: int, m: int, order: int, start: int = 0, stop: int | None = None
 ) -> tuple[int, Tensor]:
-    """What the voxels `start` to `stop` of `m`, resampled from `n`, take from them.
+    """Weights for the voxels `start` to `stop` of `m`, resampled from `n`.
 
-    Only voxels within a margin count. A spline depends on a voxel `k` away by a factor of
-    `decay^k`, and the margin makes that 1e-6; a window that ends inside the array continues with
-    its end values there, as the array does at its own ends.
+    Only voxels within a margin contribute. A spline depends on a voxel `k` away by a factor of
+    `decay^k`, and the margin reduces this to 1e-6; a window that ends inside the array is extended
+    by its end values there, as the array is at its own ends.
 
     Returns:
-        The first voxel that counts, and the weights (stop - start, width) of the `width` voxels
-        from there on, float64; with `order=0` the voxels themselves, (stop - start,), counted from
-        there, int64.
+        The first contributing voxel, and the weights (stop - start, width) of the `width` voxels
+        from there on, float64; with `order=0` the indices of the voxels, (stop - start,), relative
+        to it, int64.
     """
     step = (n - 1) / (m - 1) if m > 1 else 1.0
     positions = np.arange(start, m if stop is None else stop) * step
@@ -113,15 +113,15 @@ def weights(
 
 
 def width_of(taken: Tensor) -> int:
-    """Voxels that `weights` cover."""
+    """Number of voxels that `weights` cover."""
     return taken.shape[1] if taken.ndim == 2 else int(taken[-1]) + 1
 
 
 def spline_matrix(n: int, positions: np.ndarray, order: int) -> Tensor:
-    """Weights (len(positions), n), float64, of `n` voxels in the spline through them.
+    """Weights (len(positions), n), float64, of the spline through `n` voxels.
 
     Args:
-        n: voxels.
+        n: number of voxels.
         positions: increasing, from 0 to `n - 1`.
         order: from 0 to 5.
     """
@@ -131,7 +131,7 @@ def spline_matrix(n: int, positions: np.ndarray, order: int) -> Tensor:
     voxels = np.pad(np.eye(n), ((_BEYOND, _BEYOND), (0, 0)), mode="edge")
     if order > 1:
         voxels = spline_filter1d(voxels, order, axis=0, mode="nearest")
-    # Basis function j has its middle at j: uniform knots, half the order to either side.
+    # Basis function j is centered at j: uniform knots, half the order to either side.
     knots = np.arange(len(voxels) + order + 1) - (order + 1) / 2
     basis = BSpline.design_matrix(np.asarray(positions) + _BEYOND, knots, order)
     return torch.from_numpy(basis @ voxels)
@@ -150,14 +150,14 @@ def along(values: Tensor, taken: Tensor, axis: int) -> Tensor:
 
 
 def floating(dtype: torch.dtype) -> torch.dtype:
-    """The floating type that values of `dtype` are resampled in."""
+    """The floating-point dtype in which values of `dtype` are resampled."""
     if dtype.is_floating_point:
         return torch.promote_types(dtype, torch.float32)
     return torch.float64 if dtype.itemsize > 2 else torch.float32
 
 
 def as_floating(values: Tensor) -> Tensor:
-    """The values in their floating type, all finite: one that is not would fill its line."""
+    """The values in their floating-point dtype, checked to be finite: others would spread."""
     values = values.to(floating(values.dtype))
     bad = values.numel() - int(values.isfinite().sum())
     if bad:

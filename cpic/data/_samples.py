@@ -1,4 +1,4 @@
-"""Real images that come inside installed packages: no download, no account."""
+"""Real images contained in installed packages: no download, no account."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ from cpic._errors import VolumeError
 from cpic.data._array import ArrayVolume
 
 _MNI = {"t1": "t1", "gm": "gm", "wm": "wm"}
-# Exactly what the scikit-image wheel contains; its other images would be fetched from the network.
+# The images in the scikit-image wheel; its other images would be downloaded.
 _PHOTOGRAPHS = (
     "astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass", "gravel",
     "horse", "hubble_deep_field", "ihc", "moon", "motorcycle_left", "motorcycle_right", "page",
@@ -23,7 +23,7 @@ def mni152(contrast: str = "t1") -> ArrayVolume:
     """The MNI152 template head at 1 mm, from the files inside `nilearn`.
 
     Args:
-        contrast: "t1", "gm" (grey matter probability) or "wm" (white matter probability).
+        contrast: "t1", "gm" (gray matter probability) or "wm" (white matter probability).
 
     Returns:
         Volume of shape (197, 233, 189), float32, scaled to [0, 1]; x to the right, y to the front,
@@ -58,17 +58,17 @@ def _mni_values(contrast: str) -> Tensor:
 
 
 def photograph(name: str = "camera", *, colour: bool = False) -> Tensor:
-    """A picture from the scikit-image wheel, grey unless colour is asked for.
+    """A picture from the scikit-image wheel, gray unless color is requested.
 
     Names: astronaut, brick, camera, cell, chelsea, coffee, coins, grass, gravel, horse,
     hubble_deep_field, ihc, moon, motorcycle_left, motorcycle_right, page, retina, rocket, text.
 
     Args:
         name: one of the names above.
-        colour: return the three channels; a grey picture then has three equal ones.
+        colour: return the three channels; a gray picture then has three equal ones.
 
     Returns:
-        (H, W), or (H, W, 3) with `colour`, float64 in [0, 1]. Grey is the luminance of Rec. 709.
+        (H, W), or (H, W, 3) with `colour`, float64 in [0, 1]. Gray is the luminance of Rec. 709.
 
     Raises:
         VolumeError: for a name that is not in the list.

@@ -1,4 +1,4 @@
-"""Networks around the trains: encoders before them, heads behind them, and the whole model."""
+"""Networks around tensor trains: encoders before them, heads after them, and the whole model."""
 
 from cpic.nn._components import Components
 from cpic.nn._core_heads import CoreHead, CorePredictor

@@ -1,8 +1,8 @@
-r"""Count from what an encoder makes of empty space.
+r"""Subtract the output of an encoder for empty space.
 
-An encoder with a sigmoid behind gives about the same vector to most of a volume. That constant is
-nearly all of the norm of the tensor, so the components describe it, and so do the places that a
-cross chooses. Without it the background is zero, as it is outside a volume.
+An encoder that ends in a sigmoid returns nearly the same vector for most of a volume. This constant
+dominates the norm of the tensor, so the components describe it, and a cross selects pivots by it.
+Without it the background is zero, as it is outside a volume.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Centered(nn.Module):
-    """An encoder less its vector of an empty cube; differentiable in the same.
+    """An encoder minus its vector of an empty cube; differentiable in the same parameters.
 
     Args:
         encoder: Maps cubes `(n, c, s, ..., s)` to `(n, n_dims)`.
@@ -26,6 +26,6 @@ class Centered(nn.Module):
 
     def forward(self, cubes: Tensor) -> Tensor:
         """Vectors `(n, n_dims)` of cubes `(n, c, s, ..., s)`."""
-        # In one call, as batch norm sees all of a batch.
+        # In one call, since batch norm sees the whole batch.
         vectors = self.encoder(torch.cat([cubes, torch.zeros_like(cubes[:1])]))
         return vectors[:-1] - vectors[-1:]

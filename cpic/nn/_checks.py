@@ -1,10 +1,10 @@
-"""What heads ask of their inputs."""
+"""Checks of the inputs of heads."""
 
 from torch import Tensor, nn
 
 
 def check_rows(owner: nn.Module, name: str, rows: Tensor, width: int) -> None:
-    """Raise unless `rows` is `(K, width)` in the number type of the parameters of `owner`."""
+    """Raise unless `rows` is `(K, width)` in the dtype of the parameters of `owner`."""
     dtype = next(owner.parameters()).dtype
     if rows.ndim != 2 or rows.shape[1] != width or rows.dtype != dtype:
         raise ValueError(
@@ -26,11 +26,12 @@ def check_volumes(owner: nn.Module, volumes: Tensor, in_channels: int, n_axes: i
 
 
 def check_batch_norm(owner: nn.Module, n_rows: int) -> None:
-    """Raise where batch statistics of a single row are asked for."""
+    """Raise if batch statistics of a single row are requested."""
     if owner.training and n_rows < 2:
         raise ValueError(
-            f"{type(owner).__name__} needs at least 2 rows a batch in training mode, for its batch "
-            f"norm, got {n_rows}; raise the batch size, drop the last batch, or call `eval()`."
+            f"{type(owner).__name__} needs at least 2 rows per batch in training mode, for its "
+            f"batch norm, got {n_rows}; raise the batch size, drop the last batch, or call "
+            "`eval()`."
         )
 
 
@@ -44,13 +45,13 @@ def check_positive(owner: str, **sizes: int) -> None:
 
 
 def check_odd(owner: str, name: str, size: int, middle: str) -> None:
-    """Raise unless what has `size` positions along an axis has one in its middle."""
+    """Raise unless `size` is odd, so that there is a middle position."""
     if size % 2 == 0:
         raise ValueError(f"{owner} needs an odd `{name}`, got {size}; {middle} in its middle.")
 
 
 def check_reading(owner: str, padding: str, chunk: int | None) -> None:
-    """Raise unless volumes can be read so."""
+    """Raise unless the options for reading volumes are valid."""
     if padding not in ("zero", "encode") or (chunk is not None and chunk < 1):
         raise ValueError(
             f'{owner} needs padding "zero" or "encode" and `chunk >= 1` or None, got {padding!r} '

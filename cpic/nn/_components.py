@@ -1,9 +1,9 @@
-r"""Features of trains in a basis that settles.
+r"""Features of trains in a basis that becomes fixed.
 
-The basis of TT-PCA follows the trains at first, while they change most, and is kept then: a head
-learns nothing from features whose meaning changes under it. The features are centred and divided
-by their spread, since the first component, the mean of the volumes, is far larger than what tells
-them apart.
+The basis of TT-PCA follows the trains at first, while they change most, and is then fixed: a head
+cannot learn from features whose meaning changes. The features are centered and divided by their
+standard deviation, since the first component, the mean of the volumes, is much larger than the
+components that distinguish them.
 
 Shapes: `K` trains, `r` features.
 References: {cite}`usvyatsov2021cherry`.
@@ -19,20 +19,20 @@ from cpic.tt import TensorTrain
 
 
 class Components(nn.Module):
-    """Centred and scaled features `(K, r)` of K trains.
+    """Centered and scaled features `(K, r)` of K trains.
 
     Args:
         rank: Number of features.
-        follow: Training steps in which the basis follows the trains; None follows for ever.
-        refresh: Steps from one update of the basis to the next.
+        follow: Number of training steps in which the basis follows the trains; None: always.
+        refresh: Number of steps between updates of the basis.
         forgetting: As in `cpic.project.update`.
         gradient: As in `cpic.project.project`.
-        max_rank: Bound on the ranks of the basis.
-        momentum: Share of the new batch in mean and spread of the features.
+        max_rank: Upper bound on the ranks of the basis.
+        momentum: Weight of a new batch in mean and standard deviation of the features.
 
     Attributes:
         basis: The basis, or None before the first batch.
-        steps: Training steps so far.
+        steps: Number of training steps so far.
     """
 
     mean: Tensor
@@ -58,11 +58,11 @@ class Components(nn.Module):
         self.register_buffer("variance", torch.ones(rank, dtype=torch.float64))
 
     def forward(self, trains: TensorTrain) -> Tensor:
-        """Features of K trains; in training mode the basis and the spread follow them."""
+        """Features of K trains; in training mode basis and statistics are updated."""
         if not self.training:
             return self._scaled(self._known().features(trains))
         raw = self._followed(trains)
-        # All processes see the same basis and spread.
+        # All processes use the same basis and statistics.
         everyone = gather(TensorTrain([raw.detach()[:, None, :, None]])).cores[0].flatten(1)
         mean, variance = everyone.mean(0), everyone.var(0, correction=0)
         share = max(self.momentum, 1 / (self.steps + 1))
@@ -98,7 +98,7 @@ class Components(nn.Module):
             )
 
     def _scaled(self, raw: Tensor) -> Tensor:
-        # A feature that is the same for all tells nothing, and dividing by its spread is noise.
+        # A feature that is constant carries no information, and dividing by its spread gives noise.
         floor = 1e-12 * (self.variance + self.mean.square()).max()
         alive = self.variance > floor
         scale = torch.where(alive, torch.where(alive, self.variance, 1.0).rsqrt(), 0.0)
@@ -112,21 +112,21 @@ class Components(nn.Module):
         return self.basis
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Basis and step, as plain tensors."""
+        """Basis and step count, as plain tensors."""
         basis = self.basis
         if basis is None:
             return {"steps": self.steps}
         return {"steps": self.steps, "cores": list(basis.cores), "factor": basis.factor}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on where `get_extra_state` was."""
+        """Restore the state of `get_extra_state`."""
         self.steps = int(state["steps"])
         self.basis = Basis(state["cores"], state["factor"]) if "cores" in state else None
         self._apply(lambda tensor: tensor.to(self.mean.device))
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Components":
         super()._apply(fn, recurse)
-        # The spread of features in float64 is kept in it, whatever the head computes in.
+        # The spread of features in float64 stays in float64, whatever the dtype of the head.
         self.mean, self.variance = self.mean.double(), self.variance.double()
         if self.basis is not None:
             self.basis = self.basis.to(fn(torch.empty(0)).device)

@@ -1,9 +1,9 @@
-r"""Networks that read or write the cores of trains themselves.
+r"""Networks that read or write the cores of trains directly.
 
-The cores of a train are not unique: G_k A and A^{-1} G_{k+1} give the same tensor. So `CoreHead`
-reads them through inner products with trains it learns, which see the tensor only.
+The cores of a train are not unique: G_k A and A^{-1} G_{k+1} give the same tensor. `CoreHead`
+therefore reads them through inner products with learned trains, which depend only on the tensor.
 
-Shapes: `K` trains, `o` outputs, `l`, `r` ranks beside a site of size `n`.
+Shapes: `K` trains, `o` outputs, `l`, `r` ranks of a site of size `n`.
 References: {cite}`usvyatsov2021cherry`.
 """
 
@@ -21,15 +21,15 @@ from cpic.tt import TensorTrain, cap_ranks
 class CoreHead(nn.Module):
     r"""A linear layer on whole tensors: y_o = <W_o, T> + b_o, with all W_o and T as trains.
 
-    A classifier or regressor without projection: the directions it looks along are learned instead
-    of those in which the samples differ most. Costs O(d n r^3), never a whole tensor.
+    A classifier or regressor without projection: its directions are learned, instead of those of
+    largest variance over the samples. Costs O(d n r^3) and never forms a whole tensor.
     Differentiable in the cores of the trains and in the learned ones.
 
     Args:
         sizes: Sizes of the sites of the trains.
-        n_outputs: Classes, or numbers to predict.
+        n_outputs: Number of classes, or of values to predict.
         rank: Rank of the learned trains.
-        precision: Number type of the parameters; the sums have that of the trains.
+        precision: dtype of the parameters; the sums have that of the trains.
 
     Raises:
         ValueError: If a size is below 1, and, when called, if the trains have other sizes.
@@ -53,7 +53,7 @@ class CoreHead(nn.Module):
         check_positive("CoreHead", n_outputs=n_outputs, rank=rank)
         self.sizes = tuple(sizes)
         ranks = cap_ranks(self.sizes, rank)
-        # Tensors W of expected norm 1 at the start: the outputs are as large as typical entries.
+        # Tensors W of expected norm 1 initially: the outputs are as large as typical entries.
         self.cores = nn.ParameterList(
             nn.Parameter(
                 torch.randn(n_outputs, left, n, right, dtype=precision) / (n * left) ** 0.5
@@ -63,7 +63,7 @@ class CoreHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_outputs, dtype=precision))
 
     def forward(self, trains: TensorTrain) -> Tensor:
-        """Outputs `(K, n_outputs)` of K trains, in their number type."""
+        """Outputs `(K, n_outputs)` for K trains, in their dtype."""
         if trains.sizes != self.sizes:
             raise ValueError(
                 f"CoreHead needs trains with sizes {self.sizes}, got {trains.sizes}; make a head "
@@ -80,8 +80,8 @@ class CoreHead(nn.Module):
 class CorePredictor(nn.Module):
     """A convolutional network that predicts all cores of a train from a volume.
 
-    It takes the place of a cross-approximation and reads every voxel, so it shows what choosing
-    the entries is worth. Differentiable in the volumes and the parameters.
+    It replaces cross-approximation and reads every voxel, so it shows the value of selecting
+    entries. Differentiable in the volumes and the parameters.
 
     Args:
         sizes: Sizes of the sites of the trains.
@@ -91,7 +91,7 @@ class CorePredictor(nn.Module):
         widths: Channels of the layers, as in `DownsampleCNN`.
 
     Raises:
-        ValueError: If a size is below 1, and, when called, if the volumes do not fit.
+        ValueError: If a size is below 1, and, when called, if the volumes have another shape.
 
     Example:
         >>> CorePredictor((4, 4, 4), 2)(torch.rand(3, 1, 16, 16, 16)).ranks
@@ -115,11 +115,11 @@ class CorePredictor(nn.Module):
         self.layers = DownsampleCNN(
             total, in_channels=in_channels, n_axes=n_axes, widths=widths, hidden=widths[-1]
         )
-        # Without it all cores begin near zero, and their product at nothing.
+        # Without it all cores would start near zero, and their product would vanish.
         self.start = nn.Parameter(torch.randn(total))
 
     def forward(self, volumes: Tensor) -> TensorTrain:
-        """Trains of volumes `(K, c, *shape)`."""
+        """Trains for volumes `(K, c, *shape)`."""
         flat = self.layers(volumes) + self.start
         parts = flat.split([math.prod(shape) for shape in self._shapes], 1)
         pairs = zip(parts, self._shapes, strict=True)

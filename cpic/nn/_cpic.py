@@ -1,4 +1,4 @@
-r"""From whole volumes to predictions by a few thousand of their voxels.
+r"""From whole volumes to predictions through a few thousand of their voxels.
 
     volumes -> cubes -> encoder -> entries -> cross -> trains -> components -> head
 
@@ -24,7 +24,7 @@ from cpic.tt import IndexSets, Quantics, TensorTrain, interpolate
 
 
 class Counts(NamedTuple):
-    """Of all calls since `reset_counts`: volumes seen, entries asked for, positions encoded."""
+    """Counts since `reset_counts`: volumes processed, entries requested, positions encoded."""
 
     volumes: int
     asked: int
@@ -35,32 +35,32 @@ class CPIC(nn.Module):
     """Cubes of voxels to vectors, vectors to trains, trains to features, features to predictions.
 
     The published model {cite}`usvyatsov2021cherry`. In training mode each call makes one
-    half-sweep of cross-interpolation from the index sets remembered under the names of the
-    volumes, with gradient. In evaluation mode the sets are found in half-sweeps of their own from
-    those of other volumes, and nothing is changed: a prediction depends on the volume and the
-    state of the model alone. Differentiable in the parameters of encoder and head.
+    half-sweep of cross-interpolation from the index sets stored under the names of the volumes,
+    with gradient. In evaluation mode the sets are found by separate half-sweeps that start from
+    those of other volumes, and no state changes: a prediction depends only on the volume and the
+    state of the model. Differentiable in the parameters of encoder and head.
 
-    With several processes, each with its share of a batch, the step is that of one process with
-    the whole batch, but for noise in the head, if the loss is the mean over all samples.
+    With several processes, each with its share of a batch, a step equals that of one process with
+    the whole batch, except for noise in the head, if the loss is the mean over all samples.
 
-    `state_dict` holds the parameters, the index sets of every name, the basis and the spread of
-    the features: a run that is resumed takes the same steps.
+    `state_dict` holds the parameters, the index sets of every name, the basis and the spread of the
+    features: a resumed run takes the same steps.
 
     Args:
         encoder: Maps cubes to vectors, with `n_dims`, `in_channels` and `receptive_field`; None
-            takes the voxels themselves.
+            uses the voxels themselves.
         head: Maps features `(B, n_features)`, and tabular ones if there are any, to predictions.
         shape: Spatial sizes of the volumes.
         contrasts: Channels of the volumes.
-        search: Ranks of the trains, and how they are found.
-        components: Makes features of trains; by default as many as the rank. Where its basis has
-            no `max_rank`, that is twice the rank of the trains.
+        search: Ranks of the trains, and options of the search.
+        components: Computes features of trains; by default as many as the rank. If `max_rank` of
+            its basis is not set, it is twice the rank of the trains.
         reading: How volumes are read and encoded.
         generator: Draws the first index sets.
 
     Raises:
-        ValueError: If an option does not fit, and, when called, if the volumes do not, a first
-            batch has fewer samples than features, or there is nothing trained to evaluate.
+        ValueError: If an option is invalid, and, when called, if the volumes have another shape, a
+            first batch has fewer samples than features, or the model to evaluate is not trained.
 
     Example:
         >>> from cpic.data import ArrayVolume
@@ -109,16 +109,16 @@ class CPIC(nn.Module):
         rows: Tensor | None = None,
         tabular: Tensor | None = None,
     ) -> Tensor:
-        """Predictions of B samples of K volumes.
+        """Predictions for B samples of K volumes.
 
         Args:
-            volumes: K volumes of the stated shape.
-            names: A name for each, under which its index sets are remembered.
-            rows: Which volume each sample belongs to, int64 `(B,)`; None: one sample a volume.
-            tabular: What else the head knows of the samples, `(B, t)`.
+            volumes: K volumes of the given shape.
+            names: A name for each volume, under which its index sets are stored.
+            rows: Index of the volume of each sample, int64 `(B,)`; None: one sample per volume.
+            tabular: Further features of the samples, `(B, t)`.
 
         Returns:
-            What the head returns for features `(B, n_features)`.
+            The output of the head for features `(B, n_features)`.
         """
         features = self.components(self.trains(volumes, names))
         features = features.to(next(self.head.parameters(), features))
@@ -127,7 +127,7 @@ class CPIC(nn.Module):
         given = [features] if tabular is None else [features, tabular.to(features)]
         if not self.training:
             return self.head(*given)
-        # The head sees the batch of all processes, for its batch norm.
+        # The head gets the batch of all processes, for its batch norm.
         whole = [all_rows(part) for part in given]
         return self.head(*(part for part, _ in whole))[whole[0][1]]
 
@@ -151,16 +151,17 @@ class CPIC(nn.Module):
         return trains
 
     def reset_counts(self) -> None:
-        """Begin to count anew."""
+        """Reset the counts."""
         self.counts = Counts(0, 0, 0)
 
     def _cross(self, entries: VolumeEntries, names: Sequence[str]) -> TensorTrain:
         search = self.search
         if not self.training:
-            # Not from the sets of its name: what is predicted shall not depend on who was seen.
+            # Not from the sets of its name: a prediction must not depend on which volumes were
+            # seen.
             begun = self.memory.begin(len(names), n_warm_starts=search.n_warm_starts)
             return half_sweep(entries, self._sought(entries, begun), solver=search.solver).train
-        # Processes choose alike, and remember the sets of all.
+        # All processes select the same, and store the sets of all.
         everyone = all_names(names)
         sets, visits = self.memory.get(names), self.memory.visits(everyone)
         towards = self.memory.towards(everyone)
@@ -176,7 +177,7 @@ class CPIC(nn.Module):
 
     @torch.no_grad()
     def _sought(self, entries: VolumeEntries, sets: IndexSets) -> IndexSets:
-        """Sets after some half-sweeps, of which the last goes left; begun wide, they end narrow."""
+        """Sets after some half-sweeps, the last one leftward; a wide start ends narrow."""
         for k in reversed(range(self.search.n_sweeps)):
             towards = "right" if k % 2 else "left"
             sets = half_sweep(entries, sets, towards=towards, ranks=self.memory.ranks).sets
@@ -192,7 +193,7 @@ class CPIC(nn.Module):
             raise ValueError(
                 f"CPIC needs one name for each volume, all different, got {len(volumes)} volumes "
                 f"and {len(set(names))} different names of {len(names)}; samples of one volume "
-                "share it by `rows`."
+                "share its name through `rows`."
             )
         for name, volume in zip(names, volumes, strict=True):
             if (tuple(volume.shape), volume.channels) != (self.shape, self.contrasts):

@@ -1,4 +1,4 @@
-"""Dense layers, as all small networks here have them."""
+"""Dense layers, shared by all small networks."""
 
 from itertools import pairwise
 
@@ -8,13 +8,13 @@ from torch import nn
 def dense(
     *widths: int, n_outputs: int | None = None, batch_norm: bool = True, momentum: float = 0.1
 ) -> list[nn.Module]:
-    """Linear layers from width to width, each with batch norm and ReLU behind.
+    """Linear layers from width to width, each followed by batch norm and ReLU.
 
     Args:
-        widths: Of the inputs, then of every layer.
-        n_outputs: Width of one more layer with neither, if any.
-        batch_norm: Whether there is batch norm.
-        momentum: Of the batch norm.
+        widths: Widths of the inputs and of every layer.
+        n_outputs: Width of a final linear layer without both, if any.
+        batch_norm: Whether to use batch norm.
+        momentum: Momentum of the batch norm.
     """
     layers: list[nn.Module] = []
     for before, behind in pairwise(widths):

@@ -1,7 +1,7 @@
-r"""What the processes of a run share, so that they take the step of one with the whole batch.
+r"""Communication between processes, so that together they take the step of the whole batch.
 
-Without `torch.distributed`, or in one process, all of it returns what it is given. Each function is
-a collective: all processes call it, or none.
+Without `torch.distributed`, or in one process, every function returns its input. Each function is
+a collective: all processes must call it.
 
 Shapes: `B` rows of this process, `N` of all processes.
 References: {cite}`usvyatsov2021cherry`.
@@ -19,12 +19,12 @@ from cpic.tt import IndexSets, TensorTrain
 
 
 def alone() -> bool:
-    """Whether there is no other process."""
+    """Whether this is the only process."""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
 
 
 def everyones(value: Any) -> list[Any]:
-    """A small value of each process, in their order."""
+    """Collect a small value from each process, in order of ranks."""
     if alone():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -38,7 +38,7 @@ def all_names(names: Sequence[str]) -> list[str]:
 
 
 def all_sets(names: Sequence[str], sets: IndexSets) -> tuple[list[str], IndexSets]:
-    """Names of all processes with their index sets."""
+    """Names of all processes, with their index sets."""
     if alone():
         return list(names), sets
     parts = everyones([part.cpu() for part in (*sets.left, *sets.right)])
@@ -48,14 +48,14 @@ def all_sets(names: Sequence[str], sets: IndexSets) -> tuple[list[str], IndexSet
 
 
 def all_rows(rows: Tensor) -> tuple[Tensor, slice]:
-    """Rows `(N, t)` of all processes, differentiable in one's own `(B, t)`, and where these are.
+    """Rows `(N, t)` of all processes, differentiable in the local `(B, t)`, and their positions.
 
-    The gradient of one's own rows is the sum over the losses of all processes.
+    The gradient of the local rows is the sum over the losses of all processes.
     """
     if alone():
         return rows, slice(None)
     counts = everyones(len(rows))
     first = sum(counts[: dist.get_rank()])
-    # One site: the train of a row is the row.
+    # With one site, the train of a row is the row.
     whole = gather(TensorTrain([rows[:, None, :, None]])).cores[0].flatten(1)
     return whole, slice(first, first + len(rows))

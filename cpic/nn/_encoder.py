@@ -1,7 +1,7 @@
-r"""Turn the neighbourhood of a voxel into a short vector.
+r"""Encode the neighborhood of a voxel as a short vector.
 
-An encoder sees a cube of s voxels along each axis and returns `n_dims` numbers. It is applied at
-every voxel that a cross-approximation asks for, so it is small, and it is most of the cost.
+An encoder maps a cube of s voxels along each axis to `n_dims` numbers. It is evaluated at every
+voxel that a cross-approximation requests, so it is small, and still most of the cost.
 
 Shapes: `n` cubes, `c` contrasts, `s` the receptive field.
 References: {cite}`usvyatsov2021cherry`.
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from cpic.nn._checks import check_batch_norm, check_odd, check_positive
 from cpic.nn._dense import dense
 
-# Width, kernel and stride of the hidden layers, then kernel of the last one.
+# Width, kernel and stride of the hidden layers, then the kernel of the last one.
 _LAYERS = {
     ("paper", 3): (((5, 3, 1), (15, 3, 1), (25, 3, 1)), 3),
     ("paper", 2): (((5, 5, 1), (15, 5, 1), (25, 5, 1)), 5),
-    # Few, wide positions behind the first layer: 22 times fewer products a cube in 3-D.
+    # Few, wide positions after the first layer: 22 times fewer products per cube in 3-D.
     ("fast", 3): (((16, 3, 3), (32, 3, 1)), 1),
     ("fast", 2): (((16, 5, 4), (32, 4, 1)), 1),
 }
@@ -29,25 +29,25 @@ class CubeEncoder(nn.Module):
     """Convolutions without padding that shrink a cube to one vector {cite}`usvyatsov2021cherry`.
 
     The published network, in three dimensions: four layers of 3^3 kernels with 5, 15, 25 and
-    `n_dims` channels, ReLU between them and a sigmoid behind, a receptive field of 9. Its twin in
-    two dimensions has 5^2 kernels, ReLU behind the last layer too, and a receptive field of 17.
+    `n_dims` channels, ReLU between them and a final sigmoid, a receptive field of 9. The version in
+    two dimensions has 5^2 kernels, ReLU after the last layer too, and a receptive field of 17.
 
-    `variant="fast"` is not published: the same receptive fields, activations and about as many
-    parameters, but a first layer with stride and 16 and 32 channels, so that a cube takes a small
-    part of the products, in matrix products of a width that processors are made for.
+    `variant="fast"` is not published: it has the same receptive fields, activations and about as
+    many parameters, but a strided first layer and 16 and 32 channels, so that a cube takes a small
+    fraction of the products, in matrix products of a width that suits processors.
 
     Differentiable in the cubes and the parameters.
 
     Args:
-        n_dims: Numbers a cube is turned into.
+        n_dims: Size of the vector of a cube.
         in_channels: Contrasts of a cube.
         n_axes: 3 for cubes, 2 for patches.
         variant: `"paper"` or `"fast"`.
-        channels_last: Keep the weights so that the channels of a voxel are neighbours in memory.
-        bias: What the last biases begin with; None draws them. Well below zero the channels of a
-            new encoder are nearly off, except where they answer to something.
-        precision: Number type of the parameters and of all sums. Cubes of any type are
-            converted to it; the vectors have it.
+        channels_last: Store the weights so that the channels of a voxel are contiguous in memory.
+        bias: Initial value of the last biases; None draws them. With a value well below zero the
+            channels of a new encoder are nearly off, except where they respond to a structure.
+        precision: dtype of the parameters and of all sums. Cubes of any dtype are converted to it;
+            the vectors have it.
 
     Attributes:
         receptive_field: Voxels along each axis of a cube.
@@ -112,11 +112,11 @@ class CubeEncoder(nn.Module):
 class PatchEncoder(nn.Module):
     """Dense layers over a flattened cube or patch {cite}`usvyatsov2021cherry`.
 
-    Two hidden layers, each with batch norm and ReLU, and a linear one behind. In training mode the
-    vector of a cube depends on the other cubes of a call.
+    Two hidden layers, each with batch norm and ReLU, and a final linear layer. In training mode the
+    vector of a cube depends on the other cubes of the call.
 
     Args:
-        n_dims: Numbers a cube is turned into.
+        n_dims: Size of the vector of a cube.
         size: Voxels along each axis of a cube, odd.
         in_channels: Contrasts of a cube.
         n_axes: 3 for cubes, 2 for patches.
@@ -127,8 +127,8 @@ class PatchEncoder(nn.Module):
         receptive_field: `size`.
 
     Raises:
-        ValueError: If a size does not fit, and, when called, if the cubes have another shape, or
-            there is one alone in training mode.
+        ValueError: If a size is invalid, and, when called, if the cubes have another shape, or
+            there is only one in training mode.
 
     Example:
         >>> PatchEncoder(8, size=5)(torch.rand(4, 1, 5, 5, 5)).shape

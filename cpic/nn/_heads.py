@@ -1,4 +1,4 @@
-r"""Small networks that turn features of trains into predictions.
+r"""Small networks that map features of trains to predictions.
 
 Shapes: `K` samples, `r` features, `t` tabular features.
 References: {cite}`usvyatsov2021cherry`.
@@ -12,24 +12,24 @@ from cpic.nn._dense import dense
 
 
 class TwoHeadRegressor(nn.Module):
-    """Layers of 100 and 20 over features, joined by a branch for tabular ones if there are any.
+    """Layers of width 100 and 20 on features, with an additional branch for tabular features.
 
     The published regressors {cite}`usvyatsov2021cherry`: for survival `batch_norm=True` and no
-    tabular features, of whose three outputs the second is used; for lung function
-    `batch_norm=False` and `n_tabular` 1 or 8. The tabular branch has layers of 500 and 100; noise
-    is added to what it returns in training mode, and only then.
+    tabular features, with the second of three outputs used; for lung function `batch_norm=False`
+    and `n_tabular` 1 or 8. The tabular branch has layers of width 500 and 100; noise is added to
+    its output in training mode only.
 
     Args:
-        n_features: Features of a train, its rank in the projection.
-        n_tabular: Tabular features, 0 for none.
-        batch_norm: Whether batch norm stands behind the layers of 100 and 20.
-        n_outputs: Numbers a sample.
+        n_features: Number of features of a train, the rank of the projection.
+        n_tabular: Number of tabular features, 0 for none.
+        batch_norm: Whether batch norm follows the layers of width 100 and 20.
+        n_outputs: Outputs per sample.
         noise: Standard deviation of the noise.
-        generator: Source of the noise; torch's own if None, as in dropout.
+        generator: Generator of the noise; the global one if None, as in dropout.
 
     Raises:
-        ValueError: If a size is out of range, and, when called, if the features do not fit, the
-            tabular ones are missing or too many, or batch norm sees a single sample.
+        ValueError: If a size is out of range, and, when called, if the features have another shape,
+            tabular features are missing or too many, or batch norm gets a single sample.
 
     Example:
         >>> head = TwoHeadRegressor(10)
@@ -94,16 +94,17 @@ class TwoHeadRegressor(nn.Module):
 
 
 class QuantileHead(nn.Module):
-    """Three quantiles of a prediction, from the regressor without batch norm.
+    """Three quantiles of a prediction, by the regressor without batch norm.
 
     The published head for lung function, with outputs for the quantiles 0.2, 0.5 and 0.8
-    {cite}`usvyatsov2021cherry`. Nothing there keeps them in order; with `ordered=True` the outer
-    ones are the middle one minus and plus a positive number (softplus), with as many parameters.
+    {cite}`usvyatsov2021cherry`. The published head does not keep them in order; with `ordered=True`
+    the outer ones are the middle one minus and plus a positive number (softplus), with as many
+    parameters.
 
     Args:
-        n_features: Features of a train.
-        n_tabular: Tabular features, 0 for none.
-        ordered: Whether the quantiles can never cross.
+        n_features: Number of features of a train.
+        n_tabular: Number of tabular features, 0 for none.
+        ordered: Whether to prevent quantiles from crossing.
         noise: As in `TwoHeadRegressor`.
         generator: As in `TwoHeadRegressor`.
 
@@ -140,15 +141,15 @@ class QuantileHead(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Scores of classes: layers of 2048, 1024 and 512 with batch norm.
+    """Classification logits: layers of width 2048, 1024 and 512 with batch norm.
 
     Args:
-        n_features: Features of a train.
-        n_classes: Classes; the scores are logits, for `torch.nn.functional.cross_entropy`.
+        n_features: Number of features of a train.
+        n_classes: Number of classes; the logits are for `torch.nn.functional.cross_entropy`.
 
     Raises:
-        ValueError: If a size is below 1, and, when called, if the features do not fit, or batch
-            norm sees a single sample.
+        ValueError: If a size is below 1, and, when called, if the features have another shape, or
+            batch norm gets a single sample.
 
     Example:
         >>> Classifier(10, 4)(torch.rand(5, 10)).shape

@@ -1,9 +1,9 @@
-r"""Remember, volume by volume, where a cross-approximation reads.
+r"""Store index sets per volume.
 
 The index sets of a volume change little from one visit to the next. So the next half-sweep of a
-volume begins where its last one ended, a whole epoch ago, and one is enough.
+volume starts from the result of its last one, an epoch ago, and a single half-sweep is enough.
 
-Shapes: `K` volumes of a call, `N` volumes remembered, `d` sites.
+Shapes: `K` volumes of a call, `N` stored volumes, `d` sites.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,12 +21,12 @@ Towards = Literal["right", "left"]
 class SetMemory(nn.Module):
     """Index sets by name.
 
-    A name that was never stored begins with the sets stored last, of another volume: those of
-    one cohort look alike. The very first ones are random.
+    A name that was never stored starts from the sets stored last, of another volume: volumes of a
+    cohort are similar. The very first sets are random.
 
     Args:
         sizes: Sizes of the modes.
-        rank: Bound on the ranks.
+        rank: Upper bound on the ranks.
         generator: Draws the first sets.
     """
 
@@ -36,12 +36,12 @@ class SetMemory(nn.Module):
         self.sizes, self.ranks = first.sizes, first.ranks
         self.slots: dict[str, int] = {}
         self._start = 0
-        # Left and right sets, one row a name, behind a first one for names never seen.
+        # Left and right sets, one row per name, after a first row for new names.
         self._parts = [*first.left, *first.right]
         self._visits = torch.zeros(1, dtype=torch.int64)
 
     def visits(self, names: Sequence[str]) -> Tensor:
-        """How often each name was stored, int64 `(K,)`."""
+        """Number of visits of each name, int64 `(K,)`."""
         known = torch.tensor([name in self.slots for name in names])
         return self._visits[self._places(names)] * known
 
@@ -51,9 +51,9 @@ class SetMemory(nn.Module):
 
     @renamed(n_starts="n_warm_starts")
     def begin(self, n_trains: int, *, n_warm_starts: int = 1) -> IndexSets:
-        """Where K volumes begin, whatever their names: the sets stored last.
+        """Initial sets for K volumes, whatever their names: the sets stored last.
 
-        With `n_warm_starts` above 1, those of so many names side by side, or of all there are.
+        With `n_warm_starts` above 1, the sets of so many names together, or of all there are.
         """
         n_names = len(self._visits) - 1
         rows = torch.tensor([self._start])
@@ -64,7 +64,7 @@ class SetMemory(nn.Module):
         return self._sets(_side_by_side(part, n_trains) for part in self._rows(rows))
 
     def put(self, names: Sequence[str], sets: IndexSets) -> None:
-        """Keep the sets of K names, and count a visit of each."""
+        """Store the sets of K names, and count a visit of each."""
         fresh = [name for name in names if name not in self.slots]
         if fresh:
             self.slots.update({name: len(self._visits) + k for k, name in enumerate(fresh)})
@@ -80,7 +80,7 @@ class SetMemory(nn.Module):
             kept[rows.to(kept.device)] = part.to(kept.device)
 
     def towards(self, names: Sequence[str]) -> Towards:
-        """The direction that most of the names are due for: they turn round at every visit."""
+        """The direction that is due for most of the names: it alternates with every visit."""
         odd = (self.visits(names) % 2).double().mean()
         return "left" if odd > 0.5 else "right"
 
@@ -96,17 +96,18 @@ class SetMemory(nn.Module):
         return IndexSets.unchecked(self.sizes, parts[:d], parts[d:])  # what is kept is checked
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint holds: names, their sets and visits, as plain tensors."""
+        """The state for a checkpoint: names, their sets and visits, as plain tensors."""
         # Copies, since `put` writes in place.
         parts, d = [part.clone() for part in self._parts], len(self.sizes)
         state = {"names": list(self.slots), "visits": self._visits.clone(), "start": self._start}
         return {"sizes": list(self.sizes), **state, "left": parts[:d], "right": parts[d:]}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on where `get_extra_state` was.
+        """Restore the state of `get_extra_state`.
 
         Raises:
-            ValueError: If the sets are of other sizes or ranks, or not one a name.
+            ValueError: If the sets have other sizes or ranks, or their number does not match the
+                names.
         """
         ranks = (*(part.shape[1] for part in state["left"]), 1)
         if (tuple(state["sizes"]), ranks) != (self.sizes, self.ranks):
@@ -134,6 +135,6 @@ class SetMemory(nn.Module):
 
 
 def _side_by_side(rows: Tensor, n_trains: int) -> Tensor:
-    """Multi-indices of all, for each of K trains; there is one empty multi-index only."""
+    """The multi-indices of all rows, for each of K trains; empty ones only once."""
     rows = rows.flatten(0, 1) if rows.shape[-1] else rows[0]
     return rows.expand(n_trains, *rows.shape)

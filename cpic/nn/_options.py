@@ -1,4 +1,4 @@
-"""Options of a model by subject: how trains are sought, and how volumes are read for it."""
+"""Options of a model by subject: the search for trains, and the reading of volumes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -12,23 +12,23 @@ from cpic.tt._solvers import Solver
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How the trains of encoded volumes are found.
+    """Options of the search for the trains of encoded volumes.
 
     Args:
-        rank: Bound on the ranks of the trains.
-        n_sweeps: Half-sweeps without gradient that find the sets of a volume never seen.
-        n_warm_starts: Remembered volumes from whose sets the first of these half-sweeps begins, in
-            evaluation mode. A lesion that no start is near is missed; with more of them that is
-            rare, and a prediction depends less on which they are.
-        select: Visits of a volume from one choice of its sets to the next; in between its train is
-            interpolated on those it has.
+        rank: Upper bound on the ranks of the trains.
+        n_sweeps: Half-sweeps without gradient that find the sets of a new volume.
+        n_warm_starts: Number of stored volumes whose sets start the first of these half-sweeps, in
+            evaluation mode. A lesion far from all of them is missed; with more of them this is
+            rare, and a prediction depends less on which volumes they are.
+        select: Number of visits of a volume between selections of its sets; at the other visits its
+            train is interpolated on the current sets.
         by: Name of the bottleneck, one of `cpic.bottleneck.BOTTLENECKS`.
         quantics: Split the axes into bits; False keeps them whole (plain tensor train).
         order: Order of the bits, as in `cpic.tt.Quantics`.
-        solver: How cores are solved for, as in `cpic.tt.interpolate`.
+        solver: Solver for the cores, as in `cpic.tt.interpolate`.
 
     Raises:
-        ValueError: If a number is below 1, or there is no such bottleneck.
+        ValueError: If a number is below 1, or the bottleneck is unknown.
 
     Example:
         >>> Search(rank=3).n_sweeps
@@ -53,13 +53,14 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How volumes are read and encoded.
+    """Options for reading and encoding volumes.
 
     Args:
-        centered: Subtract from each vector that of an empty cube, so that empty space is zero.
-            Without it nearly all of the norm of a train, and so of its features, is a constant.
+        centered: Subtract the vector of an empty cube from each vector, so that empty space is
+            zero. Otherwise nearly all of the norm of a train, and thus of its features, is a
+            constant.
         padding: As in `VolumeEntries`.
-        chunk: As in `VolumeEntries`: with it, memory does not grow with the batch.
+        chunk: As in `VolumeEntries`; if set, memory does not grow with the batch.
 
     Raises:
         ValueError: If an option is unknown or out of range.
@@ -77,13 +78,13 @@ class Reading:
         check_reading("Reading", self.padding, self.chunk)
 
 
-# Fields by the names they had as arguments of `CPIC`.
+# Fields by their former names as arguments of `CPIC`.
 OLD = {"looks": "n_sweeps", "starts": "n_warm_starts", "centre": "centered"}
 OBJECTS = {"search": Search, "reading": Reading}
 
 
 def grouped(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `CPIC` from options that may be named one by one.
+    """Arguments of `CPIC` from options that may be given one by one.
 
     Args:
         options: Arguments of `CPIC`, and fields of `Search` and `Reading`, also by their `OLD`

@@ -1,4 +1,4 @@
-"""Options by subject, and the commands that are composed of them."""
+"""Options by subject, and the commands composed of them."""
 
 from cpic.options._command import command
 from cpic.options._groups import Data, Model, MRData, Network, Optimization, Run

@@ -1,4 +1,4 @@
-"""Commands: functions of groups of options, called with any of these by name."""
+"""Commands: functions of groups of options, callable with any of these options by name."""
 
 import dataclasses
 import functools
@@ -21,10 +21,10 @@ class Option(NamedTuple):
     """One option of a command.
 
     Attributes:
-        kind: What it may be.
-        default: What it is if it is not given; `REQUIRED` where it must be.
-        doc: What it means.
-        group: Name of its group; empty for one of the command's own.
+        kind: Its type and range.
+        default: Its default value; `REQUIRED` if it must be given.
+        doc: Its description.
+        group: Name of its group; empty for an option of the command itself.
     """
 
     kind: Any
@@ -34,18 +34,18 @@ class Option(NamedTuple):
 
 
 class Command:
-    """What may be given to a function of groups of options.
+    """The options of a function of groups of options.
 
     Args:
         function: Its parameters are groups, whose defaults are those of the command, and options
             of its own.
         summary: One line.
-        old: New names of options by their old ones.
+        old: New names of options by their old names.
 
     Attributes:
         options: By flat name.
-        groups: By name, as they are if nothing is given.
-        places: Options that may be given by their place.
+        groups: By name, with the defaults of the command.
+        places: Options that may be given by position.
     """
 
     def __init__(self, function: Callable[..., Any], summary: str, old: Mapping[str, str]):
@@ -69,7 +69,7 @@ class Command:
 
     @property
     def kinds(self) -> dict[str, Any]:
-        """Kinds of all options by flat name; below the name of a group, of those in it."""
+        """Kinds of all options by flat name; the name of a group maps to the kinds in it."""
         flat = {name: one.kind for name, one in self.options.items()}
         return {**flat, **{name: kinds_of(type(group)) for name, group in self.groups.items()}}
 
@@ -93,7 +93,7 @@ class Command:
 
     @property
     def doc(self) -> str:
-        """The docstring of the function with all options under `Args`."""
+        """The docstring of the function, with all options under `Args`."""
         texts = {name: one.doc for name, one in self.options.items()}
         for name, group in self.groups.items():
             texts[name] = f"All of these at once, as a `cpic.options.{type(group).__name__}`."
@@ -105,10 +105,10 @@ class Command:
         return "\n".join([f"{head}\n\nArgs:", *lines]) + returns + tail
 
     def flat(self, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """Options by flat name; what is in a group takes its place, unless that is an object.
+        """Map options to flat names; a group given as a mapping is merged in, an object is kept.
 
         Raises:
-            ValueError: If a name is unknown, or there twice.
+            ValueError: If a name is unknown or given twice.
         """
         found: dict[str, Any] = {}
         for key, value in given.items():
@@ -122,12 +122,12 @@ class Command:
             for name, one in inner.items():
                 name = self.known(name, where)
                 if name in found:
-                    raise ValueError(f"{where} says {name!r} twice, once by its group; leave one.")
+                    raise ValueError(f"{where} has {name!r} twice, once by its group; leave one.")
                 found[name] = one
         return found
 
     def known(self, name: str, where: str) -> str:
-        """The flat name of an option that is called by it, behind its group, or by an old name.
+        """The flat name of an option, given by this name, by group and name, or by an old name.
 
         Raises:
             ValueError: If there is none.
@@ -138,7 +138,8 @@ class Command:
             return inner
         if name in self.old:
             message = (
-                f"{self.name} calls {name!r} now {self.old[name]!r}; the old name goes with 0.2."
+                f"{self.name}: {name!r} is now {self.old[name]!r}; the old name will be removed in "
+                "version 0.2."
             )
             warnings.warn(message, FutureWarning, stacklevel=2)
         name = self.old.get(name, name)
@@ -149,21 +150,21 @@ class Command:
         """One option as a plain value.
 
         Raises:
-            ValueError: If it does not fit; `where` goes in front of what is said.
+            ValueError: If the value is invalid; the message begins with `where`.
         """
         group = self.options[name].group
         of = type(self.groups[group]) if group else self.function
         return fitted(self.options[name].kind, value, name=name, where=where, of=of)
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What the function is called with.
+        """The arguments to call the function with.
 
         Args:
-            given: Options by flat name, and groups as objects or mappings; an option that is
-                given by name wins over that of an object.
+            given: Options by flat name, and groups as objects or mappings; an option given by name
+                takes precedence over the one in an object.
 
         Raises:
-            ValueError: If one is unknown or does not fit.
+            ValueError: If an option is unknown or invalid.
         """
         given = self.flat(given, self.name)
         own = [name for name, one in self.options.items() if not one.group]
@@ -171,7 +172,7 @@ class Command:
         for name, default in self.groups.items():
             group = fitted(type(default), given.get(name) or default, name=name)
             changes = {key: given[key] for key in kinds_of(type(group)) if key in given}
-            # What is null by default is what the command says.
+            # Null by default means the default of the command.
             unsaid = [one.name for one in dataclasses.fields(default) if one.default is None]
             group = dataclasses.replace(group, **changes)
             found[name] = group.completed(**{key: getattr(default, key) for key in unsaid})
@@ -179,14 +180,14 @@ class Command:
 
 
 def command(summary: str, **old: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a function of groups of options a command, which takes all of them by name.
+    """Turn a function of groups of options into a command, which takes all of them by name.
 
     Args:
-        summary: One line about it.
-        **old: New names of options by their old ones.
+        summary: One-line description.
+        **old: New names of options by their old names.
 
     Returns:
-        What makes a function one; what comes out has its `Command` as `command`.
+        A decorator; the decorated function has its `Command` as the attribute `command`.
 
     Example:
         >>> from cpic.options import Optimization

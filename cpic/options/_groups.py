@@ -1,4 +1,4 @@
-"""Options by subject: what each may be, its default and what it means are said here only."""
+"""Options by subject, with kinds, defaults and descriptions, all defined here only."""
 
 import dataclasses
 import json
@@ -22,17 +22,17 @@ from cpic.options._kinds import (
 
 Task = Literal["brats", "osic"]
 Intensity = Literal["none", "minmax", "zscore"]
-# The names of the groups in flags, files and checkpoints.
+# Names of the groups in flags, files and checkpoints.
 GROUPS = ("data", "model", "optimization", "run")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
-    """Options of one subject, all checked when the object is made.
+    """Options of one subject, all checked when the object is created.
 
     Raises:
-        ValueError: If one does not fit, with its name, what it may be, what it is and what it
-            means.
+        ValueError: If a value is invalid; the message has the name, the valid values, the given
+            value and the description.
     """
 
     def __post_init__(self) -> None:
@@ -40,34 +40,34 @@ class Group:
             object.__setattr__(self, name, value)
 
     def completed(self, **values: Any) -> Self:
-        """These options with values for those that are null."""
+        """These options, with the given values in place of null."""
         lacking = {name: one for name, one in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **lacking)
 
     def plain(self) -> dict[str, Any]:
-        """Options by name as files have them: lists for tuples, text for paths."""
+        """Options by name as in files: lists for tuples, text for paths."""
         return json.loads(json.dumps(vars(self), default=str))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data(Group):
-    """Scans, how they are treated, and who is in which fold.
+    """Scans, their preprocessing and the split into folds.
 
     Attributes:
-        root: Folder of the published tree (BraTS 2020, OSIC), or the one above it. Without it a
-            semi-synthetic cohort of this size is generated in the cache, and the log says so.
-        cache: Folder of generated and converted scans; the user's cache folder by default.
-        patients: The first so many patients only; without root, how many to generate.
-        resolution: Grid that scans are brought to, filled up to powers of two; of OSIC slices, rows
-            and columns.
-        intensity: "zscore" within the brain, "minmax" a scan, or "none", as published.
-        nan: Value that replaces NaN and infinite voxels; null leaves a patient who has some out.
-        flips: Axes along which training scans are mirrored, each or not, by the toss of a coin each
-            epoch. Only those whose mirror image has the same target; none, as published.
-        use_extra_features: Tell the head what else is known of a patient: age and extent of
-            resection (OSIC: all eight features, not the week alone).
-        folds: Folds the patients are split into.
-        only_fold: Train this fold only, counted from 0.
+        root: Folder of the published tree (BraTS 2020, OSIC), or its parent. Without it, a
+            semi-synthetic cohort of this size is generated in the cache, and a message is logged.
+        cache: Folder for generated and converted scans; the user's cache folder by default.
+        patients: Use only the first so many patients; without root, the number to generate.
+        resolution: Grid to resample scans to, padded to powers of two; for OSIC slices, rows and
+            columns.
+        intensity: "zscore" within the brain, "minmax" per scan, or "none", as published.
+        nan: Value to replace NaN and infinite voxels with; null excludes patients who have any.
+        flips: Axes along which training scans are mirrored, each with probability 1/2 per epoch.
+            Give only axes whose mirror image has the same target; none, as published.
+        use_extra_features: Pass further data of a patient to the head: age and extent of resection
+            (OSIC: all eight features, not only the week).
+        folds: Number of folds to split the patients into.
+        only_fold: Train only this fold, counted from 0.
     """
 
     root: Text | Path | None = None
@@ -87,7 +87,7 @@ class MRData(Data):
     """Scans of several contrasts.
 
     Attributes:
-        contrasts: Of t1, t1ce, t2 and flair; channels of the encoder.
+        contrasts: One or more of t1, t1ce, t2 and flair; channels of the encoder.
     """
 
     contrasts: tuple[Text, ...] = ("t1",)
@@ -95,13 +95,13 @@ class MRData(Data):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network(Group):
-    """What every model takes.
+    """Options that every model takes.
 
     Attributes:
-        rank: Bound on the ranks of the trains, and number of features.
-        chunk: Positions encoded at once; bounds the memory.
-        precision: Bits of the network's numbers; trains always have 64.
-        more: More options of the model, by name; see `cpic.nn.CPIC`, and for baselines
+        rank: Upper bound on the ranks of the trains, and number of features.
+        chunk: Positions encoded at once; limits the memory.
+        precision: Bits of the numbers of the network; trains always have 64.
+        more: Further options of the model, by name; see `cpic.nn.CPIC`, and for baselines
             `cpic.nn.baselines.resnet34`, `cpic.nn.baselines.DownsampleCNN` and
             `cpic.train.HistogramLinear`.
     """
@@ -117,10 +117,10 @@ class Model(Network):
     """C-PIC and its encoder.
 
     Attributes:
-        use_encoder: False takes the voxels themselves, "TT+MLP".
-        ndims: Numbers a neighborhood is encoded to, a power of two as published.
-        encoder: The published network, or a faster one with as wide a view.
-        bias: What the last biases of the encoder begin with; see `cpic.nn.CubeEncoder`.
+        use_encoder: False uses the voxels themselves, "TT+MLP".
+        ndims: Features per neighborhood, a power of two as published.
+        encoder: The published network, or a faster one with the same receptive field.
+        bias: Initial value of the last biases of the encoder; see `cpic.nn.CubeEncoder`.
     """
 
     use_encoder: bool = True
@@ -131,18 +131,18 @@ class Model(Network):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimization(Group):
-    """How the weights are found.
+    """How the weights are optimized.
 
     Attributes:
-        batch_size: Scans (OSIC: visits) a step, of all processes together; at least `rank`.
-        num_epochs: How often each scan is seen.
+        batch_size: Scans (OSIC: visits) per step, over all processes; at least `rank`.
+        num_epochs: Number of passes over the training data.
         lr: Learning rate of RAdam.
-        schedule: "cosine" lets it fall to 0 over all epochs.
-        standardise: Let the model say how many spreads of the training fold a target is from its
-            mean; false is as published.
-        clip: Bound on the norm of the gradient; null for none.
-        patience: Epochs without improvement after which a fold is over.
-        pretrain: Checkpoint whose weights the model begins with.
+        schedule: "cosine" decreases the learning rate to 0 over all epochs.
+        standardise: Let the model predict targets in standard deviations from the mean of the
+            training fold; false, as published.
+        clip: Upper bound on the norm of the gradient; null for none.
+        patience: Epochs without improvement after which a fold ends.
+        pretrain: Checkpoint from which the weights are initialized.
     """
 
     batch_size: Count | None = None
@@ -157,21 +157,21 @@ class Optimization(Group):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(Group):
-    """Where a run computes, what it writes, and when it stops.
+    """Where a run computes, what it writes and when it stops.
 
     Attributes:
-        results_folder: Folder of all experiments.
-        experiment_name: Folder of this run; by default task and model.
-        resume: Go on from the latest checkpoint of each fold.
-        seed: Of everything drawn.
-        ngpus: GPUs a machine; 0 is the CPU, which is also used where there is no GPU.
-        num_nodes: Machines.
+        results_folder: Folder for all experiments.
+        experiment_name: Folder for this run; task and model by default.
+        resume: Continue from the latest checkpoint of each fold.
+        seed: Seed of all random choices.
+        ngpus: GPUs per machine; 0 is the CPU, which is also used if there is no GPU.
+        num_nodes: Number of machines.
         num_workers: Processes that read batches.
-        max_minutes: Time a fold may take; what is left is done by `resume`.
-        max_faults: Failing steps after which training stops.
-        save_every: Steps from one checkpoint to the next within an epoch; none by default.
-        progress: Show a bar.
-        wandb: Log to Weights & Biases too.
+        max_minutes: Time limit of a fold; `resume` continues from there.
+        max_faults: Number of failed steps that are tolerated; one more stops training.
+        save_every: Steps between checkpoints within an epoch; none by default.
+        progress: Show a progress bar.
+        wandb: Also log to Weights & Biases.
     """
 
     results_folder: Text | Path = "results"

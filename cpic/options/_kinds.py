@@ -1,6 +1,6 @@
-"""Kinds of options: what each may be is said once, where the option is declared.
+"""Kinds of options: types and ranges, defined where the option is declared.
 
-The command line, YAML files and calls from Python are checked against these alike.
+The command line, YAML files and calls from Python are all checked against them.
 """
 
 import functools
@@ -20,11 +20,11 @@ _MOST, _HUGE = 2**63 - 1, sys.float_info.max
 
 
 class Bound(NamedTuple):
-    """What a value may be besides its type.
+    """A constraint on a value besides its type.
 
     Attributes:
-        words: All that it may be.
-        holds: Whether a value of the type is.
+        words: Description of the valid values.
+        holds: Whether a value of the type is valid.
     """
 
     words: str
@@ -37,7 +37,7 @@ class Bound(NamedTuple):
 Count = Annotated[int, Bound("a whole number of at least 1", lambda n: 1 <= n <= _MOST)]
 Width = Annotated[int, Bound("a whole number between 1 and 4096", lambda n: 1 <= n <= 4096)]
 Whole = Annotated[int, Bound("a whole number of at least 0", lambda n: 0 <= n <= _MOST)]
-# Each is a process.
+# Each one is a process.
 Workers = Annotated[int, Bound("a whole number between 0 and 1024", lambda n: 0 <= n <= 1024)]
 Folds = Annotated[int, Bound("a whole number of at least 2", lambda n: 2 <= n <= _MOST)]
 Axis = Annotated[int, Bound("0, 1 or 2", lambda n: 0 <= n <= 2)]
@@ -46,7 +46,7 @@ Size = Annotated[int, Bound("a whole number between 2 and 65536", lambda n: 2 <=
 Positive = Annotated[float, Bound("a number above 0", lambda x: 0 < x <= _HUGE)]
 Finite = Annotated[float, Bound("a finite number", lambda x: abs(x) <= _HUGE)]
 Text = Annotated[str, Bound("text that is not empty", lambda text: text and "\0" not in text)]
-# One folder, on every system.
+# A single folder, valid on every system.
 _NAME = re.compile(
     r"(?i)(?!(con|prn|aux|nul|null|none|com\d|lpt\d)(\.|\Z))"
     r"[^\s.~\-/\\<>:\"|?*\x00-\x1f\x7f]([^/\\<>:\"|?*\x00-\x1f\x7f]{0,98}"
@@ -60,15 +60,15 @@ Name = Annotated[str, Bound(_NAMES, _NAME.fullmatch)]
 
 
 def checked(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a function or class as plain values of the kinds that its signature says.
+    """Convert options of a function or class to plain values of the kinds in its signature.
 
     Args:
-        function: Whose signature it is.
-        values: By name; names without a kind are returned as they are.
+        function: Its signature has the kinds.
+        values: By name; values without a kind are returned unchanged.
 
     Raises:
-        ValueError: If one does not fit, with its name, what it may be, what it is, and what the
-            docstring says of it.
+        ValueError: If a value is invalid; the message has the name, the valid values, the given
+            value and the description in the docstring.
 
     Example:
         >>> def run(*, rank: Count = 10): ...
@@ -92,7 +92,7 @@ def kinds_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 @functools.cache
 def docs_of(function: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring of a function, or of a class and its bases, says of each argument."""
+    """Descriptions of the arguments in the docstring of a function, or of a class and its bases."""
     from docstring_parser import google
 
     bases = function.__mro__[-2::-1] if isinstance(function, type) else (function,)
@@ -101,42 +101,42 @@ def docs_of(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def fitted(kind: Any, value: Any, *, name: str, where: str = "", of: Any = None) -> Any:
-    """One option as a plain value of its kind.
+    """Convert one option to a plain value of its kind.
 
     Args:
-        kind: What it may be.
-        value: What it is.
-        name: What it is called.
-        where: What the message begins with, such as a file.
+        kind: Type and range.
+        value: The given value.
+        name: Name of the option.
+        where: Beginning of the message, such as a file.
         of: Function or class whose docstring explains the option.
 
     Raises:
-        ValueError: If it does not fit.
+        ValueError: If the value is invalid.
     """
     try:
         return _fit(kind, value)
     except _UNFIT:
         shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}..."
         start, doc = f"{where}: " if where else "", docs_of(of).get(name, "") if of else ""
-        # The first part of what it means is enough.
+        # The first sentence of the description is enough.
         end = f" {name}: {re.split('[.;]( |$)', doc)[0]}." if doc else ""
         raise ValueError(f"{start}{name} needs {described(kind)}, got {shown}.{end}") from None
 
 
 def described(kind: Any) -> str:
-    """What an option of this kind may be, in words."""
+    """Describe the values of a kind in words."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return inner[1].words
     if origin is Literal:
         return "one of " + ", ".join(map(str, inner))
     if origin in _UNIONS:
-        # A path is text as well.
+        # A path may be given as text.
         return " or ".join(dict.fromkeys(described(one) for one in inner if one is not Path))
     if origin is tuple and inner[-1] is not Ellipsis:
         return f"{len(inner)} values, each {described(inner[0])}"
     if is_list(kind):
-        return f"values in a row, each {described(inner[0])}"
+        return f"a list of values, each {described(inner[0])}"
     if is_mapping(kind):
         return "settings by name"
     words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
@@ -144,7 +144,7 @@ def described(kind: Any) -> str:
 
 
 def is_list(kind: Any) -> bool:
-    """Whether values of this kind follow each other."""
+    """Whether values of this kind are lists."""
     return any(get_origin(one) in (tuple, Sequence) for one in _choices(kind))
 
 
@@ -154,12 +154,12 @@ def is_mapping(kind: Any) -> bool:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether what is written stands for itself, whatever it looks like."""
+    """Whether the text is taken literally, whatever it looks like."""
     return any(one in (str, Path, Text, Name) for one in _choices(kind))
 
 
 def element(kind: Any) -> Any:
-    """The kind of what follows each other."""
+    """The kind of the elements of a list."""
     return next(get_args(one)[0] for one in _choices(kind) if is_list(one))
 
 
@@ -186,7 +186,7 @@ def _fit(kind: Any, value: Any) -> Any:
         return {_fit(inner[0], k): _fit(inner[1], v) for k, v in _of(Mapping, value).items()}
     if kind is Any or not isinstance(kind, type | None):
         return value
-    # What is kept is a plain value, not a kind of a library.
+    # The stored value is a plain one, not of a type of a library.
     accepted = {int: Integral | float, float: Real}.get(kind, kind or types.NoneType)
     if isinstance(value, bool) and kind is not bool:
         raise TypeError

@@ -13,14 +13,14 @@ from cpic.options import _kinds, _yaml
 from cpic.options._command import Command
 from cpic.options._names import nearest
 
-# Of a file; the longest settings of this package have a thousand.
+# Bytes of a file; the longest settings of this package have about a thousand.
 _LARGEST = 2**16
 _WORDS = {**dict.fromkeys(("yes", "on"), True), **dict.fromkeys(("no", "off"), False)}
 _QUOTED = re.compile(r"""(["'])(.*)\1""")
 
 
 def preset_names() -> list[str]:
-    """Names of the settings that come with the package.
+    """Names of the presets that come with the package.
 
     Example:
         >>> "quick" in preset_names()
@@ -34,7 +34,7 @@ def preset_file(name: str) -> Path:
     """The file of a preset.
 
     Raises:
-        ValueError: If there is none of this name.
+        ValueError: If there is no preset of this name.
     """
     known = preset_names()
     if name not in known:
@@ -48,19 +48,19 @@ def preset_file(name: str) -> Path:
 def read_settings(
     files: Iterable[str | Path], command: Command, commands: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Options of one command from YAML files, by flat name; a later file wins.
+    """Read options of one command from YAML files, by flat name; later files take precedence.
 
-    A file maps names of options to values, at the top or in their groups. A key that is the name of
-    a command holds options of that command only, and `command` says which one a file is for.
+    A file maps names of options to values, at the top level or in groups. A key that is the name of
+    a command holds options of that command only; `command` states which command a file is for.
 
     Args:
         files: Paths.
-        command: Whose options are read.
-        commands: Names of all that may have sections.
+        command: Command whose options are read.
+        commands: Names of all commands that may have sections.
 
     Raises:
-        ValueError: If a file cannot be read, is for another command, has an unknown key, a key
-            twice, or a value that does not fit.
+        ValueError: If a file cannot be read, is for another command, or has an unknown key, a
+            repeated key or an invalid value.
     """
     merged: dict[str, Any] = {}
     for file in files:
@@ -81,10 +81,10 @@ def read_settings(
 
 
 def from_text(text: str, kind: Any) -> Any:
-    """What a word of the command line, or a plain scalar of a file, says as a value of a kind.
+    """Parse a word of the command line, or a plain scalar of a file, as a value of a kind.
 
     Raises:
-        DoubtError: If it is YAML that cannot be believed.
+        DoubtError: If it is YAML that is rejected.
 
     Example:
         >>> from_text("010", int), from_text("010", str), from_text("8, 8", tuple[int, ...])
@@ -102,7 +102,7 @@ def from_text(text: str, kind: Any) -> Any:
 
 
 def from_texts(texts: Iterable[str], kind: Any) -> list[Any]:
-    """The same for values that follow each other, in one word or several."""
+    """Parse values of a list, in one word or several."""
     words: list[str] = []
     for text in texts:
         text = text.strip()
@@ -120,13 +120,13 @@ def _read(file: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
     except DoubtError as error:
         raise ValueError(f"{file} {error}.") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is no text in UTF-8; save it as that.") from error
+        raise ValueError(f"{file} is not UTF-8 text; save it as UTF-8.") from error
     except OSError as error:
         raise ValueError(f"{file} cannot be read as YAML ({error.strerror or error}).") from error
 
 
 def _settings(loader: _yaml.Loader, node: yaml.Node, kinds: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by name; what stands for itself is not looked at, be it 001 or on."""
+    """Values by name; literal text such as 001 or on is not interpreted."""
     found: dict[str, Any] = {}
     if not isinstance(node, yaml.MappingNode):
         if (value := loader.construct_object(node, deep=True)) is None:

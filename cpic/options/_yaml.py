@@ -1,7 +1,7 @@
-"""YAML of a stranger: bounded, every key once, and each scalar what it looks like.
+"""YAML from untrusted files: bounded, without repeated keys or implicit surprises.
 
-The scalars are those of YAML 1.2: `on` and `no` are words, `010` is ten, `1:30` and dates are
-words. So does a flag of the command line read its value.
+Scalars are those of YAML 1.2: `on` and `no` are words, `010` is ten, `1:30` and dates are words.
+Flags of the command line parse their values in the same way.
 """
 
 import re
@@ -12,7 +12,7 @@ import yaml
 
 from cpic._trust import DEPTH, DoubtError
 
-# Of a file, aliases counted as often as they stand; the longest settings here have a hundred.
+# Values of a file, aliases expanded; the longest settings here have about a hundred.
 VALUES = 10_000
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = {
@@ -50,15 +50,15 @@ Loader.add_constructor(f"{_TAG}int", _int)
 
 
 def read(text: str, build: Callable[[Loader, yaml.Node], Any] | None = None) -> Any:
-    """The value of a text.
+    """Parse a YAML text.
 
     Args:
-        text: YAML, one document.
-        build: Makes the value of the outermost node; the plain values if not given.
+        text: A single YAML document.
+        build: Builds the value of the outermost node; plain values by default.
 
     Raises:
-        DoubtError: If it is no YAML, or more than one document, too deep, too large, says a key
-            twice, or names a kind of its own; with the line.
+        DoubtError: If it is not YAML, has more than one document, is too deep or too large, repeats
+            a key, or has a custom tag; the message has the line.
     """
     loader: Loader | None = None
     try:
@@ -82,26 +82,26 @@ def read(text: str, build: Callable[[Loader, yaml.Node], Any] | None = None) -> 
 
 
 def pairs(loader: Loader, node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
-    """Keys and values, with those of merged mappings in front."""
+    """Keys and values, with those of merged mappings first."""
     loader.flatten_mapping(node)
     return node.value
 
 
 def _check(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
-    """Values that a node stands for, before any is made; what is repeated counts as often.
+    """Count the values of a node before any is built, aliases expanded.
 
     Args:
-        node: With all below it.
-        sizes: Of the nodes that are known, 0 of those that are being counted.
-        depth: Of the node.
+        node: The root of a subtree.
+        sizes: Numbers of values of nodes that are known; 0 for nodes that are being counted.
+        depth: Depth of the node.
     """
     line, key = node.start_mark.line + 1, id(node)
     if depth > DEPTH and not isinstance(node, yaml.ScalarNode):
         raise DoubtError(f"is nested deeper than {DEPTH} levels in line {line}")
     if node.tag not in _PLAIN:
-        raise DoubtError(f"names a kind of its own, {node.tag[:80]}, in line {line}")
+        raise DoubtError(f"has a custom tag, {node.tag[:80]}, in line {line}")
     if sizes.get(key) == 0:
-        raise DoubtError(f"repeats a part inside itself in line {line}")
+        raise DoubtError(f"has a part that contains itself in line {line}")
     if key not in sizes:
         sizes[key] = 0
         if isinstance(node, yaml.MappingNode):
@@ -109,7 +109,7 @@ def _check(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
         below = _below(node)
         sizes[key] = 1 + sum(_check(one, sizes, depth + 1) for one in below)
         if sizes[key] > VALUES:
-            raise DoubtError(f"stands for more than {VALUES} values in line {line}")
+            raise DoubtError(f"expands to more than {VALUES} values in line {line}")
     return sizes[key]
 
 
@@ -124,10 +124,10 @@ def _check_keys(node: yaml.MappingNode) -> None:
     for key, _ in node.value:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode):
-            raise DoubtError(f"has a list or mapping as a key in line {line}, words are needed")
+            raise DoubtError(f"has a list or mapping as a key in line {line}; use words")
         if key.value in lines:
             raise DoubtError(
-                f"says {key.value[:80]!r} twice, in lines {lines[key.value]} and {line}; leave "
+                f"has {key.value[:80]!r} twice, in lines {lines[key.value]} and {line}; leave "
                 "one out"
             )
         lines[key.value] = line

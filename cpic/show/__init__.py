@@ -1,4 +1,4 @@
-"""Draw volumes, trains and budgets, and put pictures behind a slider that works everywhere."""
+"""Draw volumes, trains and budgets, and show pictures behind sliders that work without a kernel."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ _HOMES = ("_explore", "_anatomy", "_charts", "_cost")
 
 
 def __getattr__(name: str):
-    # Matplotlib takes most of a second to import; who asks for no figure does not wait.
+    # Matplotlib takes most of a second to import; it is imported only if a figure is requested.
     if name in __all__:
         homes = (importlib.import_module(f"cpic.show.{home}") for home in _HOMES)
         return next(getattr(home, name) for home in homes if hasattr(home, name))

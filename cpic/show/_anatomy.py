@@ -1,7 +1,7 @@
-"""Pictures of volumes: slices, what a rebuilt volume gets wrong, where it was sampled.
+"""Pictures of volumes: slices, reconstruction errors, sampled positions.
 
 A volume has axes (x, y, z); a slice shows the earlier axis to the right and the later one
-upwards, as radiologists hang scans. An array with two axes is a photograph: rows downwards.
+upwards, in radiological convention. An array with two axes is a photograph: rows downwards.
 
 Shapes: `X`, `Y`, `Z` sizes of a volume, `H` and `W` of a photograph, `n` positions.
 """
@@ -18,13 +18,13 @@ from matplotlib.figure import Figure
 from cpic.show._figure import ACCENT, check_window, panels, to_numpy
 
 NAMES = "xyz"
-# So few colours that a lossless picture of three panels has a palette: half the bytes.
+# Few enough colors that a lossless picture of three panels has a palette: half the bytes.
 GREYS = colormaps["gray"].resampled(96)
 DIVERGING = colormaps["PuOr_r"].resampled(33)
 
 
 class _Plane(NamedTuple):
-    """A picture to draw: which axes it shows, where it cuts the third."""
+    """A picture to draw: the axes it shows, and where it cuts the third."""
 
     right: int
     up: int
@@ -55,16 +55,16 @@ def slices(
         volume: Array or tensor `(X, Y, Z)` of any real dtype and device.
         at: The voxel; the middle of the volume by default.
         window: The values drawn black and white; the extremes of the volume by default.
-            Pass it when several pictures are to be compared.
-        titles: What to write above the three slices.
+            Pass it to compare several pictures.
+        titles: Titles of the three slices.
         spacing: Size of a voxel along each axis.
 
     Returns:
-        A matplotlib Figure of a size that depends on the shape and spacing only.
+        A matplotlib Figure whose size depends only on shape and spacing.
 
     Raises:
-        ValueError: If `volume` has not three axes or holds NaN, `at` lies outside, or
-            `window`, `titles` or `spacing` make no sense.
+        ValueError: If `volume` does not have three axes or has NaN, `at` is outside, or `window`,
+            `titles` or `spacing` is invalid.
 
     Example:
         >>> import torch
@@ -94,27 +94,27 @@ def triplet(
     error: float | None = None,
     spacing: Sequence[float] | None = None,
 ) -> Figure:
-    """Draw a slice of the original, of the rebuilt volume, and of their difference.
+    """Draw a slice of the original, of the reconstruction, and of their difference.
 
-    Window and error scale depend on `original` only, so that pictures of different ranks
-    can be compared by eye. Above the error stands its norm relative to the original, over
-    all that was passed and not over the slice alone.
+    Window and error scale depend on `original` only, so that pictures of different ranks can be
+    compared by eye. The title of the error has its norm relative to the original, over the whole
+    array, not only the slice.
 
     Args:
         original: Array or tensor `(X, Y, Z)`, or `(H, W)` for a photograph.
-        rebuilt: The same shape.
-        axis: The axis across which to cut; ignored for a photograph.
-        at: Where to cut; the middle by default.
+        rebuilt: The reconstruction, of the same shape.
+        axis: The axis perpendicular to the slice; ignored for a photograph.
+        at: Position of the slice; the middle by default.
         window: The values drawn black and white; the extremes of `original` by default.
-        error: The difference at which the colours end; a quarter of the window by default.
+        error: The difference at the ends of the color scale; a quarter of the window by default.
         spacing: Size of a voxel along each axis, one everywhere by default.
 
     Returns:
-        A matplotlib Figure with three pictures and the colour bar of the error.
+        A matplotlib Figure with three pictures and the color bar of the error.
 
     Raises:
-        ValueError: If the shapes differ or have not two or three axes, or a place, window
-            or scale makes no sense.
+        ValueError: If the shapes differ or do not have two or three axes, or a position, window or
+            scale is invalid.
 
     Example:
         >>> import torch
@@ -135,7 +135,7 @@ def triplet(
     difference = second - first
     norm = float(np.linalg.norm(first))
     relative = float(np.linalg.norm(difference)) / norm if norm else float("nan")
-    alt = f"Original, rebuilt and their difference, {relative:.3g} of the norm"
+    alt = f"Original, reconstruction and their difference, {relative:.3g} of the norm"
     figure, axes, bar = panels(extents * 3, alt, bar=True)
     _show(axes[0], plane, first, window, "original")
     _show(axes[1], plane, second, window, "rebuilt")
@@ -159,21 +159,21 @@ def positions(
 
     Args:
         background: Array or tensor `(X, Y, Z)`, or `(H, W)` for a photograph.
-        coords: Integer positions `(n, 3)`, or `(n, 2)` on a photograph, inside its shape;
-            `n` may be 0. Positions that coincide in a picture are drawn once.
-        at: The voxel through which the slices go; the middle by default.
-        thickness: Draw only positions fewer than this many voxels from each slice (1: in
-            the slice itself); all of them, seen through the volume, by default.
+        coords: Integer positions `(n, 3)`, or `(n, 2)` on a photograph, inside its shape; `n` may
+            be 0. Positions that coincide in a picture are drawn once.
+        at: The voxel that the slices pass through; the middle by default.
+        thickness: Draw only positions closer than this many voxels to each slice (1: in the slice
+            itself); by default all of them, projected through the volume.
         window: The values drawn black and white; the extremes by default.
         size: Side of a mark in points.
         spacing: Size of a voxel along each axis, one everywhere by default.
 
     Returns:
-        A matplotlib Figure with three pictures, or one of a photograph; above each the
-        number of marks in it.
+        A matplotlib Figure with three pictures, or one of a photograph; each title has the number
+        of its marks.
 
     Raises:
-        ValueError: If shapes do not fit together or a position lies outside.
+        ValueError: If shapes do not match or a position is outside.
 
     Example:
         >>> import torch
@@ -203,7 +203,7 @@ def positions(
 def _scale(
     who: str, array: np.ndarray, planes: Sequence[_Plane], window: Any, spacing: Any
 ) -> tuple[tuple[float, float], list[tuple[float, float]]]:
-    """The window, and the extent of each picture, both checked."""
+    """Check and return the window, and the extent of each picture."""
     levels = check_window(window, array, who)
     sizes = (1.0,) * array.ndim if spacing is None else tuple(float(s) for s in spacing)
     if len(sizes) != array.ndim or any(not s > 0 for s in sizes):
@@ -222,7 +222,7 @@ def _show(
     cmap: Colormap = GREYS,
 ):
     style: dict[str, Any] = {"origin": "upper" if plane.cut is None else "lower", "aspect": "auto"}
-    # Resampling colours instead of values would invent colours that the scale has not.
+    # Interpolating colors instead of values would create colors that the scale does not have.
     style |= {"cmap": cmap, "interpolation_stage": "data"}
     ax.set_title(title, fontsize=9.5, pad=4)
     return ax.imshow(plane.take(array), vmin=window[0], vmax=window[1], **style)

@@ -1,7 +1,7 @@
-"""Charts of what a compression brings: the spectra it cuts, the errors it leaves.
+"""Charts of a compression: the spectra it truncates, the errors it leaves.
 
-Scales are logarithmic, with limits that a caller can fix so that the pictures of one
-slider agree.
+Scales are logarithmic, with limits that a caller can fix so that the pictures of one slider
+agree.
 
 Shapes: `x` points of a curve, `s` seeds.
 """
@@ -32,19 +32,18 @@ def spectra(
     """Draw the singular values of every bond, divided by their norm, on a log scale.
 
     Args:
-        source: One array or tensor `(*sizes)` of at least two axes, of which the singular
-            values of all unfoldings are taken; or a list with the singular values of each
-            bond.
+        source: One array or tensor `(*sizes)` of at least two axes, whose unfoldings give the
+            singular values; or a list with the singular values of each bond.
         tol: Draw a line at this relative size.
         floor: The lower end of the scale, the same in every picture; the upper end is 1.
-        labels: What to call each bond; `bond 1`, `bond 2`, ... by default.
+        labels: Names of the bonds; `bond 1`, `bond 2`, ... by default.
 
     Returns:
-        A matplotlib Figure. Up to eight bonds have a legend, more a colour bar.
+        A matplotlib Figure. Up to eight bonds have a legend, more have a color bar.
 
     Raises:
-        ValueError: If there are no bonds, values are negative, all zero or NaN, or `labels`
-            do not fit.
+        ValueError: If there are no bonds, values are negative, all zero or NaN, or the number of
+            `labels` is wrong.
 
     Example:
         >>> import torch
@@ -65,7 +64,7 @@ def spectra(
         style = _style(k, 3.5)
         if many:
             style["color"] = colormaps["viridis"](0.9 * k / (len(values) - 1))
-        # Zero has no place on a log scale; it falls below the floor.
+        # Zero cannot be drawn on a log scale; it is drawn below the floor.
         shares = np.maximum(s / np.linalg.norm(s), floor / 10)
         ax.plot(np.arange(1, len(s) + 1), shares, label=names[k], **style)
     _level(ax, "tol", tol)
@@ -92,22 +91,22 @@ def error_curve(
     goal: float | None = None,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draw errors against samples on log scales, with the band between the seeds.
+    """Draw errors against numbers of samples on log scales, with the range over seeds.
 
     Args:
-        x: Samples `(x,)`, positive.
-        errors: Errors `(x,)`, or `(s, x)` with one row per seed, drawn as their median in
-            a band from the least to the largest; or a dict of names and such arrays.
-        xlabel: Text below the figure.
-        ylabel: Text beside it.
+        x: Numbers of samples `(x,)`, positive.
+        errors: Errors `(x,)`, or `(s, x)` with one row per seed, drawn as their median within the
+            range from minimum to maximum; or a dict of names and such arrays.
+        xlabel: Label of the horizontal axis.
+        ylabel: Label of the vertical axis.
         goal: Draw a line at this error.
-        limits: Both ends of the error scale; fitted to the errors by default.
+        limits: Limits of the error scale; fitted to the errors by default.
 
     Returns:
         A matplotlib Figure.
 
     Raises:
-        ValueError: If an array has another length, or is negative, NaN or empty.
+        ValueError: If an array has the wrong length, or is negative, NaN or empty.
 
     Example:
         >>> figure = error_curve([10, 100, 1000], {"cross": [0.5, 0.2, 0.1]}, goal=0.15)
@@ -142,7 +141,7 @@ def error_curve(
 
 
 class _ShortFormatter(LogFormatter):
-    """Chooses the ticks to name like its parent, and names them shortly."""
+    """Selects the ticks to label as its parent does, with short labels."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
@@ -155,10 +154,10 @@ def _draw_curve(ax: Axes, x: np.ndarray, errors: np.ndarray, k: int, name: str) 
             f"error_curve needs errors >= 0 of shape ({len(x)},) or (seeds, {len(x)}), got "
             f"{errors.shape} with least value {errors.min():.3g}."
         )
-    # An exact result has no place on a log scale either.
+    # An exact result cannot be drawn on a log scale either.
     rows = np.maximum(rows, np.finfo(np.float64).eps / 10)
     style = _style(k, 4.5)
-    # A leading underscore keeps a nameless curve out of the legend.
+    # A leading underscore keeps an unnamed curve out of the legend.
     ax.plot(x, np.median(rows, 0), label=name or "_", **style)
     if len(rows) > 1:
         ax.fill_between(x, rows.min(0), rows.max(0), color=style["color"], alpha=0.2, linewidth=0)

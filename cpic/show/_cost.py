@@ -1,4 +1,4 @@
-"""Drawings of what a compression costs: trains to scale, bytes and voxels in human units."""
+"""Drawings of the cost of a compression: trains to scale, bytes and voxels in readable units."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,24 +20,23 @@ SCALES = {
 
 
 def train_to_scale(train: Any, *, max_rank: int | None = None) -> Figure:
-    """Draw a tensor train as boxes that are as tall and as wide as its ranks.
+    """Draw a tensor train as boxes whose heights and widths are its ranks.
 
-    A box stands for one core: as many units tall as its left rank, as wide as its right
-    rank, so its area is that of the matrix which the core holds for each index. The number
-    below is the size of the site, the number between boxes the rank, and the colour tells
-    which share of all bytes the core takes. One unit of width and one of height differ
-    on paper, as long trains are much wider than tall.
+    Each box is one core: its height is the left rank, its width the right rank, so its area is that
+    of the matrix that the core holds for each index. The number below is the size of the site, the
+    number between boxes the rank, and the color shows the share of the core in all bytes. The units
+    of width and height differ on paper, since long trains are much wider than tall.
 
     Args:
-        train: What has `ranks` (d + 1 integers) and `sizes` (d integers).
-        max_rank: The rank that fills the height; the largest of the train by default. Pass
-            it when several pictures are to be compared.
+        train: An object with `ranks` (d + 1 integers) and `sizes` (d integers).
+        max_rank: The rank that fills the height; the largest of the train by default. Pass it to
+            compare several pictures.
 
     Returns:
         A matplotlib Figure.
 
     Raises:
-        ValueError: If ranks and sizes do not fit together, or `max_rank` is too small.
+        ValueError: If the numbers of ranks and sizes do not match, or `max_rank` is too small.
 
     Example:
         >>> from types import SimpleNamespace
@@ -60,11 +59,11 @@ def train_to_scale(train: Any, *, max_rank: int | None = None) -> Figure:
     )
     ax = place(figure, 0.1, 0.35, WIDTH - 1.3, 1.8)
     bar = place(figure, WIDTH - 1.05, 0.35, 0.14, 1.8)
-    # A round end of the scale, so that the cores of a long train still differ.
+    # A round upper end of the scale, so that the cores of a long train still differ.
     most = next(end for end in (0.02, 0.05, 0.1, 0.2, 0.5, 1) if end >= min(shares.max(), 1))
     scale = ScalarMappable(Normalize(0, most), "cividis")
     gap, left = max(0.45 * top, 0.6), 0.0
-    # Every rank but the outer two is wide as often as it is tall.
+    # Every rank except the outer two occurs once as a width and once as a height.
     full = (len(sizes) - 1) * top + 1 + gap * len(sizes)
     for k, (size, share) in enumerate(zip(sizes, shares, strict=True)):
         width, height = ranks[k + 1], ranks[k]
@@ -92,14 +91,14 @@ def budget(
     memory: float | None = None,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draw amounts of very different size as bars on a log scale, with human units.
+    """Draw amounts of very different sizes as bars on a log scale, in readable units.
 
     Args:
-        rows: Names and amounts, from top to bottom. The first row is grey, what it is
-            compared with has the accent colour.
+        rows: Names and amounts, from top to bottom. The first row, the reference, is gray; the
+            others have the accent color.
         unit: `"bytes"` or `"voxels"`.
         memory: Draw a line at this many bytes, the memory of a GPU.
-        limits: Both ends of the scale; powers of ten around the amounts by default.
+        limits: Limits of the scale; powers of ten around the amounts by default.
 
     Returns:
         A matplotlib Figure.
@@ -130,7 +129,7 @@ def budget(
     ax = place(figure, 1.9, 0.55, WIDTH - 3.0, height)
     for k, (_, value) in enumerate(pairs):
         ax.barh(k, value, height=0.62, color="0.55" if k == 0 else ACCENT)
-        # Inside the figure whatever the limits are.
+        # Inside the figure, whatever the limits are.
         end = min(max(value, limits[0]), limits[1])
         ax.annotate(human(value, unit), (end, k), (4, 0), textcoords="offset points", va="center")
     if memory is not None:
@@ -143,7 +142,7 @@ def budget(
 
 
 def human(value: float, unit: str = "bytes") -> str:
-    """Write an amount with two or three digits and a unit that people know."""
+    """Format an amount with two or three digits and a common unit."""
     size, name = next((row for row in SCALES[unit] if value >= row[0]), SCALES[unit][-1])
     scaled = value / size
     digits = f"{scaled:.1f}".removesuffix(".0") if scaled < 10 else f"{scaled:.0f}"

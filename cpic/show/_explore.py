@@ -1,9 +1,9 @@
-"""A slider that lives twice: computing in a notebook, pre-rendered on a page.
+"""A slider with two forms: computed in a notebook, pre-rendered on a page.
 
-One call draws a picture for every value of one or two parameters. In JupyterLab the
-sliders call `draw` when they are moved. On a built page, where no kernel answers, the
-same sliders choose among pictures drawn beforehand. Both faces carry an alternative text
-for every picture and work from the keyboard.
+One call draws a picture for every value of one or two parameters. In JupyterLab the sliders call
+`draw` when they are moved. On a built page, without a kernel, the same sliders select among
+pre-rendered pictures. Both forms have an alternative text for every picture and can be used from
+the keyboard.
 
 Shapes: a position is one index per axis; frames are in row-major order of positions.
 """
@@ -24,7 +24,7 @@ MIN_ALT = 15
 
 
 class Frame(NamedTuple):
-    """One picture of an `Explorer`: encoded pictures, alternative text, seconds to draw."""
+    """One picture of an `Explorer`: encoded pictures, alternative text, drawing time in seconds."""
 
     light: bytes
     dark: bytes | None
@@ -46,33 +46,33 @@ def explore(
 ) -> "Explorer":
     """Show `draw(**params)` behind one or two sliders, live or pre-rendered.
 
-    The sliders compute on demand in JupyterLab (environment variable `JPY_SESSION_NAME`
-    set) and choose among pre-rendered pictures everywhere else; `CPIC_EXPLORE` set to
-    `live` or `static` decides otherwise. Without ipywidgets the static face is shown.
+    The sliders compute on demand in JupyterLab (environment variable `JPY_SESSION_NAME` set) and
+    select among pre-rendered pictures everywhere else; `CPIC_EXPLORE` set to `live` or `static`
+    overrides this. Without ipywidgets the static form is shown.
 
     Args:
         draw: Called with one value per axis, by keyword; returns a matplotlib Figure or a
-            uint8 array `(height, width)` or `(height, width, 3)`. All pictures have one
-            size, and limits, window and colour scale should be the same in all of them.
-        alt: What the picture shows, for those who do not see it: a format string over the
-            axes, `"Brain rebuilt at rank {rank}"`, or a function of the same keywords as
-            `draw`. A string that names no axis gets the values appended. At least 15
+            uint8 array `(height, width)` or `(height, width, 3)`. All pictures must have the same
+            size, and should have the same limits, window and color scale.
+        alt: Alternative text, a description of the picture for readers who cannot see it: a format
+            string over the axes, `"Brain rebuilt at rank {rank}"`, or a function of the same
+            keywords as `draw`. If the string names no axis, the values are appended. At least 15
             characters.
         caption: Text below the picture.
-        labels: What to call each axis on the page, where its keyword is not good enough.
-        start: The value of each axis to begin with; the first value where it is not given.
-        dark: Draw every picture a second time, with light text on a dark ground, for pages
-            in dark mode. Without it pictures keep their white card in dark mode.
+        labels: Names of the axes on the page, if the keywords are not suitable.
+        start: Initial value of each axis; its first value by default.
+        dark: Draw every picture a second time, light on dark, for pages in dark mode. Otherwise
+            pictures keep a white background in dark mode.
         **axes: One or two names with the values of each, for example `rank=[2, 5, 10]`.
 
     Returns:
-        An object that shows itself as the last line of a cell. Its `values` are the axes
-        and its `frames` the pictures drawn so far, by position.
+        An object that displays itself as the last line of a cell. Its `values` are the axes and its
+        `frames` the pictures drawn so far, by position.
 
     Raises:
-        ValueError: If there is no axis or more than two, an axis without values, more than
-            150 pictures, a `start` or label of an unknown axis or value, an alternative
-            text that is too short, or pictures of different sizes.
+        ValueError: If there are no axes or more than two, an axis without values, more than 150
+            pictures, a `start` or label of an unknown axis or value, an alternative text that is
+            too short, or pictures of different sizes.
         TypeError: If `draw` returns something else, or `alt` is neither text nor function.
 
     Example:
@@ -87,7 +87,7 @@ def explore(
 
 
 class Explorer:
-    """What `explore` returns; shows itself by its MIME bundle."""
+    """The result of `explore`; displays itself by its MIME bundle."""
 
     def __init__(
         self,
@@ -112,7 +112,8 @@ class Explorer:
         self._encoded: dict[bytes, bytes] = {}
         self._png = b""
         for position in self.positions:
-            # All texts first: they cost nothing, and a bad one should not wait for pictures.
+            # All texts first: they are cheap, and an error in one should not come after the
+            # drawing.
             self.alt_text(position)
         self.frame(self.start)
         self._widgets = _import_widgets() if _wants_live() else None
@@ -127,11 +128,11 @@ class Explorer:
         return list(itertools.product(*(range(len(v)) for v in self.values.values())))
 
     def texts(self, name: str) -> list[str]:
-        """The values of an axis as the reader sees them."""
+        """The values of an axis as shown to the reader."""
         return [f"{v:g}" if isinstance(v, float) else str(v) for v in self.values[name]]
 
     def params(self, position: tuple[int, ...]) -> dict[str, Any]:
-        """The keywords of `draw` at a position."""
+        """The keyword arguments of `draw` at a position."""
         return {n: v[i] for (n, v), i in zip(self.values.items(), position, strict=True)}
 
     def state(self, position: tuple[int, ...]) -> str:
@@ -151,8 +152,8 @@ class Explorer:
             text = self._filled(text, position)
         if len(text.strip()) < MIN_ALT:
             raise ValueError(
-                f"explore needs an `alt` of at least {MIN_ALT} characters, got {text!r}; say "
-                "what the picture shows."
+                f"explore needs an `alt` of at least {MIN_ALT} characters, got {text!r}; describe "
+                "the picture."
             )
         return text
 
@@ -169,7 +170,7 @@ class Explorer:
         return f"{text.rstrip('. ')} ({self.state(position)})"
 
     def frame(self, position: tuple[int, ...]) -> Frame:
-        """The picture at a position, drawn on the first call and kept."""
+        """The picture at a position, drawn on the first call and cached."""
         if position not in self.frames:
             begin = time.perf_counter()
             params = self.params(position)
@@ -222,7 +223,7 @@ def _check_axes(axes: Mapping[str, Sequence[Any]]) -> dict[str, tuple]:
     for name, given in axes.items():
         if isinstance(given, str) or not hasattr(given, "__iter__"):
             raise TypeError(f"explore needs a list of values for `{name}`, got {given!r}.")
-        # Tensors and arrays hold scalars that compare, print and hash like nothing else.
+        # Scalars of tensors and arrays compare, print and hash differently from Python's.
         listed = given.tolist() if hasattr(given, "tolist") else given  # pyright: ignore
         values[name] = tuple(listed)
         if not values[name]:

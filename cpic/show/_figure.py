@@ -1,8 +1,8 @@
-"""What all figures of `cpic.show` share: a canvas with fixed places, greys and one accent.
+"""Common parts of the figures: a canvas with fixed positions, grays and one accent color.
 
-Figures are made without pyplot, so that nothing is kept, shown twice or shared between
-pictures of one slider. Ink and ground follow matplotlib's settings, black on white unless
-the caller changed them.
+Figures are created without pyplot, so that nothing is kept, shown twice or shared between
+pictures of one slider. Foreground and background follow matplotlib's settings, black on white by
+default.
 """
 
 import io
@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Vermilion of the Okabe-Ito palette: told from every grey, with any colour vision.
+# Vermilion of the Okabe-Ito palette: distinct from every gray, with any color vision.
 ACCENT = "#d55e00"
-# Told apart in print by their dashes and marks as well.
+# Distinct in print by their dashes and markers as well.
 LINES = ("#0072b2", "#d55e00", "#007a5a", "#8a4f7d", "#6b6b6b")
 DASHES = ("-", "--", "-.", ":")
 MARKS = ("o", "s", "^", "D", "v")
@@ -36,14 +36,14 @@ class Picture(Figure):
 
 
 def picture(width: float, height: float, alt: str) -> Picture:
-    """Make an empty figure of a size in inches."""
+    """Create an empty figure of a given size in inches."""
     figure = Picture(figsize=(width, height), dpi=DPI)
     figure.alt = alt
     return figure
 
 
 def place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Add axes at a place in inches, so that no label can move them."""
+    """Add axes at a position in inches, so that no label can move them."""
     w, h = figure.get_size_inches()
     return figure.add_axes((left / w, bottom / h, width / w, height / h))
 
@@ -51,12 +51,12 @@ def place(figure: Figure, left: float, bottom: float, width: float, height: floa
 def panels(
     extents: Sequence[tuple[float, float]], alt: str, *, bar: bool = False
 ) -> tuple[Picture, list[Axes], Axes | None]:
-    """Place pictures of given widths and heights side by side on one scale.
+    """Place pictures of given widths and heights in a row on one scale.
 
     Args:
         extents: Width and height of each picture in any common unit.
-        alt: What the figure shows.
-        bar: Leave room for a colour bar at the right, and return its axes.
+        alt: Alternative text of the figure.
+        bar: Leave room for a color bar at the right, and return its axes.
     """
     gap, title, margin = 0.12, 0.34, 0.06
     room = WIDTH - gap * (len(extents) - 1) - 2 * margin - (0.75 if bar else 0)
@@ -74,7 +74,7 @@ def panels(
 
 
 def to_numpy(array: Any, who: str, what: str) -> np.ndarray:
-    """Take an array or a tensor of any device as float64 numbers without NaN."""
+    """Convert an array or a tensor on any device to float64 without NaN."""
     if hasattr(array, "detach"):
         array = array.detach().cpu()
         array = array.double().numpy()
@@ -99,5 +99,5 @@ def check_window(window: Any, values: np.ndarray, who: str) -> tuple[float, floa
     low, high = (values.min(), values.max()) if window is None else window
     if window is not None and not low < high:
         raise ValueError(f"{who} needs a window (black, white) with black < white, got {window}.")
-    # A constant picture has no extremes to tell apart.
+    # The extremes of a constant picture coincide.
     return float(low), float(high if low < high else low + 1)

@@ -1,4 +1,4 @@
-"""Turn what a `draw` function returns into encoded pictures of one size.
+"""Encode the results of a `draw` function as pictures of one size.
 
 Shapes: `h` and `w` height and width in pixels.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-# What a frame looks like on a dark page; anatomy keeps its greys.
+# Background of a frame on a dark page; anatomy keeps its grays.
 _GROUND = [f"{part}.facecolor" for part in ("figure", "savefig", "axes", "legend")]
 _INK = ["axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"]
 DARK_STYLE: dict[Any, Any] = {
@@ -22,7 +22,7 @@ DARK_STYLE: dict[Any, Any] = {
 
 
 def dark_style() -> Any:
-    """Draw with light ink on a dark ground for a while."""
+    """Draw light on dark in this context."""
     import matplotlib
 
     return matplotlib.rc_context(DARK_STYLE)
@@ -32,7 +32,7 @@ def to_pixels(drawn: Any) -> np.ndarray:
     """Render a matplotlib Figure, or check an array, as `(h, w, 3)` uint8 pixels.
 
     Raises:
-        TypeError: If `drawn` is neither a Figure nor a grey or RGB uint8 array.
+        TypeError: If `drawn` is neither a Figure nor a gray or RGB uint8 array.
     """
     from matplotlib.figure import Figure
 
@@ -62,7 +62,7 @@ def _rasterize(figure: Any) -> np.ndarray:
     rgba = np.asarray(canvas.buffer_rgba()).astype(np.float32)
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is not None:
-        # A figure of pyplot would be shown a second time below the cell, and kept forever.
+        # A figure of pyplot would be shown again below the cell, and never be released.
         pyplot.close(figure)
     alpha = rgba[..., 3:] / 255
     return np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
@@ -87,10 +87,10 @@ def _encode(pixels: np.ndarray, **options: Any) -> bytes:
 
 
 def data_uri(webp: bytes) -> str:
-    """Write an encoded picture as an address that needs no file."""
+    """Encode a picture as a data URI, which needs no file."""
     return "data:image/webp;base64," + base64_text(webp)
 
 
 def base64_text(content: bytes) -> str:
-    """Write bytes as MIME bundles carry them."""
+    """Encode bytes in base64, as in MIME bundles."""
     return base64.b64encode(content).decode("ascii")

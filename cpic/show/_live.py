@@ -1,10 +1,10 @@
-"""The face of `explore` with a kernel: ipywidgets that draw on demand."""
+"""The form of `explore` with a kernel: ipywidgets that draw on demand."""
 
 from typing import Any
 
 from cpic.show import _static
 
-# Slower pictures wait until the handle is let go.
+# Slower pictures are drawn when the slider is released.
 CONTINUOUS_SECONDS = 0.25
 
 

@@ -1,4 +1,4 @@
-"""The face of `explore` without a kernel: one piece of HTML that needs nothing else."""
+"""The form of `explore` without a kernel: self-contained HTML."""
 
 import hashlib
 import html
@@ -11,10 +11,10 @@ from cpic.show._frames import data_uri
 
 
 def page(explorer: Any) -> str:
-    """Write sliders, pictures and the script that joins them as one `<figure>`.
+    """Write sliders, pictures and their script as one `<figure>`.
 
-    The first picture is a real image, which is all that a reader without scripts, or on
-    paper, gets; the controls stay hidden until the script has found them.
+    The first picture is a real image, which is all that a reader without scripts, or on paper,
+    gets; the controls stay hidden until the script has found them.
     """
     frames = [explorer.frame(position) for position in explorer.positions]
     pictures = list(dict.fromkeys(p for f in frames for p in (f.light, f.dark) if p is not None))
@@ -26,7 +26,7 @@ def page(explorer: Any) -> str:
         "alt": [f.alt for f in frames],
         "texts": [explorer.texts(name) for name in explorer.values],
     }
-    # A "<" inside a script could end it.
+    # A "<" in a script could end it.
     packed = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     identity = "cpic-" + hashlib.sha256(packed.encode()).hexdigest()[:10]
     controls = "".join(
@@ -47,7 +47,7 @@ def page(explorer: Any) -> str:
 
 
 def still(explorer: Any) -> str:
-    """Write the first picture alone, for where neither kernel nor script runs."""
+    """Write only the first picture, for readers with neither kernel nor scripts."""
     return f'<figure class="cpic-explore">\n{_first(explorer)}{caption(explorer)}</figure>'
 
 
@@ -60,7 +60,7 @@ def _first(explorer: Any) -> str:
 def picture(explorer: Any, position: tuple[int, ...]) -> str:
     """Write the picture at a position as an `<img>` with its alternative text."""
     frame = explorer.frame(position)
-    # `dark-light` tells the book's theme to leave the grey values alone.
+    # `dark-light` tells the theme of the book to leave the gray values unchanged.
     return (
         f'<img class="cpic-picture dark-light" src="{data_uri(frame.light)}" '
         f'alt="{html.escape(frame.alt)}" width="{frame.width}" height="{frame.height}" '
@@ -75,7 +75,7 @@ def caption(explorer: Any) -> str:
 
 def _control(explorer: Any, name: str, first: int, identity: str) -> str:
     text = html.escape(explorer.texts(name)[first])
-    # The value is spoken by the slider itself, so the output beside it keeps quiet.
+    # The slider itself announces the value, so the output next to it is silent.
     return (
         f'<label for="{identity}">{html.escape(explorer.labels[name])}</label>'
         f'<input type="range" id="{identity}" min="0" max="{len(explorer.values[name]) - 1}" '

@@ -1,6 +1,6 @@
 """Train on cohorts, fold by fold: batches, losses and metrics, faults, checkpoints, results.
 
-The commands know their options at once; torch and Lightning are loaded with what uses them.
+Options are available without importing torch or Lightning, which are loaded on first use.
 """
 
 import importlib

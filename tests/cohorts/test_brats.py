@@ -249,7 +249,7 @@ def test_unknown_contrasts_are_refused(tmp_path, contrasts):
 
 
 def test_a_folder_that_is_none_or_lacks_the_table_is_named(tmp_path):
-    with pytest.raises(CohortError, match=r"no is no folder: .*BraTS20_Training_001"):
+    with pytest.raises(CohortError, match=r"no is not a folder: .*BraTS20_Training_001"):
         read_brats(tmp_path / "no")
     with pytest.raises(CohortError, match=r"lacks survival_info.csv: "):
         read_brats(tmp_path)
@@ -309,7 +309,9 @@ class TestStackedVolume:
 
 
 def test_a_folder_that_the_system_refuses_is_one_sentence():
-    with pytest.raises(CohortError, match=r"cannot be read .*: check the path and your rights"):
+    with pytest.raises(
+        CohortError, match=r"cannot be read .*: check the path and your permissions"
+    ):
         read_brats("a" * 300)
     for kind in ("auto", "brats"):
         (fault,) = check_cohort("a" * 300, kind=kind).general

@@ -110,13 +110,13 @@ def damage_empty(pieces):
 
 
 DAMAGES = [
-    (damage_leak, "is no cross-validation"),
-    (damage_twice, "is no cross-validation"),
-    (damage_again, "is no cross-validation"),
+    (damage_leak, "is not a cross-validation"),
+    (damage_twice, "is not a cross-validation"),
+    (damage_again, "is not a cross-validation"),
     (damage_lost, "1 differ, the first is p0"),
-    (damage_strange, "is no cross-validation"),
+    (damage_strange, "is not a cross-validation"),
     (damage_fewer, "has 3 folds, 4 are needed"),
-    (damage_empty, "is no cross-validation"),
+    (damage_empty, "is not a cross-validation"),
 ]
 
 

@@ -269,7 +269,7 @@ def test_what_stops_everything(tmp_path, spoil, message):
     with pytest.raises(CohortError, match=message) as caught:
         read_osic(tmp_path)
     assert str(tmp_path) in str(caught.value)
-    with pytest.raises(CohortError, match="is no folder"):
+    with pytest.raises(CohortError, match="is not a folder"):
         read_osic(tmp_path / "none")
 
 
@@ -390,7 +390,9 @@ def test_a_fit_needs_samples_and_a_known_percent(tmp_path):
 
 
 def test_a_folder_that_the_system_refuses_is_one_sentence():
-    with pytest.raises(CohortError, match=r"cannot be read .*: check the path and your rights"):
+    with pytest.raises(
+        CohortError, match=r"cannot be read .*: check the path and your permissions"
+    ):
         read_osic("a" * 300)
     for kind in ("auto", "osic"):
         (fault,) = check_cohort("a" * 300, kind=kind).general

@@ -163,7 +163,7 @@ BAD = {
     "gone": ("No such file", lambda p: p.unlink()),
     "nan": ("has 1 NaN voxels", lambda p: _save(p, np.nan)),
     "infinite": ("has 1 infinite voxels", lambda p: _save(p, np.inf)),
-    "huge": ("float32 cannot hold", lambda p: _save(p, 1e300)),
+    "huge": ("beyond the range of float32", lambda p: _save(p, 1e300)),
     "flat": ("two or three axes", lambda p: _save(p, 1, (4,))),
     "plane": ("needs three axes", lambda p: _save(p, 1, (4, 4))),
     "frames": ("more than three axes", lambda p: _save(p, 1, (4, 4, 4, 3))),
@@ -349,10 +349,10 @@ def test_old_files_are_hashed_once_and_new_ones_always(tmp_path, monkeypatch):
 def test_a_cache_in_the_data_folder_is_refused(tree, inside, tmp_path):
     before = digest(tmp_path)
     for cohort, folder in ((read_brats(tree), tree), (read_brats(tree.parent), tree.parent)):
-        with pytest.raises(CacheError, match=r"lies in the data folder .* choose a folder else"):
+        with pytest.raises(CacheError, match=r"is inside the data folder .* choose a folder else"):
             prepare(cohort, cache=folder / inside)
     (tmp_path / "link").symlink_to(tree)
-    with pytest.raises(CacheError, match="lies in the data folder"):
+    with pytest.raises(CacheError, match="is inside the data folder"):
         prepare(read_brats(tree), cache=tmp_path / "link" / "cache")
     assert digest(tmp_path) == before
 

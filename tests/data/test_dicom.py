@@ -293,12 +293,12 @@ REQUIRED = ("Rows", "BitsAllocated", "PixelRepresentation", "RescaleSlope", "Res
         (put("ImageOrientationPatient", [1, 0, 0, 0, 2, 0]), r"1\.dcm needs two perpendicular"),
         (put("ImageOrientationPatient", [1, 0, 0, 1, 0, 0]), r"1\.dcm needs two perpendicular"),
         (turned, r"scan holds slices of two orientations, 1\.dcm and 3\.dcm differ"),
-        (colour, r"1\.dcm needs one grey image, got 1 frames of 3 samples"),
-        (put("NumberOfFrames", 5), r"1\.dcm needs one grey image, got 5 frames"),
+        (colour, r"1\.dcm needs one gray image, got 1 frames of 3 samples"),
+        (put("NumberOfFrames", 5), r"1\.dcm needs one gray image, got 5 frames"),
         (put("BitsAllocated", 1), r"1\.dcm needs pixels of 8, 16 or 32 bits.* BitsAllocated 1,"),
         (put("HighBit", 11), r"BitsStored 16, HighBit 11"),
         (put("Columns", 8, only=1), r"scan holds slices of different sizes, 1\.dcm .*2\.dcm"),
-        (put("Rows", 0), r"1\.dcm announces 0 x 9 pixels"),
+        (put("Rows", 0), r"1\.dcm declares 0 x 9 pixels"),
         (put("Rows", 65535), r"1\.dcm is truncated: its pixels need 1,179,630 bytes"),
         (remove("PixelData"), r"1\.dcm (is truncated|has a header but no pixels)"),
         (syntax_of("1.2.840.10008.1.2.4.70"), r"1\.dcm stores its pixels as JPEG Lossless, .*no d"),
@@ -319,8 +319,8 @@ def test_faults_are_named(tmp_path, edit, message):
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
-        (0, "it is no DICOM file"),
-        (100, "it is no DICOM file"),
+        (0, "it is not a DICOM file"),
+        (100, "it is not a DICOM file"),
         (140, "lacks the DICOM tag"),
         (500, "lacks the DICOM tags|cannot be read|truncated"),
         (-1, "cannot be read as a DICOM slice"),
@@ -343,7 +343,7 @@ def test_a_forged_size_takes_no_memory(tmp_path):
         dataset.Rows = dataset.Columns = 8000
         dataset.save_as(path)
     tracemalloc.start()
-    with pytest.raises(VolumeError, match=r"dcm announces 8000 x 8000 pixels in [\d,]+ bytes"):
+    with pytest.raises(VolumeError, match=r"dcm declares 8000 x 8000 pixels in [\d,]+ bytes"):
         read_series(folder)
     assert tracemalloc.get_traced_memory()[1] < 2_000_000
     tracemalloc.stop()

@@ -122,7 +122,7 @@ def test_an_enhanced_file_is_named_as_one(tmp_path, frames):
             dataset.NumberOfFrames = frames
 
     folder = write_series(tmp_path, values(1), edit=edit)
-    with pytest.raises(VolumeError, match=r"1\.dcm needs one grey image, got .* multi-frame DICOM"):
+    with pytest.raises(VolumeError, match=r"1\.dcm needs one gray image, got .* multi-frame DICOM"):
         read_series(folder)
 
 

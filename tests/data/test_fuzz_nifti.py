@@ -222,5 +222,5 @@ def test_a_damaged_gz_is_refused_or_read_as_it_is(tmp_path):
 def test_voxels_said_to_be_inside_the_header_are_refused(tmp_path, hurt):
     path = tmp_path / "scan.nii"
     path.write_bytes(write(write(intact("<i2"), 108, struct.pack("<f", 0)), *hurt))
-    with pytest.raises(VolumeError, match=r"scan.nii is no NIfTI file with header and voxels"):
+    with pytest.raises(VolumeError, match=r"scan.nii is not a NIfTI file with header and voxels"):
         NiftiVolume(path)

@@ -89,8 +89,8 @@ def test_contrasts_of_a_patient_lie_on_each_other(tree, tmp_path, orientation, a
     found = check_patient(name(1), files(tree))
     assert found.faults == ()
     said = (
-        f"{name(1)}_flair.nii: its axes lead to {orientation} and are turned to RAS, as those of "
-        f"{name(1)}_t1.nii"
+        f"{name(1)}_flair.nii: its axes point to {orientation} and are reoriented to RAS, as those "
+        f"of {name(1)}_t1.nii"
     )
     assert found.notes == ((said,) if orientation != "RAS" else ())
     assert prepared.notes == ({name(1): (said,)} if orientation != "RAS" else {})
@@ -146,7 +146,7 @@ def test_without_any_place_in_both_nothing_is_said_and_in_one_it_is(tree):
     assert check_patient(name(1), files(tree)).notes == ()
     put(tree, "flair", values("flair"), np.diag([-1.0, 1, 1, 1]))
     (note,) = check_patient(name(1), files(tree)).notes
-    assert f"{name(1)}_t1.nii does not say where it lies" in note
+    assert f"{name(1)}_t1.nii has no position in space" in note
     volume = read_brats(tree, contrasts=("t1", "flair")).volume(name(1))
     np.testing.assert_array_equal(volume.read()[..., 1].numpy(), values("flair"))
 
@@ -176,7 +176,9 @@ def test_an_affine_that_maps_nothing_is_told_and_not_followed(tmp_path, affine):
     assert volume.place.orientation == ""
     assert volume.notes == ("its sform maps nothing into space",)
     assert torch.equal(volume.read(), torch.from_numpy(values("t1")))
-    with pytest.raises(VolumeError, match=r"a\.nii does not say where .*cannot be turned to RAS"):
+    with pytest.raises(
+        VolumeError, match=r"a\.nii does not say where .*cannot be reoriented to RAS"
+    ):
         data.NiftiVolume(tmp_path / "a.nii", orientation="RAS")
 
 

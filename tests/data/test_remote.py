@@ -209,7 +209,9 @@ def test_an_answer_that_does_not_come_is_given_up(store):
             volume.voxels(MIDDLE)
 
 
-@pytest.mark.parametrize(("status", "todo"), [(400, "check the address"), (403, "your rights")])
+@pytest.mark.parametrize(
+    ("status", "todo"), [(400, "check the address"), (403, "your permissions")]
+)
 def test_what_will_not_pass_is_not_tried_again(store, status, todo):
     refuses = False
     with served(store.parent, lambda _: status if refuses else None) as (address, requests):

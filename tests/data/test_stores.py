@@ -363,7 +363,7 @@ class TestOnDemand:
 
         with monkeypatch.context() as patch:
             patch.setattr(os if where == "replace" else Path, where, full)
-            with pytest.raises(CacheError, match=r"v.zarr cannot be written .*free or"):
+            with pytest.raises(CacheError, match=r"v.zarr cannot be written .*free space"):
                 volume.voxels(at)
             if where != "mkdir":
                 assert volume.voxels(at[:1]) == twin.voxels(at[:1])  # what is there is read

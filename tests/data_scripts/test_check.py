@@ -48,14 +48,15 @@ def test_whole_cohorts(brats_made, osic_made, deep):
     assert found.ok
     assert (found.kind, found.n_patients, found.tree) == ("brats", 5, "")
     assert found.notes == (
-        f"{name(2)} is no sample: survival is 'ALIVE (361 days later)', a number of days is needed",
+        f"{name(2)} is not a sample: survival is 'ALIVE (361 days later)', "
+        "a number of days is needed",
     )
     found = check_cohort(osic_made, deep=deep)
     # The fourth is compressed, and no decoder is installed, as in the published set.
     ((patient, (fault,)),) = found.faults.items()
     assert patient.startswith("ID00004")
     assert "no decoder of that is installed" in fault
-    assert fault.endswith(" more files alike)")
+    assert fault.endswith(" more such files)")
     assert (found.kind, found.n_patients, found.general) == ("osic", 4, ())
 
 
@@ -178,7 +179,7 @@ def test_which_set_it_is(brats_made, osic_made, tmp_path):
     assert find_kind(tmp_path) == "osic"
     assert find_kind(tmp_path / "none") == ""
     found = check_cohort(tmp_path / "none")
-    assert found.general == (f"{tmp_path / 'none'} is no folder",)
+    assert found.general == (f"{tmp_path / 'none'} is not a folder",)
     assert "survival_info.csv" in found.tree
     assert "train.csv" in found.tree
     assert not check_cohort(brats_made, kind="osic").ok

@@ -174,7 +174,7 @@ def test_dropped_connections_are_resumed(server, get):
 def test_a_new_process_goes_on_where_the_old_one_was_killed(server, get, monkeypatch):
     monkeypatch.setattr(_fetch, "_ATTEMPTS", 1)
     server.plan = [100_000, "500"]
-    with pytest.raises(FetchError, match=r"failed 1 times in a row.*goes on after 97.7 KiB"):
+    with pytest.raises(FetchError, match=r"failed 1 times in a row.*continues after 97.7 KiB"):
         get()
     assert names(get.target) == ["set.zip.part", "set.zip.part.json"]
     with pytest.raises(FetchError, match="500 Internal Server Error"):
@@ -264,7 +264,7 @@ def test_too_little_disk_is_known_before(server, get, monkeypatch):
         ("403", "refused set.zip .403 .*accept the terms"),
         ("404", "check the name"),
         ("page", "sent a web page instead of the file"),
-        ("http://example.org/set", "leads to another address .not shown., which needs https"),
+        ("http://example.org/set", "redirects to another address .not shown., which needs https"),
         ("file:///etc/passwd", "which needs https"),
         ("ftp://example.org/set", "which needs https"),
         ("https://me:word@example.org/set", "which needs no user and no password"),
@@ -418,7 +418,7 @@ REPEATED = {
     "user": (b"HTTP/1.1 302 {1}\r\nLocation: https://{1}@a.org/\r\n\r\n", "no user"),
     "password": (b"HTTP/1.1 302 {1}\r\nLocation: https://a:{1}@a.org/\r\n\r\n", "no user"),
     "port": (b"HTTP/1.1 302 {1}\r\nLocation: https://a.org:{1}/\r\n\r\n", "cannot be asked"),
-    "scheme": (b"HTTP/1.1 302 {1}\r\nLocation: {1}://a.org\r\n\r\n", "leads on after 10"),
+    "scheme": (b"HTTP/1.1 302 {1}\r\nLocation: {1}://a.org\r\n\r\n", "redirects more than 10"),
     "nowhere": (b"HTTP/1.1 302 {1}\r\n\r\n", "which is empty"),
     "not modified": (b"HTTP/1.1 304 {0} {1}\r\n\r\n", "304 Not Modified"),
     "type": (b"HTTP/1.1 200 OK\r\nContent-Type: text/html; a={1}\r\n\r\n{1}", "a web page"),
@@ -518,7 +518,7 @@ def test_an_answer_without_end_leaves_room_on_the_disk(server, get, monkeypatch)
 
 def test_redirections_in_a_circle(server, get):
     server.plan = [server.url] * 99
-    with pytest.raises(FetchError, match="leads on after 10 redirections"):
+    with pytest.raises(FetchError, match="redirects more than 10 times"):
         get()
     assert len(server.seen) == 10
 
@@ -581,10 +581,10 @@ def test_a_packed_file_that_is_wanted_as_it_is_stays_packed(get, server):
 @pytest.mark.parametrize(
     ("word", "content", "message"),
     [
-        ("gzip", gzip.compress(CONTENT)[:-100], "was packed on the way and is damaged"),
-        ("gzip", CONTENT, "was packed on the way and is damaged"),
+        ("gzip", gzip.compress(CONTENT)[:-100], "was sent compressed and is damaged"),
+        ("gzip", CONTENT, "was sent compressed and is damaged"),
         ("gzip", gzip.compress(bytes(2**25)), "damaged .unpacks to more than 250 times"),
-        ("br", CONTENT, "packs the file on the way in a manner that was not asked for"),
+        ("br", CONTENT, "sends the file compressed in an unexpected format"),
     ],
 )
 def test_what_cannot_be_unpacked_is_refused(get, server, word, content, message, monkeypatch):

@@ -70,9 +70,9 @@ TAR = {
     "solaris": (head("n", HUGE, tarfile.SOLARIS_XHDTYPE) + END, "header of 8,589,934,592 bytes"),
     "long names": (
         (head("n", 512, LONG) + padded(b"a")) * 9 + file("a") + END,
-        "a header that is not believed",
+        "an implausible header",
     ),
-    "negative": (resummed(head("n"), 124, b"\xff" * 12) + END, "a header that is not believed"),
+    "negative": (resummed(head("n"), 124, b"\xff" * 12) + END, "an implausible header"),
     "size of attributes": (attributes(record("size", -1024)) + file("a") + END, "'-1024' bytes"),
     "long size": (attributes(record("size", "9" * 5000)) + file("a") + END, "'9{40}' bytes"),
     "one name for all": (
@@ -102,7 +102,7 @@ TAR = {
     "no end": (file("a"), "is damaged .it is cut"),
     "no end of the last": (file("a", b"1" * 600)[:-512], "is damaged .it is cut"),
     "cut header": (file("a") + file("b")[:100], "is damaged .it is cut"),
-    "two in one": (file("a") + END + file("b") + END, "goes on after its end"),
+    "two in one": (file("a") + END + file("b") + END, "has data after its end"),
     "too large": (head("a", 2**60) + END, r"needs 1048576.0 TiB, .* free"),
     "nothing": (bytes(10240), "has no file in it"),
     "folders": (head("a/", 0, tarfile.DIRTYPE) + END, "has no file in it"),
@@ -297,7 +297,7 @@ def test_a_zip_member_that_holds_the_headers_of_the_next_ones(tmp_path):
 
 ROW = {
     "checksum": (16, b"\1\2\3\4", "is damaged .Bad CRC-32"),
-    "longer than it is": (24, struct.pack("<I", 10**6), "shorter or longer than announced"),
+    "longer than it is": (24, struct.pack("<I", 10**6), "shorter or longer than declared"),
     "shorter than it is": (24, struct.pack("<I", 7), "is damaged"),
     "packed to more than there is": (20, struct.pack("<I", 10**6), "beyond the end"),
     "packed to 4 GiB": (20, b"\xff" * 4, "is damaged|beyond the end"),

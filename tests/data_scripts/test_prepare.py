@@ -124,7 +124,7 @@ def test_stopped_by_ctrl_c_and_gone_on_with(brats_made, alone, tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
-    assert "What is finished is kept; the same command goes on." in errors
+    assert "Finished work is kept; the same command continues." in errors
     assert "Traceback" not in errors
     before = stores(cache)
     assert before.items() <= stores(alone).items()
@@ -201,7 +201,7 @@ def test_a_cache_that_cannot_be_used_ends_all(brats, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CacheError, match="cannot be written"):
         prepare.main(str(brats), str(tmp_path / "file" / "c"), workers=0)
-    with pytest.raises(CacheError, match="lies in the data folder"):
+    with pytest.raises(CacheError, match="is inside the data folder"):
         prepare.main(str(brats), str(brats / "c"), workers=0)
     with pytest.raises(CohortError, match=r"holds neither survival_info\.csv nor train\.csv"):
         prepare.main(str(tmp_path), str(tmp_path / "c"), workers=0)

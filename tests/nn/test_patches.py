@@ -393,7 +393,7 @@ def gen():
         ),
         (
             lambda: Autoencoder(TinyEncoder(), decoder(2), shape=SHAPE, generator=gen()),
-            "1 outputs, one a contrast, got 2",
+            "1 outputs, one per contrast, got 2",
         ),
         (
             lambda: Segmenter(TinyEncoder(), decoder(), shape=SHAPE, generator=gen()),

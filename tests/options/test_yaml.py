@@ -1,4 +1,4 @@
-"""YAML of a stranger: what scalars are, and what is refused before anything is made of it."""
+"""YAML of untrusted files: what scalars are, and what is refused before anything is made of it."""
 
 import math
 
@@ -56,16 +56,16 @@ REFUSED = {
         "\n".join(f"{' ' * k}a:" for k in range(DEPTH + 2)),
         f"deeper than {DEPTH} levels in line {DEPTH + 1}",
     ),
-    "in itself": ("a: &a [*a]", "repeats a part inside itself in line 1"),
+    "in itself": ("a: &a [*a]", "has a part that contains itself in line 1"),
     "twice": ("a: 1\nb: 2\na: 3", "'a' twice, in lines 1 and 3"),
     "twice, quoted": ("a: 1\n'a': 3", "'a' twice, in lines 1 and 2"),
     "twice, below": ("b:\n  - a: 1\n    a: 1", "'a' twice, in lines 2 and 3"),
     "list as a key": ("[1]: 2", "list or mapping as a key in line 1"),
     "mapping as a key": ("? {a: 1}\n: 2", "list or mapping as a key in line 1"),
     "documents": ("--- 1\n--- 2", "another document in .*line 2"),
-    "python": ("a: !!python/tuple [1]", "a kind of its own, tag:yaml.org,2002:python/tuple"),
-    "binary": ("a: !!binary aGk=", "a kind of its own"),
-    "own kind": ("a: !mine 1", "a kind of its own, !mine, in line 1"),
+    "python": ("a: !!python/tuple [1]", "a custom tag, tag:yaml.org,2002:python/tuple"),
+    "binary": ("a: !!binary aGk=", "a custom tag"),
+    "own kind": ("a: !mine 1", "a custom tag, !mine, in line 1"),
     "no such alias": ("a: *b", "undefined alias 'b'"),
     "open": ("a: [\n", "cannot be read as YAML"),
     "tab": ("a:\n\tb: 1", r"found character '\\t'"),

@@ -43,23 +43,23 @@ EVERYWHERE = [
     ("random/processes/0/own", None, "as its random"),
     ("random/processes/0/cuda", 0, "as its random"),
     ("sums", {"loss": "x"}, "as its sums"),
-    ("history", "x", "needs one row an epoch as its history, got 'x'"),
-    ("history", [], "of 2 epochs needs a row of each"),
-    ("history/1/epoch", 7, "needs one row an epoch as its history, got list"),
+    ("history", "x", "needs one row per epoch as its history, got 'x'"),
+    ("history", [], "of 2 epochs needs one row per epoch"),
+    ("history/1/epoch", 7, "needs one row per epoch as its history, got list"),
     ("history/1/train_loss", None, "as its history"),
     ("times/0/seconds", "x", "as its times"),
     ("stopped", 1, "needs a word as its stopped, got 1"),
     ("best_epoch", -2, "needs a number from -1 as its best_epoch, got -2"),
-    ("best_epoch", 2, "of 2 epochs has no best one of number 2"),
+    ("best_epoch", 2, "of 2 epochs has no best epoch of number 2"),
     *((name, -3, f"needs a number from 0 as its {name}, got -3") for name in ("epoch", "position")),
     *((name, True, f"as its {name}, got True") for name in ("step", "faults")),
     ("stale", 2**60, "as its stale"),
     ("epoch", "x", "as its epoch, got 'x'"),
     ("epoch", 1.0, "as its epoch, got 1.0"),
-    ("epoch", 10**9, "of 1000000000 epochs needs a row of each"),
+    ("epoch", 10**9, "of 1000000000 epochs needs one row per epoch"),
     *((name, float("nan"), f"as its {name}, got nan") for name in ("seconds", "spent")),
     ("step_seconds", -1.0, "needs a number of seconds as its step_seconds"),
-    ("format", 7, "is no checkpoint of cpic.train of format 1"),
+    ("format", 7, "is not a checkpoint of cpic.train of format 1"),
 ]
 
 
@@ -84,9 +84,9 @@ def test_a_part_that_is_something_else_is_refused(saved, tmp_path, place, value,
 TO_GO_ON = [
     *((name, None, f"needs {name}, there is none") for name in ("config", "model", "random")),
     *((name, None, f"needs {name}, there is none") for name in ("epoch", "optimizer", "sums")),
-    ("config", {}, "is of another configuration"),
-    ("position", 10**6, "place in the run .*batch 1000000 of 3"),
-    ("sums", {}, "place in the run"),
+    ("config", {}, "has another configuration"),
+    ("position", 10**6, "position in the run .*batch 1000000 of 3"),
+    ("sums", {}, "position in the run"),
     ("history/0/val_rmse", None, "as its history"),
     ("optimizer/state", None, "optimizer of a checkpoint cannot be used"),
     ("optimizer/param_groups", [], "optimizer of a checkpoint cannot be used"),
@@ -136,7 +136,7 @@ def test_a_flipped_bit_of_a_weight_is_seen(tmp_path):
         changed[at + k] ^= 1
         path.write_bytes(changed)
         with pytest.raises(
-            ValueError, match=r"best.ckpt cannot be read .*record .* is not what its CRC-32 says"
+            ValueError, match=r"best.ckpt cannot be read .*record .* does not match its CRC-32"
         ):
             read_checkpoint(path)
 
@@ -145,8 +145,8 @@ def test_a_flipped_bit_of_a_weight_is_seen(tmp_path):
 @pytest.mark.parametrize(
     ("method", "twice", "message"),
     [
-        (zipfile.ZIP_DEFLATED, "nothing", "is packed"),
-        (zipfile.ZIP_STORED, "data/0", "two records of one name"),
+        (zipfile.ZIP_DEFLATED, "nothing", "is compressed"),
+        (zipfile.ZIP_STORED, "data/0", "two records of the same name"),
     ],
 )
 def test_records_that_torch_does_not_write(tmp_path, method, twice, message):

@@ -31,7 +31,7 @@ def test_brats_from_the_command_line(tmp_path, capsys):
     options = cohorts.options("brats", tmp_path)
     assert cli.main(["brats", *words(options), "--ngpus", "1", "--use_encoder", "True"]) == 0
     captured = capsys.readouterr()
-    assert "1 GPU asked for, this machine has none: the run is on the CPU." in captured.err
+    assert "1 GPU requested, this machine has none: the run uses the CPU." in captured.err
     assert "left out: BraTS20_Training_002" in captured.err
     assert "rmse" in captured.out
     facts = summary(tmp_path, "brats_cpic")
@@ -98,7 +98,7 @@ def test_all_folds_and_going_on(tmp_path):
     }
     first = train.brats(**options)
     assert [one.fold for one in first] == [0, 1]
-    with pytest.raises(ValueError, match=r"holds a run already .*; go on with it by resume"):
+    with pytest.raises(ValueError, match=r"holds a run already .*; continue it by resume"):
         train.brats(**options)
     again = train.brats(**options | {"num_epochs": 2}, resume=True)
     assert [one.epochs for one in again] == [2, 2]
@@ -171,7 +171,7 @@ def test_without_root_a_cohort_is_made_once_and_said_so(tmp_path, caplog):
         ({"folds": 99}, "folds needs n between 2 and the 13 patients"),
         ({"patients": 1}, "folds needs n between 2 and the 1 patients"),
         ({"patients": 0}, "patients needs a whole number of at least 1 or null, got 0"),
-        ({"root": "nowhere"}, "nowhere is no folder"),
+        ({"root": "nowhere"}, "nowhere is not a folder"),
         ({"contrasts": ("t3",)}, "out of flair, t1"),
         ({"more": {"rank": 3}}, "there is no setting 'rank'"),
         ({"pretrain": "nowhere.ckpt"}, "there is no checkpoint nowhere.ckpt"),
@@ -192,5 +192,5 @@ def test_a_results_folder_that_cannot_be_written(tmp_path):
 
 def test_a_cache_in_the_data_is_refused(tmp_path):
     options = cohorts.options("brats", tmp_path) | {"cache": cohorts.brats() / "cache"}
-    with pytest.raises(CohortError, match="lies in the data folder"):
+    with pytest.raises(CohortError, match="is inside the data folder"):
         train.brats(**options)

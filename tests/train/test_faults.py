@@ -93,7 +93,7 @@ def test_a_failing_step_leaves_no_trace_but_its_count(tmp_path, caplog, name):
 
 def test_too_many_failing_steps_end_the_run_with_the_cause(tmp_path):
     task = make_task(Failing(RankDeficientError("rank 2 of 3"), {2, 3, 5}))
-    with pytest.raises(RuntimeError, match=r"after 3 failing.*max_faults=2.*rank 2 of") as e:
+    with pytest.raises(RuntimeError, match=r"after 3 failed.*max_faults=2.*rank 2 of") as e:
         fit_fold(task, make_data(), folder=tmp_path, num_epochs=4, max_faults=2)
     assert isinstance(e.value.__cause__, RankDeficientError)
 
@@ -102,7 +102,7 @@ def test_the_count_of_failing_steps_survives_a_resumed_run(tmp_path):
     options = {"folder": tmp_path, "max_faults": 1}
     fit_fold(make_task(Failing(ValueError("a"), {2})), make_data(), num_epochs=1, **options)
     task = make_task(Failing(ValueError("b"), {1}))
-    with pytest.raises(RuntimeError, match="after 2 failing steps"):
+    with pytest.raises(RuntimeError, match="after 2 failed steps"):
         fit_fold(task, make_data(), num_epochs=2, resume=True, **options)
 
 

@@ -145,7 +145,7 @@ def test_a_table_that_the_model_does_not_use_is_said(tmp_path, caplog):
     path = tmp_path / "ages.csv"
     path.write_text(PLAIN.replace("60.5", "old"))
     patients = read_patients("brats", None, tmp_path, path)
-    assert f"the model knows the scan alone: {path} changes nothing" in caplog.text
+    assert f"the model uses the scan alone: {path} has no effect" in caplog.text
     assert not isinstance(patients.of("A", ()), str)
     caplog.clear()
     (tmp_path / "survival_info.csv").write_text("no table")

@@ -68,7 +68,7 @@ def test_a_folder_without_any_scan_that_can_be_read_is_a_failed_command(
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "a_t1.nii").write_bytes(b"no scan")
     places = [str(checkpoints["plain"]), str(tmp_path / "scans"), "--out", str(tmp_path / "o.csv")]
-    with pytest.warns(FutureWarning, match="predict calls 'starts' now 'n_warm_starts'"):
+    with pytest.warns(FutureWarning, match="predict: 'starts' is now 'n_warm_starts'"):
         assert cli.main(["predict", *places, "--starts", "2", "--cache", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert said.out == f"predictions: {tmp_path / 'o.csv'}\n"
@@ -119,7 +119,7 @@ def test_more_warm_starts_search_wider(checkpoints, tmp_path):
         for starts, o in {n: {"n_warm_starts": n} if n else {} for n in (None, 1, usual)}.items()
     }
     assert days[usual] == days[None] != days[1]
-    with pytest.warns(FutureWarning, match="'starts' now 'n_warm_starts'"):
+    with pytest.warns(FutureWarning, match="'starts' is now 'n_warm_starts'"):
         old = predict(checkpoints["plain"], cohorts.brats(), tmp_path, starts=1)
     assert [row["days"] for row in old] == days[1]
 
@@ -201,7 +201,7 @@ def test_names_of_another_year_and_a_folder_deeper(checkpoints, tmp_path, caplog
         rows = {r["patient"]: r["days"] for r in predict(checkpoints["plain"], scans, tmp_path)}
     old = {r["patient"]: r["days"] for r in predict(checkpoints["plain"], tree, tmp_path)}
     assert rows == {f"BraTS-GLI-0000{k}-000": old[f"BraTS20_Training_{k:03d}"] for k in places}
-    assert "6 files and folders are not needed" in caplog.text
+    assert "6 files and folders are not used" in caplog.text
     assert f"2 patients in {scans}, 0 of them without prediction" in caplog.text
 
 
@@ -228,7 +228,7 @@ def test_voxels_that_are_nan_and_scans_without_content(checkpoints, tmp_path):
 
 
 def test_weeks_that_cannot_be(checkpoints, tmp_path):
-    finite = r"weeks needs values in a row, each a finite number, got \("
+    finite = r"weeks needs a list of values, each a finite number, got \("
     between = "weeks between -2000 and 2000, got "
     for week, said in ((math.nan, finite), (math.inf, finite), (-2001.0, between)):
         with pytest.raises(ValueError, match=f"{said}{week}"):
@@ -304,7 +304,7 @@ def test_what_cannot_be_predicted_is_one_sentence(checkpoints, tmp_path):
         ),
         (good, scans, {"out": scans / "out.csv"}, "outside that of the scans"),
         (good, scans, {"out": tmp_path / "no" / "out.csv"}, "a folder that exists"),
-        (good, scans, {"cache": scans / "cache"}, "lies in the data folder"),
+        (good, scans, {"cache": scans / "cache"}, "is inside the data folder"),
     ]
     for checkpoint, folder, options, message in cases:
         arguments = {"out": tmp_path / "x.csv", "cache": tmp_path / "cache", **options}

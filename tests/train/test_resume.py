@@ -113,8 +113,8 @@ def test_a_folder_with_a_run_needs_resume(tmp_path):
         (None, "there is no checkpoint"),
         (b"", "cannot be read as a checkpoint"),
         (b"half a checkpoint", "cannot be read as a checkpoint"),
-        ({"format": 7}, "is no checkpoint of cpic.train of format 1"),
-        ([1], "is no checkpoint of cpic.train"),
+        ({"format": 7}, "is not a checkpoint of cpic.train of format 1"),
+        ([1], "is not a checkpoint of cpic.train"),
         ({"format": 1, "path": Path("code")}, "cannot be read as a checkpoint"),
     ],
 )

@@ -199,7 +199,7 @@ def test_what_is_left_out_is_said(tmp_path, caplog):
     root = tree(tmp_path / "given", ["P1/P1_t1.nii", "P1/P1_t2.nii", "P1/notes/a.txt"])
     with caplog.at_level(logging.INFO, "cpic"):
         assert found(root, ["t1"]) == {"P1": "P1/P1_t1.nii"}
-    assert "2 files and folders are not needed: P1/P1_t2.nii, P1/notes" in caplog.text
+    assert "2 files and folders are not used: P1/P1_t2.nii, P1/notes" in caplog.text
 
 
 def test_links_pipes_and_circles(tmp_path):
@@ -209,8 +209,8 @@ def test_links_pipes_and_circles(tmp_path):
     os.mkfifo(root / "P3" / "P3_t1.nii")
     assert found(root, ["t1"]) == {
         "P1": "P1/P1_t1.nii",
-        "P2": "P2_t1.nii is no file, or a link to none",
-        "P3": "P3_t1.nii is no file, or a link to none",
+        "P2": "P2_t1.nii is not a file, or a broken link",
+        "P3": "P3_t1.nii is not a file, or a broken link",
     }
 
 

@@ -1,4 +1,4 @@
-"""Cohorts with the trees of BraTS 2020 and OSIC whose best possible error is known."""
+"""Generated cohorts with the trees of BraTS 2020 and OSIC and a known best possible error."""
 
 from cpic.cohorts.synthetic._best import best_error
 from cpic.cohorts.synthetic._brats import Lesion, make_brats_like, measure_lesion

@@ -1,4 +1,4 @@
-"""The error that no model can beat, from what a generated cohort wrote down."""
+"""A lower bound on the error of any model, from the records of a generated cohort."""
 
 import math
 from pathlib import Path
@@ -10,19 +10,19 @@ from cpic.cohorts.synthetic import _store
 
 
 def best_error(root: str | Path, *, age: bool = False) -> float:
-    """Error in a generated cohort of a model that knows the rule its targets were made by.
+    """Error of a model that knows the rule behind the targets of a generated cohort.
 
     Args:
         root: folder given to `make_brats_like` or `make_osic_like`.
-        age: (BraTS-like) the model is told the age too; by default it sees the scans only.
+        age: (BraTS-like) the model also gets the age; by default it gets only the scans.
 
     Returns:
-        BraTS-like: root mean square error in days over the patients whose survival is known, lower
-        is better. OSIC-like: mean Laplace log likelihood over all visits of the readable patients,
-        at the median without noise and the one best width, higher is better.
+        BraTS-like: root mean square error in days over the patients with known survival, lower is
+        better. OSIC-like: mean Laplace log likelihood over all visits of the readable patients, for
+        the median without noise and the best constant width, higher is better.
 
     Raises:
-        CohortError: if root holds no finished cohort.
+        CohortError: if root holds no complete cohort.
 
     Example:
         >>> best_error("brats")  # doctest: +SKIP
@@ -45,6 +45,6 @@ def best_error(root: str | Path, *, age: bool = False) -> float:
     truth = truth[truth["readable"]]
     miss = np.minimum(np.abs(truth["FVC"] - truth["noise_free_fvc"]), 1000)
     width = max(70.0, math.sqrt(2) * float(miss[truth["visit"] > 0].mean()))
-    # The first visit is given, so nothing is lost there and the smallest width is the best.
+    # The first visit is given, so its error is zero and the smallest width is the best.
     widths = np.where(truth["visit"] > 0, width, 70.0)
     return float(np.mean(-math.sqrt(2) * miss / widths - np.log(math.sqrt(2) * widths)))

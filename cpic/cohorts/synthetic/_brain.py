@@ -1,4 +1,4 @@
-"""A patient's brain: the MNI152 template deformed, with a lesion grown in white matter."""
+"""A patient's brain: the deformed MNI152 template, with a lesion grown in white matter."""
 
 import dataclasses
 import functools
@@ -8,11 +8,11 @@ import numpy as np
 from cpic.cohorts.synthetic import _fields
 from cpic.data._samples import mni152
 
-# Millimetres of a BraTS scan, and how its voxel axes run: to the left, to the back, up.
+# Size of a BraTS scan in millimeters, and directions of its voxel axes: left, back, up.
 EXTENT = (240.0, 240.0, 155.0)
 CONTRASTS = ("flair", "t1", "t1ce", "t2")
 NECROSIS, OEDEMA, ENHANCING = 1, 2, 4
-# Brightness of fluid, grey and white matter, necrosis, oedema and enhancing rim.
+# Brightness of fluid, gray and white matter, necrosis, edema and enhancing rim.
 _BRIGHTNESS = {
     "t1": (0.22, 0.62, 0.88, 0.36, 0.62, 0.58),
     "t1ce": (0.22, 0.62, 0.85, 0.36, 0.60, 1.45),
@@ -24,25 +24,25 @@ _GRID_OF_TEMPLATE = (-1.0, -1.0, 1.0)  # template axes run right, forward, up
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What is drawn of a patient before any grid: the same head at every resolution."""
+    """Random parameters of a patient: the same head at every resolution."""
 
     turn: np.ndarray  # (3, 3), rotation and scale from scan to template, both in mm
     bend: np.ndarray  # coefficients of the smooth displacement
-    bias: np.ndarray  # coefficients of the bias fields, one a contrast
-    mottle: np.ndarray  # coefficients of how the uptake of contrast agent varies
-    gains: np.ndarray  # of the receiver, one a contrast
+    bias: np.ndarray  # coefficients of the bias fields, one per contrast
+    mottle: np.ndarray  # coefficients of the variation of contrast uptake
+    gains: np.ndarray  # of the receiver, one per contrast
     noise: float
     centre: np.ndarray  # of the lesion, mm in the scan
     radius: float
-    reach: float  # of the oedema, mm
-    filling: float  # share of the tumour that enhances
+    reach: float  # of the edema, mm
+    filling: float  # enhancing fraction of the tumor
     grain: float  # log of the wavelength of the enhancing structure, -1 to 1
-    waves: np.ndarray  # (3, count, 4): outline, structure, oedema
+    waves: np.ndarray  # (3, count, 4): outline, structure, edema
 
 
 @functools.cache
 def _mask() -> tuple[np.ndarray, np.ndarray]:
-    """Inside of the template's skull, and the middle of its bounding box."""
+    """Inside of the template's skull, and the center of its bounding box."""
     from scipy import ndimage
 
     tissue = mni152("gm").read().numpy() + mni152("wm").read().numpy()
@@ -54,7 +54,7 @@ def _mask() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _template(steps: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Brain mask, T1, grey and white matter (4, ...) averaged over blocks; middle of the brain."""
+    """Brain mask, T1, gray and white matter (4, ...), block averages; center of the brain."""
     brain, middle = _mask()
     t1, grey, white = (mni152(name).read().numpy() for name in ("t1", "gm", "wm"))
     maps = np.stack([brain.astype(np.float32), t1, grey, white])
@@ -67,7 +67,7 @@ def _template(steps: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _deep_white() -> np.ndarray:
-    """Places (n, 3) in mm, in the scan, where a lesion may be centred: well inside white matter."""
+    """Candidate centers (n, 3) of a lesion in the scan, mm: well inside white matter."""
     from scipy import ndimage
 
     maps, middle = _template((2, 2, 2))
@@ -78,7 +78,7 @@ def _deep_white() -> np.ndarray:
 
 
 def draw_head(rng: np.random.Generator) -> Head:
-    """The patient; nothing here knows the grid."""
+    """Draw the parameters of a patient; they do not depend on the grid."""
     angles = rng.normal(0, 0.035, 3)
     cos, sin = np.cos(angles), np.sin(angles)
     turn = np.eye(3)
@@ -108,28 +108,28 @@ def draw_head(rng: np.random.Generator) -> Head:
 
 
 def spacing(shape: tuple[int, ...]) -> tuple[float, ...]:
-    """Millimetres of a voxel along each axis."""
+    """Voxel size along each axis, mm."""
     return tuple(extent / n for extent, n in zip(EXTENT, shape, strict=True))
 
 
 def finest(shape: tuple[int, ...]) -> float:
-    """Middle wavelength of the enhancing structure, mm: a few voxels on coarse grids too."""
+    """Mean wavelength of the enhancing structure, mm: a few voxels on coarse grids, too."""
     return max(9.0, 4.2 * max(spacing(shape)))
 
 
 def tumour_radius(radius: float, shape: tuple[int, ...]) -> float:
-    """Radius on a grid, mm: coarse grids get larger tumours, so that structure fits into them."""
+    """Tumor radius on a grid, mm: larger on coarse grids, so that the structure fits."""
     return max(radius, 0.7 * radius + 2.2 * max(spacing(shape)))
 
 
 def warp(head: Head, shape: tuple[int, ...]) -> np.ndarray:
-    """Where each voxel of the scan comes from, in mm of the template, (3, *shape)."""
+    """Position in the template, mm, of each voxel of the scan, (3, *shape)."""
     axes = [_fields.centred(n, e) for n, e in zip(shape, EXTENT, strict=True)]
     places = np.meshgrid(*(a.astype(np.float32) for a in axes), indexing="ij", sparse=True)
     points = _fields.smooth(head.bend, _fields.units(shape))
     away = [p - c for p, c in zip(places, head.centre.astype(np.float32), strict=True)]
     squares = away[0] ** 2 + away[1] ** 2 + away[2] ** 2
-    # A growing mass pushes its surroundings outwards; the map stays one to one below 1.
+    # A growing mass pushes its surroundings outwards; the map is one-to-one below 1.
     pull = 0.4 * np.exp(squares * np.float32(-0.5 / (1.1 * head.radius) ** 2))
     moved = [p - pull * a for p, a in zip(places, away, strict=True)]
     for row in range(3):
@@ -139,7 +139,7 @@ def warp(head: Head, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def tissue(head: Head, shape: tuple[int, ...]) -> np.ndarray:
-    """Brain mask, T1, grey and white matter on the grid of the scan, (4, *shape)."""
+    """Brain mask, T1, gray and white matter on the grid of the scan, (4, *shape)."""
     from scipy import ndimage
 
     sizes = spacing(shape)
@@ -153,7 +153,7 @@ def tissue(head: Head, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def grow(head: Head, maps: np.ndarray) -> np.ndarray:
-    """Labels of the lesion (*shape) uint8: 1 necrosis, 2 oedema, 4 enhancing."""
+    """Labels of the lesion (*shape) uint8: 1 necrosis, 2 edema, 4 enhancing."""
     from scipy import ndimage
 
     shape = maps.shape[1:]
@@ -175,13 +175,13 @@ def grow(head: Head, maps: np.ndarray) -> np.ndarray:
     distance -= radius * (1 + 0.17 * outline + 0.04 * fingers)
     brain, white = maps[0][box] > 0.6, maps[3][box]
     tumour = (distance < 0) & brain
-    # A shell on the outside whatever the grain, laced inwards by a random structure that thins
-    # out towards a necrotic middle; the share that enhances is the same for every grain.
+    # A shell on the outside for every grain, extended inwards by a random structure that thins out
+    # towards a necrotic center; the enhancing fraction is the same for every grain.
     depth = -distance / radius
     score = structure + 1.5 * np.exp(-((depth / 0.1) ** 2)) - 2.2 * np.clip(depth, 0, 1)
     edge = np.quantile(score[tumour], 1 - head.filling)
     part = np.where(tumour, np.where(score > edge, ENHANCING, NECROSIS), 0).astype(np.uint8)
-    # Oedema creeps along white matter: the same distance is farther through grey matter.
+    # Edema spreads along white matter: the same distance is longer through gray matter.
     spread = distance - head.reach * (1.1 * white - 0.25 + 0.25 * fingers)
     swollen = np.zeros(brain.shape, np.int32)
     ndimage.label((spread < 0) & brain, output=swollen)
@@ -200,7 +200,7 @@ def contrasts(
     brain, t1, grey, white = maps
     fluid = np.clip(brain - grey - white, 0, 1)
     total = np.maximum(fluid + grey + white, 0.05)
-    # What the template shows beyond its tissue maps: vessels, nuclei, fibres.
+    # Details of the template besides its tissue maps: vessels, nuclei, fibers.
     detail = t1 - (0.22 * fluid + 0.62 * grey + 0.88 * white) / total
     lesion = ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.6)
     parts = {

@@ -21,21 +21,21 @@ FORMULA = (
 )
 BASE, INTERACTION, SIZE, AGE, NOISE, LEAST = 480.0, 330.0, 30.0, -2.5, 60.0, 5
 MEAN_AGE = 60.0
-# Which patient is still alive; the real list has one such row as well.
+# The patient who is still alive; the real list has one such row as well.
 _ALIVE = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Lesion:
-    """What survival depends on, measured in the files of one patient.
+    """The quantities that survival depends on, measured in the files of one patient.
 
     Attributes:
-        thickness: of the enhancing tissue in mm: its volume over the area where it meets necrosis.
-        lateral: place of the tumour core between the mid-plane (0) and the side of the brain, 1
+        thickness: of the enhancing tissue in mm: its volume divided by its interface with necrosis.
+        lateral: position of the tumor core between the mid-plane (0) and the side of the brain, 1
             at the patient's left, -1 at the right.
         volume: of necrosis and enhancing tissue, ml.
-        medium_thickness: what counts as medium at this resolution, mm.
-        medium_volume: what counts as medium at this resolution, ml.
+        medium_thickness: reference value at this resolution, mm.
+        medium_volume: reference value at this resolution, ml.
     """
 
     thickness: float
@@ -60,13 +60,13 @@ class Lesion:
         return _fields.graded(math.log2(self.volume / self.medium_volume), 1)
 
     def days(self, age: float = MEAN_AGE) -> float:
-        """Survival without noise; with the mean age, what the image alone tells."""
+        """Survival without noise; with the mean age, the part that the image determines."""
         mean = BASE + INTERACTION * self.grain * self.side + SIZE * self.size
         return mean + AGE * (age - MEAN_AGE)
 
 
 def measure_lesion(labels: np.ndarray, brain: np.ndarray) -> Lesion:
-    """Everything of a BraTS-like patient that its survival depends on.
+    """Measure all quantities that the survival of a BraTS-like patient depends on.
 
     Args:
         labels: (X, Y, Z) of the `seg` file.
@@ -100,7 +100,7 @@ def _name(number: int) -> str:
 
 
 def _nifti(values: np.ndarray) -> bytes:
-    """A gzipped NIfTI file, the same bytes for the same values."""
+    """A gzipped NIfTI file with reproducible bytes."""
     import nibabel
 
     sizes = _brain.spacing(values.shape)
@@ -113,7 +113,7 @@ def _nifti(values: np.ndarray) -> bytes:
 
 
 def _make_patient(k: int, folder: Path, *, seed: int, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Write one patient's five files; returns its row of the truth."""
+    """Write the five files of one patient; return its row of the truth."""
     head = _brain.draw_head(_fields.child(seed, k, 0))
     maps = _brain.tissue(head, shape)
     labels = _brain.grow(head, maps)
@@ -147,36 +147,35 @@ def make_brats_like(
     seed: int = 0,
     progress: Progress = False,
 ) -> Path:
-    """Write a cohort with the tree, formats and columns of BraTS 2020.
+    """Generate a cohort with the tree, formats and columns of BraTS 2020.
 
     Each brain is the MNI152 template under a smooth one-to-one deformation, with a lesion
-    (necrosis, enhancing structure, oedema) grown in its white matter. Survival is a stated
-    function of what the files show, plus noise: the product of the fineness of the enhancing
-    structure, a few voxels wide, and of the side of the brain the tumour is on. The structure
-    takes the same share of the tumour whether fine or thick, so a coarse scan does not tell them
-    apart, and the template is symmetric, so no histogram or patch tells the sides apart. Volume
-    and age add a little.
+    (necrosis, enhancing structure, edema) grown in its white matter. Survival is a given function
+    of the content of the files, plus noise: the product of the fineness of the enhancing structure,
+    a few voxels wide, and of the side of the brain with the tumor. Fine or thick, the structure is
+    the same fraction of the tumor, so a coarse scan does not distinguish them, and the template is
+    symmetric, so no histogram or patch distinguishes the sides. Volume and age have a small effect.
 
     Under `root`: `MICCAI_BraTS2020_TrainingData/BraTS20_Training_NNN/` with `flair`, `t1`, `t1ce`,
     `t2` (int16, 0 outside the brain) and `seg` (0, 1, 2, 4), all `.nii.gz`; `survival_info.csv`,
     where the second patient is `ALIVE (361 days later)`; `name_mapping.csv`; and, beside that
     folder, `truth.csv` and `truth.json` with the survival before noise and the formula. A scan
-    always covers 240x240x155 mm. Patients depend on the seed and their number only; files are the
-    same bytes for the same seed. A killed run goes on where it was, and more patients can be added
+    always covers 240x240x155 mm. Patients depend only on the seed and their number; files are
+    byte-identical for the same seed. A killed run can be continued, and more patients can be added
     later.
 
     Args:
-        root: an empty or new folder, or that of a run with the same shape and seed.
+        root: an empty or new folder, or one of an earlier run with the same shape and seed.
         n_patients: at least 1.
-        shape: voxels, each at least 24.
-        seed: of everything.
-        progress: show a bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
+        shape: numbers of voxels, each at least 24.
+        seed: seed of all random choices.
+        progress: show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
 
     Returns:
         The folder that holds the tree of the real set.
 
     Raises:
-        CohortError: for a bad request, or a folder that holds something else.
+        CohortError: if an argument is invalid, or the folder has other content.
 
     References: {cite}`fonov2009unbiased`.
 

@@ -6,16 +6,16 @@ import numpy as np
 
 from cpic.cohorts.synthetic import _fields, _tree
 
-# Millimetres; axes run down the table from the feet up (z), to the back (y), to the left (x).
+# Millimeters; axes run along the table from the feet up (z), to the back (y), to the left (x).
 HEIGHT = 290.0
 _APEX, _FLOOR = 130.0, -130.0
-# Share of fibrotic tissue that is wall, and the value below which a unit normal has that share.
+# Wall fraction of fibrotic tissue, and the quantile of the standard normal at this fraction.
 _WALLS, _CUT = 0.55, 0.1257
 
 
 @dataclasses.dataclass(frozen=True)
 class Chest:
-    """What is drawn of a patient before any grid: the same chest at every resolution."""
+    """Random parameters of a patient: the same chest at every resolution."""
 
     width: float  # of the field of view, mm
     build: np.ndarray  # scale of the body along z, y, x
@@ -31,12 +31,12 @@ class Chest:
 
 
 def _oval(x: np.ndarray, y: np.ndarray, half: tuple, power: float = 2.0) -> np.ndarray:
-    """1 on an oval around the origin, less inside."""
+    """1 on an ellipse around the origin, less inside."""
     return ((np.abs(x) / half[0]) ** power + (np.abs(y) / half[1]) ** power) ** (1 / power)
 
 
 def lung_depth(z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Roughly the millimetres to the nearest surface of a lung, positive inside."""
+    """Approximate distance to the nearest surface of a lung in mm, positive inside."""
     left = x > 0
     up = np.clip((z + 20) / (_APEX + 20), 0, 0.9999)
     taper = np.sqrt(1 - up**2.2)
@@ -59,19 +59,19 @@ def lung_depth(z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _score(chest: Chest, z: np.ndarray, depth: np.ndarray, patches: np.ndarray) -> np.ndarray:
-    """Highest where fibrosis starts: below the pleura, at its level of the lung, in patches."""
+    """A score that is highest where fibrosis starts: below the pleura, at its level, in patches."""
     height = (z - _FLOOR) / (_APEX - _FLOOR)
     near = np.exp(-np.maximum(depth, 0) / 11)
     return near * np.exp(-(((height - chest.level) / 0.3) ** 2)) + 0.09 * patches
 
 
 def finest(pixel: float) -> float:
-    """Middle wavelength of the fibrotic structure, mm: a few voxels on coarse grids too."""
+    """Mean wavelength of the fibrotic structure, mm: a few voxels on coarse grids, too."""
     return max(5.5, 4.2 * pixel)
 
 
 def grid_of(chest: Chest, shape: tuple[int, ...]) -> list[np.ndarray]:
-    """Positions of the voxel centres along z, y and x, mm."""
+    """Positions of the voxel centers along z, y and x, mm."""
     return [
         _fields.centred(n, e)
         for n, e in zip(shape, (HEIGHT, chest.width, chest.width), strict=True)
@@ -79,7 +79,7 @@ def grid_of(chest: Chest, shape: tuple[int, ...]) -> list[np.ndarray]:
 
 
 def draw_chest(rng: np.random.Generator) -> Chest:
-    """The patient; nothing here knows the grid."""
+    """Draw the parameters of a patient; they do not depend on the grid."""
     build = np.exp(rng.normal(0, 0.03, 3))
     bend = _fields.draw_smooth(rng, 3) * np.array([5.0, 3.0, 3.0])[:, None, None, None]
     cloud = rng.uniform((_FLOOR, -100, -140), (_APEX, 110, 140), (9000, 3))
@@ -92,7 +92,7 @@ def draw_chest(rng: np.random.Generator) -> Chest:
         inside = cloud[(depth > 4) & (np.sign(cloud[:, 2]) == side)]
         entry = np.array(root)
         airways = airways + _tree.grow_tree(entry, inside[:60], radius=4.6, tip=0.6, depth=4)
-        # Arteries run with the airways, veins enter lower.
+        # Arteries follow the airways, veins enter lower.
         for shift, radius in ((np.array([0, -11, 0]), 8.0), (np.array([-18, 2, -4 * side]), 7.0)):
             part, inside = inside[60:360], inside[300:]
             tree = _tree.grow_tree(entry + shift, part, radius=radius, tip=0.7, depth=10)
@@ -111,7 +111,7 @@ def draw_chest(rng: np.random.Generator) -> Chest:
         waves=np.stack([_fields.draw_waves(rng) for _ in range(4)]),
         noise=rng.uniform(15, 30),
     )
-    # The level above which a drawn share of the lungs is fibrotic, from a coarse look.
+    # The threshold above which a drawn fraction of the lungs is fibrotic, on a coarse grid.
     grid = grid_of(chest, (40, 44, 44))
     z, y, x = _bent(chest, grid)
     depth = lung_depth(z, y, x)
@@ -127,7 +127,7 @@ def draw_chest(rng: np.random.Generator) -> Chest:
 
 
 def _bent(chest: Chest, axes: list[np.ndarray]) -> list[np.ndarray]:
-    """Positions in the standard chest of the voxels of a grid, three arrays (*grid)."""
+    """Positions of the voxels of a grid in the standard chest, three arrays (*grid)."""
     extents = (HEIGHT, chest.width, chest.width)
     units = [axis / e + 0.5 for axis, e in zip(axes, extents, strict=True)]
     moves = _fields.smooth(chest.bend, units)
@@ -137,7 +137,7 @@ def _bent(chest: Chest, axes: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _unbent(chest: Chest, points: np.ndarray) -> np.ndarray:
-    """Where points of the standard chest lie in the scan, to first order."""
+    """Positions of points of the standard chest in the scan, to first order."""
     waves = np.arange(chest.bend.shape[-1])
     extents = np.array([HEIGHT, chest.width, chest.width])
     places = points / chest.build

@@ -1,31 +1,31 @@
-"""Smooth random fields on regular grids; every draw is separate from the grid it is shown on."""
+"""Smooth random fields on regular grids; draws are independent of the grid."""
 
 import numpy as np
 
 
 def child(seed: int, *key: int) -> np.random.Generator:
-    """Generator of one patient: it depends on the seed and the key, on no other patient."""
+    """Generator of one patient: it depends only on the seed and the key."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def centred(length: int, extent: float) -> np.ndarray:
-    """Positions of voxel centres in mm from the middle of the field of view."""
+    """Positions of voxel centers in mm from the center of the field of view."""
     return ((np.arange(length) + 0.5) / length - 0.5) * extent
 
 
 def graded(value: float, half: float) -> float:
-    """A value on the scale from -1 to 1, at whose ends it is `half` away from 0."""
+    """The value divided by `half`, clipped to the range from -1 to 1."""
     return float(np.clip(value / half, -1, 1))
 
 
 def meetings(one: np.ndarray, other: np.ndarray, axis: int) -> int:
-    """How often a voxel of one mask lies beside one of the other along an axis."""
+    """Number of adjacent pairs of voxels, one in each mask, along an axis."""
     one, other = np.moveaxis(one, axis, 0), np.moveaxis(other, axis, 0)
     return int(np.count_nonzero(one[:-1] & other[1:]) + np.count_nonzero(other[:-1] & one[1:]))
 
 
 def mean_place(counts: np.ndarray, inside: np.ndarray) -> float:
-    """Mean position of what is counted along an axis, between the ends of `inside` (-1 and 1)."""
+    """Mean position of the counts along an axis, relative to the extent of `inside` (-1 to 1)."""
     ends = np.flatnonzero(inside)
     middle, half = (ends[0] + ends[-1]) / 2, (ends[-1] - ends[0] + 1) / 2
     places = np.arange(len(counts)) - middle
@@ -33,7 +33,7 @@ def mean_place(counts: np.ndarray, inside: np.ndarray) -> float:
 
 
 def draw_smooth(rng: np.random.Generator, fields: int, *, waves: int = 5) -> np.ndarray:
-    """Coefficients (fields, waves, waves, waves) of cosines; slow waves are the strong ones."""
+    """Coefficients (fields, waves, waves, waves) of cosines, larger for low frequencies."""
     squares = np.square(np.arange(waves))
     total = squares[:, None, None] + squares[:, None] + squares
     weights = np.where(total > 0, 1 / (1 + total / 2), 0)
@@ -44,7 +44,7 @@ def draw_smooth(rng: np.random.Generator, fields: int, *, waves: int = 5) -> np.
 
 
 def units(shape: tuple[int, ...]) -> list[np.ndarray]:
-    """Voxel centres along each axis, the field of view running from 0 to 1."""
+    """Voxel centers along each axis, with the field of view from 0 to 1."""
     return [(np.arange(n) + 0.5) / n for n in shape]
 
 
@@ -58,9 +58,9 @@ def smooth(coefficients: np.ndarray, axes: list[np.ndarray]) -> np.ndarray:
 
 
 def draw_waves(rng: np.random.Generator, count: int = 64) -> np.ndarray:
-    """Wave vectors and phases (count, 4) of plane waves, isotropic, of lengths around 1."""
+    """Wave vectors and phases (count, 4) of plane waves, isotropic, with wavelengths around 1."""
     vectors = rng.standard_normal((count, 3))
-    # One single wavelength would look like a labyrinth.
+    # A single wavelength would look like a labyrinth.
     vectors *= rng.lognormal(0, 0.3, (count, 1)) / np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.concatenate([vectors, rng.uniform(0, 2 * np.pi, (count, 1))], 1)
 
@@ -68,7 +68,7 @@ def draw_waves(rng: np.random.Generator, count: int = 64) -> np.ndarray:
 def ripple(
     waves: np.ndarray, axes: list[np.ndarray], lengths: tuple[float, float, float]
 ) -> np.ndarray:
-    """A field of unit variance whose wavelength along each axis is given, on the grid of `axes`.
+    """A field of unit variance with the given wavelength along each axis, on the grid of `axes`.
 
     Args:
         waves: (count, 4) of `draw_waves`.

@@ -20,20 +20,21 @@ RATE, INTERACTION, SPREAD, NOISE = -0.0032, -0.0026, -0.0008, 80.0
 # Weeks from the first visit; about nine visits, as in the real set.
 _VISITS = (0, 3, 6, 10, 15, 22, 31, 42, 55)
 _UNREADABLE = 3
-# Voxels painted at once.
+# Number of voxels painted at once.
 _BLOCK = 2**22
 
 
 @dataclasses.dataclass(frozen=True)
 class Fibrosis:
-    """What the decline depends on, measured in the masks of one patient.
+    """The quantities that the decline depends on, measured in the masks of one patient.
 
     Attributes:
-        thickness: of the fibrotic walls in mm: their area over the length where they meet cysts,
-            within slices.
-        height: mean place of the fibrosis between the lowest (-1) and the highest (1) lung slice.
-        extent: fibrotic share of the lungs.
-        medium_thickness: what counts as medium at this resolution, mm.
+        thickness: of the fibrotic walls in mm: their area divided by the length of their interface
+            with cysts, within slices.
+        height: mean position of the fibrosis between the lowest (-1) and the highest (1) lung
+            slice.
+        extent: fibrotic fraction of the lungs.
+        medium_thickness: reference value at this resolution, mm.
     """
 
     thickness: float
@@ -58,12 +59,12 @@ class Fibrosis:
 
     @property
     def rate(self) -> float:
-        """Change of the FVC a week, as a share of the first one."""
+        """Change of the FVC per week, relative to the first one."""
         return RATE + INTERACTION * self.grain * self.base + SPREAD * self.spread
 
 
 class _Tally:
-    """Counts over the slices of one patient, fed in blocks from the feet up."""
+    """Counts over the slices of one patient, added in blocks from the feet up."""
 
     def __init__(self) -> None:
         self.heights: list[int] = []
@@ -90,12 +91,12 @@ class _Tally:
 def measure_fibrosis(
     lung: np.ndarray, scarred: np.ndarray, walls: np.ndarray, *, pixel: float
 ) -> Fibrosis:
-    """Everything of an OSIC-like patient that the decline depends on.
+    """Measure all quantities that the decline of an OSIC-like patient depends on.
 
     Args:
         lung: (slices, H, W) bool, from the feet up.
         scarred: fibrotic part of it.
-        walls: dense part of that.
+        walls: dense part of the fibrosis.
         pixel: size of a pixel in mm.
 
     Example:
@@ -123,7 +124,7 @@ def _choose(k: int, shape: tuple[int, ...], rng: np.random.Generator):
     scale = rng.choice([1.0, 0.75, 1.25], p=[0.7, 0.15, 0.15])
     sizes = (n_slices, *(max(24, 2 * round(n * scale / 2)) for n in shape[1:]))
     positions = k % 4 != 1
-    # The first file is the top slice; where positions tell, the names may say nothing.
+    # The first file is the top slice; if positions are present, the names may be arbitrary.
     numbers = np.arange(n_slices, 0, -1)
     if positions and k % 2 == 0:
         numbers = rng.permutation(numbers)
@@ -174,7 +175,7 @@ def _visits(k: int, rate: float, rng: np.random.Generator) -> list[dict[str, Any
 def _make_patient(
     k: int, folder: Path, *, seed: int, name: str, shape: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Write one patient's slices; returns what is known of it."""
+    """Write the slices of one patient; return its row of the truth."""
     chest = _chest.draw_chest(_fields.child(seed, k, 0))
     sizes, scanner = _choose(k, shape, _fields.child(seed, k, 1))
     grid = _chest.grid_of(chest, sizes)
@@ -207,36 +208,37 @@ def make_osic_like(
     seed: int = 0,
     progress: Progress = False,
 ) -> Path:
-    """Write a cohort with the tree, formats and columns of the OSIC fibrosis challenge.
+    """Generate a cohort with the tree, formats and columns of the OSIC fibrosis challenge.
 
     Each scan is a CT of a phantom chest (body, bones, heart, lungs with airways and vessels) with
-    fibrosis below the pleura. The decline of the lung volume FVC is a stated function of the scan,
-    plus noise at every visit but the first: the product of the coarseness of the fibrotic
-    structure, a few voxels wide, and of its place between base and apex of the lungs. Fine and
-    coarse structure have the same mean density, so a coarse scan does not tell them apart. The
-    extent adds a little.
+    fibrosis below the pleura. The decline of the lung volume FVC is a given function of the scan,
+    plus noise at every visit except the first: the product of the coarseness of the fibrotic
+    structure, a few voxels wide, and of its position between base and apex of the lungs. Fine and
+    coarse structures have the same mean density, so a coarse scan does not distinguish them. The
+    extent has a small effect.
 
     Under `root`: `train/<patient>/<n>.dcm`, uncompressed CT slices with intercept -1024;
     `train.csv` (Patient, Weeks, FVC, Percent, Age, Sex, SmokingStatus); `truth.csv` and
     `truth.json` with the FVC before noise and the formula. As in the real set: numbers of slices
     and sizes differ; file numbers of every other patient do not follow the position; patients 2,
-    6, 10, ... have no ImagePositionPatient, there the first file is the top slice; two of three
+    6, 10, ... have no ImagePositionPatient, and their first file is the top slice; two of three
     patients store -2000 outside the scanner's circle; patient 4 cannot be decoded. Patients depend
-    on the seed and their number only; files are the same bytes for the same seed. A killed run
-    goes on where it was, and more patients can be added later.
+    only on the seed and their number; files are byte-identical for the same seed. A killed run can
+    be continued, and more patients can be added later.
 
     Args:
-        root: an empty or new folder, or that of a run with the same shape and seed.
+        root: an empty or new folder, or one of an earlier run with the same shape and seed.
         n_patients: at least 1.
-        shape: typical slices, rows and columns; slices at least 8, the others at least 24.
-        seed: of everything.
-        progress: show a bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
+        shape: typical numbers of slices, rows and columns; slices at least 8, the others at least
+            24.
+        seed: seed of all random choices.
+        progress: show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
 
     Returns:
         The root: the folder that holds `train.csv`.
 
     Raises:
-        CohortError: for a bad request, or a folder that holds something else.
+        CohortError: if an argument is invalid, or the folder has other content.
 
     Example:
         >>> make_osic_like("osic", n_patients=12, shape=(32, 128, 128))  # doctest: +SKIP

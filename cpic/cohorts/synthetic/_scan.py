@@ -17,12 +17,12 @@ Masks = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _paint(hu: np.ndarray, share: np.ndarray, value: np.ndarray | float) -> None:
-    """Replace a share of each voxel."""
+    """Replace a fraction of each voxel."""
     hu += share * (value - hu)
 
 
 def _edge(depth: np.ndarray, pixel: float) -> np.ndarray:
-    """Share of a voxel that is inside, from the signed depth of its centre."""
+    """Fraction of a voxel that is inside, from the signed depth of its center."""
     return np.clip(depth / pixel + 0.5, 0, 1)
 
 
@@ -45,10 +45,10 @@ def _body(chest: Chest, z: np.ndarray, y: np.ndarray, x: np.ndarray, pixel: floa
     chest_wall = _oval(x, y - 4, (141.0, 105.0), 2.4)
     outside = (chest_wall - 1) * 105
     _paint(hu, _edge(-outside - 2, pixel), -75.0)
-    # Abdomen: liver on the right, the rest less dense.
+    # Abdomen: liver on the right, the remaining part less dense.
     below = _edge(-85 - 0.006 * ((np.abs(x) - 62) ** 2 + y**2) - z, 4.0)
     _paint(hu, below * _edge(-outside - 3, pixel), np.where(x < 25, 62.0, 35.0))
-    # Ribs run down towards the front; they are arcs of a shell around the lungs.
+    # Ribs descend towards the front; they are arcs of a shell around the lungs.
     across = (z - 0.42 * y) % 24.0 - 12.0
     rib = (1 - np.sqrt(((outside - 4) / 5.0) ** 2 + (across / 6.5) ** 2)) * 5.0
     front = (np.abs(x) < 34) & (y < 0)
@@ -86,13 +86,13 @@ def _mediastinum(hu: np.ndarray, z: np.ndarray, y: np.ndarray, x: np.ndarray, pi
 def paint(
     chest: Chest, grid: list[np.ndarray], waves_at: slice, rng: np.random.Generator
 ) -> tuple[np.ndarray, Masks]:
-    """A few slices of the scan.
+    """Render a few slices of the scan.
 
     Args:
         chest: the patient.
         grid: positions of all voxels along z, y, x.
-        waves_at: the slices wanted.
-        rng: of the noise.
+        waves_at: indices of the slices.
+        rng: generator of the noise.
 
     Returns:
         (n, H, W) float32 in Hounsfield units, and three masks of that shape: lung, fibrosis in
@@ -115,7 +115,7 @@ def paint(
     )
     scarred = lung & (_score(chest, z, depth, patches) > chest.fibrosis)
     walls = scarred & (grainy > -_CUT)
-    # Healthy lung: denser at the back, where it hangs.
+    # Healthy lung: denser at the back, due to gravity.
     air = -865 + 0.28 * y + 16 * _fields.ripple(chest.waves[2], axes, (18.0, 18.0, 18.0))
     share = _tree.draw_tubes(chest.vessels, axes, pixel)
     air += share * (35 - air)

@@ -1,24 +1,24 @@
-"""Slices of a CT scan as DICOM files, with the habits of the scanners of the real set."""
+"""Slices of a CT scan as DICOM files, with the variations between scanners of the real set."""
 
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-# Neither an account nor a date: an identifier depends on the seed and the patient only.
+# Neither an account nor a date: an identifier depends only on the seed and the patient.
 _VERSION = "CPIC_SYNTHETIC"
 
 
 @dataclasses.dataclass(frozen=True)
 class Scanner:
-    """How one patient's series is stored.
+    """How the series of one patient is stored.
 
     Attributes:
-        signed: 16-bit signed values with -2000 outside the scanner's circle; else unsigned ones
-            that fill the square.
+        signed: 16-bit signed values with -2000 outside the scanner's circle; otherwise unsigned
+            values that fill the square.
         positions: with ImagePositionPatient and SliceLocation.
         numbers: file number of each slice, slices ordered from the feet up.
-        readable: False writes pixel data that claim a compression and cannot be decoded.
+        readable: False writes pixel data with a false compression syntax, which cannot be decoded.
     """
 
     signed: bool
@@ -28,7 +28,7 @@ class Scanner:
 
 
 def stored(hu: np.ndarray, scanner: Scanner) -> np.ndarray:
-    """Pixel values as written, intercept -1024; (..., H, W) int16 or uint16."""
+    """Stored pixel values, intercept -1024; (..., H, W) int16 or uint16."""
     raw = np.clip(np.rint(hu), -1024, 3071) + 1024
     if not scanner.signed:
         return raw.astype(np.uint16)
@@ -49,11 +49,11 @@ def write_slices(
     """Write slices `first`, `first + 1`, ... of a series from the feet up.
 
     Args:
-        folder: of the patient.
+        folder: folder of the patient.
         hu: (n, H, W).
-        first: place of the first one in the series.
-        patient: its identifier, which also decides on the identifiers inside the files.
-        scanner: how to store.
+        first: position of the first one in the series.
+        patient: its identifier, which also determines the identifiers in the files.
+        scanner: storage options.
         spacing: mm between slices and between pixels.
     """
     from pydicom import dcmwrite
@@ -75,8 +75,7 @@ def write_slices(
             dataset.ImagePositionPatient = [*(round(c, 4) for c in corner), height]
             dataset.SliceLocation = height
         data = plane.astype(plane.dtype.newbyteorder("<")).tobytes()
-        # What the two such patients of the real set share: an announced compression that the
-        # bytes do not follow.
+        # As for two patients of the real set: the declared compression does not match the bytes.
         dataset.PixelData = data if scanner.readable else encapsulate([data[: len(data) // 8]])
         dataset["PixelData"].VR = "OW" if scanner.readable else "OB"
         dcmwrite(folder / f"{number}.dcm", dataset, enforce_file_format=True)
@@ -89,7 +88,7 @@ def _uid(patient: str, part: str) -> str:
 
 
 def _header(patient: str, pixels: np.ndarray, scanner: Scanner, spacing: tuple[float, float]):
-    """All that the slices of a series share."""
+    """The attributes shared by the slices of a series."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import PYDICOM_IMPLEMENTATION_UID, CTImageStorage
 

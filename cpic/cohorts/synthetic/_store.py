@@ -1,4 +1,4 @@
-"""Filling a folder patient by patient, so that a kill loses at most the patient being written."""
+"""Fill a folder patient by patient, so that a kill loses at most the current patient."""
 
 import json
 import os
@@ -18,19 +18,19 @@ RECIPE = "recipe.json"
 
 
 def write_text(path: Path, text: str) -> None:
-    """The whole file or none of it."""
+    """Write the file completely or not at all."""
     replace_file(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def write_tables(root: Path, tables: "Mapping[str, DataFrame]", facts: dict[str, Any]) -> None:
-    """Tables by their paths below root, and what all patients share as `truth.json`."""
+    """Tables by their paths below root, and common facts as `truth.json`."""
     for name, table in tables.items():
         write_text(root / name, table.to_csv(index=False, lineterminator="\n"))
     write_json(root / "truth.json", facts)
 
 
 def read_recipe(root: str | Path) -> dict[str, Any]:
-    """What the cohort in `root` was made from.
+    """The recipe of the cohort in `root`.
 
     Raises:
         CohortError: if there is no generated cohort.
@@ -47,7 +47,7 @@ def read_recipe(root: str | Path) -> dict[str, Any]:
 def check_request(
     name: str, n_patients: int, shape: tuple[int, ...], least: tuple[int, ...]
 ) -> None:
-    """Raises CohortError unless there is a patient and every size is at least the least."""
+    """Raise CohortError unless there is at least one patient and every size is large enough."""
     if n_patients < 1:
         raise CohortError(f"{name} needs n_patients of at least 1, got {n_patients}.")
     if len(shape) != 3 or any(n < low for n, low in zip(shape, least, strict=True)):
@@ -58,7 +58,7 @@ def check_request(
 
 
 def _open(root: Path, recipe: dict[str, Any]) -> None:
-    """Start a cohort, or go on with one of the same recipe."""
+    """Start a cohort, or continue one with the same recipe."""
     root.mkdir(parents=True, exist_ok=True)
     if (root / RECIPE).is_file():
         found = read_recipe(root)
@@ -87,25 +87,25 @@ def fill(
     *,
     progress: Progress = False,
 ) -> list[dict[str, Any]]:
-    """Make the patients that are not there yet; what is known of all of them, in order.
+    """Generate the missing patients; return the facts about all of them, in order.
 
     Args:
-        root: of the cohort.
-        folder: inside root, gets one folder a patient.
-        recipe: everything but the number of patients that decides on the content.
-        names: of the patients' folders.
+        root: folder of the cohort.
+        folder: folder inside root, with one folder per patient.
+        recipe: everything except the number of patients that determines the content.
+        names: folder names of the patients.
         make: writes patient k into an empty folder and returns its truth, which must be JSON.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Raises:
-        CohortError: if root holds something else, or more patients.
+        CohortError: if root has other content, or more patients.
     """
     from filelock import FileLock
     from threadpoolctl import threadpool_limits
 
     root.mkdir(parents=True, exist_ok=True)
-    # Two processes on one folder: the second waits, and then finds the work done.
-    # Small matrix products are slower on several threads, and their sums depend on how many.
+    # If two processes use one folder, the second one waits, and then finds the work done.
+    # Small matrix products are slower on several threads, and their sums depend on the number.
     with FileLock(root / ".lock"), threadpool_limits(1):
         _open(root, recipe)
         truths = root / ".truth"
@@ -114,13 +114,13 @@ def fill(
         more = {p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "."} - set(names)
         if more:
             raise CohortError(
-                f"{root} holds {len(more)} patients more than the {len(names)} asked for: ask for "
+                f"{root} holds {len(more)} patients more than the {len(names)} requested: request "
                 "all of them, or choose an empty folder."
             )
         known = []
         for k, name in enumerate(shown(progress, names, total=len(names), desc=root.name)):
             note = truths / f"{name}.json"
-            # The folder appears last and whole, so its presence means that all is written.
+            # The folder is renamed last, so its presence means that it is complete.
             if not (folder / name).is_dir():
                 part = folder / f".{name}.part"
                 shutil.rmtree(part, ignore_errors=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Tubes:
-    """Straight pieces of n tubes, in mm: both ends (n, 3) and both radii (n,)."""
+    """Straight segments of n tubes, in mm: both ends (n, 3) and both radii (n,)."""
 
     start: np.ndarray
     end: np.ndarray
@@ -33,18 +33,18 @@ def path(points: list[tuple[float, float, float]], radii: list[float]) -> Tubes:
 def grow_tree(
     root: np.ndarray, targets: np.ndarray, *, radius: float, tip: float, depth: int
 ) -> Tubes:
-    """A tree from `root` that reaches into a cloud of targets.
+    """Grow a tree from `root` into a cloud of targets.
 
-    At every fork the targets still ahead are cut in two through their middle, and a branch goes
-    part of the way to the middle of each half; the radius shrinks with the cube root of the
-    number of targets served, as flow does.
+    At every fork the remaining targets are split in two through their mean, and a branch goes part
+    of the way to the mean of each half; the radius shrinks with the cube root of the number of
+    targets served, as flow does.
 
     Args:
         root: (3,) where the tree enters.
         targets: (n, 3) inside the organ.
         radius: at the root, mm.
         tip: radius of the thinnest branch.
-        depth: forks at most.
+        depth: maximum number of forks.
     """
     rows: list[tuple[np.ndarray, np.ndarray, float, float]] = []
     total = len(targets)
@@ -59,7 +59,7 @@ def grow_tree(
         rows.append((start, end, min(before, 1.15 * after), after))
         if len(cloud) < 2 or level == 0:
             return
-        # Cut across the widest direction of what is ahead.
+        # Split along the direction of largest extent.
         spread = cloud - middle
         normal = np.linalg.eigh(spread.T @ spread)[1][:, -1]
         ahead = spread @ normal > 0
@@ -75,11 +75,11 @@ def grow_tree(
 def draw_tubes(
     tubes: Tubes, axes: list[np.ndarray], pixel: float, *, extra: float = 0.0
 ) -> np.ndarray:
-    """Share of each voxel that is inside a tube, (*grid) float32 between 0 and 1.
+    """Fraction of each voxel inside a tube, (*grid) float32 between 0 and 1.
 
     Args:
-        tubes: what to draw.
-        axes: increasing positions of the voxel centres, mm, three vectors.
+        tubes: the tubes to draw.
+        axes: increasing positions of the voxel centers, mm, three vectors.
         pixel: size over which an edge fades.
         extra: added to every radius, for the outside of a wall.
     """
@@ -91,7 +91,7 @@ def draw_tubes(
     # First and past-the-last voxel of each tube's box.
     edges = [(a.searchsorted(low[:, k]), a.searchsorted(high[:, k])) for k, a in enumerate(axes)]
     seen = np.all([after > before for before, after in edges], axis=0)
-    # A tube much thinner than a pixel leaves no trace.
+    # A tube much thinner than a pixel is not visible.
     for n in np.flatnonzero(seen & (6 * np.maximum(first, last) > pixel)):
         box = tuple(slice(before[n], after[n]) for before, after in edges)
         along = tubes.end[n] - tubes.start[n]

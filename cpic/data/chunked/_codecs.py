@@ -1,7 +1,7 @@
-"""Layouts out of what zarr understood of an array, its chunks unpacked within their bytes.
+"""Build layouts from zarr's description of an array, with bounded decompression of chunks.
 
-Imported when an array is opened, as zarr is. Packers that are known (`_NUMCODECS`, and those of
-numcodecs) unpack within bounds; other codecs run as zarr runs them.
+Imported when an array is opened, as zarr is. Known compressors (`_NUMCODECS`, and those of
+numcodecs) decompress within bounds; other codecs run as zarr runs them.
 """
 
 import math
@@ -23,9 +23,9 @@ from cpic.data.chunked._layout import SHARE, Codecs, Layout
 from cpic.data.chunked._shards import NOT_THERE, ShardIndex
 from cpic.data.chunked._unpack import WIDER, Unpacker, unfilter
 
-# Packers of version 3 that numcodecs has by the same name, and which of their options it takes.
+# Compressors of version 3 that numcodecs has by the same name, with the options it accepts.
 _NUMCODECS = {"zstd": ("level", "checksum"), "gzip": ("level",), "blosc": (), "crc32c": ()}
-# Bytes that a codec adds, where that is known.
+# Bytes that a codec adds, if known.
 _ADDED = {"shuffle": 0}
 _ADDED |= dict.fromkeys(("crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"), 4)
 
@@ -34,7 +34,7 @@ def layout_of(array: zarr.Array) -> Layout:
     """The layout of an array.
 
     Raises:
-        TypeError, ValueError, LookupError: If its codecs do not go together.
+        TypeError, ValueError, LookupError: If its codecs are inconsistent.
     """
     known: Any = array.metadata
     index = None
@@ -108,7 +108,7 @@ def _numbers(stored: np.dtype, shape: tuple[int, ...]) -> Callable[[Any], np.nda
 def _within(
     codec: ShardingCodec, spec: ArraySpec
 ) -> tuple[ShardIndex, tuple[Codec, ...], ArraySpec]:
-    """The index of a shard, and the codecs of its chunks and what is known of one."""
+    """The index of a shard, the codecs of its chunks, and the known properties of a chunk."""
     said: list[Any] = [one.to_dict() for one in codec.index_codecs]
     big = any(one.get("configuration", {}).get("endian") == "big" for one in said)
     index = ShardIndex(
@@ -121,7 +121,7 @@ def _within(
 
 
 def _shard(index: ShardIndex, inner: Codecs, spec: ArraySpec) -> Callable[[Any], np.ndarray]:
-    """Reads a shard that was packed as a whole, or lies in another one."""
+    """Reads a shard that was compressed as a whole, or is inside another one."""
 
     def read(raw: Any) -> np.ndarray:
         view = memoryview(raw).cast("B")
@@ -139,7 +139,7 @@ def _shard(index: ShardIndex, inner: Codecs, spec: ArraySpec) -> Callable[[Any],
 
 
 def _packers(codecs: tuple[Codec, ...], spec: ArraySpec, more: int | None) -> tuple[Unpacker, ...]:
-    """Unpackers in the order of packing; `more` as in `Unpacker`, for the first of them."""
+    """Decompressors in the order of compression; `more` as in `Unpacker`, for the first of them."""
     found = []
     for codec in codecs:
         packer = _numcodec(codec) or _ByZarr(codec, spec)
@@ -150,7 +150,7 @@ def _packers(codecs: tuple[Codec, ...], spec: ArraySpec, more: int | None) -> tu
 
 
 def _numcodec(codec: Codec) -> Any:
-    """The codec of numcodecs that one of zarr stands for; None if there is none."""
+    """The numcodecs codec that corresponds to one of zarr; None if there is none."""
     given: Any = codec.to_dict()
     name, options = given["name"], given.get("configuration", {})
     if name in _NUMCODECS:
@@ -162,14 +162,14 @@ def _numcodec(codec: Codec) -> Any:
 
 @dataclass(frozen=True)
 class _ByZarr:
-    """A codec that zarr runs, for arrays or bytes of what `spec` says."""
+    """A codec that zarr runs, for arrays or bytes described by `spec`."""
 
     codec: Codec
     spec: ArraySpec
     codec_id = "zarr"
 
     def decode(self, raw: Any) -> np.ndarray:
-        """What went into the codec."""
+        """The decoded input of the codec."""
         prototype = self.spec.prototype
         if isinstance(self.codec, ArrayArrayCodec):
             given: Any = prototype.nd_buffer.from_numpy_array(raw)

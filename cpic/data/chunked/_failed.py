@@ -1,4 +1,4 @@
-"""Reads that failed: whether another attempt may help, and what is said of the last one."""
+"""Failed reads: whether a retry may help, and the message about the last attempt."""
 
 import errno
 import sys
@@ -12,19 +12,19 @@ from cpic._trust import DoubtError
 if TYPE_CHECKING:
     from cpic.data.chunked._reads import Reads
 
-# Answers of a server that may pass: it is busy, or in front of one that is.
+# Status codes that may be temporary: the server, or a proxy before it, is busy.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-# What would be raised again: addresses, certificates, options and zip files that are wrong.
+# Permanent errors: wrong addresses, certificates, options or zip files.
 _FINAL = (ValueError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
-# What a disk says of a name that is no file, however often it is asked.
+# Permanent errors of a disk for a name that is not a file.
 _LASTING = {errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG, errno.EINVAL}
-# Too many files are open, here or on the whole machine.
+# Too many open files, in this process or on the whole machine.
 _MANY = {errno.EMFILE, errno.ENFILE}
 _FEWER = "drop other volumes, each holds a file open, or allow more with ulimit -n"
 
 
 def failures() -> tuple[type[BaseException], ...]:
-    """What file systems raise when a read fails; their libraries count once they are loaded."""
+    """Errors that file systems raise for a failed read; their libraries count once loaded."""
     found: list[type[BaseException]] = [OSError, TimeoutError, *_FINAL]
     for module, name in (("aiohttp", "ClientError"), ("botocore.exceptions", "BotoCoreError")):
         if module in sys.modules:
@@ -33,7 +33,7 @@ def failures() -> tuple[type[BaseException], ...]:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether another attempt may go well."""
+    """Whether a retry may succeed."""
     status = getattr(error, "status", None)
     if status is not None:
         return status in _PASSING
@@ -42,13 +42,13 @@ def may_pass(error: BaseException) -> bool:
 
 
 def sentence(asker: "Reads", key: str, error: BaseException, attempts: int) -> str:
-    """What to tell of the last attempt at a key, without anything secret."""
+    """The message about the last attempt at a key, without secrets."""
     said = " ".join(without_secrets(str(error), asker.secrets).split())
     if isinstance(error, DoubtError):
         return f"{asker.address} cannot be read: its {key} {said}; copy or export the store again."
     said = f"{type(error).__name__}: {said}".rstrip(": ")
     if isinstance(error, PermissionError) or getattr(error, "status", 0) in (401, 403):
-        todo = "check your rights"
+        todo = "check your permissions"
         if asker.folder is None:
             todo += ', or pass storage_options={"anon": True} to a public s3 store'
     elif getattr(error, "errno", 0) in _MANY:
@@ -67,6 +67,6 @@ def sentence(asker: "Reads", key: str, error: BaseException, attempts: int) -> s
 
 
 def unopened(name: str, error: OSError) -> str:
-    """What to tell of a file that the operating system does not open."""
-    todo = _FEWER if error.errno in _MANY else "check the path and your rights"
+    """The message about a file that the operating system does not open."""
+    todo = _FEWER if error.errno in _MANY else "check the path and your permissions"
     return f"{name} cannot be opened ({error.strerror or error}); {todo}."

@@ -1,4 +1,4 @@
-"""Files of a web server: what the caller gave stays with its host, no answer is longer than asked.
+"""Files of a web server: credentials stay with their host, and responses are bounded.
 
 Imported when an address is opened, as fsspec and aiohttp are.
 """
@@ -20,14 +20,14 @@ from cpic.data.chunked._unpack import inflate
 
 _HOPS = 10
 _ELSEWHERE = {301, 302, 303, 307, 308}
-# Of the page that comes with an error: read, so that the connection can be used again.
+# Bytes of an error page to read, so that the connection can be reused.
 _PAGE = 2**16
-# Options of a request that say nothing of the caller.
+# Options of a request that reveal nothing about the caller.
 _PLAIN = {"ssl", "proxy", "proxy_auth", "proxy_headers", "timeout"}
 
 
 class StatusError(OSError):
-    """An answer without the file."""
+    """A response without the file."""
 
     def __init__(self, status: int, more: str = "") -> None:
         known = {one.value: one.phrase for one in HTTPStatus}
@@ -36,7 +36,7 @@ class StatusError(OSError):
 
 
 class BoundedHTTP(HTTPFileSystem):
-    """`HTTPFileSystem` whose headers, cookies and passwords do not follow to another host."""
+    """`HTTPFileSystem` whose headers, cookies and passwords are not sent to another host."""
 
     bounded = True
 
@@ -44,7 +44,7 @@ class BoundedHTTP(HTTPFileSystem):
         self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
         given = {**self.kwargs, **kwargs}
-        # A server may pack it all the same.
+        # A server may compress it nevertheless.
         asked = {"Accept-Encoding": "identity"}
         if start is not None or end is not None:
             asked["Range"] = await self._process_limits(url, start, end)
@@ -59,7 +59,7 @@ class BoundedHTTP(HTTPFileSystem):
         follow = given.pop("allow_redirects", True)
         session, first, home = await self.set_session(), at, True
         for _ in range(_HOPS + 1):
-            # Whoever sent us away does not send us back with the caller's headers.
+            # After a redirection to another host, the caller's headers are not used again.
             home = home and same_origin(str(at), str(first))
             if home:
                 found = await _answer(session, at, given)
@@ -71,12 +71,12 @@ class BoundedHTTP(HTTPFileSystem):
             if not follow:
                 break
             at = found
-            given.pop("params", None)  # they are in the address that was asked
+            given.pop("params", None)  # they are in the requested address
         raise StatusError(302, f" to {shown_address(str(at))}" + f", hop {_HOPS + 1}" * follow)
 
 
 def _stranger(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
-    """A session with the connections of another one, and nothing that its owner gave it."""
+    """A session with the connections of another one, without the credentials of its owner."""
     return aiohttp.ClientSession(
         connector=session.connector,
         connector_owner=False,
@@ -87,7 +87,7 @@ def _stranger(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
 
 
 async def _answer(session: aiohttp.ClientSession, at: URL, options: dict) -> bytes | URL:
-    """The file, or where it is."""
+    """The file, or its address after a redirection."""
     async with session.get(at, allow_redirects=False, auto_decompress=False, **options) as answer:
         place = answer.headers.get("Location")
         if answer.status in _ELSEWHERE and place is not None:
@@ -113,7 +113,7 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
     try:
         found = inflate(None, raw, limit, False)
     except (zlib.error, EOFError) as error:
-        raise DoubtError(f"came packed and is damaged ({error})") from None
+        raise DoubtError(f"was sent compressed and is damaged ({error})") from None
     if len(found) > limit:
-        raise DoubtError(f"came packed, and has more than {limit:,} bytes")
+        raise DoubtError(f"was sent compressed, and has more than {limit:,} bytes")
     return found

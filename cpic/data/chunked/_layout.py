@@ -1,4 +1,4 @@
-"""The one description of a Zarr array: where its chunks lie, and how their bytes become values."""
+"""Description of a Zarr array: where its chunks are, and how their bytes are decoded."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,12 +11,12 @@ from cpic.data.chunked._reads import Piece, Reads
 from cpic.data.chunked._shards import NOT_THERE, ShardIndex
 from cpic.data.chunked._unpack import Unpacker, room
 
-# Bytes of a chunk in a shard besides its values, at most: headers of packers, its span.
+# Upper bound on the overhead of a chunk in a shard: headers of compressors, its span.
 SHARE = 128
 
 
 class DamagedError(Exception):
-    """Bytes that are no chunk; `number` is the place of the chunk among those asked for."""
+    """Bytes that are not a chunk; `number` is the index of the chunk among those requested."""
 
     def __init__(self, number: int, reason: str) -> None:
         super().__init__(reason)
@@ -25,13 +25,13 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True)
 class Codecs:
-    """How the bytes of a chunk become its values.
+    """How the bytes of a chunk are decoded.
 
     Attributes:
-        n_bytes: what the values take before they are packed, at most.
-        packers: what the bytes went through, in that order.
-        values: makes an array of the sizes of a chunk of what was packed.
-        plain: type of the values, with the order of its bytes, if nothing else happens to them.
+        n_bytes: maximum size of the values before compression.
+        packers: compressors applied, in order.
+        values: converts the decompressed bytes to an array with the sizes of a chunk.
+        plain: dtype of the values, with byte order, if there is no further conversion.
     """
 
     n_bytes: int
@@ -54,12 +54,12 @@ class Layout:
         shape: sizes of the array, all axes.
         dtype: type of the values in memory.
         chunk: sizes of a chunk, all axes.
-        index: of a shard; None without shards.
-        codecs: what the chunks went through.
-        fill: value of what is not stored.
-        key: name of the file of a chunk or shard by its position.
-        attributes: what else is said of the array.
-        described: its metadata, to tell it from others.
+        index: index of a shard; None without shards.
+        codecs: how chunks are encoded.
+        fill: value of chunks that are not stored.
+        key: maps the position of a chunk or shard to its file name.
+        attributes: further attributes of the array.
+        described: its metadata, to distinguish it from others.
     """
 
     shape: tuple[int, ...]
@@ -74,12 +74,12 @@ class Layout:
 
     @property
     def file_bytes(self) -> int:
-        """Bytes that a file has at most."""
+        """Maximum size of a file in bytes."""
         n_chunks = math.prod(self.index.per_shard) if self.index else 1
         return room(n_chunks * (self.codecs.n_bytes + SHARE))
 
     def read(self, reads: Reads, positions: np.ndarray) -> list[Any]:
-        """Encoded bytes of the chunks at `positions` (n, d), None where there are none."""
+        """Encoded bytes of the chunks at `positions` (n, d), None for missing ones."""
         if self.index is None:
             return reads.many([Piece(self.key(at)) for at in positions.tolist()])
         shards, numbers = self.index.place(positions)
@@ -98,9 +98,9 @@ class Layout:
     def _pieces(
         self, reads: Reads, index: ShardIndex, members: dict[str, list[int]], numbers: list[int]
     ) -> tuple[list[Piece], list[tuple[int, int, int, int]]]:
-        """What to read; and chunk, number of the piece, first and last byte of what is therein.
+        """The pieces to read; and for each chunk its piece, and first and last byte in it.
 
-        Chunks that lie side by side in a file are one piece.
+        Chunks that are adjacent in a file form one piece.
         """
         pieces: list[Piece] = []
         parts, limit = [], room(self.codecs.n_bytes)
@@ -117,7 +117,7 @@ class Layout:
                     continue
                 stop = start + length
                 if not 0 < length <= limit or stop >= 2**63:
-                    raise DamagedError(k, f"its shard says that it lies at {start:,} to {stop:,}")
+                    raise DamagedError(k, f"its shard places it at bytes {start:,} to {stop:,}")
                 last = pieces[-1] if pieces else None
                 if last and last.key == key and last.stop == start:
                     pieces[-1] = last._replace(stop=stop)
@@ -131,7 +131,7 @@ class Layout:
         out[...] = self.codecs.decode(raw)[..., : out.shape[-1]]
 
     def encode(self, values: np.ndarray) -> bytes:
-        """The bytes of a chunk whose values are merely packed."""
+        """The bytes of a chunk whose values are only compressed."""
         raw: Any = np.ascontiguousarray(values, self.codecs.plain)
         for packer in self.codecs.packers:
             raw = packer.encode(raw)

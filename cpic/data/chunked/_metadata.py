@@ -1,8 +1,8 @@
-"""What is believed of the metadata of a Zarr array: checked before zarr reads it, or takes memory.
+"""Checks of untrusted Zarr metadata, before zarr parses it or memory is allocated.
 
-Zarr checks what its own writers could get wrong. A stranger's file may say anything: sizes beyond
-64 bits, chunks of terabytes, codecs that make objects of bytes. What passes here is an array of
-numbers whose chunks fit in memory; whether it is one that zarr can read, zarr says.
+Zarr checks only for errors of well-meaning writers. An untrusted file may declare anything: sizes
+beyond 64 bits, chunks of terabytes, codecs that create objects from bytes. After these checks it is
+an array of numbers whose chunks fit in memory; whether zarr can read it is left to zarr.
 """
 
 import math
@@ -13,15 +13,15 @@ import numpy as np
 
 from cpic._trust import DoubtError, parse_json
 
-# Bytes that a file of metadata may have.
+# Size limit of a metadata file in bytes.
 METADATA_BYTES = 2**22
-# What a chunk may take in memory, and the index of a shard in its file.
+# Memory limit of a chunk, and of the index of a shard in its file.
 CHUNK_BYTES = 2**34
 INDEX_BYTES = 2**28
 _VOXELS = 2**62
 _CODECS = 32
 _DICTIONARY_BYTES = 2**27
-# Codecs of objects and texts: no volume has them, and some run what they read.
+# Codecs of objects and texts: no volume has them, and some execute what they read.
 _OF_OBJECTS = {"pickle", "json2", "msgpack2", "categorize", "vlen-utf8", "vlen-bytes", "vlen-array"}
 _NUMBER = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)")
 _NUMBER_OF_2 = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c(8|16))")
@@ -31,11 +31,11 @@ _KINDS |= {list: "a list", dict: "an object", type(None): "null"}
 
 
 def check_metadata(name: str, raw: bytes) -> dict[str, Any]:
-    """The metadata in the file `name` of a Zarr node, if it is of a kind that zarr can be given.
+    """The metadata in the file `name` of a Zarr node, if it is of a kind that zarr may be given.
 
     Raises:
-        DoubtError: If it is no JSON object, or of an array whose sizes, type or codecs cannot be
-            those of a volume.
+        DoubtError: If it is not a JSON object, or belongs to an array whose sizes, dtype or codecs
+            cannot be those of a volume.
     """
     found = parse_json(raw)
     _need(isinstance(found, dict), f"is {_KINDS[type(found)]}, an object is needed")
@@ -63,7 +63,7 @@ def _check_codecs(codecs: Any, chunk: list[int], itemsize: int, *, inner: bool =
     _is(codecs, list, "codecs")
     _need(0 < len(codecs) <= _CODECS, f"has {len(codecs)} codecs, 1 to {_CODECS} can be")
     named = [_check_codec(codec) for codec in codecs]
-    # The whole chunk comes into memory, unless all it is is a shard, of which parts are read.
+    # The whole chunk is held in memory, unless it is a shard, which is read in parts.
     if inner or [name for name, _ in named] != ["sharding_indexed"]:
         _need_room(chunk, itemsize)
     for name, options in named:
@@ -77,7 +77,7 @@ def _check_shards(options: dict[str, Any], shard: list[int], itemsize: int) -> N
     _need(whole, f"has shards of {shard}, no multiples of their chunks of {chunk}")
     count = math.prod(n // edge for n, edge in zip(shard, chunk, strict=True))
     _need(16 * count < INDEX_BYTES, f"has shards of {count:,} chunks, too many for an index")
-    # An index that is packed would unpack to what its shard likes.
+    # A compressed index could expand without limit.
     index = _is(options.get("index_codecs", []), list, "index_codecs")
     others = {_check_codec(codec)[0] for codec in index} - {"bytes", "crc32c"}
     _need(not others, f"has index_codecs {sorted(others)}, bytes and crc32c can be")
@@ -99,7 +99,7 @@ def _check_2(found: dict[str, Any]) -> None:
 
 
 def _check_codec(codec: Any) -> tuple[str, dict[str, Any]]:
-    """Name and options of a codec that makes numbers."""
+    """Name and options of a codec that produces numbers."""
     name, options = _named(codec, "a codec")
     plain = name.removeprefix("numcodecs.")
     _need(plain not in _OF_OBJECTS, f"has the codec {name!r}, which makes no numbers")
@@ -107,7 +107,7 @@ def _check_codec(codec: Any) -> tuple[str, dict[str, Any]]:
         if key.endswith(("dtype", "astype")) and kind is not None:
             known = isinstance(kind, str) and _NUMBER_OR_2.fullmatch(kind)
             _need(known, f"has the codec {name!r} with {key} {str(kind)[:40]!r}, no numbers")
-        if key == "filters":  # of LZMA, which takes memory by them
+        if key == "filters":  # of LZMA, which determine its memory
             _need(_modest(kind), f"has the codec {name!r} with filters that take much memory")
     return name, options
 

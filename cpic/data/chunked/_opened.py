@@ -1,4 +1,4 @@
-"""The array of a store, or what to open instead: the levels of an image, for who gave the image."""
+"""Open the array of a store, or suggest what to open instead, such as the levels of an image."""
 
 import zipfile
 from typing import Any
@@ -11,18 +11,18 @@ from cpic.data.chunked._metadata import check_metadata
 from cpic.data.chunked._reads import Piece, Reads
 
 _FILES = ("zarr.json", ".zarray", ".zattrs")
-# What zarr raises at metadata that make no sense, RecursionError and NotImplementedError included.
+# Raised by zarr for invalid metadata, RecursionError and NotImplementedError included.
 _SENSELESS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError)
 _SENSELESS += (MemoryError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile)
-# Arrays of a group that an error names.
+# Number of arrays of a group that an error lists.
 _NAMED = 10
 
 
 def opened(reads: Reads) -> Layout:
-    """The layout of the array in a store, once its metadata are checked.
+    """The layout of the array in a store, after a check of its metadata.
 
     Raises:
-        VolumeError: If there is none, or what is said of it makes no sense.
+        VolumeError: If there is none, or its metadata are invalid.
     """
     try:
         layout = _described(reads)
@@ -59,13 +59,13 @@ def _described(reads: Reads) -> Layout | None:
     if kinds.get("zarr.json", "group") == "group" and ".zarray" not in files:
         return None
     buffer = default_buffer_prototype().buffer
-    # Zarr has the files that were checked, and no others.
+    # Zarr gets the files that were checked, and no others.
     store = MemoryStore({name: buffer.from_bytes(files[name]) for name in files})
     return layout_of(zarr.open_array(store, mode="r"))
 
 
 def _otherwise(reads: Reads) -> str:
-    """What to open instead of a store that holds no array."""
+    """Suggest what to open instead of a store without an array."""
     files = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
     found, old, attributes, listed = (_read(reads, name) for name in files)
     group = ", but a group" if old or found.get("node_type") == "group" else ""
@@ -96,7 +96,7 @@ def _lying(reads: Reads) -> list[str]:
 
 
 def _consolidated(listed: Any) -> list[str]:
-    """Names of the arrays whose metadata a group holds."""
+    """Names of the arrays whose metadata are in a group."""
     nodes = _as(dict, _as(dict, listed).get("metadata"))
     arrays = [key for key, known in nodes.items() if _as(dict, known).get("node_type") == "array"]
     ending = "/.zarray"
@@ -104,7 +104,7 @@ def _consolidated(listed: Any) -> list[str]:
 
 
 def _levels(attributes: Any) -> list[str]:
-    """Paths of the levels that the metadata of OME-Zarr name."""
+    """Paths of the levels listed in OME-Zarr metadata."""
     images = _as(list, _as(dict, attributes.get("ome", attributes)).get("multiscales"))
     levels = [level for image in images for level in _as(list, _as(dict, image).get("datasets"))]
     paths = [_as(dict, level).get("path") for level in levels]
@@ -112,7 +112,7 @@ def _levels(attributes: Any) -> list[str]:
 
 
 def _read(reads: Reads, name: str) -> dict[str, Any]:
-    """Metadata of that name, {} if there are none that can be read."""
+    """Metadata of this name, {} if they cannot be read."""
     try:
         raw = reads.many([Piece(name)])[0]
         return _as(dict, parse_json(raw) if raw else {})
@@ -121,5 +121,5 @@ def _read(reads: Reads, name: str) -> dict[str, Any]:
 
 
 def _as(kind: type, value: Any) -> Any:
-    """The value if it is of this kind, else an empty one."""
+    """The value if it is of this kind, otherwise an empty one."""
     return value if isinstance(value, kind) else kind()

@@ -1,4 +1,4 @@
-"""Cubes out of chunks: each chunk that a call touches is loaded once, or found in a cache."""
+"""Cubes from chunks: each chunk that a call touches is loaded once, or taken from a cache."""
 
 import functools
 import math
@@ -19,19 +19,19 @@ from cpic.data._volume import Reader
 from cpic.data._windows import spread, windows
 from cpic.data.chunked._cache import ChunkCache, Held
 
-# Decoded chunks held at once without a cache; what a call touches beyond it is read in rounds.
+# Decoded chunks in memory without a cache; a call that touches more is processed in rounds.
 _HELD_BYTES = 2**28
-# Chunks, however small, that are asked for at once when all is read.
+# Maximum number of chunks, however small, requested at once when everything is read.
 _BATCH = 2**16
 
 
 class Touched(NamedTuple):
-    """What was read of a volume so far, as fractions of all of it; above 1 when calls overlap.
+    """Reads of a volume so far, as fractions of the whole; above 1 if calls overlap.
 
     Attributes:
         voxels: distinct voxels of each call.
-        chunks: chunks loaded.
-        bytes: stored bytes that came, of the bytes that all voxels take.
+        chunks: loaded chunks.
+        bytes: stored bytes received, relative to the bytes of all decoded voxels.
     """
 
     voxels: float
@@ -40,11 +40,11 @@ class Touched(NamedTuple):
 
 
 class ChunkedReader(Reader):
-    """What volumes in chunks share; a subclass sets these, then loads what it is asked for.
+    """Base class of volumes in chunks; a subclass sets the attributes and loads chunks.
 
     Attributes:
         chunks: spatial sizes of a chunk.
-        cache: where chunks stay from call to call, or None.
+        cache: cache of decoded chunks between calls, or None.
     """
 
     chunks: tuple[int, ...]
@@ -57,19 +57,19 @@ class ChunkedReader(Reader):
         cache: int | ChunkCache | None,
         name: Hashable,
     ) -> None:
-        """`dtype`: of the values in memory; `name`: the same for volumes of the same chunks."""
+        """`dtype`: of the values in memory; `name`: the same for volumes with the same chunks."""
         self.chunks, self._stored = tuple(chunks), dtype
         given = cache is None or isinstance(cache, ChunkCache)
         self.cache = cache if given else ChunkCache(cache)  # type: ignore[arg-type]
         self._name = name
-        # Two threads that read one volume take turns: what came is counted for each call.
+        # Threads that read the same volume alternate: received bytes are counted for each call.
         self._turn = threading.RLock()
 
     @abstractmethod
     def _load(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
         """Write the chunks at `positions` (n, D) of the grid of chunks into `out`, n arrays.
 
-        Beyond the shape anything may be written. The ledger's bytes are counted here.
+        Beyond the shape, values are arbitrary. The bytes of the ledger are counted here.
         """
 
     def cubes(self, centres: Tensor, *, size: int) -> Tensor:
@@ -81,7 +81,7 @@ class ChunkedReader(Reader):
             return super().voxels(coords)
 
     def touched(self) -> Touched:
-        """What the ledger counts, divided by all there is."""
+        """The counts of the ledger, divided by the totals."""
         n_voxels = math.prod(self.shape)
         return Touched(
             self.ledger.voxels / n_voxels,
@@ -94,14 +94,14 @@ class ChunkedReader(Reader):
         chunk = [positions // edge for (positions, _), edge in zip(axes, self.chunks, strict=True)]
         offset = [of - of[:, :1] for of in chunk]
         span = 1 + max((int(of.max()) for of in offset if of.numel()), default=0)
-        # Chunks a cube may need, (n, span, ..., span): which they are, and whether it does.
+        # Candidate chunks of each cube, (n, span, ..., span): their indices, and whether needed.
         used = [
             (one_hot(of, span).bool() & valid[..., None]).any(1)
             for of, (_, valid) in zip(offset, axes, strict=True)
         ]
         ids = _joined([of[:, :1] + torch.arange(span) for of in chunk], self._grid)
         needed, inside = _all(used), _all([valid for _, valid in axes])
-        # Of each voxel: its chunk among these, and its place therein.
+        # For each voxel: its chunk among these, and its position in it.
         place = _joined(offset, [span] * n_axes)
         rests = [positions % edge for (positions, _), edge in zip(axes, self.chunks, strict=True)]
         within = _joined(rests, self.chunks)
@@ -109,7 +109,7 @@ class ChunkedReader(Reader):
         wanted = ids[needed].unique()
         cache = self.cache or ChunkCache(max(1, min(_HELD_BYTES, len(wanted) * self._chunk_bytes)))
         rounds = self._rounds(wanted, cache)
-        if len(rounds) == 1:  # all there is: nothing to choose between
+        if len(rounds) == 1:  # everything at once: nothing to select
             with self._held(wanted, cache) as (memory, starts):
                 slot = torch.searchsorted(wanted, ids).clamp(max=len(wanted) - 1)
                 cubes = self._values(memory, starts[slot].gather(1, place).add_(within))
@@ -137,7 +137,7 @@ class ChunkedReader(Reader):
         return self._cubes(coords, 1, n_distinct).reshape(len(coords), self.channels)
 
     def _rounds(self, ids: Tensor, cache: ChunkCache) -> list[Tensor]:
-        """Chunks in sorted batches that fit; those that are held first, before they are dropped."""
+        """Chunks in sorted batches that fit into memory; cached ones first, before eviction."""
         size = min(len(ids), cache.capacity(self._chunk_bytes))
         if len(ids) > size and cache is self.cache:
             known = torch.from_numpy(cache.known(self._name, ids.tolist()))
@@ -146,7 +146,7 @@ class ChunkedReader(Reader):
 
     @contextmanager
     def _held(self, ids: Tensor, cache: ChunkCache) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """All values in memory, flat, and where those of each chunk start."""
+        """All values in memory, flat, and the offset of each chunk."""
         try:
             with cache.hold(self._name, ids.tolist(), self._chunk_bytes) as held:
                 yield self._filled(ids, held)
@@ -157,7 +157,7 @@ class ChunkedReader(Reader):
             ) from error
 
     def _filled(self, ids: Tensor, held: Held) -> tuple[np.ndarray, Tensor]:
-        """All values in memory and where those of each chunk start, once fresh ones are loaded."""
+        """All values in memory and the offset of each chunk, after loading the missing ones."""
         values = held.memory.view(self._stored)
         starts = held.starts // self._stored.itemsize
         if held.fresh.any():
@@ -177,7 +177,7 @@ class ChunkedReader(Reader):
             numbers = np.arange(start, min(start + n_batch, n_chunks))
             positions = np.stack(np.unravel_index(numbers, self._grid), -1)
             boxes = [values[self._box(position)] for position in positions]
-            # Chunks that stick out are loaded beside their place.
+            # Chunks that extend beyond the shape are loaded separately.
             full = (*self.chunks, self.channels)
             out = [box if box.shape == full else np.empty(full, self._stored) for box in boxes]
             self._load(positions, out)
@@ -196,7 +196,7 @@ class ChunkedReader(Reader):
 
     @property
     def _called(self) -> str:
-        """For messages."""
+        """Name of the volume for messages."""
         return repr(self)
 
     @property
@@ -209,7 +209,7 @@ class ChunkedReader(Reader):
 
     @property
     def _chunks_at_a_position(self) -> int:
-        """Above 1 where a stored chunk does not hold all channels."""
+        """Above 1 if a stored chunk does not hold all channels."""
         return 1
 
 
@@ -222,5 +222,5 @@ def _joined(digits: list[Tensor], bases: Sequence[int]) -> Tensor:
 
 
 def _all(masks: list[Tensor]) -> Tensor:
-    """Where the masks (n, s) of all axes hold, (n, s * ... * s)."""
+    """Where the masks (n, s) of all axes are true, (n, s * ... * s)."""
     return functools.reduce(torch.logical_and, spread(masks)).flatten(1)

@@ -1,4 +1,4 @@
-"""Reads of a Zarr store that survive a bad connection, are counted, and fetch an index once."""
+"""Reads of a Zarr store with retries and counts; each shard index is fetched once."""
 
 import asyncio
 import os
@@ -14,19 +14,19 @@ from cpic._trust import DoubtError, open_handle
 from cpic.data.chunked._failed import failures, may_pass, sentence
 from cpic.data.chunked._metadata import METADATA_BYTES
 
-# Bytes that the answer to the request under way may have, packed for the way or not.
+# Maximum size of the response to the current request, compressed or not.
 LIMIT: ContextVar[int] = ContextVar("LIMIT", default=METADATA_BYTES)
-# Seconds before the second attempt; each further pause is twice as long, up to the longest.
+# Seconds before the first retry; each further pause is twice as long, up to the maximum.
 _PAUSE, _LONGEST = 0.1, 2.0
-# Shard indices held; 16 bytes a chunk.
+# Number of cached shard indices; 16 bytes per chunk.
 _INDEX_BYTES = 2**26
-# Requests under way at once: to a server, where each waits for the way there and back, and threads
-# that read files, where a disk with many heads or a network may lie behind the folder.
+# Concurrent requests: to a server, where each one waits for the round trip, and threads that read
+# files, since the folder may be on a disk array or a network.
 _REQUESTS, _FILES = 64, 8
 
 
 class Piece(NamedTuple):
-    """Bytes of one key: all of it, from `start` to `stop` (excluded), or the `last` ones."""
+    """Bytes of one key: all, from `start` to `stop` (excluded), or the `last` ones."""
 
     key: str
     start: int = 0
@@ -39,15 +39,15 @@ class Reads:
     """Attempts, bytes, missing keys and shard indices of one store.
 
     Attributes:
-        store: of zarr, already guarded.
-        prefix: of the keys in it.
-        address: of the store, for errors: without what is secret in it.
-        secrets: what no error may hold.
-        retries: further attempts after one that failed by its connection.
-        timeout: seconds an attempt may take.
-        limit: bytes that a file of it may have, unpacked by a server or a zip file.
-        n_bytes: that came so far.
-        folder: where it lies, if its keys are files here.
+        store: zarr store, already guarded.
+        prefix: prefix of its keys.
+        address: address of the store for errors, without secrets.
+        secrets: texts that must not appear in errors.
+        retries: number of retries after a connection error.
+        timeout: time limit of an attempt in seconds.
+        limit: maximum size of a file, decompressed by a server or a zip file.
+        n_bytes: bytes received so far.
+        folder: its folder, if its keys are local files.
     """
 
     store: Any
@@ -63,7 +63,7 @@ class Reads:
     _indices: dict[str, bytes] = field(default_factory=dict)
 
     def many(self, pieces: Sequence[Piece]) -> list[Any]:
-        """The bytes of each piece, or None where its key is missing; all at once."""
+        """The bytes of each piece, or None if its key is missing; all concurrently."""
         if self.folder is None:
             found = self._waited(pieces)
         elif len(pieces) < 2 * _FILES:
@@ -81,19 +81,19 @@ class Reads:
         return found
 
     def take_missing(self) -> list[str]:
-        """The keys that were not there since the last call."""
+        """The keys found missing since the last call."""
         missing, self._missing = sorted(self._missing), set()
         return missing
 
     def stamp(self) -> int:
-        """Changes when another array is written in the place of this one; 0 where unknown."""
+        """Changes if the array is replaced by another one; 0 if unknown."""
         if self.folder is None:
             return 0 if "://" in self.address else id(self)
         described = self.folder / "zarr.json"
         return described.stat().st_mtime_ns if described.exists() else id(self)
 
     def indices(self, pieces: Sequence[Piece]) -> list[bytes | None]:
-        """The indices of shards, or None; those seen before are not read again."""
+        """The indices of shards, or None; cached ones are not read again."""
         new = [piece for piece in pieces if piece.key not in self._indices]
         held = {key: self._indices.get(key) for key, *_ in pieces}
         for piece, index in zip(new, self.many(new), strict=True):
@@ -103,17 +103,17 @@ class Reads:
         return [held[piece.key] for piece in pieces]
 
     def keep(self, key: str, index: bytes) -> None:
-        """Hold the index of a shard."""
+        """Cache the index of a shard."""
         self._indices[key] = index
         while len(self._indices) * len(index) > _INDEX_BYTES:
             self._indices.pop(next(iter(self._indices)))
 
     def forget(self) -> None:
-        """Drop the indices: they may be damaged, or out of date."""
+        """Clear the cached indices, which may be damaged or outdated."""
         self._indices.clear()
 
     def file(self, piece: Piece) -> bytes | None:
-        """Bytes of a file in the folder, or None where there is none; it is tried once."""
+        """Bytes of a file in the folder, or None if it is missing; a single attempt."""
         try:
             # As text: joining paths would take as long as reading.
             handle, size = open_handle(f"{self.folder}/{piece.key}")
@@ -135,7 +135,7 @@ class Reads:
         try:
             return self.file(piece)
         except OSError:
-            # A folder of a network comes back, perhaps: with pauses, and a sentence at the end.
+            # A network folder may come back: retry with pauses, and report in a sentence.
             return self._waited([piece])[0]
         except DoubtError as error:
             raise VolumeError(sentence(self, piece.key, error, 1)) from error
@@ -168,12 +168,13 @@ class Reads:
                 return await asyncio.wait_for(fetch, self.timeout)
             except failures() as error:
                 if attempt == self.retries or not may_pass(error):
-                    # Libraries write addresses and headers into what they raise: it is not chained.
+                    # Libraries put addresses and headers into their exceptions, so they are not
+                    # chained.
                     raise VolumeError(sentence(self, piece.key, error, attempt + 1)) from None
         raise AssertionError  # the last attempt returns or raises
 
     async def _fetched(self, piece: Piece) -> bytes | None:
-        """What the store holds; fewer bytes than asked for are a broken connection."""
+        """The content of the store; fewer bytes than requested count as a broken connection."""
         from zarr.abc.store import RangeByteRequest, SuffixByteRequest
         from zarr.core.buffer import default_buffer_prototype
         from zarr.storage import FsspecStore, ZipStore
@@ -184,7 +185,7 @@ class Reads:
         elif piece.stop is not None:
             asked, wanted = RangeByteRequest(piece.start, piece.stop), piece.stop - piece.start
         elif isinstance(self.store, FsspecStore | ZipStore) and not _is_bounded(self.store):
-            # One byte too many is enough to see that there are too many.
+            # One extra byte is enough to detect that there are too many.
             asked = RangeByteRequest(0, self.limit + 1)
         LIMIT.set(self.limit)
         await self.store._ensure_open()
@@ -198,19 +199,19 @@ class Reads:
             return raw
         if len(raw) < wanted:
             raise ConnectionError(f"{len(raw)} of {wanted} bytes came")
-        # All of it came, from a server without ranges.
+        # The whole file, from a server without ranges.
         self.n_bytes += len(raw) - wanted
         first = piece.start if piece.last is None else len(raw) - wanted
         return raw[first : first + wanted]
 
 
 def _is_bounded(store: Any) -> bool:
-    """Whether a store gives no more than `LIMIT`, so that all of a file can be asked for."""
+    """Whether a store limits responses to `LIMIT`, so that a whole file can be requested."""
     return getattr(getattr(store, "fs", None), "bounded", False)
 
 
 def _read(handle: int, start: int, length: int) -> bytes:
-    """`length` bytes from `start` on; fewer where the file ends."""
+    """`length` bytes from `start` on; fewer at the end of the file."""
     if start and length:
         os.lseek(handle, start, os.SEEK_SET)
     parts = []

@@ -33,17 +33,17 @@ def save_zarr(
 
     Args:
         volume: a volume, or an array of one (two or three axes).
-        path: folder to make; must not exist.
-        chunks: what is read at once; at most 64 voxels an axis by default.
-        shards: what is one file, a multiple of `chunks`; None makes a file a chunk.
-        attributes: JSON values to store along; `ZarrVolume.attributes` has them again.
+        path: folder to create; must not exist.
+        chunks: sizes of a chunk, the unit of reading; at most 64 voxels per axis by default.
+        shards: sizes of a file, a multiple of `chunks`; None writes one file per chunk.
+        attributes: JSON values to store; `ZarrVolume.attributes` returns them.
 
     Returns:
         `path`.
 
     Raises:
-        VolumeError: if `path` exists, or cannot be written, if `chunks` or `shards` do not fit, if
-            no store can hold the type of the values, or no JSON the attributes.
+        VolumeError: if `path` exists or cannot be written, `chunks` or `shards` are invalid, the
+            dtype cannot be stored, or the attributes are not JSON.
 
     Example:
         >>> save_zarr(volume, "volume.zarr", chunks=(32, 32, 32))  # doctest: +SKIP
@@ -74,8 +74,8 @@ def save_zarr(
                 array[box] = source.voxels(grid).cpu().numpy()
     except OSError as error:
         raise VolumeError(
-            f"{path} cannot be written ({error.strerror or error}); free or permit space there, or "
-            "choose another folder."
+            f"{path} cannot be written ({error.strerror or error}); free space there or "
+            "allow writing, or choose another folder."
         ) from error
     return path
 
@@ -88,17 +88,17 @@ def creating(
     shards: tuple[int, ...] | None,
     **options: Any,
 ) -> Iterator[Any]:
-    """An array of zarr for the values of a volume, under its name once the block has ended.
+    """A zarr array for the values of a volume, renamed to its final path after the block.
 
     Args:
-        path: its folder.
-        source: gives sizes, channels and type.
+        path: folder of the array.
+        source: volume with the sizes, channels and dtype.
         chunks: spatial sizes; a chunk holds all channels.
-        shards: likewise.
-        options: for `zarr.create_array`.
+        shards: spatial sizes of a shard.
+        options: options of `zarr.create_array`.
 
     Raises:
-        OSError: If it cannot be made, or `path` is there by then.
+        OSError: If it cannot be created, or `path` exists by then.
     """
     import zarr
 
@@ -120,7 +120,7 @@ def creating(
 
 
 def stored_dtype(source: Volume) -> np.dtype:
-    """The type of NumPy that a store holds the values of a volume in."""
+    """The NumPy dtype in which a store holds the values of a volume."""
     try:
         return torch.empty(0, dtype=source.dtype).numpy().dtype
     except TypeError:
@@ -132,7 +132,7 @@ def stored_dtype(source: Volume) -> np.dtype:
 def check_chunks(
     who: str, shape: tuple[int, ...], chunks: tuple[int, ...], shards: tuple[int, ...]
 ) -> None:
-    """Refuse chunks and shards that are not one edge an axis, the second multiples of the first."""
+    """Reject chunks and shards without one edge per axis, or shards not multiples of chunks."""
     whole = all(isinstance(n, int | np.integer) and n > 0 for n in (*chunks, *shards))
     if (
         not whole

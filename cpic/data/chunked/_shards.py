@@ -1,4 +1,4 @@
-"""The index of a shard: which bytes of its file are which chunk."""
+"""The index of a shard: the byte range of each chunk in its file."""
 
 import math
 import struct
@@ -17,10 +17,10 @@ class ShardIndex:
     """Spans of the chunks of a shard: first byte and length of each, in its file.
 
     Attributes:
-        per_shard: chunks along each axis.
-        at_end: whether the index is the end of the file, or its begin.
-        n_checksums: of CRC32C behind the spans.
-        order: of the bytes of a number, "<" or ">".
+        per_shard: number of chunks along each axis.
+        at_end: whether the index is at the end of the file, or at its start.
+        n_checksums: number of CRC32C after the spans.
+        order: byte order of a number, "<" or ">".
     """
 
     per_shard: tuple[int, ...]
@@ -30,24 +30,24 @@ class ShardIndex:
 
     @property
     def n_bytes(self) -> int:
-        """Length of the index."""
+        """Length of the index in bytes."""
         return 16 * math.prod(self.per_shard) + _CHECKSUM * self.n_checksums
 
     def piece(self, key: str) -> Piece:
-        """Where the file of a shard has its index."""
+        """Position of the index in the file of a shard."""
         return Piece(key, last=self.n_bytes) if self.at_end else Piece(key, 0, self.n_bytes)
 
     def within(self, shard: bytes | memoryview) -> bytes:
-        """The index in all bytes of a shard."""
+        """The index from all bytes of a shard."""
         return bytes(shard[-self.n_bytes :] if self.at_end else shard[: self.n_bytes])
 
     def place(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of the shards of chunks at `positions` (n, d), and their numbers therein."""
+        """Positions of the shards of chunks at `positions` (n, d), and chunk numbers in them."""
         within = (positions % self.per_shard).T
         return positions // self.per_shard, np.asarray(np.ravel_multi_index(within, self.per_shard))
 
     def some(self, index: bytes, numbers: list[int]) -> list[tuple[int, int]]:
-        """First byte and length of a few chunks: an array would take longer to make.
+        """First byte and length of a few chunks, faster than an array of all.
 
         Raises:
             ValueError: If the index is damaged.
@@ -60,7 +60,7 @@ class ShardIndex:
         return np.frombuffer(self._checked(index), f"{self.order}u8").reshape(-1, 2)
 
     def _checked(self, index: bytes) -> bytes:
-        """The index without its checksum, which is right."""
+        """The index without its checksum, after verifying it."""
         if len(index) != self.n_bytes:
             raise ValueError(f"the index of the shard has {len(index):,} of {self.n_bytes:,} bytes")
         for _ in range(self.n_checksums):
@@ -70,14 +70,14 @@ class ShardIndex:
         return index
 
     def with_chunks(self, shard: bytes | None, new: dict[int, bytes]) -> tuple[bytes, int]:
-        """A shard with more chunks behind those that it holds, whose bytes stay where they are.
+        """Append chunks to a shard, whose existing bytes stay at their positions.
 
         Args:
             shard: all bytes of it, None for a new one.
-            new: bytes of chunks by their number in the shard; those that are there already stay.
+            new: bytes of chunks by their number in the shard; existing chunks are kept.
 
         Returns:
-            The bytes, and how many chunks were added.
+            The bytes, and the number of added chunks.
         """
         parts = []
         spans = np.full((math.prod(self.per_shard), 2), NOT_THERE, "<u8")

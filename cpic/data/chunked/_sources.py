@@ -1,4 +1,4 @@
-"""The store at a path or address, guarded, and what no message about it may show."""
+"""Find and guard the store at a path or address, and determine its secrets."""
 
 import os
 import re
@@ -16,20 +16,20 @@ from cpic._trust import DoubtError, check_regular
 from cpic.data.chunked._failed import unopened
 from cpic.data.chunked._reads import Reads
 
-# Files that say a folder is a node of Zarr.
+# Files that mark a folder as a Zarr node.
 _NODES = ("zarr.json", ".zarray", ".zgroup")
 _ZIPS = (".zarr.zip", ".ozx")
-# What is raised at zip files that are none, or damaged.
+# Raised for invalid or damaged zip files.
 _NO_ZIP = (zipfile.BadZipFile, struct.error, ValueError, EOFError, NotImplementedError)
 
 _CHAINED = (
-    "{} is a chain of file systems, which keeps no bounds on what comes; give the address alone, "
-    "and hold chunks with cache=."
+    "{} is a chain of file systems, which does not limit responses; give the address alone, "
+    "and cache chunks by cache=."
 )
 
 
 def is_zarr(path: str | os.PathLike) -> bool:
-    """Whether a folder is an array or a group of Zarr, or a path names or enters a zip file."""
+    """Whether a folder is a Zarr array or group, or a path is in a zip file."""
     path = Path(path)
     if path.is_dir():
         return any((path / name).exists() for name in _NODES)
@@ -38,16 +38,16 @@ def is_zarr(path: str | os.PathLike) -> bool:
 
 
 def shown(store: Any) -> str:
-    """A path, address or store for messages, without what is secret."""
+    """A path, address or store for messages, without secrets."""
     text = str(getattr(store, "path", store)) if hasattr(store, "fs") else str(store)
     return shown_address(text) if "://" in text else text
 
 
 def open_store(store: Any, options: dict | None, *, retries: int, timeout: float) -> Reads:
-    """What the reads of a store at a path or address (or the one given) go through.
+    """A reader for a store at a path or address (or for the given store).
 
     Raises:
-        VolumeError: If nothing is there, or it is not to be read within bounds.
+        VolumeError: If nothing is there, or it cannot be read within bounds.
     """
     from zarr.storage import LocalStore
 
@@ -63,7 +63,7 @@ def open_store(store: Any, options: dict | None, *, retries: int, timeout: float
 
 
 def _store_at(store: Any, options: dict | None) -> tuple[Any, str]:
-    """The store, and what comes before its keys."""
+    """The store, and the prefix of its keys."""
     from zarr.abc.store import Store
     from zarr.storage import LocalStore, ZipStore
 
@@ -104,12 +104,12 @@ def _at_address(text: str, options: dict | None) -> Any:
 
 
 def _file_of(path: Path) -> Path | None:
-    """What is no folder, at a path or on the way to it; None if there is nothing."""
+    """The first part of a path that is not a folder; None if there is none."""
     for one in (path, *path.parents):
         try:
             return None if stat.S_ISDIR(one.stat().st_mode) else one
         except (FileNotFoundError, NotADirectoryError, ValueError):
-            continue  # ValueError: signs that no name can have
+            continue  # ValueError: characters that no name can have
     return None
 
 
@@ -127,10 +127,10 @@ def _zipped(path: Path) -> Any:
 
 
 def _guarded(store: Any) -> Any:
-    """The same store; one of a web server gives the caller's headers to nobody else.
+    """The same store; one on a web server does not send the caller's headers to other hosts.
 
     Raises:
-        VolumeError: If a web server is read through something else, which keeps no bounds.
+        VolumeError: If a web server is accessed without such bounds.
     """
     from zarr.storage import FsspecStore
 
@@ -150,7 +150,7 @@ def _guarded(store: Any) -> Any:
 
 
 def _secrets(store: Any, options: dict | None) -> set[str]:
-    """What of an address and its options must be in no message."""
+    """Parts of an address and its options that must not appear in messages."""
     found = set(_texts(options or {}))
     text = str(getattr(store, "path", store))
     if hasattr(store, "fs"):
@@ -164,7 +164,7 @@ def _secrets(store: Any, options: dict | None) -> set[str]:
     found |= {part for text in user.split(":", 1) for part in (text, unquote(text))}
     # A server repeats the token without the word before it.
     found |= {word for text in found for word in re.split(r"[\s;,=]+", text)}
-    # A sign or two are in every sentence, and no secret.
+    # One or two characters occur in every sentence, and are no secret.
     return {text for text in found if len(text) > 2}
 
 

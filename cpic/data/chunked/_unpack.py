@@ -1,4 +1,4 @@
-"""Chunks unpacked within the bytes that they must have, whatever their files say."""
+"""Decompress chunks within the sizes they must have, whatever their files declare."""
 
 import bz2
 import gzip
@@ -14,40 +14,40 @@ import numpy as np
 
 from cpic._trust import DoubtError, read_at_most
 
-# What an unpacker may take besides its input and output; xz asks for 64 MiB at its highest level.
+# Memory for a decompressor besides its input and output; xz needs 64 MiB at its highest level.
 _MEMORY = 2**28
 _UINT = struct.Struct("<I")
-# Filters of version 2 may store wider numbers than they give.
+# Filters of version 2 may store wider numbers than they return.
 WIDER = 8
 
 
 def room(n_bytes: int) -> int:
-    """Bytes that `n_bytes` have at most once they are packed: packers add little."""
+    """Maximum compressed size of `n_bytes`: compressors add little."""
     return n_bytes + n_bytes // 8 + 2**16
 
 
 @dataclass(frozen=True)
 class Unpacker:
-    """A packer of numcodecs that unpacks no more than a chunk can have.
+    """A numcodecs compressor that decompresses no more than a chunk can have.
 
     Attributes:
-        codec: the packer.
-        more: bytes that what it packed has beyond those of the values; None where another packer
-            came before it, so that only a bound is known.
+        codec: the compressor.
+        more: bytes that its input has in addition to the values; None if another compressor came
+            before it, so that only a bound is known.
     """
 
     codec: Any
     more: int | None = 0
 
     def encode(self, raw: Any) -> Any:
-        """Packed bytes."""
+        """Compress."""
         return self.codec.encode(raw)
 
     def decode(self, raw: Any, n_bytes: int) -> Any:
-        """What was packed, for a chunk whose values take `n_bytes`.
+        """Decompress, for a chunk whose values take `n_bytes`.
 
         Raises:
-            DoubtError: If it is more, or less where that is known.
+            DoubtError: If the result is too long, or too short where the length is known.
             RuntimeError, ValueError, EOFError, OSError, zlib.error, lzma.LZMAError: If it is
                 damaged.
         """
@@ -66,12 +66,12 @@ def _zstd(codec: Any, raw: Any, limit: int, exact: bool) -> Any:
     if said is None and not exact:
         raise DoubtError("a frame of Zstandard does not say its size")
     if said is not None and said > limit:
-        raise DoubtError(f"{said:,} bytes are announced, {limit:,} are needed")
+        raise DoubtError(f"{said:,} bytes are declared, {limit:,} are needed")
     out = np.empty(limit if exact or said is None else said, np.uint8)
     codec.decode(raw, out)
     if said is not None and said < out.size:
-        # Of several frames that say their sizes, the library fills the front of `out`. They fill
-        # all of it if one byte less would not do, which it finds out before it unpacks.
+        # Of several frames that declare their sizes, the library fills the front of `out`. They
+        # fill all of it if one byte less would not suffice, which it detects before decompression.
         try:
             codec.decode(raw, out[:-1])
         except (ValueError, RuntimeError):
@@ -81,7 +81,7 @@ def _zstd(codec: Any, raw: Any, limit: int, exact: bool) -> Any:
 
 
 def _content_size(raw: Any) -> int | None:
-    """What the first frame of Zstandard says it unpacks to; None if it does not."""
+    """The size that the first frame of Zstandard declares; None if it does not."""
     head = bytes(raw[:18])
     if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
         return None
@@ -95,18 +95,18 @@ def _content_size(raw: Any) -> int | None:
 
 
 def _announced(at: int, *, packed_at: int | None = None) -> Callable[..., Any]:
-    """For packers whose first bytes say the size, and that keep to it.
+    """For compressors whose header has the size, and that respect it.
 
     Args:
-        at: where it says what it unpacks to.
-        packed_at: where it says how many bytes it has itself, which the library reads unseen.
+        at: offset of the decompressed size.
+        packed_at: offset of the compressed size, which the library trusts.
     """
 
     def unpack(codec: Any, raw: Any, limit: int, _: bool) -> Any:
         view = memoryview(raw).cast("B")
         said = _UINT.unpack_from(view, at)[0] if len(view) >= at + 4 else 0
         if said > limit:
-            raise DoubtError(f"{said:,} bytes are announced, {limit:,} are needed")
+            raise DoubtError(f"{said:,} bytes are declared, {limit:,} are needed")
         if packed_at is not None and (
             len(view) < packed_at + 4 or _UINT.unpack_from(view, packed_at)[0] > len(view)
         ):
@@ -117,7 +117,7 @@ def _announced(at: int, *, packed_at: int | None = None) -> Callable[..., Any]:
 
 
 def _file(opened: Callable[[io.BytesIO], Any]) -> Callable[..., Any]:
-    """For packers of streams in a row, which may be many and empty: each byte is read once."""
+    """For formats of concatenated streams, many of which may be empty: each byte is read once."""
 
     def unpack(codec: Any, raw: Any, limit: int, _: bool) -> Any:
         with opened(io.BytesIO(raw)) as file:
@@ -127,7 +127,7 @@ def _file(opened: Callable[[io.BytesIO], Any]) -> Callable[..., Any]:
 
 
 def _stream(start: Callable[[Any], Any]) -> Callable[..., Any]:
-    """For packers of one stream."""
+    """For formats of a single stream."""
 
     def unpack(codec: Any, raw: Any, limit: int, _: bool) -> Any:
         unpacker = start(codec)
@@ -140,12 +140,12 @@ def _stream(start: Callable[[Any], Any]) -> Callable[..., Any]:
 
 
 def _xz(codec: Any) -> Any:
-    # Without a bound, a header of a few bytes makes the library take gigabytes.
+    # Without a bound, a header of a few bytes makes the library allocate gigabytes.
     memory = None if codec.format == lzma.FORMAT_RAW else _MEMORY
     return lzma.LZMADecompressor(codec.format, memory, codec.filters)
 
 
-# A stream of zlib with the header of gzip or its own.
+# A zlib stream with the header of gzip or its own.
 inflate = _stream(lambda _: zlib.decompressobj(zlib.MAX_WBITS | 32))
 
 _UNPACK: dict[str, Callable[..., Any]] = {
@@ -160,10 +160,10 @@ _UNPACK: dict[str, Callable[..., Any]] = {
 
 
 def unfilter(codec: Any, raw: Any, n_bytes: int) -> Any:
-    """What a filter of numcodecs makes of `raw`, for a chunk whose values take `n_bytes`.
+    """Apply a filter of numcodecs to `raw`, for a chunk whose values take `n_bytes`.
 
     Raises:
-        DoubtError: If it would be more than such a chunk can have between its filters.
+        DoubtError: If the result is longer than such a chunk can be between its filters.
     """
     if memoryview(raw).nbytes * _growth(codec) > room(n_bytes * WIDER):
         raise DoubtError("more bytes came than a chunk has")
@@ -171,7 +171,7 @@ def unfilter(codec: Any, raw: Any, n_bytes: int) -> Any:
 
 
 def _growth(codec: Any) -> float:
-    """How many times the bytes of a filter's input its output has."""
+    """Ratio of the sizes of a filter's output and input."""
     if codec.codec_id == "packbits":
         return 8
     stored = getattr(codec, "encode_dtype", getattr(codec, "astype", None))

@@ -1,4 +1,4 @@
-"""Zarr stores: each chunk that a call touches is fetched and decoded once, if it is not held."""
+"""Zarr stores: each chunk that a call touches is fetched and decoded once, unless it is cached."""
 
 import lzma
 import zlib
@@ -15,16 +15,16 @@ from cpic.data.chunked._reader import ChunkedReader
 from cpic.data.chunked._sources import open_store
 
 _READERS = 8
-# Less than this is decoded before threads would have started.
+# Smaller chunks are decoded before threads would have started.
 _ALONE_BYTES = 2**18
 _DAMAGE = (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError)
 _DAMAGE += (EOFError, OSError, MemoryError, zlib.error, lzma.LZMAError)
-# Attribute of an array that says what it is made of.
+# Attribute of an array that describes its source.
 MARK = "on_demand"
 
 
 def mark_of(attributes: dict[str, Any]) -> dict[str, Any] | None:
-    """What the store of an `OnDemandVolume` says of itself; None for arrays of others."""
+    """The description that the store of an `OnDemandVolume` has of its source; None for others."""
     found = attributes.get(MARK)
     return found if isinstance(found, dict) and "probe" in found else None
 
@@ -32,39 +32,38 @@ def mark_of(attributes: dict[str, Any]) -> dict[str, Any] | None:
 class ZarrVolume(ChunkedReader):
     """A Zarr array (version 3, or 2), local or at any fsspec address, sharded or not.
 
-    Clauses in `cpic.data.Volume`. `ledger.bytes` counts the stored (compressed) bytes that came
-    from the store, shard indices included, and `ledger.chunks` the chunks decoded.
+    See `cpic.data.Volume` for the common contract. `ledger.bytes` counts the stored (compressed)
+    bytes received from the store, shard indices included, and `ledger.chunks` the decoded chunks.
 
     Args:
-        store: path of the array's folder, in a zip file or not, or of a zip file, address such as
+        store: path of the array's folder, possibly in a zip file, or of a zip file, address such as
             "https://host/volume.zarr" or "s3://bucket/volume.zarr", or a `zarr.abc.store.Store`.
-        channels: length of the last axis when it holds channels.
-        fill_missing: take chunks that are not stored as the array's fill value. Writers leave out
-            chunks that hold only that value, but a lost chunk looks the same, so this is asked for.
-            (Inside a stored shard, a chunk that is left out always reads as the fill value.)
-        storage_options: what fsspec needs to open an address, such as `{"anon": True}` for a
-            public bucket. Headers, cookies and passwords for a web server do not follow a
-            redirection to another host, and no error shows them.
-        retries: further attempts at a read that failed by its connection (an error of the server,
-            a connection refused, closed or too slow, or fewer bytes than asked for), after pauses
-            of 0.1, 0.2, 0.4, ... at most 2 seconds. A server that stays down is reported after
-            about 3 seconds by default.
-        timeout: seconds an attempt may take.
-        nan: value that replaces NaN; None refuses NaN voxels when they are read.
-        cache: bytes of decoded chunks to hold from call to call, the least recently used ones make
-            room for others; or a `cpic.data.stores.ChunkCache` that several volumes share. None
-            holds none.
+        channels: length of the last axis if it holds channels.
+        fill_missing: treat chunks that are not stored as the array's fill value. Writers omit
+            chunks that hold only this value, but a lost chunk looks the same, so it must be
+            requested. (Inside a stored shard, an omitted chunk always reads as the fill value.)
+        storage_options: options of fsspec to open an address, such as `{"anon": True}` for a public
+            bucket. Headers, cookies and passwords for a web server are not sent to another host
+            after a redirection, and no error shows them.
+        retries: number of retries after a connection error (an error of the server, a connection
+            refused, closed or too slow, or fewer bytes than requested), after pauses of 0.1, 0.2,
+            0.4, ... up to 2 seconds. By default a server that stays down is reported after about 3
+            seconds.
+        timeout: time limit of an attempt in seconds.
+        nan: value to replace NaN with; None rejects NaN voxels when they are read.
+        cache: maximum bytes of decoded chunks to keep between calls, evicting the least recently
+            used; or a `cpic.data.stores.ChunkCache` shared by several volumes. None keeps none.
 
     Raises:
-        VolumeError: if there is no array, its shape is no volume's, its metadata make no sense or
-            announce chunks that no memory holds, the address cannot be reached, or (when read) a
-            chunk is missing, damaged, or longer than it can be.
+        VolumeError: if there is no array, its shape is not that of a volume, its metadata are
+            invalid or declare chunks too large for memory, the address cannot be reached, or (when
+            read) a chunk is missing, damaged, or too long.
 
     Example:
         >>> ZarrVolume("volume.zarr").cubes(centres, size=7)  # doctest: +SKIP
     """
 
-    # Whether chunks that are not stored are made.
+    # Whether chunks that are not stored are generated.
     _grows: ClassVar[bool] = False
 
     def __init__(
@@ -95,7 +94,7 @@ class ZarrVolume(ChunkedReader):
         try:
             super().__init__(shape, channels, torch_dtype(layout.dtype), nan)
         except VolumeError as error:
-            raise VolumeError(f"{self._called} is no volume: {error}") from error
+            raise VolumeError(f"{self._called} is not a volume: {error}") from error
         self._fill_missing = fill_missing
         name = (str(store), self._reads.stamp(), layout.described)
         self._set_chunks(layout.chunk[: len(self.shape)], layout.dtype, cache, name)
@@ -109,7 +108,7 @@ class ZarrVolume(ChunkedReader):
 
     @property
     def _called(self) -> str:
-        """Of the store, without what is secret in it."""
+        """Address of the store, without secrets."""
         return self._reads.address
 
     def _load(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
@@ -129,7 +128,7 @@ class ZarrVolume(ChunkedReader):
     def _with_channels(
         self, positions: np.ndarray, out: list[np.ndarray]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The stored chunks, whose last axis may be that of the channels, and where they belong."""
+        """The stored chunks, with the channels as last axis if any, and their positions."""
         if self.channels == 1:
             return positions, [chunk[..., 0] for chunk in out]
         n, edge = self._chunks_at_a_position, self._layout.chunk[-1]

@@ -1,1 +1,1 @@
-"""DICOM series, one file a slice; `cpic.data.read_series` and `open_volume` read them."""
+"""DICOM series, one file per slice; `cpic.data.read_series` and `open_volume` read them."""

@@ -1,4 +1,4 @@
-"""The order of the slices of a series: by position, instance number, or name of the file."""
+"""The order of the slices of a series: by position, instance number, or file name."""
 
 import itertools
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from cpic.data._faults import broken, reading
 from cpic.data.dicom._report import SeriesReport, report
 from cpic.data.dicom._slice import Slice, read_header, read_hu
 
-# Positions closer than this share of the mean distance, or this many mm, are one place: tags hold
+# Positions closer than this fraction of the mean distance, or this many mm, coincide: tags hold
 # rounded decimals.
 _SAME_SHARE, _SAME_MM = 0.05, 0.01
 _ONE_SERIES = "keep the files of one series"
@@ -20,7 +20,7 @@ _Key = Callable[[Slice], float | None]
 
 
 def slice_files(folder: Path) -> list[Path]:
-    """The files of a folder that are read as slices; raises VolumeError if there are none."""
+    """The files of a folder to be read as slices; raises VolumeError if there are none."""
     if not folder.is_dir():
         raise VolumeError(f"there is no folder {folder}; check the path.")
     with reading(folder):
@@ -38,14 +38,14 @@ def slice_files(folder: Path) -> list[Path]:
 def read_order(
     folder: Path, order: str
 ) -> tuple[list[Slice], tuple[float, float, float], SeriesReport]:
-    """The slices of a folder in order, their spacing in mm, and what is to be said about them.
+    """The slices of a folder in order, their spacing in mm, and a report.
 
     Args:
-        folder: of the files.
-        order: "position", or "file" to look at the numbers in the names only.
+        folder: folder of the files.
+        order: "position", or "file" to use only the numbers in the names.
 
     Raises:
-        VolumeError: as `DicomVolume`.
+        VolumeError: as in `DicomVolume`.
     """
     found = [read_header(path) for path in slice_files(folder)]
     _check_alike(folder, found)
@@ -100,13 +100,13 @@ def _check_alike(folder: Path, found: list[Slice]) -> None:
 
 
 def _same_place(heights: list[float]) -> float:
-    """Distance in mm below which two slices lie in one place."""
+    """Distance in mm below which two slices coincide."""
     mean = (max(heights) - min(heights)) / max(1, len(heights) - 1)
     return min(_SAME_MM, _SAME_SHARE * mean)
 
 
 def _heights(found: list[Slice]) -> dict[Path, float]:
-    """Place along the normal, mm, of each slice with a position."""
+    """Position along the normal, mm, of each slice that has one."""
     orientation = next((p.orientation for p in found if p.orientation), (1, 0, 0, 0, 1, 0))
     normal = np.cross(orientation[:3], orientation[3:])
     normal = normal * np.sign(normal[np.abs(normal).argmax()])
@@ -116,7 +116,7 @@ def _heights(found: list[Slice]) -> dict[Path, float]:
 def _distinct(
     found: list[Slice], key: _Key, same: float
 ) -> tuple[list[Slice], dict[str, str], tuple[str, str] | None]:
-    """Slices by rising key without exact repetitions, these, and two that clash."""
+    """Slices by ascending key without exact duplicates, the duplicates, and two that clash."""
     kept: list[Slice] = []
     dropped: dict[str, str] = {}
     for part in sorted(found, key=lambda part: (key(part), part.path.name)):
@@ -131,7 +131,7 @@ def _distinct(
 
 
 def _agreeing(folder: Path, kept: list[Slice], known: dict[Path, float]) -> list[Slice]:
-    """The same slices, in reverse if the positions that some of them have fall."""
+    """The same slices, reversed if the positions that some of them have are descending."""
     heights = [known[part.path] for part in kept if part.path in known]
     rising = [after > before for before, after in itertools.pairwise(heights)]
     if any(rising) and not all(rising):

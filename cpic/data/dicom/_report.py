@@ -1,4 +1,4 @@
-"""What is said about a series of slices once it is in order: spacing, gaps, oddities."""
+"""The report about a series of slices in order: spacing, gaps, oddities."""
 
 import dataclasses
 import itertools
@@ -8,23 +8,24 @@ import numpy as np
 
 from cpic.data.dicom._slice import Slice
 
-# A distance this much larger than the usual one is a gap; this much off, it is uneven.
+# A distance larger than the usual one by this factor is a gap; by this fraction, it is uneven.
 _GAP, _UNEVEN = 1.5, 0.1
-# Gaps that are named.
+# Number of gaps that are listed.
 _NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class SeriesReport:
-    """What was found while a series was put in order.
+    """Findings from ordering a series.
 
     Attributes:
-        order: what decided: "position", "instance" (InstanceNumber) or "file" (number in the name).
+        order: criterion: "position", "instance" (InstanceNumber) or "file" (number in the name).
         files: names of the slices, in the order of the volume.
-        dropped: names of files that repeat a slice exactly, each with the file it repeats.
-        gaps: pairs of neighbouring files farther apart than the others, and their distance in mm.
-        notes: sentences about what is unusual and was read all the same: gaps, uneven distances,
-            slices that are shifted sideways (a tilted gantry), several series, missing tags.
+        dropped: names of exact duplicates, each with the file that it duplicates.
+        gaps: pairs of neighboring files with a larger distance than the others, and the distance in
+            mm.
+        notes: sentences about oddities that do not prevent reading: gaps, uneven distances, slices
+            that are shifted sideways (a tilted gantry), several series, missing tags.
     """
 
     order: str
@@ -41,14 +42,14 @@ def report(
     order: str,
     dropped: dict[str, str],
 ) -> tuple[tuple[float, float, float], SeriesReport]:
-    """Spacing in mm of a series in order, NaN where no tag tells, and its report.
+    """Spacing in mm of a series in order, NaN if no tag has it, and the report.
 
     Args:
         found: all slices.
         kept: those of the volume, in order.
-        known: place of slices along their normal, mm.
-        order: what decided on the order.
-        dropped: names of copies, each with that of its original.
+        known: positions of slices along their normal, mm.
+        order: criterion for the order.
+        dropped: names of duplicates, each with that of its original.
     """
     names = tuple(part.path.name for part in kept)
     steps = np.abs(np.diff([known.get(part.path, np.nan) for part in kept]))
@@ -101,7 +102,7 @@ def _step_notes(
 
 
 def _shift_notes(kept: list[Slice]) -> list[str]:
-    """Slices that do not lie above each other, by more than a pixel in all."""
+    """Whether slices are shifted sideways, by more than a pixel in total."""
     placed = [np.array(part.position) for part in kept if part.position]
     orientation = next((part.orientation for part in kept if part.orientation), None)
     if len(placed) < 2 or orientation is None:
@@ -117,7 +118,7 @@ def _shift_notes(kept: list[Slice]) -> list[str]:
 
 
 def _number_notes(kept: list[Slice]) -> list[str]:
-    """Jumps in the numbers of slices that have no positions."""
+    """Jumps in the numbers of slices without positions."""
     pairs = itertools.pairwise(kept)
     steps = [abs((after.instance or 0) - (before.instance or 0)) for before, after in pairs]
     usual = float(np.median(steps)) if steps else 0

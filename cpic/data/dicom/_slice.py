@@ -1,4 +1,4 @@
-"""One DICOM file that holds one slice: what its header says, and its pixels in HU."""
+"""One DICOM file with one slice: its header, and its pixels in HU."""
 
 import contextlib
 import dataclasses
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 AIR = -1000.0
 _MOST_PIXELS = 2**26
-# No slice is as large, and no tag that is looked at: a file with holes may announce anything.
+# No slice is as large, and no tag that is read: a sparse file may declare anything.
 _MOST_BYTES, _MOST_TAG_BYTES = 2**29, 2**20
-# Bytes of pixels a byte of a compressed file may stand for; beyond it a size is forged.
+# Maximum ratio of pixel bytes to bytes of a compressed file; beyond it a size is forged.
 _MOST_RATIO = 1000
 _REQUIRED = (
     "Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "SamplesPerPixel",
@@ -39,7 +39,7 @@ _READ = (
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """The header of a file, checked; what may be missing is None."""
+    """The checked header of a file; optional values are None."""
 
     path: Path
     shape: tuple[int, int]
@@ -55,17 +55,17 @@ class Slice:
 
     @property
     def number(self) -> int | None:
-        """Of the file: the last digits of its name."""
+        """Number of the file: the last digits of its name."""
         digits = re.findall(r"\d+", self.path.stem)
         return int(digits[-1]) if digits else None
 
 
 class _Bounded(io.BufferedReader):
-    """A file that never sets aside more memory than it has bytes, whatever a forged length asks."""
+    """A file that never allocates more memory than it has bytes, even for a forged length."""
 
     def __init__(self, path: Path, most: int) -> None:
         with reading(path):
-            # Not to wait for the writer of a named pipe.
+            # Do not block on the writer of a named pipe.
             super().__init__(_trust.open_regular(path).detach())  # type: ignore[attr-defined]
         self._size, self._most = os.fstat(self.fileno()).st_size, most
         if self._size > _MOST_BYTES:
@@ -73,7 +73,7 @@ class _Bounded(io.BufferedReader):
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
-            # pydicom asks so for one thing only: to inflate all of it, to whatever size it grows.
+            # pydicom requests this only to inflate the whole file, to any size.
             raise ValueError("its data set is deflated, which is not supported")
         size = min(size, max(0, self._size - self.tell()))
         if size > self._most:
@@ -82,10 +82,10 @@ class _Bounded(io.BufferedReader):
 
 
 def read_header(path: Path) -> Slice:
-    """Read and check what a file says about its slice, without its pixels.
+    """Read and check the header of a slice, without its pixels.
 
     Raises:
-        VolumeError: if the file is no DICOM slice, lacks a tag, is too short for its pixels, or
+        VolumeError: if the file is not a DICOM slice, lacks a tag, is too short for its pixels, or
             they are compressed and no decoder is installed.
     """
     with _parsing(path):
@@ -93,10 +93,10 @@ def read_header(path: Path) -> Slice:
 
 
 def read_hu(part: Slice) -> np.ndarray:
-    """Pixels of a slice in Hounsfield units, (rows, columns) float32, air and below as -1000.
+    """Pixels of a slice in Hounsfield units, (rows, columns) float32, clipped at -1000 (air).
 
     Raises:
-        VolumeError: if the pixels cannot be decoded or have another shape than announced.
+        VolumeError: if the pixels cannot be decoded or have another shape than declared.
     """
     from pydicom.pixels.utils import pixel_array
 
@@ -114,7 +114,7 @@ def read_hu(part: Slice) -> np.ndarray:
     hu = raw.astype(np.float64) * slope + intercept
     if part.padding:
         hu[(raw >= part.padding[0]) & (raw <= part.padding[1])] = AIR
-    # Scanners fill the corners with any value below air, often -2000.
+    # Scanners fill the corners with values below air, often -2000.
     hu = np.maximum(hu, AIR)
     if hu.max() > np.finfo(np.float32).max:
         scale = f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g}"
@@ -133,13 +133,13 @@ def _parse(path: Path, *, header_only: bool) -> "FileDataset":
 
 @contextlib.contextmanager
 def _parsing(path: Path) -> Iterator[None]:
-    """Errors of pydicom as one about the file; no warnings, as what matters is checked here."""
+    """Turn errors of pydicom into one about the file; no warnings, as all is checked here."""
     from pydicom.errors import InvalidDicomError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Of Pillow, about an image of more than 89 million pixels: a forged size.
+            # From Pillow, about an image of more than 89 million pixels: a forged size.
             warnings.filterwarnings("error", message="Image size")
             yield
     except VolumeError:
@@ -147,13 +147,13 @@ def _parsing(path: Path) -> Iterator[None]:
     except faults() as error:
         reason = said(error)
         if isinstance(error, InvalidDicomError):
-            reason = "it is no DICOM file, the mark DICM is missing at byte 128"
+            reason = "it is not a DICOM file, DICM is missing at byte 128"
         raise broken(path, f"cannot be read as a DICOM slice ({reason})") from error
 
 
 def _checked(path: Path, dataset: "FileDataset") -> Slice:
     tags = Tags(path, dataset)
-    # First: several frames keep their scale elsewhere, so what else is missing says little.
+    # First: several frames have their scale elsewhere, so other missing tags tell little.
     _check_one_image(tags)
     tags.require(_REQUIRED)
     rows, columns = tags.whole("Rows"), tags.whole("Columns")
@@ -169,7 +169,7 @@ def _checked(path: Path, dataset: "FileDataset") -> Slice:
         orientation=tags.numbers("ImageOrientationPatient", 6),
         instance=tags.whole("InstanceNumber"),
         pixel=tags.numbers("PixelSpacing", 2, above=0),
-        # Some machines write 0 for one that they do not know, or the direction of the table.
+        # Some machines write 0 for an unknown distance, or the direction of the table.
         thickness=abs(tags.number("SliceThickness")) or None,
         padding=_padding(tags),
         series=str(tags.get("SeriesInstanceUID") or ""),
@@ -180,7 +180,7 @@ def _checked(path: Path, dataset: "FileDataset") -> Slice:
 def _check_one_image(tags: Tags) -> None:
     frames, samples = tags.whole("NumberOfFrames", 1), tags.whole("SamplesPerPixel", 1)
     kind = str(getattr(tags.get("SOPClassUID"), "name", ""))
-    fault = f"needs one grey image, got {frames} frames of {samples} samples"
+    fault = f"needs one gray image, got {frames} frames of {samples} samples"
     if frames > 1 or "Enhanced" in kind:
         fault += " in one file (an enhanced or multi-frame DICOM file)"
         advice = "export or convert the series to one file a slice, or to NIfTI"
@@ -190,8 +190,8 @@ def _check_one_image(tags: Tags) -> None:
 
 
 def _check_pixels(tags: Tags, dataset: "FileDataset", rows: int, columns: int) -> None:
-    """That the pixels can be decoded, as far as the header tells."""
-    path, pixels = tags.path, f"announces {rows} x {columns} pixels"
+    """Check that the pixels can be decoded, as far as the header tells."""
+    path, pixels = tags.path, f"declares {rows} x {columns} pixels"
     bits, stored = tags.whole("BitsAllocated"), tags.whole("BitsStored")
     high = tags.whole("HighBit", stored - 1)
     if bits not in (8, 16, 32) or not 1 <= stored <= bits or high != stored - 1:
@@ -226,7 +226,7 @@ def _has_decoder(syntax: str) -> bool:
 
 
 def _padding(tags: Tags) -> tuple[int, int] | None:
-    """Lowest and highest stored value that stands for no tissue at all."""
+    """Lowest and highest stored value that marks padding."""
     value = tags.whole("PixelPaddingValue")
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""Values of DICOM tags: numbers that are numbers, and errors that name the tag."""
+"""Numeric values of DICOM tags, and errors that name the tag."""
 
 import math
 from pathlib import Path
@@ -15,22 +15,22 @@ _ADVICE = "correct the tag or export the series again"
 
 
 def faults() -> tuple[type[Exception], ...]:
-    """What pydicom may raise on bytes that are not what they announce, and its own errors."""
+    """Exceptions that pydicom may raise for corrupt bytes, its own included."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     return (*DAMAGED, OSError, Warning, BytesLengthException, InvalidDicomError)
 
 
 def said(error: BaseException) -> str:
-    """What a library says of a fault, in one short line."""
+    """The error of a library, in one short line."""
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 class Tags:
     """The tags of one file by their names.
 
-    What is no number, a number with a decimal comma as well, raises `VolumeError` with file and
-    tag.
+    A value that is not a number, such as one with a decimal comma, raises `VolumeError` with file
+    and tag.
     """
 
     def __init__(self, path: Path, dataset: "FileDataset") -> None:
@@ -40,21 +40,21 @@ class Tags:
         """The value, None if the tag is missing or empty."""
         try:
             value = self._dataset.get(tag)
-            # Text becomes numbers when it is looked at.
+            # Text is converted to numbers on access.
             return None if value is None or value == "" else value
         except faults() as error:
             fault = f"has a {tag} that cannot be read ({said(error)})"
             raise broken(self.path, fault, _ADVICE) from error
 
     def require(self, tags: tuple[str, ...]) -> None:
-        """Refuse a file that lacks one of these."""
+        """Reject a file that lacks one of these tags."""
         missing = ", ".join(tag for tag in tags if self.get(tag) is None)
         if missing:
             fault = f"lacks the DICOM tags {missing}, without which its values are not known"
             raise broken(self.path, fault, "export the series again")
 
     def whole(self, tag: str, default: int | None = None) -> Any:
-        """One whole number; `default` if the tag is missing."""
+        """One integer; `default` if the tag is missing."""
         value = self.get(tag)
         if value is None:
             return default

@@ -1,4 +1,4 @@
-"""A DICOM series, one file a slice, as a volume in Hounsfield units."""
+"""A DICOM series, one file per slice, as a volume in Hounsfield units."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from cpic.data.dicom._order import read_order
 from cpic.data.dicom._report import SeriesReport
 from cpic.data.dicom._slice import read_hu
 
-# Decoded slices held at once; a call that touches more of them works in rounds.
+# Number of decoded slices in memory; a call that touches more is processed in rounds.
 _HELD_BYTES = 2**28
 
 
@@ -27,36 +27,37 @@ class Series(NamedTuple):
 
 
 class DicomVolume(Reader):
-    """A folder of DICOM slices (clauses in `cpic.data.Volume`), shape (slices, rows, columns).
+    """A folder of DICOM slices (see `cpic.data.Volume`), shape (slices, rows, columns).
 
-    Values are Hounsfield units, `RescaleSlope * stored + RescaleIntercept`, float32. What lies
-    below air (-1000 HU; scanners fill the corners outside their circle with, for example, -2000)
-    and what `PixelPaddingValue` marks becomes -1000. (The code published for the fibrosis challenge
-    instead sets stored values up to -1000 to 0 before the scale: water, where the intercept is 0.)
+    Values are Hounsfield units, `RescaleSlope * stored + RescaleIntercept`, float32. Values below
+    air (-1000 HU; scanners fill the corners outside their circle with, for example, -2000) and
+    padding according to `PixelPaddingValue` become -1000. (The code published for the fibrosis
+    challenge instead sets stored values up to -1000 to 0 before scaling: water, if the intercept is
+    0.)
 
     Slices are ordered by ImagePositionPatient projected on the normal of ImageOrientationPatient,
     from the feet up (for other than axial slices: along the positive axis nearest to the normal).
-    Where positions are missing the order is that of falling InstanceNumber, and without distinct
-    ones of falling number in the file name, since the first slice of a scan is most often the top
-    one; positions that some files have must agree with that order and decide on its direction. A
-    file that repeats a slice exactly is left out and reported; gaps are reported.
+    If positions are missing, the order is by descending InstanceNumber, or, if these are not
+    distinct, by descending number in the file name, since the first slice of a scan is usually the
+    top one; if some files have positions, these must agree with that order and determine its
+    direction. A file that duplicates a slice exactly is skipped and reported; gaps are reported.
 
     Opening reads all headers; a call decodes the slices it touches. Convert a series that is read
     often.
 
     Args:
-        folder: its `.dcm` files are the slices; other files are ignored.
-        order: "position" as above; "file" forces the number in the file name, as published
-            for the fibrosis challenge.
-        nan: accepted as by the other readers; Hounsfield units are never NaN.
+        folder: folder whose `.dcm` files are the slices; other files are ignored.
+        order: "position" as above; "file" forces the number in the file name, as published for the
+            fibrosis challenge.
+        nan: accepted as in the other readers; Hounsfield units are never NaN.
 
     Attributes:
-        report: how the slices were put in order; its notes are those of the volume.
+        report: how the slices were ordered; its notes are those of the volume.
 
     Raises:
-        VolumeError: if the folder has no slices; one of them cannot be read (no DICOM, truncated,
-            a tag is missing, no decoder); sizes or orientations differ; two different slices lie
-            in one place; or nothing tells the order.
+        VolumeError: if the folder has no slices; one of them cannot be read (not DICOM, truncated,
+            a tag is missing, no decoder); sizes or orientations differ; two different slices
+            coincide; or the order cannot be determined.
 
     Example:
         >>> DicomVolume("train/ID00007637202177411956430")  # doctest: +SKIP
@@ -93,7 +94,7 @@ class DicomVolume(Reader):
         return self._cubes(coords, 1, n_distinct).reshape(len(coords), 1)
 
     def _decoded(self, places: list[int]) -> Tensor:
-        """Slices (n, H, W) at these places."""
+        """Slices (n, H, W) at these indices."""
         parts = [self._slices[place] for place in places]
         first = read_hu(parts[0])
         held = torch.empty(len(parts), *first.shape, dtype=self.dtype)
@@ -110,15 +111,15 @@ def read_series(folder: str | os.PathLike, *, order: str = "position") -> Series
     """Read a folder of DICOM slices into memory, in order and in Hounsfield units.
 
     Args:
-        folder: as in `DicomVolume`, which says how slices are ordered and what is refused.
+        folder: as in `DicomVolume`, which defines the order of slices and what is rejected.
         order: as in `DicomVolume`.
 
     Returns:
-        values (slices, rows, columns) float32, at least -1000; the spacing of these axes in mm,
-        NaN where no tag tells; and the report.
+        values (slices, rows, columns) float32, at least -1000; the spacing of these axes in mm, NaN
+        if no tag has it; and the report.
 
     Raises:
-        VolumeError: as `DicomVolume`, and if pixels cannot be decoded.
+        VolumeError: as in `DicomVolume`, and if pixels cannot be decoded.
 
     Example:
         >>> values, spacing, report = read_series("train/ID00007")  # doctest: +SKIP

@@ -1,1 +1,1 @@
-"""NIfTI images: header, place in space, unpacking; `cpic.data.NiftiVolume` reads them."""
+"""NIfTI images: header, position in space, decompression; read by `cpic.data.NiftiVolume`."""

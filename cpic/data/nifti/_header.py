@@ -1,4 +1,4 @@
-"""What the header of a NIfTI file says, and whether the file can hold it; no voxel is read."""
+"""Read the header of a NIfTI file, and check the size of the file; no voxel is read."""
 
 import gzip
 import math
@@ -16,16 +16,16 @@ from cpic.data._faults import broken, reading
 from cpic.data.nifti._place import Place, place_of
 
 _GZIP = b"\x1f\x8b"
-# Sizes of the headers by their first four bytes, and what follows the header: no extension is read.
+# Sizes of the headers by their first four bytes, and of the part after it: no extension is read.
 _SIZES = {348: "Nifti1Header", 540: "Nifti2Header"}
-# What gzip packs a byte into at best, and what may follow the voxels.
+# Maximum compression ratio of gzip, and limit for trailing bytes after the voxels.
 _RATIO, SLACK = 1100, 2**20
 
 
 class Stored(NamedTuple):
-    """What the header says: values are `scale[0] * stored + scale[1]`.
+    """The content of the header: values are `scale[0] * stored + scale[1]`.
 
-    Axes of length 1 behind the third are left out of `shape`.
+    Axes of length 1 after the third are dropped from `shape`.
     """
 
     path: Path
@@ -38,23 +38,23 @@ class Stored(NamedTuple):
 
     @property
     def needed(self) -> int:
-        """Bytes up to the last voxel."""
+        """Number of bytes up to the last voxel."""
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
     def truncated(self, got: str) -> VolumeError:
-        """The error about a file that holds less than it announces."""
+        """The error about a file that is shorter than its header declares."""
         announced = f"shape {self.shape} of {self.dtype} needs {self.needed:,} bytes"
         return broken(self.path, f"is truncated: {announced}, {got}")
 
     def too_long(self) -> VolumeError:
-        """The error about a packed file that holds more than it announces."""
+        """The error about a compressed file that is longer than its header declares."""
         return broken(
-            self.path, f"holds much more than the {self.needed:,} bytes that its header announces"
+            self.path, f"holds much more than the {self.needed:,} bytes that its header declares"
         )
 
 
 class Unpacking:
-    """What a packed file holds; every fault of it is one error that names it."""
+    """The decompressed content of a file; every fault is one error that names it."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path, self._stream = path, gzip.GzipFile(fileobj=file)
@@ -68,12 +68,12 @@ class Unpacking:
 
 
 def read_stored(path: Path) -> Stored:
-    """Read and check the header, and that the file can hold what it announces; nothing else.
+    """Read and check the header, and the size of the file; nothing else.
 
-    Whether a file is packed is told by its content, not by its ending.
+    Compression is detected from the content, not from the extension.
 
     Raises:
-        VolumeError: if it is missing, no regular file, no NIfTI, or too short.
+        VolumeError: if it is missing, not a regular file, not NIfTI, or too short.
     """
     with reading(path), _trust.open_regular(path) as file:
         there = os.fstat(file.fileno()).st_size
@@ -94,7 +94,7 @@ def _parsed(path: Path, raw: bytes, packed: bool) -> Stored:
     if size is None:
         raise broken(path, "cannot be read as NIfTI (its header is missing)")
     try:
-        # What does not touch the voxels, such as an odd length of a note, is no reason to warn.
+        # Oddities that do not affect the voxels, such as the length of a note, need no warning.
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
             header = getattr(nibabel, _SIZES[size])(raw[:size])
             shape = tuple(map(int, header.get_data_shape()))
@@ -104,15 +104,15 @@ def _parsed(path: Path, raw: bytes, packed: bool) -> Stored:
     except (HeaderDataError, ValueError, OverflowError) as error:
         raise broken(path, f"cannot be read as NIfTI ({error})") from error
     if offset < size:
-        inside = "its voxels are said to be inside the header"
-        raise broken(path, f"is no NIfTI file with header and voxels in one ({inside})")
+        inside = "its voxel offset is inside the header"
+        raise broken(path, f"is not a NIfTI file with header and voxels in one ({inside})")
     scale = (1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter))
     shape = shape[:3] + tuple(n for n in shape[3:] if n != 1)
     return Stored(path, shape, dtype, offset, scale, place, packed)
 
 
 def _check(stored: Stored, there: int) -> None:
-    """That voxels are numbers, and a file of `there` bytes can hold them and little else."""
+    """Check that voxels are numbers, and a file of `there` bytes holds them and little else."""
     path, shape, dtype = stored.path, stored.shape, stored.dtype
     if min(shape, default=0) < 1:
         raise broken(path, f"has the sizes {shape}, each needs to be at least 1")

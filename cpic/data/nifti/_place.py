@@ -1,4 +1,4 @@
-"""Where the voxels of a NIfTI image lie in space, and whether two images lie on each other."""
+"""Positions of the voxels of a NIfTI image in space, and alignment of two images."""
 
 import itertools
 from pathlib import Path
@@ -8,25 +8,25 @@ import numpy as np
 
 from cpic.data._faults import broken
 
-# Distances of two grids, in voxels, that are called differences.
+# Distances of two grids, in voxels, above which they are reported as different.
 _APART = 0.5
 
 
 class Place(NamedTuple):
-    """The affine matrix (4, 4) from voxels to mm, None where nothing tells; and what is odd."""
+    """The affine matrix (4, 4) from voxels to mm, None if unknown; and oddities."""
 
     affine: np.ndarray | None
     notes: tuple[str, ...] = ()
 
     @property
     def orientation(self) -> str:
-        """Three letters that say where the axes lead, such as "LPS"; empty where nothing tells."""
+        """Three letters for the directions of the axes, such as "LPS"; empty if unknown."""
         import nibabel
 
         return "" if self.affine is None else "".join(nibabel.aff2axcodes(self.affine))
 
     def turns(self, orientation: str, shape: tuple[int, ...]) -> tuple[Any, "Place"]:
-        """How axes must be swapped and reversed to lead to `orientation`, and the place then."""
+        """The permutation and reversal of axes towards `orientation`, and the resulting place."""
         from nibabel import orientations
 
         start, end = (orientations.axcodes2ornt(o) for o in (self.orientation, orientation))
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 def place_of(header: Any) -> Place:
-    """The place that a header of nibabel gives: the sform, or without one the qform."""
+    """The place from a nibabel header: the sform, or without one the qform."""
     from nibabel.spatialimages import HeaderDataError
 
     known: dict[str, np.ndarray] = {}
@@ -53,7 +53,7 @@ def place_of(header: Any) -> Place:
     if len(known) == 2:
         parts = distances(known["sform"], known["qform"], header.get_data_shape())
         if sum(parts) > _APART:
-            notes.append(f"its sform and qform disagree ({_said(parts)}), the sform is followed")
+            notes.append(f"its sform and qform disagree ({_said(parts)}), the sform is used")
     return Place(next(iter(known.values()), None), tuple(notes))
 
 
@@ -65,10 +65,10 @@ def _maps_space(matrix: np.ndarray) -> bool:
 
 
 def distances(first: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> tuple[float, float]:
-    """How far two grids of one shape lie apart, in voxels of the first: by form, and by shift.
+    """Distances between two grids of one shape, in voxels of the first: of form, and of shift.
 
-    The second is the distance of their middles; the first is how far a corner is off besides that,
-    by other edges of voxels, or other directions of axes.
+    The second is the distance of their centers; the first is the remaining distance of corners, due
+    to other voxel sizes or axis directions.
     """
     middle = np.array([n - 1 for n in (*shape, 1, 1)[:3]]) / 2
     change = np.linalg.inv(first[:3, :3]) @ (other - first)[:3]
@@ -78,7 +78,7 @@ def distances(first: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> t
 
 
 class Located(Protocol):
-    """A file, or an image, of which is known where it lies."""
+    """A file, or an image, whose position is known."""
 
     @property
     def path(self) -> Path: ...
@@ -89,9 +89,9 @@ class Located(Protocol):
 
 
 class Fit(NamedTuple):
-    """How an image is brought onto another one, and what is to be said about that.
+    """How an image is aligned to another one, and notes about it.
 
-    It is turned to an orientation, which gives it a shape; "" leaves it as it is.
+    It is reoriented, which determines its shape; "" leaves it unchanged.
     """
 
     orientation: str
@@ -100,22 +100,22 @@ class Fit(NamedTuple):
 
 
 def fit(first: Located, other: Located) -> Fit:
-    """What brings `other` onto the voxels of `first`, by what their headers say.
+    """Align `other` to the voxels of `first`, according to their headers.
 
     Raises:
-        VolumeError: if voxels of both have other edges or directions, so that nothing does.
+        VolumeError: if voxels of both differ in size or direction, so that alignment is impossible.
     """
     shape, place = other.shape, other.place
     silent = [image for image in (first, other) if image.place.affine is None]
     if first.place.affine is None or place.affine is None:
-        note = f"{silent[0].path.name} does not say where it lies, in contrast to others"
+        note = f"{silent[0].path.name} has no position in space, unlike the others"
         return Fit("", shape, (note,) if len(silent) == 1 else ())
     if shape == first.shape and max(distances(first.place.affine, place.affine, shape)) <= _APART:
         return Fit("", shape)
     orientation, notes = "", ()
     if place.orientation != first.place.orientation:
         orientation = first.place.orientation
-        turned = f"its axes lead to {place.orientation} and are turned to {orientation}"
+        turned = f"its axes point to {place.orientation} and are reoriented to {orientation}"
         notes = (f"{turned}, as those of {first.path.name}",)
         turn, place = place.turns(orientation, shape)
         shape = tuple(shape[k] for k in np.argsort(turn[:, 0]))

@@ -1,4 +1,4 @@
-"""The whole content of a packed NIfTI file: checked, or copied once into a cache folder."""
+"""Decompress a NIfTI file completely: to check it, or once into a cache folder."""
 
 import contextlib
 import hashlib
@@ -14,15 +14,15 @@ from cpic._files import replace_file
 from cpic.data._folder import writing
 from cpic.data.nifti._header import SLACK, Stored, Unpacking
 
-# An unpacking that writes is younger than this; an older unfinished file belongs to a dead process.
+# An active decompression is younger than this; an older unfinished file is from a dead process.
 _STALE_SECONDS = 600
 
 
 def unpack(stored: Stored, target: BinaryIO) -> None:
-    """Write what a packed file holds, to its end, so that its checksums are looked at.
+    """Decompress a file to its end, so that its checksums are verified.
 
     Raises:
-        VolumeError: if it is damaged, or holds less than it announces, or much more.
+        VolumeError: if it is damaged, or much shorter or longer than declared.
         OSError: if `target` cannot be written.
     """
     with _trust.open_regular(stored.path) as file:
@@ -36,7 +36,7 @@ def unpack(stored: Stored, target: BinaryIO) -> None:
 
 
 def check_packed(stored: Stored) -> None:
-    """Look whether a packed file is whole, at its end if that is enough.
+    """Check whether a compressed file is complete, by its end only if possible.
 
     Raises:
         VolumeError: if it is not.
@@ -44,17 +44,17 @@ def check_packed(stored: Stored) -> None:
     with _trust.open_regular(stored.path) as file:
         file.seek(-4, os.SEEK_END)
         end = int.from_bytes(file.read(4), "little")
-    # The unpacked size, modulo 4 GiB: of the last part only, where a file was packed in several.
+    # The decompressed size, modulo 4 GiB: of the last part only, if there are several.
     if end != stored.needed % 2**32:
         with open(os.devnull, "wb") as nowhere:
             unpack(stored, nowhere)
 
 
 def unpacked(stored: Stored, cache: Path) -> Path:
-    """The unpacked copy in `cache`, made if it is not there whole.
+    """The decompressed copy in `cache`, created unless it is there.
 
     Raises:
-        VolumeError: as `unpack`, or if the cache has too little space.
+        VolumeError: as in `unpack`, or if the cache has too little space.
         CacheError: if the cache cannot be written.
     """
     with _trust.open_regular(stored.path) as file:

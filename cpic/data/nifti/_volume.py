@@ -1,4 +1,4 @@
-"""NIfTI files, read by position; packed ones once unpacked into a cache folder."""
+"""NIfTI files, read by position; compressed ones are first decompressed into a cache folder."""
 
 import os
 from pathlib import Path
@@ -17,30 +17,30 @@ from cpic.data.nifti._unpacked import unpacked
 
 
 class NiftiVolume(MappedVolume):
-    """A NIfTI image (clauses in `cpic.data.Volume`), mapped and gathered from, never read whole.
+    """A NIfTI image (see `cpic.data.Volume`), memory-mapped, never read whole.
 
-    The stored scale is honoured: values are `slope * stored + inter`, as float32 where the stored
-    type has at most 24 bits, else as float64. Without a scale the stored type is kept. A file that
-    is packed with gzip, whatever its name, cannot be read by position; it is unpacked once into
-    `cache`, under a name that is the hash of its content, so that a changed file is unpacked again
-    and two processes agree.
+    The stored scale is applied: values are `slope * stored + inter`, as float32 if the stored dtype
+    has at most 24 bits, otherwise as float64. Without a scale the stored dtype is kept. A file
+    compressed by gzip, whatever its name, cannot be read by position; it is decompressed once into
+    `cache`, under a name that is the hash of its content, so that a changed file is decompressed
+    again and concurrent processes agree.
 
     Args:
         path: a `.nii` or `.nii.gz` file with three axes (further ones of length 1 are dropped).
-        frame: which image of a file whose fourth axis is longer than 1.
-        cache: folder for unpacked files; None is the user's cache folder, `~/.cache/cpic`.
-        nan: value that replaces NaN and infinity; None refuses such voxels when they are read.
-        orientation: three letters that say where the axes of the answers lead, such as "RAS" (from
-            left to right, from back to front, from feet to head): stored axes are swapped and
-            reversed to fit. None leaves them as they are stored.
+        frame: index of the image in a file whose fourth axis is longer than 1.
+        cache: folder for decompressed files; None is the user's cache folder, `~/.cache/cpic`.
+        nan: value to replace NaN and infinity with; None rejects such voxels when they are read.
+        orientation: three letters for the directions of the axes of the results, such as "RAS"
+            (from left to right, from back to front, from feet to head): stored axes are permuted
+            and reversed to match. None leaves them as they are stored.
 
     Attributes:
         place: the affine matrix from voxels to mm, and its `orientation`.
-        notes: sentences about what is odd in the file and was read all the same.
+        notes: sentences about oddities of the file that do not prevent reading.
 
     Raises:
-        VolumeError: if the file is missing, truncated, no NIfTI, has a fourth axis and no `frame`
-            was given, or does not say where it lies and an `orientation` was given.
+        VolumeError: if the file is missing, truncated, not NIfTI, has a fourth axis but no `frame`
+            was given, or has no position in space but an `orientation` was given.
         CacheError: if the cache cannot be written.
 
     Example:
@@ -76,7 +76,7 @@ class NiftiVolume(MappedVolume):
         image = mapped if mapped.ndim < 4 else mapped[..., self._frame]
         if self._turn is None:
             return image
-        # By views, which stay maps: nothing is read.
+        # By views, which stay memory maps: nothing is read.
         reversed_axes = tuple(axis for axis, sign in enumerate(self._turn[:, 1]) if sign < 0)
         return np.flip(image, reversed_axes).transpose(np.argsort(self._turn[:, 0]))
 
@@ -86,7 +86,7 @@ class NiftiVolume(MappedVolume):
 
 
 def _check_frame(stored: Stored, frame: int | None) -> None:
-    """Refuse what is no image of two or three axes, or of several without the number of one."""
+    """Reject all but images of two or three axes, and several images without an index."""
     path, shape = stored.path, stored.shape
     if len(shape) < 2:
         raise broken(path, f"has shape {shape}, two or three axes are needed")
@@ -112,7 +112,7 @@ def _turns(stored: Stored, orientation: str) -> tuple[Any, Any]:
         raise broken(
             stored.path,
             "does not say where its voxels lie (it has no sform and no qform, or no three axes), "
-            f"so it cannot be turned to {orientation}",
+            f"so it cannot be reoriented to {orientation}",
             "correct its header",
         )
     return stored.place.turns(orientation, stored.shape[:3])

@@ -1,4 +1,4 @@
-"""Up-sample a volume that need not fit in memory, shard by shard, into a Zarr store."""
+"""Upsample a volume that need not fit in memory, shard by shard, into a Zarr store."""
 
 import hashlib
 import itertools
@@ -20,7 +20,7 @@ from cpic.data._resample import along, as_floating, floating, weights, width_of
 from cpic.data._volume import Volume
 from cpic.data.chunked._save import check_chunks
 
-# Windows are read as cubes of about this size: far cheaper than voxel by voxel.
+# Windows are read as cubes of about this size: much cheaper than voxel by voxel.
 _TILES = range(13, 27, 2)
 
 
@@ -34,35 +34,35 @@ def upsample(
     shards: tuple[int, ...] | None = None,
     progress: bool = False,
 ) -> Path:
-    """Write `resample(volume, factor * shape)` as a sharded Zarr v3 array, never holding either.
+    """Write `resample(volume, factor * shape)` as a sharded Zarr v3 array, holding neither.
 
     For each shard a window of the volume is read, with a margin within which the influence of a
-    voxel on the spline {cite}`unser1999splines` falls below 1e-6 (cubic: 13 voxels, by
-    `2 - sqrt(3)` each); at the ends of the volume the window is the volume's own. So the result
-    is that of `resample` up to about 1e-6 of the largest value. Memory is that of one shard:
-    about 16 times its bytes, 135 MB for shards as given by default and one channel of float32,
-    beside what the volume itself holds.
+    voxel on the spline {cite}`unser1999splines` falls below 1e-6 (cubic: 13 voxels, by `2 -
+    sqrt(3)` each); at the ends of the volume the window ends as well. So the result equals that of
+    `resample` up to about 1e-6 of the largest value. Memory is that of one shard: about 16 times
+    its bytes, 135 MB for the default shards and one channel of float32, in addition to the memory
+    of the volume itself.
 
-    The store appears under its name only when it is complete. A run that ends early, killed or by
-    an error, leaves its finished shards beside it in `.NAME.part`; the same call continues there,
-    while other options, or a volume that differs in 27 probed voxels, start again.
+    The store appears under its name only when it is complete. A run that is killed or fails leaves
+    its finished shards next to it in `.NAME.part`; the same call continues from there, while other
+    options, or a volume that differs in 27 probed voxels, start again.
 
     Args:
         volume: any volume.
-        path: folder to make; must not exist.
-        factor: voxels for each voxel, one number or one an axis.
-        order: of the spline, 0 (next voxel) to 5.
-        chunks: what is read at once; at most 32 voxels an axis by default.
-        shards: what is one file, a multiple of `chunks`; at most 128 voxels an axis by default.
-        progress: show a bar of shards.
+        path: folder to create; must not exist.
+        factor: upsampling factor, one number or one per axis.
+        order: order of the spline, 0 (nearest voxel) to 5.
+        chunks: sizes of a chunk, the unit of reading; at most 32 voxels per axis by default.
+        shards: sizes of a file, a multiple of `chunks`; at most 128 voxels per axis by default.
+        progress: show a progress bar of shards.
 
     Returns:
-        `path`; `ZarrVolume(path, channels=volume.channels)` opens it. Types are those of
+        `path`; `ZarrVolume(path, channels=volume.channels)` opens it. The dtype is as in
         `resample`.
 
     Raises:
-        VolumeError: if `path` exists or is being written, an option does not fit, or a value is
-            not finite.
+        VolumeError: if `path` exists or is being written, an option is invalid, or a value is not
+            finite.
 
     Example:
         >>> import tempfile, torch
@@ -134,7 +134,7 @@ def _fill(array: Any, folder: Path, volume: Volume, options: dict, progress: boo
 
 
 def _window(volume: Volume, low: Sequence[int], widths: Sequence[int]) -> Tensor:
-    """Voxels (c, *widths) from `low` on, read as odd cubes side by side."""
+    """Voxels (c, *widths) from `low` on, read as adjacent cubes of odd size."""
     n_axes = len(widths)
     padded = {size: [-(-width // size) * size for width in widths] for size in _TILES}
     size = min(padded, key=lambda s: torch.tensor(padded[s]).prod())
@@ -152,7 +152,7 @@ def _window(volume: Volume, low: Sequence[int], widths: Sequence[int]) -> Tensor
 
 
 def _file(folder: Path, corner: Sequence[int], shards: Sequence[int], channels: int) -> Path:
-    """The file of a shard; the store writes it under another name first, so it is whole."""
+    """The file of a shard; the store writes it atomically, so it is complete."""
     parts = [str(s // b) for s, b in zip(corner, shards, strict=True)]
     return folder.joinpath("c", *parts, *(["0"] if channels > 1 else []))
 
@@ -165,7 +165,7 @@ def _probe(volume: Volume) -> str:
 
 @contextmanager
 def _part(path: Path) -> Iterator[Path]:
-    """The folder of what is unfinished, for this process alone."""
+    """The folder of unfinished work, locked for this process."""
     from filelock import FileLock, Timeout
 
     part = path.parent / f".{path.name}.part"

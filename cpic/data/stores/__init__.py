@@ -1,8 +1,8 @@
-"""Stores of any size: written chunk by chunk as they are read, and chunks held in memory.
+"""Stores of any size: written chunk by chunk on demand, and cached chunks in memory.
 
-Chunks of an `OnDemandVolume` come to the disk when they are first touched, so that a volume of
-8192^3 voxels takes the space of what was looked at. A `ChunkCache` holds decoded chunks of several
-volumes within one bound.
+Chunks of an `OnDemandVolume` are written to disk when they are first touched, so that a volume of
+8192^3 voxels takes only the space of the parts that were read. A `ChunkCache` holds decoded chunks
+of several volumes within one bound.
 """
 
 from cpic.data.chunked._cache import ChunkCache

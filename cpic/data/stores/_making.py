@@ -1,4 +1,4 @@
-"""Parts of a store that grows: the array without chunks, and chunks out of the source."""
+"""Parts of a store that grows: the array without chunks, and chunks from the source."""
 
 import hashlib
 import math
@@ -20,7 +20,7 @@ def boxes(source: Volume, positions: np.ndarray, chunks: tuple[int, ...]) -> np.
     if size ** len(chunks) <= 2 * math.prod(chunks):
         cubes = source.cubes(corners + size // 2, size=size).movedim(1, -1)
         return cubes[(slice(None), *(slice(0, edge) for edge in chunks))].cpu().numpy()
-    # Flat or long chunks: their smallest cube would hold much else.
+    # Flat or long chunks: their smallest enclosing cube would be much larger.
     grid = torch.stack(torch.meshgrid(*map(torch.arange, chunks), indexing="ij"), -1)
     steps = corners.reshape(len(corners), *[1] * len(chunks), len(chunks)) + grid
     values = source.voxels(steps).cpu().numpy()
@@ -28,7 +28,7 @@ def boxes(source: Volume, positions: np.ndarray, chunks: tuple[int, ...]) -> np.
 
 
 def created(path: Path, source: Volume, key: dict, level: int) -> None:
-    """Make the array without chunks; who comes second finds that of the first."""
+    """Create the array without chunks; a concurrent process uses that of the first."""
     from zarr.codecs import ZstdCodec
 
     if not isinstance(level, int) or level > 22:
@@ -40,8 +40,8 @@ def created(path: Path, source: Volume, key: dict, level: int) -> None:
     except OSError as error:
         if not (path / "zarr.json").exists():
             raise CacheError(
-                f"the store {path} cannot be made ({error.strerror or error}): free or permit "
-                "space there, or choose another folder."
+                f"the store {path} cannot be made ({error.strerror or error}): free space "
+                "there or allow writing, or choose another folder."
             ) from error
 
 

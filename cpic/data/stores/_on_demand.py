@@ -1,4 +1,4 @@
-"""A store whose chunks are made from another volume and written when they are first touched."""
+"""A store whose chunks are computed from another volume and written when first touched."""
 
 import itertools
 import math
@@ -23,20 +23,20 @@ from cpic.data.chunked._shards import NOT_THERE, ShardIndex
 from cpic.data.chunked._zarr import MARK, ZarrVolume, mark_of
 from cpic.data.stores._making import boxes, created, probe
 
-# Voxels taken from the source at once.
+# Number of voxels read from the source at once.
 _BLOCK = 2**21
-# Shards a thread is given at once.
+# Number of shards given to a thread at once.
 _SHARDS = 16
 
 
 class Written(NamedTuple):
-    """What of a store is on the disk.
+    """The part of a store that is on disk.
 
     Attributes:
-        chunks: chunks made so far.
-        of_chunks: chunks there are.
-        bytes: of all its files.
-        of_bytes: that all voxels take, decoded.
+        chunks: chunks written so far.
+        of_chunks: total number of chunks.
+        bytes: size of all its files.
+        of_bytes: size of all voxels, decoded.
     """
 
     chunks: int
@@ -46,33 +46,33 @@ class Written(NamedTuple):
 
 
 class OnDemandVolume(ZarrVolume):
-    """A sharded Zarr v3 array that grows: a chunk is made from `source` when it is first touched.
+    """A sharded Zarr v3 array that grows: a chunk is computed from `source` when first touched.
 
-    Clauses in `cpic.data.Volume`; the place that is written to is the store, never the source.
-    A chunk that is there is read by the code of `ZarrVolume`. What is there is an ordinary array:
-    any reader of Zarr sees the chunks made so far, and 0 elsewhere; `ZarrVolume` refuses to read
-    it, unless `fill` has made all of it, as 0 would be taken for values.
+    See `cpic.data.Volume` for the common contract; only the store is written, never the source.
+    Existing chunks are read by the code of `ZarrVolume`. The store is an ordinary array: any Zarr
+    reader sees the chunks written so far, and 0 elsewhere; `ZarrVolume` refuses to read it until
+    `fill` has completed it, since 0 would be taken for values.
 
-    A shard is written under another name and then renamed: a process that is killed leaves no torn
-    file. Chunks that are there keep their place in it when others are added, so processes may read
-    and write one store at once; they take turns at writing. The chunks of `ledger` count those that
-    are made too, its bytes only what is read.
+    A shard is written under another name and then renamed: a killed process leaves no partial file.
+    Existing chunks keep their position when others are added, so several processes may read and
+    write one store; writes are serialized. The chunks of `ledger` include those that are computed,
+    its bytes only those that are read.
 
     Args:
-        source: any volume; it is asked for cubes of the size of a chunk. Small answers of a large
-            volume, such as a formula's (`FormulaVolume`), are the purpose.
-        path: folder of the store. What is there must have been made of a volume of the same shape,
-            type and 27 probed voxels, with the same chunks and shards.
-        chunks: what is made and read at once; at most 32 voxels an axis by default.
-        shards: what is one file, a multiple of `chunks`; by default 4 chunks an axis. Large ones
-            make few files, and each chunk that is added writes its file again.
-        level: of the compression by Zstandard.
+        source: any volume; it is read in cubes of the size of a chunk. Meant for small reads of a
+            large volume, such as a formula (`FormulaVolume`).
+        path: folder of the store. An existing one must have been created from a volume of the same
+            shape, dtype and 27 probed voxels, with the same chunks and shards.
+        chunks: sizes of a chunk, computed and read at once; at most 32 voxels per axis by default.
+        shards: sizes of a file, a multiple of `chunks`; by default 4 chunks per axis. Large ones
+            give few files, but each added chunk rewrites its file.
+        level: Zstandard compression level.
         cache: as in `ZarrVolume`.
 
     Raises:
-        VolumeError: if an option or what lies at `path` does not fit.
+        VolumeError: if an option is invalid, or other content is at `path`.
         CacheError: (when read) if the store cannot be written, for example because the disk is
-            full; what is there stays whole, and a later read goes on from there.
+            full; its content stays intact, and a later read continues from there.
 
     Example:
         >>> import tempfile, torch
@@ -116,7 +116,7 @@ class OnDemandVolume(ZarrVolume):
         if found.get("complete"):
             key |= {"complete": True}
         same = (self.shape, self.dtype, found) == (source.shape, source.dtype, key)
-        # What it says it was made with, and what it has: one may be of another hand.
+        # The recorded description and the actual array: one of them may have been modified.
         per_shard = tuple(b // c for b, c in zip(shards, chunks, strict=True))
         tail, one = ((self.channels,), (1,)) if self.channels > 1 else ((), ())
         self._index = ShardIndex((*per_shard, *one))
@@ -132,7 +132,7 @@ class OnDemandVolume(ZarrVolume):
                 shutil.rmtree(path / ".partial", ignore_errors=True)
 
     def written(self) -> Written:
-        """Chunks and bytes on the disk; the indices of all shards are read."""
+        """Chunks and bytes on disk; reads the indices of all shards."""
         chunks, n_bytes = 0, 0
         for file in (self._folder / "c").rglob("*"):
             if file.is_file():
@@ -142,13 +142,13 @@ class OnDemandVolume(ZarrVolume):
         return Written(chunks, math.prod(self._grid), n_bytes, n_voxels * self._stored.itemsize)
 
     def fill(self, *, workers: int = 1, progress: bool = False) -> None:
-        """Make all chunks that are not there, shard by shard; a call after a killed one goes on.
+        """Compute all missing chunks, shard by shard; a killed call can be continued.
 
-        Several processes may fill one store, each then makes what the others have not.
+        Several processes may fill one store, each computing different chunks.
 
         Args:
-            workers: threads.
-            progress: show a bar of shards.
+            workers: number of threads.
+            progress: show a progress bar of shards.
 
         Raises:
             CacheError: if the store cannot be written.
@@ -157,7 +157,7 @@ class OnDemandVolume(ZarrVolume):
         from tqdm import tqdm
 
         counts = [-(-n // edge) for n, edge in zip(self.shape, self._given["shards"], strict=True)]
-        # A list of all shards may not fit.
+        # A list of all shards may not fit into memory.
         todo = itertools.product(*map(range, counts))
         bar = tqdm(total=math.prod(counts), unit="shard", disable=not progress)
         with ThreadPoolExecutor(workers) as pool, bar:
@@ -200,7 +200,7 @@ class OnDemandVolume(ZarrVolume):
         raise self._torn(self._layout.key(shard[0].tolist()), error) from error
 
     def _absent(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
-        """Make the chunks at `positions` (n, d) and write them."""
+        """Compute the chunks at `positions` (n, d) and write them."""
         n_block = max(1, _BLOCK // math.prod(self.chunks))
         for start in range(0, len(positions), n_block):
             part = slice(start, start + n_block)
@@ -221,7 +221,7 @@ class OnDemandVolume(ZarrVolume):
 
     def _add(self, key: str, new: dict[int, bytes]) -> None:
         try:
-            # Read again: another process may have added to it.
+            # Read again: another process may have added chunks.
             shard, n_new = self._index.with_chunks(self._reads.file(Piece(key)), new)
         except ValueError as error:
             raise self._torn(key, error) from error
@@ -238,7 +238,7 @@ class OnDemandVolume(ZarrVolume):
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """One process and thread at a time; what the disk refuses becomes one clear error."""
+        """Lock out other processes and threads; turn a failed write into one clear error."""
         from filelock import FileLock
 
         try:
@@ -247,11 +247,11 @@ class OnDemandVolume(ZarrVolume):
         except (OSError, NotImplementedError) as error:
             said = getattr(error, "strerror", None) or error
             raise CacheError(
-                f"the store {self._folder} cannot be written ({said}): free or permit space there, "
-                "or choose another folder; what is finished is kept."
+                f"the store {self._folder} cannot be written ({said}): free space there "
+                "or allow writing, or choose another folder; finished work is kept."
             ) from error
 
     def _read(self) -> Tensor:
-        """Makes all chunks."""
+        """Computes all chunks."""
         self.fill()
         return super()._read()

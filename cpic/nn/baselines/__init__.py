@@ -1,4 +1,4 @@
-"""What C-PIC is compared with: networks and features that read every voxel."""
+"""Baselines of C-PIC: networks and features that read every voxel."""
 
 from cpic.nn.baselines._downsample import DownsampleCNN
 from cpic.nn.baselines._histogram import histogram_features

@@ -1,4 +1,4 @@
-"""A plain network of convolutions with stride."""
+"""A plain network of strided convolutions."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,20 @@ from cpic.nn._checks import check_positive, check_volumes
 
 
 class DownsampleCNN(nn.Module):
-    """Convolutions that halve the resolution, a mean over what is left, and linear layers.
+    """Convolutions that halve the resolution, a mean over the remaining grid, and linear layers.
 
-    Each layer is a 3-wide convolution with stride 2, group norm and ReLU. No batch statistics, so
-    that a batch of one sample, which may be all that fits in memory, trains.
+    Each layer is a convolution of width 3 with stride 2, group norm and ReLU. There are no batch
+    statistics, so that a batch of one sample, if no more fits in memory, can be used for training.
 
     Args:
-        n_outputs: Numbers a sample.
+        n_outputs: Outputs per sample.
         in_channels: Contrasts of the volumes.
         n_axes: 3 for volumes, 2 for images.
         widths: Channels of the layers, multiples of 4.
         hidden: Width of a layer before the outputs.
 
     Raises:
-        ValueError: If a size does not fit, and, when called, if the volumes have another shape.
+        ValueError: If a size is invalid, and, when called, if the volumes have another shape.
 
     Example:
         >>> DownsampleCNN(3)(torch.rand(2, 1, 20, 16, 16)).shape
@@ -58,6 +58,6 @@ class DownsampleCNN(nn.Module):
         )
 
     def forward(self, volumes: Tensor) -> Tensor:
-        """Outputs `(K, n_outputs)` of volumes `(K, c, *shape)`."""
+        """Outputs `(K, n_outputs)` for volumes `(K, c, *shape)`."""
         check_volumes(self, volumes, self.in_channels, self.n_axes)
         return self.head(self.layers(volumes).flatten(2).mean(2))

@@ -1,4 +1,4 @@
-"""How often each grey value occurs: all that is left of a volume without its positions."""
+"""Gray-value histograms: a volume without its positions."""
 
 import math
 
@@ -9,20 +9,20 @@ from torch import Tensor
 def histogram_features(
     volumes: Tensor, *, n_bins: int = 32, low: float = 0.0, high: float = 1.0
 ) -> Tensor:
-    """Shares of the voxels in bins of equal width, for each contrast.
+    """Fractions of the voxels in bins of equal width, for each contrast.
 
-    Features of a linear model, the least that a network has to beat. They carry no gradient. A
-    share of randomly chosen voxels of a volume out of core serves as well.
+    Features for a linear model, a minimal baseline for any network. They carry no gradient. For
+    volumes out of core, a random sample of the voxels is sufficient.
 
     Args:
-        volumes: Voxels `(K, c, ...)`, of any shape behind.
-        n_bins: Bins of a contrast.
-        low: Lower end of the first bin; what lies below counts there.
-        high: Upper end of the last bin; what lies above counts there.
+        volumes: Voxels `(K, c, ...)`, with any further axes.
+        n_bins: Number of bins per contrast.
+        low: Lower end of the first bin, which includes all lower values.
+        high: Upper end of the last bin, which includes all higher values.
 
     Returns:
-        The shares `(K, c * n_bins)`, contrast after contrast, each of which sums to 1; in the
-        floating type of the volumes, float64 for integers.
+        The fractions `(K, c * n_bins)`, by contrast, summing to 1 for each; in the floating dtype
+        of the volumes, float64 for integers.
 
     Raises:
         ValueError: If there are no voxels, the range is empty, or a voxel is NaN.

@@ -1,7 +1,7 @@
-r"""The residual network in three dimensions that C-PIC is compared with.
+r"""The three-dimensional residual network used as a baseline of C-PIC.
 
-The body is MONAI's, which is loaded when it is asked for; what stands behind its 512 features,
-and the options that matter for memory, are set here.
+The body is MONAI's, imported on demand; the layers after its 512 features, and the options that
+determine the memory, are defined here.
 
 References: {cite}`he2016deep`, {cite}`usvyatsov2021cherry`.
 """
@@ -14,12 +14,12 @@ from cpic.nn._checks import check_positive, check_volumes
 from cpic.nn._dense import dense
 
 _FEATURES = 512
-# With one contrast; another version of the library must not change what is compared.
+# With one contrast; another version of the library must not change the baseline.
 _BODY = 63_470_528
 
 
 class ResNet(nn.Module):
-    """A body that turns volumes into features, and a head behind it; `resnet34` makes one.
+    """A body that maps volumes to features, followed by a head; created by `resnet34`.
 
     Args:
         body: Maps volumes `(K, c, *shape)` to features.
@@ -32,7 +32,7 @@ class ResNet(nn.Module):
         self.body, self.head, self.in_channels = body, head, in_channels
 
     def forward(self, volumes: Tensor, *tabular: Tensor) -> Tensor:
-        """Predictions of volumes `(K, c, *shape)`, with tabular features `(K, t)` for the head."""
+        """Predictions for volumes `(K, c, *shape)`, with tabular features `(K, t)` for the head."""
         check_volumes(self, volumes, self.in_channels, 3)
         return self.head(self.body(volumes), *tabular)
 
@@ -47,24 +47,25 @@ def resnet34(
 ) -> ResNet:
     """A ResNet-34 for volumes, with 67 million parameters {cite}`he2016deep`.
 
-    Stages of 3, 4, 6 and 3 basic blocks with 64 to 512 channels, projections as shortcuts, batch
-    norm; in front a 7^3 convolution. Its 512 features go through layers of 2048, 1024 and 512 with
-    ReLU. With `head=TwoHeadRegressor(512, n_tabular=1)` it takes tabular features as well.
+    Stages of 3, 4, 6 and 3 basic blocks with 64 to 512 channels, projection shortcuts and batch
+    norm, after a 7^3 convolution. Its 512 features go through layers of width 2048, 1024 and 512
+    with ReLU. With `head=TwoHeadRegressor(512, n_tabular=1)` it takes tabular features as well.
 
     Args:
-        n_outputs: Numbers a sample; not used with `head`.
+        n_outputs: Outputs per sample; not used with `head`.
         in_channels: Contrasts of the volumes.
-        stem_stride: Stride of the first convolution; the published one keeps the first axis.
+        stem_stride: Stride of the first convolution; the published one does not reduce the first
+            axis.
         stem_pool: Whether a max-pooling with stride 2 follows it.
-        head: Stands behind the 512 features instead.
+        head: Replaces the layers after the 512 features.
 
     Returns:
-        The network, of volumes `(K, c, *shape)`.
+        The network, for volumes `(K, c, *shape)`.
 
     Raises:
         ImportError: If MONAI is missing.
         ValueError: If a size is below 1.
-        RuntimeError: If the installed MONAI has another ResNet-34.
+        RuntimeError: If the ResNet-34 of the installed MONAI differs.
     """
     check_positive("resnet34", n_outputs=n_outputs, in_channels=in_channels)
     strides = [stem_stride] * 3 if isinstance(stem_stride, int) else list(stem_stride)

@@ -1,8 +1,8 @@
-r"""Compare two sets of labelled positions, class by class.
+r"""Compare two sets of labeled positions, class by class.
 
-The Dice coefficient of a class is 2 m / (p + t), with p positions predicted to be of the class, t
-that are, and m that are both. It is a ratio of sums over all positions, and no mean of the ratios
-of parts, so counts are kept.
+The Dice coefficient of a class is 2 m / (p + t), where p positions are predicted to be of the
+class, t positions are, and m are both. It is a ratio of sums over all positions, not a mean of
+ratios of parts, so the counts are accumulated.
 
 Shapes: `n` positions, `c` classes.
 References: {cite}`menze2015multimodal`.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Dice:
-    """Dice coefficient of every class, over all positions added {cite}`menze2015multimodal`.
+    """Dice coefficient of every class, over all added positions {cite}`menze2015multimodal`.
 
     Counts of several processes are added: `a + b`.
 
@@ -21,8 +21,8 @@ class Dice:
         n_classes: Number of classes c, at least 2.
 
     Raises:
-        ValueError: If there are fewer than two classes, and from `add`, if shapes do not fit or
-            a class is unknown.
+        ValueError: If there are fewer than two classes, and, in `add`, if shapes do not match or a
+            class is unknown.
 
     Example:
         >>> overlap = Dice(3)
@@ -41,8 +41,8 @@ class Dice:
         """Count positions.
 
         Args:
-            predictions: Classes, integers of the shape of `target`, or scores with an axis of c
-                classes behind, the largest of which counts.
+            predictions: Classes, integers of the shape of `target`, or scores with a last axis of c
+                classes, of which the largest counts.
             target: True classes, integers from 0 to c - 1, of any shape.
         """
         if predictions.is_floating_point():
@@ -62,7 +62,7 @@ class Dice:
 
     @property
     def value(self) -> Tensor:
-        """Coefficients `(c,)`, float64; NaN for a class that neither has."""
+        """Coefficients `(c,)`, float64; NaN for a class that occurs in neither."""
         both, predicted, true = self.counts.double()
         return 2 * both / (predicted + true)
 
@@ -79,27 +79,27 @@ class Dice:
         if tuple(predictions.shape) != wanted or target.is_floating_point():
             raise ValueError(
                 f"Dice needs integer targets and predictions of the same shape, or scores with "
-                f"{self.n_classes} classes behind, got {target.dtype} {tuple(target.shape)} and "
-                f"{predictions.dtype} {tuple(predictions.shape)}."
+                f"{self.n_classes} classes in the last axis, got {target.dtype} "
+                f"{tuple(target.shape)} and {predictions.dtype} {tuple(predictions.shape)}."
             )
 
 
 def dice(predictions: Tensor, target: Tensor, *, n_classes: int) -> Tensor:
     """Dice coefficient of every class over all positions {cite}`menze2015multimodal`.
 
-    Not differentiable: classes are counted.
+    Not differentiable, since classes are counted.
 
     Args:
-        predictions: Classes, integers of the shape of `target`, or scores with an axis of
-            `n_classes` behind, the largest of which counts.
+        predictions: Classes, integers of the shape of `target`, or scores with a last axis of
+            `n_classes`, of which the largest counts.
         target: True classes, integers from 0 to `n_classes - 1`, of any shape.
         n_classes: Number of classes c.
 
     Returns:
-        Coefficients `(c,)`, float64 on the CPU; NaN for a class that neither has.
+        Coefficients `(c,)`, float64 on the CPU; NaN for a class that occurs in neither.
 
     Raises:
-        ValueError: If shapes do not fit or a class is unknown.
+        ValueError: If shapes do not match or a class is unknown.
 
     Example:
         >>> dice(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1]), n_classes=2)

@@ -1,7 +1,7 @@
-r"""Sum a metric over all samples of a fold.
+r"""Accumulate a metric over all samples of a fold.
 
-The mean of batch means weighs the samples of a small last batch too much, and the root of a mean
-is not the mean of roots: so sums and counts are kept, in float64.
+The mean of batch means overweights the samples of a small last batch, and the root of a mean is
+not the mean of roots: so sums and counts are accumulated, in float64.
 """
 
 import math
@@ -17,8 +17,8 @@ class FoldMean:
     Sums of several processes are added: `a + b`.
 
     Args:
-        total: Sum to begin with.
-        count: Number of samples to begin with.
+        total: Initial sum.
+        count: Initial number of samples.
 
     Example:
         >>> mean = FoldMean()
@@ -32,7 +32,7 @@ class FoldMean:
         self.total, self.count = total, count
 
     def add(self, values: Tensor) -> None:
-        """Count the samples `values` `(n,)`; no gradient is kept."""
+        """Add the samples `values` `(n,)`; no gradient is kept."""
         self.total += float(values.detach().double().sum())
         self.count += values.numel()
 
@@ -52,8 +52,8 @@ class RMSE:
     """Root of the mean squared error over all samples of a fold, in the unit of `scale`.
 
     Args:
-        scale: What predictions and targets are multiplied with. 1825 gives days where targets
-            are shares of five years.
+        scale: Factor for predictions and targets. 1825 gives days if targets are fractions of five
+            years.
 
     Example:
         >>> error = RMSE()
@@ -66,7 +66,7 @@ class RMSE:
         self.scale, self.squares = scale, FoldMean()
 
     def add(self, predictions: Tensor, target: Tensor) -> None:
-        """Count samples: predictions `(n,)` for targets `(n,)`; no gradient is kept."""
+        """Add samples: predictions `(n,)` for targets `(n,)`; no gradient is kept."""
         check_pair("RMSE", predictions, target, None)
         self.squares.add((predictions.detach().double() - target.detach().double()).square())
 

@@ -1,8 +1,8 @@
 r"""Score predicted quantiles.
 
 The pinball loss of a prediction p for the quantile q of y is max((q - 1) e, q e), e = y - p; its
-expectation is least at that quantile. The log-likelihood is that of a Laplace distribution around
-the median, its width taken from the outer quantiles.
+expectation is minimal at that quantile. The log-likelihood is that of a Laplace distribution
+around the median, with its width from the outer quantiles.
 
 Shapes: `n` samples, `q` quantiles.
 References: {cite}`usvyatsov2021cherry`.
@@ -25,13 +25,13 @@ def pinball(
     Args:
         predictions: Predicted quantiles, `(n, q)`.
         target: True values, `(n,)`.
-        quantiles: Which quantiles, each between 0 and 1.
+        quantiles: Levels of the quantiles, each between 0 and 1.
 
     Returns:
         The loss, a scalar.
 
     Raises:
-        ValueError: If shapes do not fit, there is no sample, a quantile is not between 0 and 1,
+        ValueError: If shapes do not match, there is no sample, a quantile is not between 0 and 1,
             or a target is not finite.
 
     Example:
@@ -54,25 +54,25 @@ def laplace_log_likelihood(
     least_spread: float = 70.0,
     largest_error: float = 1000.0,
 ) -> Tensor:
-    r"""Log-likelihood of each sample under a Laplace distribution, with clipped numbers.
+    r"""Log-likelihood of each sample under a Laplace distribution, with clipping.
 
     With the spread s = max(p_high - p_low, 70) and the error d = min(\|p_middle - y\|, 1000), both
-    in millilitres, this is -sqrt(2) d / s - log(sqrt(2) s). Higher is better, and at most -4.595.
-    The metric of a fold is the mean of all its samples, see `FoldMean`
+    in milliliters, this is -sqrt(2) d / s - log(sqrt(2) s). Higher is better, and at most -4.595.
+    The metric of a fold is the mean over all its samples, see `FoldMean`
     {cite}`usvyatsov2021cherry`.
 
     Args:
-        predictions: Low, middle and high quantile, `(n, 3)`.
+        predictions: Low, middle and high quantiles, `(n, 3)`.
         target: True values, `(n,)`.
-        scale: What both are multiplied with to be millilitres, `(n,)` or a number.
-        least_spread: The spread counts as at least this.
-        largest_error: The error counts as at most this.
+        scale: Factor that converts both to milliliters, `(n,)` or a number.
+        least_spread: Lower bound on the spread.
+        largest_error: Upper bound on the error.
 
     Returns:
         Values `(n,)`.
 
     Raises:
-        ValueError: If shapes do not fit, there is no sample, or a target is not finite.
+        ValueError: If shapes do not match, there is no sample, or a target is not finite.
 
     Example:
         >>> quantiles = torch.tensor([[2500.0, 2600.0, 2700.0]])
@@ -93,7 +93,7 @@ def laplace_log_likelihood(
 
 
 def check_pair(who: str, predictions: Tensor, target: Tensor, width: int | None) -> None:
-    """Raise unless predictions `(n, width)`, or `(n,)` without one, fit finite `target` `(n,)`."""
+    """Raise unless predictions `(n, width)`, or `(n,)` for None, match finite `target` `(n,)`."""
     wanted = (len(predictions),) if width is None else (len(predictions), width)
     fits = predictions.shape == wanted and target.shape == wanted[:1]
     if not fits or len(predictions) == 0:

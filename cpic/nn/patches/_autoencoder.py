@@ -1,4 +1,4 @@
-r"""Volumes rebuilt from their latent trains.
+r"""Reconstruct volumes from their latent trains.
 
 Shapes: `K` volumes, `n` positions, `D` axes, `c` contrasts.
 References: {cite}`usvyatsov2021cherry`.
@@ -16,16 +16,16 @@ from cpic.tt import TensorTrain
 
 
 class Autoencoder(PatchModel):
-    """Volumes through the bottleneck of a train and back {cite}`usvyatsov2021cherry`.
+    """Compress volumes to trains and reconstruct them {cite}`usvyatsov2021cherry`.
 
-    The decoder returns the grey values at a position, one a contrast. It is trained at the
-    positions that the cross-approximation reads and at as many uniform ones: the former cost
-    nothing more to read, but they gather where the encoder makes large pivots.
+    The decoder returns the gray values at a position, one per contrast. It is trained at the
+    positions that the cross-approximation reads and at as many uniform ones: the former need no
+    further reads, but they cluster where the encoder makes large pivots.
 
-    Takes the arguments of `PatchModel`. The values of the volumes should be of the size of 1.
+    Takes the arguments of `PatchModel`. The values of the volumes should be of order 1.
 
     Raises:
-        ValueError: As `PatchModel`, or if the decoder does not have one output a contrast.
+        ValueError: As in `PatchModel`, or if the decoder does not have one output per contrast.
 
     Example:
         >>> from cpic.data import ArrayVolume
@@ -46,7 +46,7 @@ class Autoencoder(PatchModel):
         contrasts = self.latent.contrasts
         if self.decoder.n_outputs != contrasts:
             raise ValueError(
-                f"Autoencoder needs a decoder with {contrasts} outputs, one a contrast, got "
+                f"Autoencoder needs a decoder with {contrasts} outputs, one per contrast, got "
                 f"{self.decoder.n_outputs}; set its `n_outputs`."
             )
 
@@ -58,14 +58,14 @@ class Autoencoder(PatchModel):
         most: int = 2**12,
         generator: torch.Generator,
     ) -> Tensor:
-        """Mean squared error at the positions that are read and as many uniform ones.
+        """Mean squared error at the positions that are read and at as many uniform ones.
 
         Args:
             volumes: K volumes.
             names: A name for each, as in `compress`.
-            most: Positions of a volume that count at most, of those read. The first call on a
-                volume, which has to find its index sets, reads several times as many as others.
-            generator: Draws the uniform positions.
+            most: Maximum number of read positions used per volume. The first call on a volume,
+                which has to find its index sets, reads several times as many as later calls.
+            generator: Generator of the uniform positions.
 
         Returns:
             A scalar, with gradient.
@@ -80,15 +80,15 @@ class Autoencoder(PatchModel):
         return (found - values.to(found).view_as(found)).square().mean()
 
     def rebuild(self, trains: TensorTrain, positions: Tensor, *, batch: int = 2**13) -> Tensor:
-        """Values at any positions, without gradient, whatever mode the model is in.
+        """Values at any positions, without gradient, in evaluation mode in any case.
 
         Args:
             trains: K latent trains, from `compress`.
             positions: Int64 `(K, n, D)`.
-            batch: Positions decoded at a time.
+            batch: Positions decoded at once.
 
         Returns:
-            Values `(K, n)`, with contrasts behind if there are several.
+            Values `(K, n)`, with contrasts as last axis if there are several.
         """
         values = self.decode_all(trains, positions, batch=batch)
         return values[..., 0] if values.shape[-1] == 1 else values
@@ -97,7 +97,7 @@ class Autoencoder(PatchModel):
         """Values of the slice at coordinate `at` along `axis`.
 
         Returns:
-            `(K, *plane)`, with contrasts behind if there are several.
+            `(K, *plane)`, with contrasts as last axis if there are several.
         """
         values = self.plane(trains, axis, at, batch)
         return values[..., 0] if values.shape[-1] == 1 else values

@@ -1,4 +1,4 @@
-r"""Turn a patch of a latent volume into numbers at its centre.
+r"""Decode a patch of a latent volume at its center.
 
 Shapes: `n` patches, `w` their width, `D` axes, `n_dims` numbers at a latent position.
 References: {cite}`usvyatsov2021cherry`.
@@ -12,27 +12,27 @@ from cpic.nn._dense import dense
 
 
 class PatchDecoder(nn.Module):
-    """Dense layers over a flattened latent patch, the twin of `cpic.nn.PatchEncoder`.
+    """Dense layers on a flattened latent patch, the counterpart of `cpic.nn.PatchEncoder`.
 
-    Two hidden layers, each with batch norm and ReLU, and a linear one behind: values of the
-    volume at the centre of the patch, or scores of classes {cite}`usvyatsov2021cherry`.
-    Differentiable in the patches and the parameters. In training mode what a patch becomes
-    depends on the other patches of a call.
+    Two hidden layers, each with batch norm and ReLU, and a final linear layer: values of the
+    volume at the center of the patch, or scores of classes {cite}`usvyatsov2021cherry`.
+    Differentiable in the patches and the parameters. In training mode the output for a patch
+    depends on the other patches of the call.
 
     Args:
-        n_outputs: Numbers at a position: contrasts, or classes.
-        n_dims: Numbers at a latent position, those of the encoder.
+        n_outputs: Outputs per position: contrasts, or classes.
+        n_dims: Numbers per latent position, as in the encoder.
         width: Positions along each axis of a patch, odd.
         n_axes: 3 for volumes, 2 for images.
         hidden: Width of the hidden layers.
-        momentum: Share of a call in the running statistics of the batch norm. A call has
-            thousands of positions, and the latent volumes move, so it is larger than usual.
-        precision: Number type of the parameters and the outputs. Patches of any type are
-            converted to it.
+        momentum: Weight of a call in the running statistics of the batch norm. A call has thousands
+            of positions, and the latent volumes change, so it is larger than usual.
+        precision: dtype of the parameters and the outputs. Patches of any dtype are converted to
+            it.
 
     Raises:
-        ValueError: If a size does not fit, and, when called, if the patches have another shape,
-            or there is one alone in training mode.
+        ValueError: If a size is invalid, and, when called, if the patches have another shape, or
+            there is only one in training mode.
 
     Example:
         >>> decoder = PatchDecoder(2, n_dims=4, width=5)
@@ -65,7 +65,7 @@ class PatchDecoder(nn.Module):
         self.layers = nn.Sequential(*layers).to(precision)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Numbers `(n, n_outputs)` of patches `(n, w, ..., w, n_dims)`, flattened or not."""
+        """Outputs `(n, n_outputs)` for patches `(n, w, ..., w, n_dims)`, flattened or not."""
         flat = patches.flatten(1) if patches.ndim > 1 else patches
         if flat.ndim != 2 or flat.shape[1] != self.n_inputs:
             raise ValueError(

@@ -1,9 +1,9 @@
-r"""Volumes to latent trains, and from patches of these back to numbers at any position.
+r"""From volumes to latent trains, and from their patches to outputs at any position.
 
     volume -> cubes -> encoder -> entries -> cross -> latent train -> patches -> decoder
 
-The train is all that is kept of a volume: a few thousand numbers. What the decoder makes of it
-at a position depends on the latent vectors around, which are read from the train alone.
+Of a volume only the train is kept: a few thousand numbers. The output of the decoder at a position
+depends on the latent vectors around it, which are read from the train alone.
 
 Shapes: `K` volumes, `n` positions, `D` axes, `c` outputs of the decoder.
 References: {cite}`usvyatsov2021cherry`.
@@ -25,7 +25,7 @@ from cpic.tt import Quantics, TensorTrain
 
 
 class Sampled(Readable, Protocol):
-    """A volume whose voxels can be read one by one, too."""
+    """A volume whose voxels can also be read one by one."""
 
     def voxels(self, coords: Tensor) -> Tensor:
         """Values `(...)`, or `(..., c)` for several channels, at int64 `coords` `(..., D)`."""
@@ -33,29 +33,31 @@ class Sampled(Readable, Protocol):
 
 
 class PatchModel(nn.Module):
-    """What `Autoencoder` and `Segmenter` share {cite}`usvyatsov2021cherry`.
+    """Base class of `Autoencoder` and `Segmenter` {cite}`usvyatsov2021cherry`.
 
     The latent trains are those of `cpic.nn.CPIC`: in training mode `compress` makes one half-sweep
-    from the index sets remembered under the name of each volume, in evaluation mode it changes
-    nothing. Differentiable in the parameters of encoder and decoder; the choice of sets
-    carries no gradient. `state_dict` holds the sets of every name beside the parameters.
+    from the index sets stored under the name of each volume, in evaluation mode it changes no
+    state. Differentiable in the parameters of encoder and decoder; the selection of sets carries no
+    gradient. `state_dict` holds the sets of every name in addition to the parameters.
 
     Args:
-        encoder: Maps cubes `(m, contrasts, s, ..., s)` to vectors `(m, n_dims)`; None takes the
+        encoder: Maps cubes `(m, contrasts, s, ..., s)` to vectors `(m, n_dims)`; None uses the
             voxels themselves.
-        decoder: Maps latent patches to numbers at their centres.
+        decoder: Maps latent patches to outputs at their centers.
         shape: Spatial sizes of the volumes.
         contrasts: Channels of the volumes.
-        search: Ranks of the latent trains, and how they are found; by quantics.
-        reading: How volumes are read and encoded; never `centered`, as the decoder undoes that.
+        search: Ranks of the latent trains, and options of the search; quantics only.
+        reading: How volumes are read and encoded; never `centered`, since the decoder would undo
+            it.
         generator: Draws the first index sets.
 
     Attributes:
-        latent: The `cpic.nn.CPIC` that makes the trains; `latent.counts` says what was read.
+        latent: The `cpic.nn.CPIC` that computes the trains; `latent.counts` has the counts of
+            reads.
         grid: Map between positions and the sites of a latent train.
 
     Raises:
-        ValueError: If encoder, decoder and volumes do not fit each other.
+        ValueError: If encoder, decoder and volumes do not match.
     """
 
     @regrouped(grouped)
@@ -78,7 +80,7 @@ class PatchModel(nn.Module):
                 f"{len(shape)} axes, got one for {decoder.n_dims} along {decoder.n_axes}; set its "
                 "`n_dims` and `n_axes`."
             )
-        # No head and no features: the trains are decoded as they are.
+        # Neither head nor features: the trains are decoded directly.
         self.latent = CPIC(
             encoder,
             nn.Identity(),
@@ -100,7 +102,7 @@ class PatchModel(nn.Module):
     def forward(
         self, volumes: Sequence[Readable], names: Sequence[str], positions: Tensor
     ) -> Tensor:
-        """Numbers `(K, n, c)` at int64 positions `(K, n, D)` of K volumes, with gradient.
+        """Outputs `(K, n, c)` at int64 positions `(K, n, D)` of K volumes, with gradient.
 
         Names are as in `compress`.
         """
@@ -110,18 +112,18 @@ class PatchModel(nn.Module):
         """Latent trains of K volumes, with gradient.
 
         Args:
-            volumes: K volumes of the stated shape and contrasts.
-            names: A name for each, under which its index sets are remembered in training mode.
+            volumes: K volumes of the given shape and contrasts.
+            names: A name for each volume, under which its index sets are stored in training mode.
 
         Returns:
-            K quantics trains, `n_dims` numbers at a position.
+            K quantics trains, `n_dims` numbers per position.
         """
         return self.latent.trains(volumes, names)
 
     def decode(self, trains: TensorTrain, positions: Tensor) -> Tensor:
-        """Numbers `(K, n, c)` at int64 positions `(K, n, D)` of latent trains, with gradient.
+        """Outputs `(K, n, c)` at int64 positions `(K, n, D)` of latent trains, with gradient.
 
-        Patches reach zeros beyond the volume. Positions may lie anywhere.
+        Patches are zero beyond the volume. Positions may lie anywhere.
         """
         positions = positions.to(trains.device)
         patches = self.grid.patches(trains, positions, width=self.decoder.width)
@@ -134,10 +136,10 @@ class PatchModel(nn.Module):
         Args:
             trains: K latent trains, from `compress`.
             positions: Int64 `(K, n, D)`.
-            batch: Positions of all volumes together that are decoded at a time.
+            batch: Positions decoded at once, over all volumes.
 
         Returns:
-            Numbers `(K, n, c)`.
+            Outputs `(K, n, c)`.
         """
         if batch < 1:
             raise ValueError(f"decode_all needs `batch >= 1`, got {batch}; it counts positions.")
@@ -150,10 +152,10 @@ class PatchModel(nn.Module):
             self.decoder.train(was)
 
     def _check_decoder(self) -> None:
-        """Raise where the outputs of the decoder do not fit."""
+        """Raise if the number of outputs of the decoder is wrong."""
 
     def plane(self, trains: TensorTrain, axis: int, at: int, batch: int) -> Tensor:
-        """Numbers `(K, *plane, c)` of the slice at coordinate `at` along `axis`."""
+        """Outputs `(K, *plane, c)` of the slice at coordinate `at` along `axis`."""
         shape = self.latent.shape
         if not 0 <= axis < len(shape) or not 0 <= at < shape[axis]:
             raise ValueError(

@@ -1,4 +1,4 @@
-r"""Choose the positions at which a decoder is trained.
+r"""Select the positions at which a decoder is trained.
 
 Shapes: `K` volumes of a batch, `V` of a cohort, `n` positions, `D` axes, `C` classes.
 References: {cite}`usvyatsov2021cherry`.
@@ -16,19 +16,19 @@ from cpic.nn.patches._model import Sampled
 
 
 class Watched:
-    """A volume that remembers the positions of the cubes that were read."""
+    """A volume that records the positions of the cubes that are read."""
 
     def __init__(self, volume: Sampled):
         self.volume, self.shape, self.channels = volume, tuple(volume.shape), volume.channels
         self.centres: list[Tensor] = []
 
     def cubes(self, centres: Tensor, *, size: int) -> Tensor:
-        """As of the volume."""
+        """The shape of the volume."""
         self.centres.append(centres)
         return self.volume.cubes(centres, size=size)
 
     def read_at(self) -> Tensor:
-        """Distinct positions within the shape, `(m, D)`, in order."""
+        """Distinct positions within the shape, `(m, D)`, sorted."""
         none = torch.zeros(0, len(self.shape), dtype=torch.int64)
         centres = torch.cat([none, *self.centres])
         inside = ((centres >= 0) & (centres < torch.tensor(self.shape))).all(1)
@@ -38,8 +38,8 @@ class Watched:
 def read_and_random(watched: Sequence[Watched], *, most: int, generator: torch.Generator) -> Tensor:
     """Positions that were read, and at least as many uniform ones, `(K, n, D)`.
 
-    Of the former a random choice, if there are more than `most`. Where fewer of a volume were read
-    than of another, uniform ones take their place.
+    If more than `most` were read, a random subset of these is used. If fewer were read of one
+    volume than of another, uniform ones are added.
     """
     read = [_some(volume.read_at(), most, generator) for volume in watched]
     most = max(1, *(len(positions) for positions in read))
@@ -52,18 +52,18 @@ def read_and_random(watched: Sequence[Watched], *, most: int, generator: torch.G
 
 
 def class_of(values: Tensor, *, labels: Sequence[int] = (0, 1, 2, 4)) -> Tensor:
-    """Classes of labels: the place of each in `labels`.
+    """Map labels to classes, the index of each label in `labels`.
 
     Args:
         values: Labels, of any shape and type.
-        labels: The labels there are, in rising order; those of BraTS by default
+        labels: All labels, in ascending order; those of BraTS by default
             {cite}`menze2015multimodal`.
 
     Returns:
         Classes, int64, of the shape of `values`.
 
     Raises:
-        ValueError: If a value is none of the labels.
+        ValueError: If a value is not among the labels.
 
     Example:
         >>> class_of(torch.tensor([0, 4, 2]))
@@ -82,7 +82,7 @@ def class_of(values: Tensor, *, labels: Sequence[int] = (0, 1, 2, 4)) -> Tensor:
 
 
 class Labels(Shaped, Protocol):
-    """The part of a volume of labels that is needed here."""
+    """The parts of a label volume that are needed here."""
 
     def read(self) -> Tensor:
         """All labels, `(*shape)`."""
@@ -90,17 +90,17 @@ class Labels(Shaped, Protocol):
 
 
 class BalancedPositions:
-    """Positions of labelled volumes, as many of each class.
+    """Positions of labeled volumes, the same number of each class.
 
-    A tumour takes a few of a hundred voxels, and a network that sees positions as they come learns
-    to say "none". Each volume of labels is read once, whole; of each class up to `most` random
-    positions are kept.
+    A tumor is a few percent of the voxels, and a network trained on uniform positions learns to
+    predict "none". Each label volume is read once, as a whole; up to `most` random positions of
+    each class are kept.
 
     Args:
-        volumes: V volumes of labels, of one shape and with one channel each.
+        volumes: V label volumes, of one shape and with one channel each.
         labels: As in `class_of`.
-        most: Positions of a class and volume to keep.
-        generator: Chooses these.
+        most: Positions to keep per class and volume.
+        generator: Generator of the positions.
 
     Attributes:
         counts: Voxels of each class in each volume, int64 `(V, C)`.
@@ -148,20 +148,20 @@ class BalancedPositions:
         self._first = self._kept.flatten().cumsum(0).view_as(self._kept) - self._kept
 
     def draw(self, rows: Tensor, n: int, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Random positions of some volumes, the classes of each in turn.
+        """Random positions of some volumes, alternately of each of their classes.
 
-        A class that a volume does not have is left out there.
+        A class that does not occur in a volume is skipped there.
 
         Args:
-            rows: Which volumes, int64 `(K,)`.
-            n: Positions of each.
-            generator: Chooses them, with repetition.
+            rows: Indices of the volumes, int64 `(K,)`.
+            n: Positions per volume.
+            generator: Generator of the positions, drawn with replacement.
 
         Returns:
             Int64 positions `(K, n, D)` and their classes `(K, n)`.
         """
         kept = self._kept[rows]
-        # Classes that are there come first, and take turns.
+        # Classes that occur come first, and alternate.
         present = (kept == 0).long().argsort(dim=1, stable=True)
         turn = torch.arange(n) % (kept > 0).sum(1, keepdim=True)
         classes = present.gather(1, turn)
@@ -171,7 +171,7 @@ class BalancedPositions:
 
 
 def _some(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """All rows, or a random choice where there are more than `most`."""
+    """All rows, or a random subset if there are more than `most`."""
     if len(rows) <= most:
         return rows
     return rows[torch.randperm(len(rows), generator=generator)[:most]]
@@ -185,5 +185,5 @@ def _checked(labels: Sequence[int]) -> tuple[int, ...]:
 
 
 def _coords(places: Tensor, shape: Sequence[int]) -> Tensor:
-    """Positions `(..., D)` of places `(...)` in a flattened array."""
+    """Positions `(..., D)` of flat indices `(...)` into an array."""
     return torch.stack(torch.unravel_index(places, tuple(shape)), -1)

@@ -1,4 +1,4 @@
-r"""Classes of positions, read from latent trains.
+r"""Classify positions from latent trains.
 
 Shapes: `K` volumes, `n` positions, `D` axes, `c` classes.
 References: {cite}`usvyatsov2021cherry`, {cite}`menze2015multimodal`.
@@ -15,13 +15,13 @@ from cpic.tt import TensorTrain
 
 
 class Segmenter(PatchModel):
-    """The class of every position of a volume, from its latent train.
+    """Predict the class of every position of a volume from its latent train.
 
-    The reading is that of the published auto-encoder {cite}`usvyatsov2021cherry`; the decoder
-    returns one score a class. Train it at positions of `BalancedPositions`, and measure it by
+    Reading is as in the published autoencoder {cite}`usvyatsov2021cherry`; the decoder returns one
+    score per class. Train it at positions of `BalancedPositions`, and evaluate it by
     `cpic.nn.metrics.Dice`.
 
-    Takes the arguments of `PatchModel`; the decoder has as many outputs as there are classes.
+    Takes the arguments of `PatchModel`; the decoder has one output per class.
 
     Example:
         >>> from cpic.data import ArrayVolume
@@ -52,13 +52,13 @@ class Segmenter(PatchModel):
         positions: Tensor,
         classes: Tensor,
     ) -> Tensor:
-        """Cross-entropy, mean over the positions.
+        """Cross-entropy, averaged over the positions.
 
         Args:
             volumes: K volumes.
             names: A name for each, as in `compress`.
             positions: Int64 `(K, n, D)`.
-            classes: True classes there, int64 `(K, n)`.
+            classes: True classes at the positions, int64 `(K, n)`.
 
         Returns:
             A scalar, with gradient.
@@ -80,12 +80,12 @@ class Segmenter(PatchModel):
         return cross_entropy(scores.flatten(0, 1), classes.flatten().to(scores.device))
 
     def classify(self, trains: TensorTrain, positions: Tensor, *, batch: int = 2**13) -> Tensor:
-        """Classes at any positions, without gradient, whatever mode the model is in.
+        """Classes at any positions, without gradient, in evaluation mode in any case.
 
         Args:
             trains: K latent trains, from `compress`.
             positions: Int64 `(K, n, D)`.
-            batch: Positions decoded at a time.
+            batch: Positions decoded at once.
 
         Returns:
             Classes, int64 `(K, n)`.

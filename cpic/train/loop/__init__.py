@@ -1,1 +1,1 @@
-"""The loop over steps and epochs of one fold: batches, faults, checkpoints, several processes."""
+"""The training loop of one fold: batches, faults, checkpoints, several processes."""

@@ -1,11 +1,11 @@
 """Batches of one fold of a cohort: volumes to read from, and the table of their samples.
 
-A batch is a dictionary: `volumes`, one for each distinct patient, `names` of these, `rows` `(B,)`
-that tell which of them each sample belongs to, `tabular` `(B, t)` or None, `target` `(B,)`, and
-`scale` `(B,)`, with which a target is multiplied to be in its unit (days, millilitres).
+A batch is a dictionary: `volumes`, one per distinct patient, their `names`, `rows` `(B,)`, the
+index in `volumes` for each sample, `tabular` `(B, t)` or None, `target` `(B,)`, and `scale` `(B,)`,
+the factor that converts a target to its unit (days, milliliters).
 
-The order of an epoch is drawn from the seed and the number of the epoch alone, so that a run may
-go on in the middle of one.
+The order of an epoch depends only on the seed and the number of the epoch, so that a run can
+resume in the middle of an epoch.
 """
 
 import dataclasses
@@ -32,39 +32,40 @@ Batch = dict[str, Any]
 
 
 class Scans(Protocol):
-    """Where volumes come from, such as `cpic.cohorts.Prepared`."""
+    """A source of volumes, such as `cpic.cohorts.Prepared`."""
 
     def volume(self, patient: str, /) -> Volume:
-        """The scan of a patient; CohortError if there is none."""
+        """The scan of a patient; raises CohortError if there is none."""
         ...
 
 
 class CohortData(pl.LightningDataModule):
-    """Batches of one fold, in an order that depends on seed and epoch alone.
+    """Batches of one fold, in an order that depends only on seed and epoch.
 
-    With several processes each gets its share of the patients of every batch.
+    With several processes, each one gets its share of the patients of every batch.
 
     Args:
-        prepared: Where volumes come from: `prepared.volume(patient)`.
-        samples: One row a sample, with the columns `patient` and `target` at least.
-        fold: Patients to train on and patients to validate on.
-        batch_size: Samples a batch, of all processes together.
-        tabular: Makes tabular features `(n, t)` of rows of `samples`. Fit it on the training
+        prepared: Source of volumes: `prepared.volume(patient)`.
+        samples: One row per sample, with at least the columns `patient` and `target`.
+        fold: Training patients and validation patients.
+        batch_size: Samples per batch, over all processes.
+        tabular: Maps rows of `samples` to tabular features `(n, t)`. Fit it on the training
             fold, as `OsicTable.fit` does.
-        scale: What targets are multiplied with to be in their unit: a number, or a column.
-        min_patients: Distinct patients that a training batch needs: as many as there are
-            components, for a basis to be found in it.
-        seed: Of the order.
-        num_workers: Processes that read ahead, with `read`; nothing is read ahead otherwise.
-        drop_last: Leave out the last samples of a training epoch that fill no batch.
-        read: Hand out whole volumes in memory, for networks that read every voxel.
-        flips: Axes along which scans may be mirrored for training. Each epoch draws which are; a
-            mirrored scan has a name of its own.
+        scale: Factor that converts targets to their unit: a number, or the name of a column.
+        min_patients: Distinct patients per training batch: at least the number of components, so
+            that a basis can be computed from one batch.
+        seed: Seed of the order.
+        num_workers: Processes that prefetch batches if `read` is set; otherwise nothing is
+            prefetched.
+        drop_last: Drop the last, incomplete batch of a training epoch.
+        read: Return whole volumes in memory, for networks that read every voxel.
+        flips: Axes along which training scans may be mirrored, drawn anew in each epoch. A mirrored
+            scan has its own name.
 
     Raises:
-        CohortError: If a target is not finite, all are equal, a patient is without scan, without
-            sample, or in both splits, or there are too few patients or samples for one batch.
-        VolumeError: If there is no such axis to mirror along.
+        CohortError: If a target is not finite, all targets are equal, a patient has no scan, has no
+            sample, or is in both splits, or there are too few patients or samples for one batch.
+        VolumeError: If an axis in `flips` does not exist.
 
     Example:
         >>> train, validation = folds(prepared.cohort)[0]  # doctest: +SKIP
@@ -92,7 +93,7 @@ class CohortData(pl.LightningDataModule):
         self.batch_size, self.min_patients, self.seed = batch_size, min_patients, seed
         self.num_workers, self.drop_last, self.read = num_workers, drop_last, read
         self.flips = tuple(flips)
-        # Epoch and batch at which a resumed run begins.
+        # Epoch and batch at which a resumed run starts.
         self.start: tuple[int, int] = (0, 0)
         both = sorted(set(fold[0]) & set(fold[1]))
         if both:
@@ -117,13 +118,13 @@ class CohortData(pl.LightningDataModule):
 
     @property
     def n_batches(self) -> int:
-        """Batches of a training epoch."""
+        """Number of batches in a training epoch."""
         n = len(self.train.target)
         return n // self.batch_size if self.drop_last else math.ceil(n / self.batch_size)
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the samples of the fold and their targets, for checkpoints."""
+        """A hash of the samples of the fold and their targets, for checkpoints."""
         digest = hashlib.sha256()
         for table in (self.train, self.validation):
             digest.update("\n".join(table.patients).encode())
@@ -132,7 +133,7 @@ class CohortData(pl.LightningDataModule):
         return digest.hexdigest()[:16]
 
     def train_dataloader(self) -> "Loader":
-        """Batches of the trainer's epoch, without those that a resumed run has seen."""
+        """Batches of the current epoch, without those that a resumed run has already processed."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         plan = plan_epoch(
             self.train.patients,
@@ -149,7 +150,7 @@ class CohortData(pl.LightningDataModule):
         return self._loader(self.train, shares, flips)
 
     def val_dataloader(self) -> "Loader":
-        """Batches of the validation fold, in its order, each sample once."""
+        """Batches of the validation fold, in order, each sample once."""
         n = len(self.validation.target)
         rank, n_ranks = rank_and_size()
         share = share_of(range(n), self.validation.patients, rank, n_ranks)
@@ -159,7 +160,7 @@ class CohortData(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
-        """Move the tensors, and leave the volumes where they are read."""
+        """Move the tensors; leave the volumes where they are."""
         return {
             key: value.to(device) if isinstance(value, Tensor) else value
             for key, value in batch.items()
@@ -188,9 +189,9 @@ class CohortData(pl.LightningDataModule):
 
 @dataclasses.dataclass(eq=False)
 class Loader(Dataset):
-    """Batches by the numbers of their samples.
+    """Batches by the indices of their samples.
 
-    Workers start when the first batch is asked for: Lightning makes iterators that it never uses.
+    Workers start when the first batch is requested: Lightning creates iterators it never uses.
     """
 
     table: Table
@@ -209,7 +210,7 @@ class Loader(Dataset):
             batch_size=None,
             sampler=self.plan,
             num_workers=self.num_workers if self.read else 0,
-            # Of its own, since a loader draws from the global one otherwise.
+            # Its own generator; a loader would otherwise draw from the global one.
             generator=torch.Generator(),
         )
 
@@ -228,7 +229,7 @@ class Loader(Dataset):
         }
 
     def _seen(self, patient: str) -> tuple[str, Volume]:
-        """A scan and its name; what is remembered of it does not hold for its mirror image."""
+        """A scan and its name; cached data of a scan does not apply to its mirror image."""
         name, volume = patient, self.volumes[patient]
         if axes := self.flips.get(patient):
             name, volume = f"{patient} {axes}", FlippedVolume(volume, axes=axes)

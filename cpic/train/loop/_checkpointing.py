@@ -1,4 +1,4 @@
-"""Checkpoints, one row an epoch, the best epoch, and the reasons to stop."""
+"""Checkpoints, one row per epoch, the best epoch, and stopping criteria."""
 
 import dataclasses
 import time
@@ -24,7 +24,7 @@ from cpic.train.results._results import FoldResult, Row, peak_bytes, write_rows,
 
 
 class StopRunError(Exception):
-    """Leaves the loops after a signal. `saved`: whether the state of the last step is saved."""
+    """Ends the loops after a signal. `saved`: whether the state of the last step was saved."""
 
     def __init__(self, saved: bool):
         super().__init__("stopped by a signal")
@@ -33,19 +33,19 @@ class StopRunError(Exception):
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run is; each is a part of its checkpoints.
+    """Progress of a run; every field is saved in checkpoints.
 
     Attributes:
-        epoch: Epochs that are finished.
-        position: Batches of the epoch that are done.
-        step: Steps of all epochs.
+        epoch: Number of finished epochs.
+        position: Batches of the current epoch that are done.
+        step: Steps over all epochs.
         stale: Epochs since the best one.
-        best_epoch: Its number; -1 before there is one.
-        stopped: Why there are no more epochs, as in `FoldResult`.
-        seconds: Spent on earlier pieces of a resumed run.
-        spent: Seconds of the steps of finished epochs.
-        history: One row of metrics an epoch.
-        times: One row of times an epoch.
+        best_epoch: Index of the best epoch; -1 before there is one.
+        stopped: Why training ended, as in `FoldResult`.
+        seconds: Time spent in earlier parts of a resumed run.
+        spent: Time of the training steps of finished epochs, in seconds.
+        history: One row of metrics per epoch.
+        times: One row of times per epoch.
     """
 
     epoch: int = 0
@@ -62,17 +62,17 @@ class Progress:
 
 @dataclasses.dataclass(eq=False)
 class Checkpointing(pl.Callback):
-    """Saves a run so that it can go on exactly, and ends it in good order.
+    """Saves a run so that it can resume exactly, and ends it cleanly.
 
     Lightning's own callbacks save neither the generators of a model nor the sums of an epoch, and
     ranks that stop by their own clocks would wait for each other.
 
     Args:
-        folder: For checkpoints and tables.
-        config: Settings that a resumed run must share.
+        folder: Folder for checkpoints and tables.
+        config: Settings that a resumed run must have as well.
         patience: Epochs without a better metric after which training ends.
-        max_minutes: Minutes after which it ends, earlier pieces of a resumed run included.
-        save_every: Steps from one checkpoint to the next inside an epoch.
+        max_minutes: Time limit, earlier parts of a resumed run included.
+        save_every: Steps between checkpoints within an epoch.
     """
 
     folder: Path
@@ -89,26 +89,26 @@ class Checkpointing(pl.Callback):
 
     @property
     def seconds(self) -> float:
-        """Spent on this run, earlier pieces included."""
+        """Time spent on this run in seconds, earlier parts included."""
         return self.run.seconds + time.monotonic() - self._began
 
     @property
     def late(self) -> bool:
-        """Whether the time is over."""
+        """Whether the time limit is reached."""
         return self.max_minutes is not None and self.seconds >= 60 * self.max_minutes
 
     @property
     def worn_out(self) -> bool:
-        """Whether patience is over."""
+        """Whether patience is exhausted."""
         return self.patience is not None and self.run.stale >= self.patience
 
     @property
     def ended(self) -> bool:
-        """Whether patience or time was over before; there is a row then."""
+        """Whether patience or time ran out in an earlier part of the run."""
         return self.worn_out or (self.run.epoch > 0 and self.late)
 
     def load(self, module: Task, data: CohortData) -> None:
-        """Take over the state of the latest checkpoint, if there is one."""
+        """Restore the state of the latest checkpoint, if there is one."""
         if not self.latest.exists():
             return
         state = read_checkpoint(self.latest)
@@ -123,12 +123,12 @@ class Checkpointing(pl.Callback):
         self._resumed = state
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin at the epoch of the checkpoint."""
+        """Start at the epoch of the checkpoint."""
         current: Any = trainer.fit_loop.epoch_progress.current
         current.ready = current.started = current.processed = current.completed = self.run.epoch
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put optimizer and generators where they were; the last thing before the first batch."""
+        """Restore optimizer and generators, as the last action before the first batch."""
         copy_from_first(pl_module)
         self.run.stopped = "epochs"
         if self._resumed is not None:
@@ -141,15 +141,15 @@ class Checkpointing(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the step; save and stop if it is time."""
+        """Count the step; save or stop if it is due."""
         run = self.run
         run.position, run.step = run.position + 1, run.step + 1
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            # The end of the epoch saves, with its validation.
+            # The end of the epoch saves, after validation.
             return
         signalled, late = anywhere(self.signals > 0, self.late, device=pl_module.device)
         if late:
-            # Validation follows, and the end of the epoch.
+            # Validation and the end of the epoch follow.
             run.stopped, trainer.should_stop = "minutes", True
             return
         if signalled or (self.save_every and run.step % self.save_every == 0):
@@ -158,7 +158,7 @@ class Checkpointing(pl.Callback):
             raise StopRunError(saved=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Add a row, save the best and the latest state."""
+        """Add a row; save the latest state and, if it improved, the best one."""
         run = self.run
         self._add_row(pl_module)
         for logger in trainer.loggers:
@@ -168,7 +168,7 @@ class Checkpointing(pl.Callback):
         run.epoch, run.position, run.stale = run.epoch + 1, 0, run.stale + 1
         if improved:
             run.best_epoch, run.stale = run.epoch - 1, 0
-            # First, so that no latest state speaks of a best one that is not there.
+            # First, so that the latest state never refers to a best one that does not exist.
             self._save(trainer, pl_module, self.best)
         if self.worn_out:
             run.stopped = "patience"
@@ -182,7 +182,7 @@ class Checkpointing(pl.Callback):
             raise StopRunError(saved=True)
 
     def result(self, fold: int, mean_error: float, monitor: str) -> FoldResult:
-        """What the fold gave so far."""
+        """The result of the fold so far."""
         run, metrics = self.run, {}
         if run.history:
             row = run.history[-1]
@@ -234,7 +234,7 @@ class Checkpointing(pl.Callback):
         return now > best if module.higher else now < best
 
     def _save(self, trainer: pl.Trainer, module: Task, path: Path) -> None:
-        """Collective: the states of the generators of all ranks are saved."""
+        """Save the state; a collective call, since the generators of all ranks are saved."""
         state = {
             "cpic": version("cpic"),
             "config": self.config,
@@ -252,7 +252,7 @@ class Checkpointing(pl.Callback):
                 write_checkpoint(path, state)
 
     def _write_tables(self) -> None:
-        # All of them again: a run that was killed may have written a row that it did not save.
+        # All rows are rewritten: a run that was killed may have written a row it did not save.
         if rank_and_size()[0] > 0:
             return
         for name, rows in {"metrics": self.run.history, "times": self.run.times}.items():
@@ -262,9 +262,9 @@ class Checkpointing(pl.Callback):
 
 
 def _check_position(state: dict[str, Any], module: Task, data: CohortData, path: Path) -> None:
-    """Raise unless a run can go on from where a checkpoint says that it was."""
+    """Raise unless the run can resume from the position in a checkpoint."""
     wanted = {f"val_{module.monitor}", "val_error"}
-    with fitting(path, "place in the run"):
+    with fitting(path, "position in the run"):
         if state["position"] >= max(1, data.n_batches):
             raise ValueError(f"batch {state['position']} of {data.n_batches} in an epoch")
         if state["sums"].keys() != module.sums.keys():

@@ -1,12 +1,12 @@
-"""Checkpoint files: written whole, and read only if they hold what was saved.
+"""Checkpoint files: written atomically, and read only after validation.
 
-A checkpoint is a dictionary of tensors, lists, numbers and strings, so that reading one runs no
-code. It appears by one rename: a run that is killed leaves the last one whole.
+A checkpoint is a dictionary of tensors, lists, numbers and strings, so that reading one executes
+no code. It is put in place by a rename: a run that is killed leaves the previous one intact.
 
 `torch.save` writes a zip file of stored records with a CRC-32 each, which `torch.load` does not
-compare: a flipped bit in the weights would load as another weight. These sums are the digest of
-what was saved; another one beside them would find no fault that they miss, and files of other
-programs and older versions have them too.
+verify: a flipped bit would load as a different weight. These checksums are verified here. A
+checksum of our own would detect nothing more, and files of other programs and older versions
+have only these.
 """
 
 import json
@@ -28,7 +28,7 @@ from cpic._trust import DoubtError, open_regular
 from cpic.train.loop._faults import one_line
 
 _FORMAT = 1
-# What torch raises for values that it did not write.
+# Raised by torch for files that it did not write.
 UNFIT = (
     *(OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError),
     *(ArithmeticError, AssertionError, MemoryError),
@@ -37,21 +37,20 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, UnpicklingEr
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """Read what `fit_fold` saved.
+    """Read a checkpoint saved by `fit_fold`.
 
-    Nothing in the file is executed, and each of its records is compared with the sum that was
-    saved with it.
+    Nothing in the file is executed, and each record is verified against its checksum.
 
     Args:
         path: A `latest.ckpt` or `best.ckpt`.
 
     Returns:
         A dictionary with the weights of the model under `"model"`, for its `load_state_dict`, the
-        settings of the run under `"config"`, one dictionary an epoch under `"history"`, and what
-        else a run needs to go on.
+        settings of the run under `"config"`, one dictionary per epoch under `"history"`, and the
+        remaining state that is needed to resume the run.
 
     Raises:
-        ValueError: If the file is missing, damaged, or something else, or one of its parts is.
+        ValueError: If the file is missing, damaged or not a checkpoint, or a part of it is invalid.
 
     Example:
         >>> saved = read_checkpoint("results/run/fold_0/best.ckpt")  # doctest: +SKIP
@@ -73,15 +72,15 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise ValueError(
-            f"{path} is no checkpoint of cpic.train of format {_FORMAT}; train again, or use the "
-            "version of cpic that made it."
+            f"{path} is not a checkpoint of cpic.train of format {_FORMAT}; train again, or use "
+            "the version of cpic that made it."
         )
     _check_parts(state, path)
     return state
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """The whole file or none of it."""
+    """Write the file completely or not at all."""
     full = {"format": _FORMAT, **state}
     replace_file(path, lambda file: torch.save(full, file))
 
@@ -90,29 +89,29 @@ def check_there(state: Mapping[str, Any], names: tuple[str, ...], path: Path) ->
     """Raise unless a checkpoint has these parts.
 
     Raises:
-        ValueError: Naming the file and what it lacks.
+        ValueError: If a part is missing; the message has the file and the missing parts.
     """
     if lacking := [name for name in names if name not in state]:
         raise _other(path, f"needs {', '.join(lacking)}, there is none")
 
 
 def _check_records(file: BinaryIO) -> None:
-    """Compare every record of a zip file with its sum, and leave the file at its beginning."""
+    """Verify the checksum of every record of a zip file, and rewind the file."""
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()
         if len({record.filename for record in records}) < len(records):
-            raise DoubtError("it has two records of one name")
-        # A packed one could become a thousand times as large.
+            raise DoubtError("it has two records of the same name")
+        # A compressed record could expand a thousandfold.
         packed = [one.filename for one in records if one.compress_type != zipfile.ZIP_STORED]
         if packed:
-            raise DoubtError(f"its record {packed[0][:80]} is packed")
+            raise DoubtError(f"its record {packed[0][:80]} is compressed")
         if damaged := archive.testzip():
-            raise DoubtError(f"its record {damaged[:80]} is not what its CRC-32 says")
+            raise DoubtError(f"its record {damaged[:80]} does not match its CRC-32")
     file.seek(0)
 
 
 def _check_parts(state: Mapping[str, Any], path: Path) -> None:
-    """Raise unless every part that is there holds what such a part holds."""
+    """Raise unless every part that is present is valid."""
     for name, (what, holds) in _PARTS.items():
         if name in state and not holds(state[name]):
             value = state[name]
@@ -125,9 +124,9 @@ def _check_parts(state: Mapping[str, Any], path: Path) -> None:
         return
     tables = [state[name] for name in ("history", "times") if name in state]
     if any(len(rows) != epoch for rows in tables):
-        raise _other(path, f"of {epoch} epochs needs a row of each in history and times")
+        raise _other(path, f"of {epoch} epochs needs one row per epoch in history and times")
     if state.get("best_epoch", -1) >= epoch:
-        raise _other(path, f"of {epoch} epochs has no best one of number {state['best_epoch']}")
+        raise _other(path, f"of {epoch} epochs has no best epoch of number {state['best_epoch']}")
 
 
 def _other(path: Path, reason: str) -> ValueError:
@@ -149,7 +148,7 @@ def _are_named(value: Any, holds: Callable[[Any], bool] = lambda _: True) -> boo
 
 
 def _is_plain(value: Any) -> bool:
-    """Settings, as JSON has them."""
+    """Whether a value consists of JSON types."""
     try:
         json.dumps(value)
     except (TypeError, ValueError, RecursionError):
@@ -158,7 +157,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _are_rows(value: Any) -> bool:
-    """Rows of one table, counted by their epoch."""
+    """Whether a value is a list of rows of one table, numbered by epoch."""
     return isinstance(value, list) and all(
         _are_named(row, _is_number)
         and row.keys() == value[0].keys()
@@ -169,7 +168,7 @@ def _are_rows(value: Any) -> bool:
 
 
 def _are_generators(value: Any) -> bool:
-    """States of at least one process."""
+    """Whether a value has the generator states of at least one process."""
     states = value.get("processes") if isinstance(value, dict) else None
     return isinstance(states, list) and bool(states) and all(map(_is_generator, states))
 
@@ -183,8 +182,8 @@ def _is_generator(value: Any) -> bool:
 
 _COUNT = ("a number from 0", _is_count)
 _SECONDS = ("a number of seconds", lambda value: _is_number(value) and 0 <= value < math.inf)
-_ROWS = ("one row an epoch", _are_rows)
-# What each part is called in a message, and whether a value is such a part.
+_ROWS = ("one row per epoch", _are_rows)
+# Description of each part for messages, and the test for it.
 _PARTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "config": ("settings by name", _is_plain),
     "model": ("weights by name", _are_named),
@@ -198,5 +197,5 @@ _PARTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("epoch", "position", "step", "stale", "faults"), _COUNT),
     **dict.fromkeys(("seconds", "spent", "step_seconds"), _SECONDS),
 }
-# What it takes to go on.
+# The parts needed to resume.
 RESUMED = tuple(_PARTS)

@@ -1,4 +1,4 @@
-"""What the ranks of a run agree on; in a single process all of it is free."""
+"""Communication between the ranks of a run; free of cost in a single process."""
 
 import os
 from collections.abc import Iterable
@@ -9,15 +9,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-# What torchrun, and Lightning where it starts processes itself, tell each of them.
+# Set by torchrun, and by Lightning where it starts processes itself.
 _TOLD = {"LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
 def launched(num_nodes: int = 1) -> tuple[int, int]:
-    """The rank of this process and the world size, before the ranks have met: from the launcher.
+    """Rank and world size as set by the launcher, before the ranks are connected.
 
     Raises:
-        ValueError: If that is half of it or nonsense, or nothing where there are more machines.
+        ValueError: If the variables are incomplete or invalid, or missing on several machines.
     """
     told = {name: os.environ[name] for name in ("RANK", *_TOLD) if os.environ.get(name)}
     found = " ".join(f"{name}={value}" for name, value in sorted(told.items())) or "none of it"
@@ -25,7 +25,7 @@ def launched(num_nodes: int = 1) -> tuple[int, int]:
         raise ValueError(f"what a launcher sets is numbers, got {found}; start by torchrun.")
     rank, size = int(told.get("RANK", told.get("LOCAL_RANK", 0))), int(told.get("WORLD_SIZE", 1))
     several = max(size, num_nodes, rank + 1) > 1
-    # Lightning takes the number back when a fold is over.
+    # Lightning unsets the number when a fold is done.
     needed = _TOLD - ({"WORLD_SIZE"} if os.environ.get("NODE_RANK") else set())
     if several and (not told.keys() >= needed or 1 < size <= rank):
         raise ValueError(
@@ -34,7 +34,7 @@ def launched(num_nodes: int = 1) -> tuple[int, int]:
         )
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
     if not several and _is_count(tasks) and int(tasks) > 1:
-        # Only srun sets it: each task would be a run of its own, in one folder.
+        # Only srun sets it: each task would be a separate run, in the same folder.
         raise ValueError(
             f"srun started {tasks} processes that do not know of each other; start one on each "
             "machine (srun --ntasks-per-node=1 torchrun ...), or leave srun out."
@@ -43,7 +43,7 @@ def launched(num_nodes: int = 1) -> tuple[int, int]:
 
 
 def is_first() -> bool:
-    """Whether this is the process that speaks and writes."""
+    """Whether this is the process that prints and writes."""
     return launched()[0] == 0
 
 
@@ -52,14 +52,14 @@ def _is_count(text: str) -> bool:
 
 
 def rank_and_size() -> tuple[int, int]:
-    """The rank of this process and the world size, once the ranks have met."""
+    """Rank and world size of this process, once the ranks are connected."""
     if not (dist.is_available() and dist.is_initialized()):
         return 0, 1
     return dist.get_rank(), dist.get_world_size()
 
 
 def summed(values: Iterable[float], device: torch.device | str = "cpu") -> list[float]:
-    """Sums over all ranks of a few numbers."""
+    """Sum a few numbers over all ranks."""
     numbers = torch.tensor(list(values), dtype=torch.float64, device=device)
     if rank_and_size()[1] > 1:
         dist.all_reduce(numbers)
@@ -72,7 +72,7 @@ def anywhere(*flags: bool, device: torch.device | str = "cpu") -> list[bool]:
 
 
 def gathered(value: Any) -> list[Any]:
-    """A small picklable value of every rank, in their order."""
+    """Collect a small picklable value from every rank, in order of ranks."""
     size = rank_and_size()[1]
     values = [value] * size
     if size > 1:
@@ -91,7 +91,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 @torch.no_grad()
 def copy_from_first(module: nn.Module) -> None:
-    """Give all ranks the parameters and buffers of the first one."""
+    """Copy the parameters and buffers of the first rank to all ranks."""
     if rank_and_size()[1] == 1:
         return
     for tensor in chain(module.parameters(), module.buffers()):

@@ -1,4 +1,4 @@
-"""Steps that fail: counted, logged with their cause, without a trace in the model, and not many."""
+"""Failed steps: counted, logged with their cause, undone in the model, and limited in number."""
 
 import copy
 import logging
@@ -12,8 +12,8 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from cpic._errors import CohortError
 from cpic.train.loop._distributed import anywhere
 
-# What a single batch can cause: numbers that are not finite, a matrix of low rank, a scan that
-# cannot be read. All else is a fault of the program or the machine, and ends the run at once.
+# Errors that a single batch can cause: non-finite numbers, a rank-deficient matrix, an unreadable
+# scan. Any other error is a fault of the program or the machine, and ends the run at once.
 _FAULTS = (ValueError, ArithmeticError, LinAlgError, OSError)
 _OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
@@ -21,10 +21,10 @@ _log = logging.getLogger(__name__)
 
 
 class Faults:
-    """Count of the failing steps of a run.
+    """Count the failed steps of a run.
 
     Args:
-        most: How many may fail; one more ends the run.
+        most: Number of steps that may fail; one more ends the run.
     """
 
     def __init__(self, most: int = 3):
@@ -34,10 +34,10 @@ class Faults:
     def attempt(
         self, stages: Sequence[Callable[[], None]], device: torch.device
     ) -> Exception | None:
-        """Run the stages of a step, on all ranks or none, until one fails; returns the cause.
+        """Run the stages of a step, on all ranks or none, until one fails; return the cause.
 
         Raises:
-            MemoryError: If there is not enough, with what to do about it.
+            MemoryError: If there is not enough memory; the message has a remedy.
         """
         for stage in stages:
             cause: Exception | None = None
@@ -54,40 +54,40 @@ class Faults:
                     "a training step needs more memory than there is: encode in pieces with "
                     f"chunk=4096 or less, or lower batch_size or ndims ({one_line(error)})."
                 ) from error
-            # The next stage waits for the other ranks.
+            # The next stage would wait for the other ranks.
             if any(anywhere(cause is not None, device=device)):
                 return cause or RuntimeError("the step failed in another process")
         return None
 
     def add(self, cause: Exception, where: str) -> None:
-        """Count one more failing step.
+        """Count one more failed step.
 
         Raises:
-            RuntimeError: From the cause, if there are too many.
+            RuntimeError: From the cause, if too many steps have failed.
         """
         self.count, self.last = self.count + 1, cause
         what = f"{where}, {type(cause).__name__}: {cause}"
-        _log.warning("failing step %d (%d may fail), skipped: %s", self.count, self.most, what)
+        _log.warning("failed step %d (%d are tolerated), skipped: %s", self.count, self.most, what)
         if self.count > self.most:
             raise RuntimeError(
-                f"training stops after {self.count} failing steps, max_faults={self.most} may "
-                f"fail; the last: {what}"
+                f"training stops after {self.count} failed steps, max_faults={self.most} are "
+                f"tolerated; the last: {what}"
             ) from cause
 
 
 class Snapshot:
-    """What a step changes in a model besides its parameters, to be restored if it fails."""
+    """The state of a model besides its parameters, to be restored if a step fails."""
 
     def __init__(self, model: nn.Module):
         self.model = model
         self.buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
-        # A copy of a tensor that a gradient flows through is refused.
+        # Tensors with gradient history cannot be copied.
         states = {name: part.get_extra_state() for name, part in self._with_state()}
         self.states = copy.deepcopy(apply_to_collection(states, Tensor, Tensor.detach))
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Undo what happened since; drops gradients."""
+        """Undo all changes since the snapshot; drop gradients."""
         for name, buffer in self.model.named_buffers():
             if name in self.buffers:
                 buffer.copy_(self.buffers[name])
@@ -96,7 +96,7 @@ class Snapshot:
         self.model.zero_grad()
 
     def _with_state(self) -> list[tuple[str, nn.Module]]:
-        """The parts of the model that hold more than parameters and buffers."""
+        """The modules of the model with state besides parameters and buffers."""
         none = nn.Module.get_extra_state
         return [
             pair for pair in self.model.named_modules() if type(pair[1]).get_extra_state != none
@@ -110,7 +110,7 @@ def check_finite(value: Tensor, what: str) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, for another message."""
+    """The text of an error, for another message."""
     text = " ".join(str(error).split())[:240]
     return text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}"
 

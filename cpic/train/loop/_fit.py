@@ -54,45 +54,46 @@ def fit_fold(
 ) -> FoldResult:
     """Train on one fold and validate after every epoch.
 
-    Makes in `folder`: `latest.ckpt` and `best.ckpt`, each replaced by one rename; `metrics.csv`
-    and `times.csv`, a row an epoch; `config.yaml`; and events for TensorBoard. A run that was
-    killed at any step and is resumed ends with the same parameters, index sets, optimizer and
-    `metrics.csv`, bit by bit, as one that was not. Ctrl-C, or SIGTERM, saves the state after the
-    step that runs; a second one leaves at once.
+    Creates in `folder`: `latest.ckpt` and `best.ckpt`, each replaced atomically; `metrics.csv` and
+    `times.csv`, one row per epoch; `config.yaml`; and TensorBoard events. A run that was killed at
+    any step and resumed ends with the same parameters, index sets, optimizer state and
+    `metrics.csv`, bit for bit, as an uninterrupted one. Ctrl-C or SIGTERM saves the state after the
+    current step; a second signal stops at once.
 
-    A failing step (numbers that are not finite, a matrix of low rank, a scan that cannot be read)
-    is logged with its cause, counted in `metrics.csv`, and leaves no trace in the model.
+    A failed step (non-finite numbers, a rank-deficient matrix, an unreadable scan) is logged with
+    its cause, counted in `metrics.csv`, and does not change the model.
 
     Args:
         module: `Regression`, `Quantiles` or `Classification`. Its model is cast to `precision`.
         data: Batches of the fold.
-        folder: For all files; a folder with a run in it needs `resume`.
-        num_epochs: Epochs in all.
-        fold: Its number, for the result.
-        resume: Go on from `latest.ckpt`, if there is one.
-        ngpus: GPUs of this machine; 0 is the processor. Started by `torchrun`, or with more than
-            one, every process takes its share of each batch.
-        num_nodes: Machines.
-        clip: Largest norm of a gradient; longer ones are scaled to it. None does not.
-        patience: Stop after so many epochs without a better metric.
-        max_minutes: Stop after this time, in the middle of an epoch too, with a validation.
-        max_faults: Steps that may fail.
-        save_every: Save inside an epoch as well, every so many steps.
+        folder: Folder for all files; if it holds a run already, set `resume`.
+        num_epochs: Total number of epochs.
+        fold: Index of the fold, for the result.
+        resume: Continue from `latest.ckpt`, if there is one.
+        ngpus: GPUs of this machine; 0 is the CPU. With `torchrun`, or with more than one GPU, every
+            process takes its share of each batch.
+        num_nodes: Number of machines.
+        clip: Upper bound on the norm of the gradient, which is scaled down to it; None for no
+            bound.
+        patience: Stop after this number of epochs without a better metric.
+        max_minutes: Time limit; training also stops within an epoch, and validates.
+        max_faults: Number of failed steps that are tolerated.
+        save_every: Also save within an epoch, after every so many steps.
         precision: Bits of the floating type, 32 or 64.
-        progress: Show a bar with seconds, evaluations and voxels a sample.
-        wandb: Log to Weights & Biases as well.
-        seed: Of what torch draws by itself, such as noise and dropout.
-        config: Settings of the run, saved in checkpoints and compared when it is resumed.
+        progress: Show a progress bar with seconds, evaluations and voxels per sample.
+        wandb: Also log to Weights & Biases.
+        seed: Seed of the global generator of torch, for noise and dropout.
+        config: Settings of the run, saved in checkpoints and compared on resuming.
 
     Returns:
         Metrics, times, memory and paths.
 
     Raises:
-        ValueError: If an option does not fit, the folder cannot be written or holds another run,
-            or the checkpoint is of another configuration.
+        ValueError: If an option is invalid, the folder cannot be written or holds another run, or
+            the checkpoint has another configuration.
         RuntimeError: If more than `max_faults` steps fail.
-        MemoryError: If there is not enough, with what to do about it.
-        KeyboardInterrupt: After Ctrl-C or SIGTERM; says where the state is.
+        MemoryError: If there is not enough memory; the message has a remedy.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM; the message has the checkpoint.
 
     Example:
         >>> result = fit_fold(Regression(model), data, folder="results/run/fold_0",
@@ -103,7 +104,7 @@ def fit_fold(
     if ngpus > (found := torch.cuda.device_count()):
         raise ValueError(
             f"fit_fold needs ngpus between 0 and the {found} GPUs of this machine, got {ngpus}; 0 "
-            "trains on the processor."
+            "trains on the CPU."
         )
     folder = Path(folder)
     settings = {"precision": precision, "clip": clip, "seed": seed, "batch_size": data.batch_size}
@@ -126,9 +127,9 @@ def fit_fold(
 
 
 class _Ranks(DDPStrategy):
-    """Ranks that share batches; the tasks sum the gradients, after all agreed on the step.
+    """Ranks that share batches; the tasks sum the gradients once all agree on the step.
 
-    The wrapper that sums them while they are computed would wait forever for a rank whose step
+    A wrapper that sums them during the backward pass would wait forever for a rank whose step
     failed.
     """
 
@@ -144,7 +145,7 @@ def _trainer(
     n_devices = max(ngpus, int(here))
     several = max(n_devices, num_nodes, size) > 1
     ranks = _Ranks(process_group_backend="nccl" if on_gpu else "gloo") if several else "auto"
-    # Not SLURM's: what a batch job says of its tasks is not who started this process.
+    # Not SLURM's: the variables of a batch job do not tell what started this process.
     elastic = TorchElasticEnvironment.detect()
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
@@ -161,9 +162,9 @@ def _trainer(
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         use_distributed_sampler=False,
-        # A resumed epoch is shorter than the next.
+        # A resumed epoch is shorter than the next one.
         reload_dataloaders_every_n_epochs=1,
-        # What a model keeps from a validation may meet gradients later.
+        # State that a model keeps from validation may enter gradients later.
         inference_mode=False,
         default_root_dir=saving.folder,
     )
@@ -187,11 +188,11 @@ def _loggers(saving: Checkpointing, wandb: bool) -> list[Logger]:
 
 
 def _prepare(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder, or say why not."""
+    """Create the folder, or raise with the reason."""
     old = [name for name in ("latest.ckpt", "best.ckpt") if (folder / name).exists()]
     if old and not resume:
         raise ValueError(
-            f"{folder} holds a run already ({old[0]}); go on with it by resume=True, or choose "
+            f"{folder} holds a run already ({old[0]}); continue it by resume=True, or choose "
             "another folder."
         )
     if not is_first():
@@ -207,13 +208,13 @@ def _prepare(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
 
 @contextlib.contextmanager
 def _signals(saving: Checkpointing) -> Iterator[None]:
-    """Ctrl-C and SIGTERM stop after the step that runs; the second one at once."""
+    """Let Ctrl-C and SIGTERM stop after the current step; a second one stops at once."""
 
     def stop(number: int, frame: Any) -> None:
         saving.signals += 1
         if saving.signals > 1:
             raise StopRunError(saved=False)
-        log.warning("stopping after this step; once more stops at once")
+        log.warning("stopping after this step; a second signal stops at once")
 
     main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
@@ -224,7 +225,7 @@ def _signals(saving: Checkpointing) -> Iterator[None]:
         what = "the state is saved" if error.saved else "the last saved state"
         raise KeyboardInterrupt(
             f"stopped in epoch {saving.run.epoch} after {saving.run.step} steps; {what}: "
-            f"{saving.latest}; go on with resume=True."
+            f"{saving.latest}; continue with resume=True."
         ) from error
     finally:
         for number, handler in before.items():
@@ -233,13 +234,13 @@ def _signals(saving: Checkpointing) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what Lightning says of other products and of devices; its warnings are heard."""
+    """Silence Lightning's messages about other products and devices, but not its warnings."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     before = logger.level
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # Lightning uses a name that torch is about to drop.
+            # Lightning uses a name that torch deprecates.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             yield
     finally:

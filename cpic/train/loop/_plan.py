@@ -1,6 +1,6 @@
-"""Which samples make the batches of an epoch, and which of them are mirrored.
+"""Assignment of samples to the batches of an epoch, and of axes to mirror.
 
-Drawn from the seed and the number of the epoch alone: nothing needs to be remembered to go on.
+All of it depends only on the seed and the number of the epoch: resuming needs no further state.
 """
 
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ def plan_epoch(
     seed: int,
     epoch: int,
 ) -> list[list[int]]:
-    """Numbers of the samples of each batch of an epoch.
+    """Indices of the samples of each batch of an epoch.
 
     Args:
         patients: The patient of each sample.
-        batch_size: Samples a batch.
-        min_patients: Distinct patients a batch needs.
-        drop_last: Leave out the samples that fill no batch; a last small batch otherwise.
-        seed: Of the run.
+        batch_size: Samples per batch.
+        min_patients: Distinct patients that a batch needs.
+        drop_last: Drop the last, incomplete batch; otherwise it is a smaller batch.
+        seed: Seed of the run.
         epoch: Number of the epoch.
 
     Raises:
-        CohortError: If there is no such plan.
+        CohortError: If no such assignment exists.
     """
     order = torch.randperm(len(patients), generator=_generator(seed, epoch)).tolist()
-    # Where patients with many samples crowd a batch, they are dealt out evenly.
+    # If patients with many samples crowd a batch, their samples are spread evenly.
     for deal in (lambda order, _: order, _dealt):
         batches = cut(deal(order, patients), batch_size, drop_last=drop_last)
         if all(len({patients[k] for k in batch}) >= min_patients for batch in batches):
@@ -46,7 +46,7 @@ def plan_epoch(
 
 
 def cut(order: list[int], size: int, *, drop_last: bool) -> list[list[int]]:
-    """Batches of a size, in order; a last small one too unless it is dropped."""
+    """Batches of a given size, in order; the last, smaller one is kept unless it is dropped."""
     end = len(order) // size * size if drop_last else len(order)
     return [order[k : k + size] for k in range(0, end, size)]
 
@@ -54,7 +54,7 @@ def cut(order: list[int], size: int, *, drop_last: bool) -> list[list[int]]:
 def plan_flips(
     patients: Sequence[str], axes: Sequence[int], *, seed: int, epoch: int
 ) -> dict[str, tuple[int, ...]]:
-    """The axes along which each patient's scan is mirrored in an epoch: each or not, by a coin."""
+    """The axes along which each patient's scan is mirrored, each with probability 1/2."""
     names = list(dict.fromkeys(patients))
     coins = torch.randint(2, (len(names), len(axes)), generator=_generator(~seed, epoch)).tolist()
     return {
@@ -64,10 +64,10 @@ def plan_flips(
 
 
 def share_of(indices: Sequence[int], patients: Sequence[str], rank: int, size: int) -> list[int]:
-    """The samples of a batch that one of several ranks takes: those of its patients.
+    """The samples of a batch for one of several ranks: those of its patients.
 
     Raises:
-        CohortError: If a process would get no patient.
+        CohortError: If a process would get no patients.
     """
     if size == 1:
         return list(indices)
@@ -91,8 +91,8 @@ def _dealt(order: list[int], patients: Sequence[str]) -> list[int]:
     places: dict[str, list[int]] = {}
     for place, k in enumerate(order):
         places.setdefault(patients[k], []).append(place)
-    # The j-th of m samples of a patient belongs at (j + offset) / m of the way; the place of the
-    # first is as random as the order, and serves as the offset.
+    # The j-th of m samples of a patient is placed at (j + offset) / m of the epoch; the position of
+    # the first one is as random as the order, and serves as the offset.
     at = {}
     for own in places.values():
         offset = own[0] / len(order) % 1

@@ -1,4 +1,4 @@
-"""Put a run where a checkpoint says that it was: settings, weights, optimizer, generators."""
+"""Restore a run from a checkpoint: settings, weights, optimizer, generators."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,13 @@ from cpic.train.loop._checkpoints import UNFIT, check_there
 from cpic.train.loop._distributed import gathered, rank_and_size
 from cpic.train.loop._faults import one_line
 
-# What may differ in a run that goes on: how long, where and how fast it computes.
+# Settings that may differ in a resumed run: duration, location and speed.
 FREE = {
     *("num_epochs", "max_minutes", "patience", "max_faults", "save_every", "resume", "only_fold"),
     *("ngpus", "num_nodes", "num_workers", "progress", "wandb", "cache", "root"),
     *("results_folder", "experiment_name"),
 }
-# In older checkpoints of baselines only; the model and the task are compared anyway.
+# Only in older checkpoints of baselines; model and task are compared anyway.
 _REPEATED = {"options.name", "options.task"}
 
 
@@ -27,10 +27,10 @@ _REPEATED = {"options.name", "options.task"}
 def fitting(
     path: Path, part: str, advice: str = "train again, or use another than"
 ) -> Iterator[None]:
-    """Whatever a part of a checkpoint does not fit in this block becomes one error that names it.
+    """Turn any error in this block, from an unusable part of a checkpoint, into one that names it.
 
     Raises:
-        ValueError: Naming the file and the part.
+        ValueError: The message has the file and the part.
     """
     try:
         yield
@@ -44,35 +44,35 @@ def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> 
     """Raise unless the settings of a checkpoint are those of this run.
 
     Raises:
-        ValueError: Naming the first that differs.
+        ValueError: The message has the first difference.
     """
     there, here = _flat(saved), _flat(now)
     for key in dict.fromkeys([*there, *here]):
         if key.rpartition(".")[2] in FREE or key in _REPEATED or there.get(key) == here.get(key):
             continue
         raise ValueError(
-            f"the checkpoint is of another configuration: {key} is {there.get(key)!r} there and "
+            f"the checkpoint has another configuration: {key} is {there.get(key)!r} there and "
             f"{here.get(key)!r} here; resume with the settings of the run, or choose another "
             f"folder than that of {path}."
         )
 
 
 def _flat(settings: Mapping[str, Any], name: str = "") -> dict[str, Any]:
-    """Settings in settings under names with dots."""
+    """Flatten nested settings to dotted names."""
     result = {}
     for key, value in settings.items():
         nested = isinstance(value, Mapping) and value
-        # In older checkpoints options are in no groups.
+        # Older checkpoints have no groups of options.
         below = name if key in GROUPS else f"{name}{key}."
         result.update(_flat(value, below) if nested else {f"{name}{key}": value})
     return result
 
 
 def load_weights(model: nn.Module, state: Mapping[str, Any], path: Path) -> None:
-    """Give a model the weights of a checkpoint.
+    """Load the weights of a checkpoint into a model.
 
     Raises:
-        ValueError: If they are of another model, naming the tensors that differ.
+        ValueError: If they belong to another model; the message has the tensors that differ.
     """
     check_there(state, ("model",), path)
     with fitting(path, "model", "make the model with the settings of"):
@@ -80,10 +80,10 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: Path) -> None
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], path: Path) -> None:
-    """Put an optimizer where that of a checkpoint was.
+    """Restore the state of an optimizer from a checkpoint.
 
     Raises:
-        ValueError: If its state is of other parameters.
+        ValueError: If the state belongs to other parameters.
     """
     with fitting(path, "optimizer"):
         optimizer.load_state_dict(state["optimizer"])
@@ -95,7 +95,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], p
 
 
 def random_state(module: nn.Module) -> dict[str, Any]:
-    """States of all generators in use, of every rank."""
+    """States of all generators in use, of all ranks."""
     mine = {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all(),
@@ -105,7 +105,7 @@ def random_state(module: nn.Module) -> dict[str, Any]:
 
 
 def set_random_state(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Put the generators back; another number of ranks starts from the first one's."""
+    """Restore the generators; with another number of ranks, all start from the first one's."""
     rank, states = rank_and_size()[0], state["processes"]
     mine = states[rank if rank < len(states) else 0]
     torch.set_rng_state(mine["torch"])
@@ -117,7 +117,7 @@ def set_random_state(module: nn.Module, state: Mapping[str, Any]) -> None:
 
 
 def _generators(module: nn.Module) -> dict[str, torch.Generator]:
-    """Generators that parts of a module draw from, each once."""
+    """Generators that the parts of a module draw from, each once."""
     found: dict[int, tuple[str, torch.Generator]] = {}
     for name, part in module.named_modules():
         for key, value in vars(part).items():

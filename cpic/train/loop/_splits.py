@@ -28,7 +28,7 @@ def read_split(
     tabular: "Callable[[DataFrame], Tensor] | None",
     scale: str | float,
 ) -> Table:
-    """The samples of some patients, checked."""
+    """Select and check the samples of some patients."""
     rows: Any = samples[samples["patient"].isin(patients)]
     names = rows["patient"].tolist()
     missing = sorted(set(patients) - set(names))

@@ -1,6 +1,6 @@
-r"""Steps, and metrics of a whole fold, around a model `model(volumes, names, rows, tabular)`.
+r"""Training steps, and metrics of a whole fold, for `model(volumes, names, rows, tabular)`.
 
-A step of the optimizer is one batch. Gradients are dropped before the backward pass, so a failing
+A step of the optimizer is one batch. Gradients are reset before the backward pass, so a failed
 step leaves none; with several ranks they are those of the mean over all samples of the batch.
 
 Shapes: `B` samples of a batch, `q` outputs.
@@ -26,16 +26,16 @@ Meters = dict[str, FoldMean | RMSE]
 
 
 class Task(pl.LightningModule):
-    """What the tasks share: steps of RAdam, sums of an epoch, metrics of a fold.
+    """Base class of the tasks: steps of RAdam, sums of an epoch, metrics of a fold.
 
     Attributes:
-        monitor: The metric by which epochs are compared.
-        higher: Whether more of it is better.
-        power: Of the unit of the targets in the loss; with `standard` it has no unit.
-        metrics: Those of the last validation.
-        sums: Of the epoch so far: loss, samples, steps, faults, entries asked for, positions
+        monitor: The metric used to compare epochs.
+        higher: Whether a higher value is better.
+        power: Power of the unit of the targets in the loss; with `standard` the loss has no unit.
+        metrics: Metrics of the last validation.
+        sums: Sums of the epoch so far: loss, samples, steps, faults, entries requested, positions
             encoded and voxels read.
-        seconds: Of the steps of the epoch so far.
+        seconds: Time of the steps of the epoch so far.
     """
 
     monitor = "rmse"
@@ -65,7 +65,7 @@ class Task(pl.LightningModule):
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
-        """Start the sums of an epoch at 0."""
+        """Reset the sums of an epoch."""
         names = ("loss", "samples", "steps", "faults", "asked", "encoded", "voxels")
         self.sums = dict.fromkeys(names, 0.0)
         self.seconds = 0.0
@@ -83,18 +83,18 @@ class Task(pl.LightningModule):
         return self.mean + self.spread * outputs
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """RAdam, which keeps the floating type of each parameter."""
+        """RAdam, which keeps the dtype of each parameter."""
         return torch.optim.RAdam(self.parameters(), lr=self.lr)
 
     def on_train_epoch_start(self) -> None:
-        """Set the step size, which follows from the epoch alone: a resumed run has the same."""
+        """Set the learning rate, which depends only on the epoch, so that a resumed run agrees."""
         if self.schedule == "cosine":
             done = self.current_epoch / max(self.trainer.max_epochs or 1, 1)
             for group in self.optimizers().param_groups:  # type: ignore[union-attr]
                 group["lr"] = self.lr * (1 + math.cos(math.pi * done)) / 2
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One step; a failing one is counted and leaves the model as it was."""
+        """One step; a failed step is counted and leaves the model unchanged."""
         optimizer: Any = self.optimizers()
         start, before = time.perf_counter(), self._read(batch)
         optimizer.zero_grad()
@@ -120,7 +120,7 @@ class Task(pl.LightningModule):
         if cause is not None:
             snapshot.restore()
         spent = [b - a for a, b in zip(before, self._read(batch), strict=True)]
-        # After the step, so that the clock stops when it is done on any device.
+        # Measured after the step, which the transfer of the loss has completed on any device.
         loss = float(losses[0].detach()) if cause is None else None
         self._count(loss, n, spent, time.perf_counter() - start)
         if cause is not None:
@@ -128,30 +128,30 @@ class Task(pl.LightningModule):
             self.faults.add(cause, f"epoch {self.current_epoch}, batch {batch_idx} ({names})")
 
     def on_validation_epoch_start(self) -> None:
-        """Begin the metrics of the fold, if there is a model to measure."""
+        """Reset the metrics of the fold; raise if every step of the first epoch failed."""
         last, none = self.faults.last, self.sums["faults"] == self.sums["steps"]
         if self.current_epoch == 0 and none and last is not None:
             raise RuntimeError(
-                f"every step of the first epoch failed, so that nothing is learned; the last one: "
+                f"every step of the first epoch failed, so nothing was learned; the last error: "
                 f"{type(last).__name__}: {last}"
             ) from last
         self.meters = self.new_meters()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count the samples of a batch."""
+        """Add the samples of a batch to the metrics."""
         predictions = self(batch).detach()
         target = batch["target"].to(predictions)
         self.score(self.meters, predictions, target, batch["scale"].to(predictions))
 
     def on_validation_epoch_end(self) -> None:
-        """Metrics over the whole fold, of all processes."""
+        """Compute the metrics over the whole fold, of all processes."""
         first, *others = gathered(self.meters)
         for meters in others:
             first = {name: first[name] + meters[name] for name in first}
         self.metrics = self._values(first)
 
     def mean_error(self, train: Table, validation: Table) -> float:
-        """Error on the validation fold of the best constant of the training fold."""
+        """Error of the best constant of the training fold on the validation fold."""
         meters = self.new_meters()
         constant = self.constant(train.target).expand(len(validation.target), -1).squeeze(1)
         self.score(meters, constant, validation.target, validation.scale)
@@ -162,11 +162,11 @@ class Task(pl.LightningModule):
         raise NotImplementedError
 
     def new_meters(self) -> Meters:
-        """What is averaged over a fold."""
+        """Empty meters of the quantities averaged over a fold."""
         raise NotImplementedError
 
     def score(self, meters: Meters, predictions: Tensor, target: Tensor, scale: Tensor) -> None:
-        """Count samples."""
+        """Add samples to the meters."""
         raise NotImplementedError
 
     def finish(self, values: dict[str, float]) -> dict[str, float]:
@@ -174,20 +174,20 @@ class Task(pl.LightningModule):
         raise NotImplementedError
 
     def constant(self, target: Tensor) -> Tensor:
-        """The constant prediction `(1, q)` that fits targets best."""
+        """The constant prediction `(1, q)` that minimizes the loss."""
         raise NotImplementedError
 
     def _values(self, meters: Meters) -> dict[str, float]:
         return self.finish({name: meter.value for name, meter in meters.items()})
 
     def _read(self, batch: Batch) -> tuple[int, int, int]:
-        """Entries asked for and positions encoded so far, and voxels read of a batch's volumes."""
+        """Entries requested and positions encoded so far, and voxels read of a batch's volumes."""
         counts = getattr(self.model, "counts", None)
         voxels = sum(volume.ledger.voxels for volume in batch["volumes"])
         return getattr(counts, "asked", 0), getattr(counts, "encoded", 0), voxels
 
     def _count(self, loss: float | None, n: int, spent: Sequence[int], seconds: float) -> None:
-        """Add a step to the sums of the epoch; one without loss has failed."""
+        """Add a step to the sums of the epoch; loss None means that it failed."""
         good = 0 if loss is None else n
         added = ((loss or 0.0) * good, good, 1, loss is None, *spent)
         self.sums = {k: v + a for (k, v), a in zip(self.sums.items(), added, strict=True)}

@@ -1,1 +1,1 @@
-"""Predictions for scans in a folder, whatever its tree."""
+"""Predictions for scans in a folder of any structure."""

@@ -1,4 +1,4 @@
-"""What lies in a folder and below it: files of scans, and folders of slices."""
+"""The contents of a folder tree: scan files, and folders of slices."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 _SCAN = re.compile(r"(.+?)\.nii(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 _SLICE = ".dcm"
-# Made by archivers of a Mac beside the folders of its user.
+# Created by archivers on macOS, next to the folders of the user.
 _TWINS = "__MACOSX"
 Place = tuple[str, ...]
 
@@ -16,12 +16,12 @@ class Folder(NamedTuple):
     """One folder.
 
     Attributes:
-        path: where it is.
-        place: names of the folders from the one that was given.
-        scans: files with the ending of a scan, whatever they are.
+        path: its path.
+        place: names of the folders from the root of the search.
+        scans: files with the extension of a scan, whatever their content.
         slices: whether it holds slices of a series.
         others: names of its other files.
-        fault: why it could not be read.
+        fault: reason why it could not be read.
     """
 
     path: Path
@@ -33,11 +33,11 @@ class Folder(NamedTuple):
 
 
 def walk(root: Path) -> Iterator[Folder]:
-    """A folder and all below it, parents first, each once; hidden ones are passed over."""
+    """A folder and all folders below it, parents first, each once; hidden folders are skipped."""
     waiting: list[tuple[Path, Place]] = [(root, ())]
     seen: set[Path] = set()
     for path, place in waiting:
-        # A link may lead back up.
+        # A link may point to a parent.
         if (real := path.resolve()) in seen:
             continue
         seen.add(real)
@@ -59,6 +59,6 @@ def walk(root: Path) -> Iterator[Folder]:
 
 
 def stem_of(path: Path) -> str:
-    """The name without a scan's ending; empty for other files."""
+    """The name without the extension of a scan; empty for other files."""
     found = _SCAN.fullmatch(path.name)
     return found[1] if found else ""

@@ -1,7 +1,7 @@
-"""What the name of a scan says: its contrast, and whose it is.
+"""Contrast and patient from the name of a scan.
 
-The names are those of BraTS 2020 and 2021 (`NAME_t1ce`), of BraTS since 2023 (`NAME-t1c`), of BIDS
-(`sub-1_ce-gd_T1w`), and words that hospitals write between the others. Nothing is guessed from
+The conventions are those of BraTS 2020 and 2021 (`NAME_t1ce`), of BraTS since 2023 (`NAME-t1c`),
+of BIDS (`sub-1_ce-gd_T1w`), and words that hospitals use within names. Nothing is inferred from
 voxels.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 OTHER = "other"
-# What a word of a name stands for; the last ones are of the same patients in the same folders.
+# Meanings of words in names; the last ones occur for the same patients in the same folders.
 _MEANINGS = {
     "t1": "t1 t1w t1n",
     "t1ce": "t1ce t1c t1gd t1post t1wce",
@@ -24,24 +24,24 @@ _MEANINGS = {
 _WORDS = {word: meaning for meaning, words in _MEANINGS.items() for word in words.split()}
 # As in "dseg", "brainmask" or "lungmask".
 _LABEL_ENDS = ("seg", "segmentation", "mask", "masks")
-# Of a T1, that a contrast agent was given.
+# Words that mark a T1 scan as taken with a contrast agent.
 _AGENT = {"ce", "gd", "gad", "gadolinium", "post", "postcontrast", "contrast"}
-# How a scan was taken, in BIDS: no part of whose it is.
+# BIDS entities that describe the acquisition, not the patient.
 _ENTITIES = re.compile(r"(?:^|_)(acq|ce|rec|desc|space)-[a-z0-9]+", re.IGNORECASE)
-# A word and the sign in front of it; or whose a scan is and when it was taken, in BIDS: "ses-post"
-# and "ses-T2" are times.
+# A word and the character before it; or a BIDS entity of patient or session, since "ses-post" and
+# "ses-T2" are times.
 _PARTS = re.compile(
     r"(?:^|_)(?:sub|ses|run|task)-[a-z0-9]+|[-_. ]?(?P<word>[^-_. ]+)", re.IGNORECASE
 )
 
 
 class Named(NamedTuple):
-    """What a name says.
+    """The content of a name.
 
     Attributes:
-        contrast: one of those the model knows by this name, "seg", or "other" for something that
-            is none of them; empty where the name does not say.
-        patient: the rest of the name.
+        contrast: one of the contrasts of the model, "seg", or "other" for a known word that is none
+            of them; empty if the name has no such word.
+        patient: the remaining part of the name.
     """
 
     contrast: str
@@ -49,11 +49,11 @@ class Named(NamedTuple):
 
 
 def read_name(stem: str, contrasts: Sequence[str]) -> Named:
-    """Take the contrast out of the name of a file or folder.
+    """Split the contrast off the name of a file or folder.
 
     Args:
-        stem: the name without the ending of a scan.
-        contrasts: of a model; that of lungs knows no T1, which may be a time there.
+        stem: the name without the extension of a scan.
+        contrasts: contrasts of the model; a model of lungs knows no T1, which may be a time there.
 
     Example:
         >>> read_name("BraTS-GLI-00000-000-t1c", ["t1"])
@@ -80,14 +80,14 @@ def read_name(stem: str, contrasts: Sequence[str]) -> Named:
 
 
 def _meaning(word: str, contrasts: Sequence[str]) -> str:
-    """The contrast that one word stands for, or nothing."""
+    """The contrast that a word stands for, or an empty string."""
     meaning = "seg" if word.endswith(_LABEL_ENDS) else _WORDS.get(word, "")
     known = "ct" not in contrasts or meaning in (*contrasts, "seg", OTHER)
     return meaning if known else ""
 
 
 def _agreed(kinds: set[str], agent: bool) -> str:
-    """What all words of a name say together; several contrasts are none that is known."""
+    """The contrast that all words of a name agree on; several different contrasts are "other"."""
     if "seg" in kinds:
         return "seg"
     if kinds == {"t2", "flair"}:

@@ -1,4 +1,4 @@
-"""What the scans of a folder are called: short names, one of each scan."""
+"""Names for the scans of a folder: short and unique."""
 
 import collections
 from collections.abc import Collection, Sequence
@@ -9,14 +9,14 @@ from cpic.train.prediction._folders import Place
 
 
 class Scan(NamedTuple):
-    """The files of one patient by contrast, or the reason why they are of no use.
+    """The files of one patient by contrast, or the reason why they cannot be used.
 
     Attributes:
-        place: folders on the way to it, and its own name where it shares the folder.
-        patient: what its files are called besides their contrast.
+        place: folders that lead to it, and its own name if it shares the folder.
+        patient: common part of the names of its files, without the contrast.
         paths: its files.
         files: these by contrast, or the reason.
-        apart: of no patient of their own where there are other scans of the patient.
+        apart: not a patient of its own if the patient has other scans.
     """
 
     place: Place
@@ -27,25 +27,25 @@ class Scan(NamedTuple):
 
 
 def name_scans(scans: Sequence[Scan], folder: Path, tables: Collection[str]) -> list[str]:
-    """A name for each scan, all of them different.
+    """Give each scan a unique name.
 
-    A patient of a table is called so there; who has several scans gets `PATIENT/PLACE`. Others have
-    the name of the folder that their files are named after, or else the folders on the way, less
-    what all have in common.
+    A patient of a table has the name in the table; with several scans, each is `PATIENT/PLACE`.
+    Others have the name of the folder that their files are named after, or else the folders that
+    lead to them, without those common to all.
 
     Args:
-        scans: of all patients.
-        folder: that was searched.
+        scans: scans of all patients.
+        folder: root of the search.
         tables: names of patients in tables.
     """
     root = folder.resolve().name
     ways = collections.Counter(word for scan in scans for word in {*scan.place})
-    # Names of each scan, the best first, the last one its own whatever others are called.
+    # Candidates for each scan, the best first; the last one is unique in any case.
     choices = []
     for scan, place in zip(scans, _trimmed(scans), strict=True):
         own = ["/".join(place) or root, scan.paths[0].relative_to(folder).as_posix()]
         if told := _in_tables(scan, root, tables):
-            # What follows on the slash is not looked up in tables.
+            # The part after the slash is not looked up in tables.
             below = scan.place[scan.place.index(told) + 1 :] if told in scan.place else ()
             own = [told, "/".join((told, *below)), *(f"{told}/{name}" for name in own)]
         elif ways[scan.patient] == 1:
@@ -61,7 +61,7 @@ def name_scans(scans: Sequence[Scan], folder: Path, tables: Collection[str]) -> 
 
 
 def _in_tables(scan: Scan, root: str, tables: Collection[str]) -> str:
-    """The patient of the tables whose name is on the way, the nearest to the scan."""
+    """The patient of the tables named on the path of a scan, closest to the scan."""
     # In BIDS the patient is the first part of the name of a file.
     subject = scan.patient.partition("_")[0] if scan.patient.startswith("sub-") else ""
     words = (scan.patient, subject, *reversed(scan.place), root)
@@ -69,9 +69,9 @@ def _in_tables(scan: Scan, root: str, tables: Collection[str]) -> str:
 
 
 def _trimmed(scans: Sequence[Scan]) -> list[Place]:
-    """Places without the folders at both ends that all share; at least one stays.
+    """Paths without leading and trailing folders that all share; at least one folder remains.
 
-    One that files are named after stays, too: HGG/P1 and LGG/P1 are no HGG and LGG.
+    A folder that files are named after remains, too: HGG/P1 and LGG/P1 do not become HGG and LGG.
     """
     left = [scan.place for scan in scans]
     if len(left) < 2:

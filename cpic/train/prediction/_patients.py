@@ -1,6 +1,6 @@
-"""What is known of the patients of a folder of scans, from tables beside them.
+"""Data of the patients in a folder of scans, from tables in it.
 
-A table is read as the training reads it, so that one text gives one prediction.
+A table is read as in training, so that the same text gives the same prediction.
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _TABLES: dict[Task, tuple[str, ...]] = {"brats": _brats.TABLES, "osic": _osic.TABLES}
-# Of whom no table tells anything.
+# Values for patients who are in no table.
 _UNKNOWN: dict[Task, dict[str, Any]] = {
     "brats": {"age": math.nan, "resection": "NA"},
     "osic": {**dict.fromkeys(("fvc", "percent", "age"), math.nan), "sex": "", "smoking": ""},
 }
-# What a model of weeks alone can do without: it gives shares of a first FVC that is not known.
+# Columns that a model of weeks alone does not need: it predicts ratios to an unknown first FVC.
 _SPARE = ("FVC", "Percent", "Age", "Sex", "SmokingStatus")
-# Of a published tree, in the folder or as deep below it.
+# Where tables of a published tree may be, from the folder downwards.
 _LEVELS = ("", "*/", "*/*/")
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -38,9 +38,9 @@ class Patients:
 
     Attributes:
         task: "brats" or "osic".
-        kind: what the model is told besides the scan, as in `Table`; None for nothing.
+        kind: inputs of the model besides the scan, as in `Table`; None for none.
         rows: values by name, in the order of the tables.
-        faults: why a patient of a table cannot be used.
+        faults: reasons why the row of a patient cannot be used.
         tables: the files.
     """
 
@@ -52,11 +52,11 @@ class Patients:
 
     @property
     def names(self) -> set[str]:
-        """Who is in a table."""
+        """Patients who are in a table."""
         return {*self.rows, *self.faults}
 
     def of(self, scan: str, weeks: Sequence[float]) -> "DataFrame | str":
-        """What a table of features asks of the samples of a scan, or why there are none."""
+        """The rows that a table of features needs for a scan, or the reason why there are none."""
         import pandas
 
         name = self.known(scan)
@@ -74,11 +74,11 @@ class Patients:
         )
 
     def known(self, scan: str) -> str:
-        """The name in the tables of a scan: its own, or that in front of the first slash."""
+        """The name of a scan in the tables: its own, or the part before the first slash."""
         return scan if scan in self.names else scan.partition("/")[0]
 
     def report(self, scans: Iterable[str]) -> None:
-        """Say which scans are without table, what is not known, and who is without scan."""
+        """Log scans without table, missing values, and patients without scan."""
         if self.kind is None:
             return
         known = {scan: self.known(scan) for scan in scans}
@@ -105,14 +105,14 @@ def read_patients(
     table: Path | None,
     weeks: Sequence[float] = (),
 ) -> Patients:
-    """Read a table, or those of the published trees that are there.
+    """Read the given table, or the tables of published trees that are found.
 
     Args:
         task: "brats" or "osic".
-        kind: what the model is told besides the scan.
+        kind: inputs of the model besides the scan.
         scans: folder of the scans.
-        table: file that was asked for.
-        weeks: asked for in place of those in the table.
+        table: file given by the user.
+        weeks: weeks given by the user, instead of those in the table.
 
     Raises:
         CohortError: If a table cannot be read.
@@ -136,12 +136,12 @@ def read_patients(
             rows = _osic.read_visits(path, skipped, unknown=unknown, optional=optional)
         _merge(patients, rows, skipped, path)
     if kind is None and table is not None:
-        _log.warning("the model knows the scan alone: %s changes nothing", table)
+        _log.warning("the model uses the scan alone: %s has no effect", table)
     return patients
 
 
 def _merge(found: Patients, rows: Rows, skipped: dict[str, str], path: Path) -> None:
-    """Add a table; a patient of whom two tables say different things is at fault."""
+    """Add a table; a patient with conflicting rows in two tables is a fault."""
     for name, reason in skipped.items():
         if ", line " in name:
             _log.warning("%s: %s is left out: %s", path, name, reason)

@@ -1,4 +1,4 @@
-"""Predictions of a checkpoint for scans that it has not seen."""
+"""Predictions of a checkpoint for new scans."""
 
 import dataclasses
 import logging
@@ -52,7 +52,7 @@ def write_predictions(
     nan: float | None,
     cache: str | Path | None,
 ) -> Path:
-    """What `cpic.train.predict` does."""
+    """Implement `cpic.train.predict`."""
     if wrong := [week for week in weeks if not -_MOST_WEEKS < week < _MOST_WEEKS]:
         raise ValueError(
             f"predict needs weeks between -{_MOST_WEEKS} and {_MOST_WEEKS}, got {wrong[0]}."
@@ -69,7 +69,7 @@ def write_predictions(
     check_outside(place, folder)
     patients.report(found)
     if weeks and recipe.task == "brats":
-        _log.warning("the model predicts survival: weeks change nothing")
+        _log.warning("the model predicts survival: weeks have no effect")
     rows: list[Row] = []
     for name, files in found.items():
         known = patients.of(name, weeks)
@@ -92,7 +92,7 @@ def write_predictions(
 
 
 class _Recipe(NamedTuple):
-    """What a checkpoint says of its model and of what it was trained with."""
+    """The contents of a checkpoint: its model and the settings of its training."""
 
     task: Task
     model: Any
@@ -127,7 +127,7 @@ def _read(path: Path, n_warm_starts: int | None, nan: float | None) -> _Recipe:
 
 
 def _usable(found: _Found | str) -> _Found:
-    """What was found of a patient; a reason why there is none is a CohortError."""
+    """The given value; raises CohortError if it is a reason why there is none."""
     if isinstance(found, str):
         raise CohortError(found)
     return found
@@ -143,8 +143,8 @@ def _set_warm_starts(module: Any, name: str, n: int) -> None:
 
 
 def _volume(patient: str, files: dict[str, Path], recipe: _Recipe, place: Path) -> ZarrVolume:
-    """A converted scan; the reason why there is none is a CohortError."""
-    # Scans of one content have one store, whatever their patients are called.
+    """A converted scan; raises CohortError if it cannot be converted."""
+    # Scans with the same content share a store, whatever the names of their patients.
     done = cohorts.prepare_patient(
         "scan", files, conversion=recipe.conversion, cache=place, name="predict"
     )
@@ -162,7 +162,7 @@ def _volume(patient: str, files: dict[str, Path], recipe: _Recipe, place: Path) 
 
 @torch.no_grad()
 def _outputs(recipe: _Recipe, volume: ZarrVolume, patient: str, known: "DataFrame") -> torch.Tensor:
-    """What the network says of the samples of a volume, (samples, outputs), finite."""
+    """Outputs of the network for the samples of a volume, (samples, outputs), finite."""
     batch = {
         "volumes": [volume],
         "names": [patient],
@@ -175,9 +175,9 @@ def _outputs(recipe: _Recipe, volume: ZarrVolume, patient: str, known: "DataFram
 
 
 def _values(outputs: torch.Tensor, known: Any, task: str) -> Iterator[Row]:
-    """Columns of the predictions of a patient, one row a sample."""
+    """Columns of the predictions of a patient, one row per sample."""
     if task == "brats":
-        # Three outputs as published, of which the second is used; or just one.
+        # Three outputs as published, of which the second is used; or a single one.
         value = outputs[0, 1 if outputs.shape[1] > 1 else 0]
         yield {"days": f"{SCALE_DAYS * float(value):.1f}"}
         return

@@ -1,4 +1,4 @@
-"""Scans in a folder, whatever its tree."""
+"""Find scans in a folder of any structure."""
 
 import collections
 import logging
@@ -15,7 +15,7 @@ from cpic.train.prediction._names import OTHER, Named, read_name
 from cpic.train.prediction._naming import Scan, name_scans
 
 _log = logging.getLogger(__name__)
-# Names that a message shows.
+# Number of names shown in a message.
 _SHOWN = 5
 _Value = TypeVar("_Value")
 _Key = TypeVar("_Key", bound=Hashable)
@@ -32,18 +32,18 @@ class _Item(NamedTuple):
 
 
 def find_scans(folder: Path, contrasts: Sequence[str], tables: Collection[str] = ()) -> Found:
-    """Patients of a folder with their files, or the reason why one cannot be read.
+    """Find the patients of a folder with their files, or the reason why one cannot be read.
 
-    A patient is a folder of `.dcm` files, a folder with one file a contrast (`*_t1.nii.gz`), or a
-    file, or files `NAME_t1.nii.gz`, in a folder of many, at any depth. The contrast is that of the
-    name; only where no name in the tree has one may the single file of a folder, or the files of a
-    single folder, be of the one contrast that is needed. Nothing is opened. What is left out is
-    logged.
+    A patient is a folder of `.dcm` files, a folder with one file per contrast (`*_t1.nii.gz`), a
+    single file, or files `NAME_t1.nii.gz` in a shared folder, at any depth. The contrast is taken
+    from the name; only if no name in the tree has one is the single file of a folder, or each of
+    the files of a single folder, taken to be of the one contrast that is needed. Nothing is opened.
+    Files that are not used are logged.
 
     Args:
-        folder: of any of these, at some depth.
-        contrasts: what a patient needs, in this order.
-        tables: names of patients in tables, by which they are called here too.
+        folder: folder with any of these, at any depth.
+        contrasts: contrasts that a patient needs, in this order.
+        tables: names of patients in tables, which are used here too.
 
     Raises:
         CohortError: if there is no such folder, or no scan in it.
@@ -67,7 +67,7 @@ def find_scans(folder: Path, contrasts: Sequence[str], tables: Collection[str] =
     used = {path for scan in kept for path in scan.paths}
     known = [*(item.path for item in items), *(path for scan in scans for path in scan.paths)]
     if spare := sorted({path.relative_to(folder).as_posix() for path in known if path not in used}):
-        _log.info("%d files and folders are not needed: %s", len(spare), listed(spare))
+        _log.info("%d files and folders are not used: %s", len(spare), listed(spare))
     return dict(sorted(zip(names, (scan.files for scan in kept), strict=True)))
 
 
@@ -77,12 +77,12 @@ def _items(one: Folder, contrasts: tuple[str, ...]) -> Iterator[_Item]:
     if one.slices:
         name = one.place[-1] if one.place else one.path.resolve().name
         named = read_name(name, contrasts)
-        # A series that is called by its contrast alone is one of the files of the folder it is in.
+        # A series named only by its contrast is one of the files of the folder it is in.
         yield _Item(one.path, one.place[:-1] if named.contrast else one.place, named)
 
 
 def _patients(items: list[_Item], contrasts: tuple[str, ...]) -> Iterator[Scan]:
-    """Scans folder by folder."""
+    """Scans, folder by folder."""
     labels = {OTHER, "seg"} - set(contrasts)
 
     def in_folders(contrast: Callable[[str], bool]) -> dict[Place, list[_Item]]:
@@ -95,7 +95,8 @@ def _patients(items: list[_Item], contrasts: tuple[str, ...]) -> Iterator[Scan]:
     for place, own in told.items():
         yield from _told(place, own, contrasts)
     for place in silent.keys() - told.keys():
-        # A lung has one kind of scan: names without it are not in doubt because another has it.
+        # Lungs have one kind of scan: names without it are not ambiguous because another one has
+        # it.
         known = told if contrasts != ("ct",) else {place[:-1]} & told.keys()
         yield from _silent(place, silent[place], contrasts, sure=not known, only=len(silent) == 1)
     for place in aside.keys() - told.keys() - silent.keys():
@@ -110,7 +111,7 @@ def _grouped(values: Iterable[_Value], key: Callable[[_Value], _Key]) -> dict[_K
 
 
 def _told(place: Place, items: list[_Item], contrasts: tuple[str, ...]) -> Iterator[Scan]:
-    """The patients of one folder whose names say contrasts."""
+    """The patients of a folder whose file names have contrasts."""
     groups = {
         patient: _grouped(own, lambda item: item.named.contrast)
         for patient, own in _grouped(items, lambda item: item.named.patient).items()
@@ -119,7 +120,7 @@ def _told(place: Place, items: list[_Item], contrasts: tuple[str, ...]) -> Itera
     for patient, group in groups.items():
         behind = (other[len(patient) :] for other in served if other.startswith(patient))
         if patient not in served and any(not rest[:1].isalnum() for rest in behind):
-            # More scans of somebody whose name has a number of the run behind it.
+            # More scans of a patient, with the number of the run appended to the name.
             continue
         own = (*place, patient) if patient and (len(groups) > 1 or not place) else place
         needed = {c: [item.path for item in group[c]] for c in contrasts if c in group}
@@ -136,10 +137,10 @@ def _complete(found: dict[str, list[Path]], contrasts: tuple[str, ...]) -> dict[
         if len({os.path.normcase(path.parent / stem_of(path)) for path in paths}) > 1:
             names = ", ".join(sorted(path.name for path in paths)[:_SHOWN])
             return f"several of its files are {contrast}: {names}; keep one"
-        # One file twice: the one that is not packed.
+        # The same file twice: use the uncompressed one.
         path = min(paths, key=lambda path: path.name.lower().endswith(".gz"))
         if not (path.is_file() or path.is_dir()):
-            return f"{path.name} is no file, or a link to none"
+            return f"{path.name} is not a file, or a broken link"
         files[contrast] = path
     return files
 
@@ -147,7 +148,7 @@ def _complete(found: dict[str, list[Path]], contrasts: tuple[str, ...]) -> dict[
 def _silent(
     place: Place, items: list[_Item], contrasts: tuple[str, ...], *, sure: bool, only: bool
 ) -> Iterator[Scan]:
-    """What is in one folder whose names say no contrast."""
+    """The scans of a folder whose file names have no contrast."""
     paths = [item.path for item in items]
     alone = len(items) == 1
     if len(contrasts) == 1 and sure and (alone or (only and not _alike(items))):
@@ -167,7 +168,7 @@ def _silent(
 
 
 def _alike(items: Sequence[_Item]) -> bool:
-    """Whether names look like several scans of one patient: NAME_a, NAME_b, and not numbered."""
+    """Whether names look like scans of one patient: NAME_a, NAME_b, and not numbered."""
     ends: dict[str, set[str]] = collections.defaultdict(set)
     for item in items:
         if found := re.fullmatch(r"(.+)[-_. ](.*)", item.named.patient, re.DOTALL):
@@ -177,7 +178,7 @@ def _alike(items: Sequence[_Item]) -> bool:
 
 
 def _empty(folders: list[Folder]) -> Iterator[Scan]:
-    """The topmost folders without any scan in or below them."""
+    """The topmost folders with no scan in or below them."""
     series = {one.place for one in folders if one.slices}
     filled = {one.place for one in folders if one.scans} | series
     filled = {place[:k] for place in filled for k in range(len(place) + 1)}
@@ -191,7 +192,7 @@ def _empty(folders: list[Folder]) -> Iterator[Scan]:
 
 
 def _without_company(scans: list[Scan]) -> list[Scan]:
-    """Scans of patients; not those beside them that are of nobody else."""
+    """Scans of patients, without those next to them that belong to the same patients."""
     places = {scan.place for scan in scans if not scan.apart}
     steps = {(place[:k], place[k]) for place in places for k in range(len(place))}
     branches = collections.Counter(place for place, _ in steps)
@@ -214,6 +215,6 @@ def _lacking(contrasts: Iterable[str]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few of some names, and how many more there are."""
+    """The first few names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN)
     return ", ".join(names[:_SHOWN]) + more

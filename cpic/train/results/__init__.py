@@ -1,1 +1,1 @@
-"""What a run gave, and the files that say so."""
+"""Results of a run, and the files that hold them."""

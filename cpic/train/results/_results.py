@@ -1,4 +1,4 @@
-"""What a fold gave, and the files that say so."""
+"""Results of a fold, and the files that hold them."""
 
 import contextlib
 import csv
@@ -25,20 +25,20 @@ Row = dict[str, float]
 
 @dataclasses.dataclass(frozen=True)
 class FoldResult:
-    """What became of one fold.
+    """The result of one fold.
 
     Attributes:
-        fold: Its number.
-        metrics: Those of the last epoch on the validation fold; with `best_epoch` and
-            `best_<metric>`, chosen on that same fold and so too good; and `mean_error`, the error
-            of the best constant of the training fold, to compare `error` with.
-        epochs: Epochs that were finished.
-        seconds: Of training and validation, earlier pieces of a resumed run included.
-        step_seconds: Mean of the training steps.
-        peak_bytes: Most memory this process has used: of the GPU if there is one.
-        latest: Checkpoint of the end.
+        fold: Index of the fold.
+        metrics: Metrics of the last epoch on the validation fold; `best_epoch` and `best_<metric>`,
+            selected on the same fold and thus optimistic; and `mean_error`, the error of the best
+            constant of the training fold, as a baseline for `error`.
+        epochs: Number of finished epochs.
+        seconds: Time of training and validation, earlier parts of a resumed run included.
+        step_seconds: Mean time of a training step.
+        peak_bytes: Peak memory of this process: GPU memory if a GPU is used.
+        latest: Checkpoint of the last epoch.
         best: Checkpoint of the best epoch.
-        stopped: Why there were no more epochs: "epochs", "patience" or "minutes".
+        stopped: Why training ended: "epochs", "patience" or "minutes".
     """
 
     fold: int
@@ -55,15 +55,15 @@ class FoldResult:
 def write_summary(
     folder: str | os.PathLike, results: Sequence[FoldResult], facts: dict[str, Any]
 ) -> Path:
-    """Write `folder/summary.json`: every fold, means over the folds, and where they come from.
+    """Write `folder/summary.json`: every fold, means over the folds, and their provenance.
 
-    Versions, machine and, if the code is in a Git repository, its commit are added. The file
-    appears by one rename.
+    Versions, machine and, if the code is in a Git repository, its commit are added. The file is
+    written atomically.
 
     Args:
-        folder: Of the run.
-        results: Of the folds so far.
-        facts: What else is to be known, such as the settings; anything that JSON holds.
+        folder: Folder of the run.
+        results: Results of the folds so far.
+        facts: Further content, such as the settings; anything that JSON can hold.
 
     Returns:
         The path of the file.
@@ -86,12 +86,12 @@ def write_summary(
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-    """A CSV of a line a row, all of it or what was there before.
+    """Write a CSV file with one line per row, completely or not at all.
 
     Args:
-        path: Of the file.
-        rows: Values by column; what a row lacks is empty.
-        columns: Names in their order; those of the first row by default.
+        path: Path of the file.
+        rows: Values by column; missing values stay empty.
+        columns: Names in order; those of the first row by default.
     """
     text = io.StringIO()
     names = list(columns or (rows[0] if rows else ["epoch"]))
@@ -102,13 +102,13 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[
 
 
 def plain(value: Any) -> Any:
-    """Settings as JSON has them: lists for tuples, strings for paths and types."""
+    """Settings as JSON types: lists for tuples, strings for paths and types."""
     return json.loads(json.dumps(value, default=str))
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Whatever cannot be written in this block becomes one clear error."""
+    """Turn a failed write in this block into one clear error."""
     try:
         yield
     except OSError as error:
@@ -119,7 +119,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def peak_bytes() -> int:
-    """Most memory used so far: of the GPU if it was used, else resident memory of the process."""
+    """Peak memory so far in bytes: of the GPU if it was used, else resident memory."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""What C-PIC is compared with, on the same folds."""
+"""Models that C-PIC is compared with, on the same folds."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ _DATA: dict[str, dict[str, Any]] = {
     "brats": {"resolution": (256, 256, 256), "intensity": "zscore"},
     "osic": {"resolution": (32, 512, 512), "intensity": "minmax"},
 }
-# Two volumes of 256^3 are what the published residual network was trained with.
+# The published residual network was trained with two volumes of 256^3.
 _BATCHES = {"tt_mlp": 20, "resnet34": 2, "downsample": 4, "histogram": 20}
 
 
@@ -26,22 +26,22 @@ def baseline(  # noqa: D417
     optimization: Optimization = Optimization(),
     run: Run = Run(),
 ) -> "list[FoldResult]":
-    """Cross-validate a model that C-PIC is compared with, on the folds of `brats` or `osic`.
+    """Cross-validate a baseline of C-PIC, on the folds of `brats` or `osic`.
 
-    "resnet34" is the 3-D residual network, "downsample" a plain convolutional one, "histogram" a
-    linear model on how often gray values occur, "tt_mlp" C-PIC without encoder. All but the last
-    read every voxel. `batch_size`, `resolution` and `intensity` are those of the task and model if
-    they are not given; `rank` is used by "tt_mlp" only.
+    "resnet34" is the 3-D residual network, "downsample" a plain convolutional network, "histogram"
+    a linear model of the gray-value histogram, "tt_mlp" C-PIC without encoder. All but the last
+    read every voxel. `batch_size`, `resolution` and `intensity` default to those of the task and
+    model; `rank` is used by "tt_mlp" only.
 
     Args:
         name: Model to train.
-        task: Cohort and what to predict.
+        task: Cohort and prediction target.
 
     Returns:
-        One result a fold.
+        One result per fold.
 
     Raises:
-        ValueError: If an option, the cohort or a folder does not fit; before any training.
+        ValueError: If an option, the cohort or a folder is invalid; raised before any training.
 
     Example:
         >>> from cpic import train

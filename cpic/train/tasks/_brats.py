@@ -15,19 +15,19 @@ def brats(
     optimization: Optimization = Optimization(batch_size=21),
     run: Run = Run(),
 ) -> "list[FoldResult]":
-    """Cross-validate C-PIC on the survival of the patients of BraTS 2020.
+    """Cross-validate C-PIC on the survival of BraTS 2020 patients.
 
     The target is days / 1825, the loss its squared error, the metric the root mean square error
     over the whole fold, in days {cite}`usvyatsov2021cherry`. In `results_folder/experiment_name`
     each fold gets a folder with its checkpoints, logs and configuration; `summary.json` has the
-    metrics beside those of a constant prediction ("constant") and, for a generated cohort, the
-    best possible one.
+    metrics next to those of a constant prediction ("constant") and, for a generated cohort, of the
+    best possible prediction.
 
     Returns:
-        One result a fold.
+        One result per fold.
 
     Raises:
-        ValueError: If an option, the cohort or a folder does not fit; before any training.
+        ValueError: If an option, the cohort or a folder is invalid; raised before any training.
 
     Example:
         >>> from cpic import train

@@ -1,4 +1,4 @@
-"""Cross-validation: one model a fold, and a summary that names what it is compared with."""
+"""Cross-validation: one model per fold, and a summary with baselines."""
 
 import dataclasses
 import logging
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 SCALE_DAYS = 1825.0
-# Of decoded voxels: every epoch reads nearly the same ones.
+# For decoded voxels: every epoch reads nearly the same ones.
 _HELD_BYTES = 2**30
 _QUANTILES = (0.2, 0.5, 0.8)
-# What makes a model again, and what `fit_fold` is told.
+# Settings that define the model, and arguments of `fit_fold`.
 _KEPT = ("ndims", "encoder", "bias", "rank", "chunk", "precision", "lr", "schedule", "seed")
 _FITTED = (
     *("num_epochs", "clip", "patience", "precision", "resume", "num_nodes", "max_minutes"),
@@ -48,14 +48,14 @@ def cross_validate(
 
     Args:
         task: "brats" or "osic".
-        name: A model that `check_model` knows.
+        name: A model known to `check_model`.
         data: Scans and folds.
         model: Options of the model.
-        optimization: How it is trained.
-        run: Where, and what is written.
+        optimization: Options of the training.
+        run: Where it runs and what it writes.
 
     Raises:
-        ValueError: If an option does not fit.
+        ValueError: If an option is invalid.
     """
     check_model(name, model, optimization.batch_size or 1)
     launched(run.num_nodes)
@@ -78,7 +78,7 @@ def cross_validate(
 
 
 class _Held:
-    """Volumes in memory: whole if all of them fit, else the chunks that are read most."""
+    """Volumes in memory: whole if all of them fit, otherwise the chunks that are read most."""
 
     def __init__(self, prepared: cohorts.Prepared):
         first = prepared.volume(prepared.patients[0])
@@ -93,7 +93,7 @@ class _Held:
 
 @dataclasses.dataclass(frozen=True)
 class _Trial:
-    """What is cross-validated, and with what."""
+    """One cross-validation: data, model and options."""
 
     task: Task
     name: str
@@ -106,7 +106,7 @@ class _Trial:
     ngpus: int
 
     def fold(self, k: int, train: list[str], validation: list[str]) -> FoldResult:
-        """Train a model on all folds but one, and validate it on that."""
+        """Train a model on all folds but one, and validate it on that one."""
         prepared, extra = self.source.prepared, self.data.use_extra_features
         samples = prepared.cohort.subset(train).samples
         table = fit_table(self.task, samples, extra=extra)
@@ -155,7 +155,7 @@ class _Trial:
         return known | vars(self.model) | vars(self.optimization) | vars(self.run)
 
     def describe(self) -> dict[str, Any]:
-        """What it takes to make the model again and to treat other scans alike, as plain values."""
+        """Everything needed to rebuild the model and prepare other scans alike, as plain data."""
         prepared, asked = self.source.prepared, self.flat()
         volume = prepared.volume(prepared.patients[0])
         groups = ("data", "model", "optimization", "run")
@@ -173,7 +173,7 @@ class _Trial:
         }
 
     def summarise(self, results: list[FoldResult]) -> None:
-        """Write what the folds so far gave, in one process."""
+        """Write the results of the folds so far, from one process."""
         if rank_and_size()[0] > 0:
             return
         facts = {
@@ -189,7 +189,7 @@ class _Trial:
 
 
 def constant_likelihood(train: "DataFrame", held_out: "DataFrame") -> float:
-    """Mean Laplace log likelihood of OSIC samples, given the quantiles of the training fold."""
+    """Mean Laplace log likelihood of OSIC samples, for the quantiles of the training fold."""
     before = torch.tensor(train["target"].to_numpy(float))
     target = torch.tensor(held_out["target"].to_numpy(float))
     levels = before.quantile(torch.tensor(_QUANTILES, dtype=before.dtype))
@@ -198,18 +198,18 @@ def constant_likelihood(train: "DataFrame", held_out: "DataFrame") -> float:
 
 
 def _standard(train: "DataFrame") -> list[float]:
-    """Mean and spread of the targets, to 9 digits, so that a file gives them back."""
+    """Mean and spread of the targets, rounded to 9 digits, so that they survive a file."""
     target = train["target"].to_numpy(float)
     return [float(f"{value:.9g}") for value in (target.mean(), target.std())]
 
 
 def _check_folder(folder: Path, data: Data, run: Run) -> None:
-    """Neither may a run overwrite another, nor find out at its end that it cannot write."""
+    """Raise before training if the folder holds another run or cannot be written."""
     names = [f"fold_{k}" for k in range(data.folds) if data.only_fold in (None, k)]
     there = [name for name in names if (folder / name / "latest.ckpt").exists()]
     if there and not run.resume:
         raise ValueError(
-            f"{folder} holds a run already ({there[0]}); go on with it by resume, or choose "
+            f"{folder} holds a run already ({there[0]}); continue it by resume, or choose "
             "another experiment_name."
         )
     probe = folder / f".probe-{os.getpid()}"
@@ -225,10 +225,10 @@ def _check_folder(folder: Path, data: Data, run: Run) -> None:
 
 
 def _usable(ngpus: int) -> int:
-    """As many GPUs as were asked for, or none where there is none."""
+    """The requested number of GPUs, or 0 if the machine has none."""
     found = torch.cuda.device_count()
     if ngpus and not found:
-        _log.warning("%d GPU asked for, this machine has none: the run is on the CPU.", ngpus)
+        _log.warning("%d GPU requested, this machine has none: the run uses the CPU.", ngpus)
         return 0
     if ngpus > found:
         raise ValueError(f"ngpus is {ngpus}, this machine has {found}; ask for at most these.")

@@ -1,4 +1,4 @@
-"""Networks over whole volumes behind the interface of C-PIC."""
+"""Networks over whole volumes with the interface of C-PIC."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ from cpic.nn.baselines import ResNet, histogram_features
 
 
 class Dense(nn.Module):
-    """A network over whole volumes; `dense` makes one.
+    """A network over whole volumes; created by `dense`.
 
     Args:
         module: Maps volumes `(K, c, *shape)`, and tabular features if there are any.
-        shape: Sizes it wants; volumes are cut or filled up with zeros at their far ends.
+        shape: Sizes of its input; volumes are cropped or zero-padded at their far ends.
     """
 
     def __init__(self, module: nn.Module, shape: Sequence[int]):
@@ -30,7 +30,7 @@ class Dense(nn.Module):
         rows: Tensor | None = None,
         tabular: Tensor | None = None,
     ) -> Tensor:
-        """Predictions of B samples of K volumes, each of which is read and seen once."""
+        """Predictions for B samples of K volumes; each volume is read and processed once."""
         like = next(self.module.parameters())
         whole = torch.stack([_read(volume, self.shape, like) for volume in volumes])
         if tabular is None:
@@ -43,15 +43,15 @@ class Dense(nn.Module):
 
 
 class HistogramLinear(nn.Module):
-    """A linear model on the shares of grey values, the least that a network has to beat.
+    """A linear model of the gray-value histogram, a minimal baseline for any network.
 
-    The shares are brought to about 1 by the number of bins.
+    The shares are multiplied by the number of bins, so that they are about 1.
 
     Args:
-        n_outputs: Numbers a sample.
+        n_outputs: Outputs per sample.
         in_channels: Contrasts of the volumes.
-        n_bins: Bins of a contrast.
-        n_tabular: Tabular features, which are appended.
+        n_bins: Bins per contrast.
+        n_tabular: Number of tabular features, which are appended.
 
     Example:
         >>> HistogramLinear(3, n_bins=8)(torch.rand(2, 1, 4, 4, 4)).shape
@@ -71,7 +71,7 @@ class HistogramLinear(nn.Module):
         self.linear = nn.Linear(in_channels * n_bins + n_tabular, n_outputs)
 
     def forward(self, volumes: Tensor, *tabular: Tensor) -> Tensor:
-        """Outputs `(K, n_outputs)` of volumes `(K, c, ...)` and tabular features `(K, t)`."""
+        """Outputs `(K, n_outputs)` for volumes `(K, c, ...)` and tabular features `(K, t)`."""
         return self.head(self.body(volumes), *tabular)
 
     def body(self, volumes: Tensor) -> Tensor:
@@ -79,21 +79,21 @@ class HistogramLinear(nn.Module):
         return self.n_bins * histogram_features(volumes, n_bins=self.n_bins)
 
     def head(self, features: Tensor, *tabular: Tensor) -> Tensor:
-        """Outputs of shares and tabular features."""
+        """Outputs for shares and tabular features."""
         return self.linear(torch.cat([features, *tabular], 1))
 
 
 def dense(module: nn.Module, shape: Sequence[int]) -> Dense:
-    """Put a network over whole volumes behind the interface of C-PIC.
+    """Wrap a network over whole volumes in the interface of C-PIC.
 
     The result is called as `model(volumes, names, rows=rows, tabular=tabular)`, like
-    `cpic.nn.CPIC`, reads the volumes, and shows each to the network once, however many samples
-    it has.
+    `cpic.nn.CPIC`; it reads the volumes and evaluates the network once per volume, however many
+    samples it has.
 
     Args:
         module: Maps volumes `(K, c, *shape)`, and tabular features `(K, t)` if there are any:
             `cpic.nn.baselines.resnet34`, `DownsampleCNN`, `HistogramLinear`, or any other.
-        shape: Sizes of what it sees; volumes are cut or filled up with zeros at their far ends.
+        shape: Sizes of its input; volumes are cropped or zero-padded at their far ends.
 
     Returns:
         A module with the parameters of `module`.
@@ -112,7 +112,7 @@ def dense(module: nn.Module, shape: Sequence[int]) -> Dense:
 
 
 def _read(volume: Volume, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """All of a volume `(c, *shape)`, in the floating type and place of `like`."""
+    """Read a whole volume `(c, *shape)`, with the dtype and device of `like`."""
     if len(volume.shape) != len(shape):
         raise ValueError(
             f"a dense network for shape {shape} needs volumes with {len(shape)} axes, got "

@@ -1,4 +1,4 @@
-"""Models by name, made from what a checkpoint can hold."""
+"""Models by name, built from the settings in a checkpoint."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from cpic.train.tasks._tasks import Quantiles, Regression
 
 TRAINS = ("cpic", "tt_mlp")
 DENSE = ("resnet34", "downsample", "histogram")
-# What more options a model takes: the arguments of these, less those set here.
+# Further options that a model accepts: the arguments of these, except those set here.
 _TRAIN_OPTIONS = (Search, Reading)
 _FEATURES = {"n_features": int | None, "components": dict[str, Any] | None}
 _MAKERS: dict[str, tuple[Callable[..., Any], ...]] = {
@@ -39,7 +39,7 @@ _SURVIVAL = 1
 
 
 def check_model(name: str, model: Network, batch_size: int) -> None:
-    """Raise unless the model is known, takes all of these options, and can learn from a batch.
+    """Raise unless the model is known, accepts the options, and can learn from a batch.
 
     Raises:
         ValueError: If not.
@@ -54,7 +54,7 @@ def check_model(name: str, model: Network, batch_size: int) -> None:
     _check_more(more, kinds | _FEATURES, OLD, f"more options of {name}", "more")
     inner = more.get("components") or {}
     _check_more(inner, kinds_of(Components), {}, "more.components", "more.components")
-    # As many features as the rank are found in the scans of a batch, if not told otherwise.
+    # By default, as many features as the rank are found in the scans of a batch.
     for option, number in {"rank": model.rank, "more.n_features": more.get("n_features")}.items():
         if number is not None and not 1 <= number <= batch_size:
             raise ValueError(
@@ -76,20 +76,20 @@ def _check_more(
         check_name(new, sorted(set(kinds) - _SET_HERE), where=where)
         fitted(kinds[new], value, name=f"{prefix}.{key}")
         if new != key:
-            text = f"more.{key} is now more.{new}; the old name goes with version 0.2."
+            text = f"more.{key} is now more.{new}; the old name will be removed in version 0.2."
             warnings.warn(text, FutureWarning, stacklevel=2)
 
 
 def make_module(config: Mapping[str, Any], *, fold: int = 0) -> Regression | Quantiles:
-    """The model of a configuration, with loss and metric of its task.
+    """Build the model of a configuration, with loss and metric of its task.
 
     Args:
         config: `task`, `model`, `shape`, `channels`, `n_tabular`, `rank`, `ndims`, `encoder`,
             `chunk`, `precision`, `lr`, `seed`, `more` options of the model, and, if wanted,
             `schedule` and `standard` of the task.
-        fold: Every fold begins with parameters of its own.
+        fold: Index of the fold; every fold starts with different parameters.
     """
-    # Two runs with one seed begin alike, whatever was drawn before.
+    # Runs with the same seed start with the same parameters, whatever was drawn before.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"] + fold)
         model = _model(config, fold)
@@ -141,7 +141,7 @@ def _dense(config: Mapping[str, Any], channels: int, more: dict[str, Any]) -> nn
     if config["model"] == "histogram":
         return HistogramLinear(n_outputs, in_channels=channels, n_tabular=n_tabular, **more)
     if config["model"] == "resnet34":
-        # The published head of OSIC has batch norm behind the residual network only.
+        # The published head for OSIC has batch norm only after the residual network.
         head = _head(config, 512, batch_norm=True) if n_tabular else None
         return resnet34(n_outputs, in_channels=channels, head=head, **more)
     if not n_tabular:

@@ -1,4 +1,4 @@
-"""The course of a lung fibrosis from computed tomography."""
+"""The course of lung fibrosis from computed tomography."""
 
 from typing import TYPE_CHECKING
 
@@ -15,18 +15,18 @@ def osic(
     optimization: Optimization = Optimization(batch_size=20),
     run: Run = Run(),
 ) -> "list[FoldResult]":
-    """Cross-validate C-PIC on the lung function of the patients of OSIC.
+    """Cross-validate C-PIC on the lung function of OSIC patients.
 
-    The target is the FVC at a visit as a share of the first one; three quantiles are predicted,
-    with the pinball loss; the metric is the mean Laplace log likelihood of the FVC in ml over all
-    visits of the fold, clipped as in the challenge {cite}`usvyatsov2021cherry`. Patients are in
-    one fold with all their visits.
+    The target is the FVC at a visit divided by the first one; three quantiles are predicted, with
+    the pinball loss; the metric is the mean Laplace log likelihood of the FVC in ml over all visits
+    of the fold, clipped as in the challenge {cite}`usvyatsov2021cherry`. All visits of a patient
+    are in the same fold.
 
     Returns:
-        One result a fold.
+        One result per fold.
 
     Raises:
-        ValueError: If an option, the cohort or a folder does not fit; before any training.
+        ValueError: If an option, the cohort or a folder is invalid; raised before any training.
 
     Example:
         >>> from cpic import train

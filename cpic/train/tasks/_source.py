@@ -1,4 +1,4 @@
-"""The cohort a run learns from: read from a folder, or generated in the user's cache."""
+"""The cohort of a run: read from a folder, or generated in the user's cache."""
 
 import dataclasses
 import logging
@@ -15,23 +15,23 @@ from cpic.options._groups import Task
 
 _log = logging.getLogger(__name__)
 _COARSE = 2**15
-# As many patients as the published cohorts have, the one who was still alive included.
+# As many patients as in the published cohorts, including the one who was still alive.
 _PATIENTS = {"brats": 236, "osic": 176}
 _COARSEST = {"brats": (24, 24, 24), "osic": (8, 24, 24)}
-# Finer scans are made from these by splines, as they were for the published runs.
+# Finer scans are upsampled from these by splines, as for the published runs.
 _FINEST = {"brats": (256, 256, 256), "osic": (64, 512, 512)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """Converted scans and where they come from.
+    """Converted scans and their origin.
 
     Attributes:
         prepared: the converted cohort.
         root: folder of the originals.
         generated: whether the cohort was made by this package.
-        best_error: error that no model can beat, in the unit of the task's metric; None for a
-            cohort that was not generated.
+        best_error: lower bound on the error of any model, in the unit of the task's metric; None
+            for a cohort that was not generated.
     """
 
     prepared: cohorts.Prepared
@@ -41,18 +41,18 @@ class Source:
 
 
 def load_source(task: Task, data: Data, *, seed: int = 42, progress: bool = False) -> Source:
-    """Read or generate a cohort, and convert its scans once.
+    """Read or generate a cohort, and convert its scans unless they are in the cache.
 
     Args:
         task: "brats" or "osic".
-        data: what is read and how it is treated; without root, the semi-synthetic cohort of this
-            package is made in the cache, at this resolution, or taken from there. Resolution and
-            intensity must be given.
-        seed: of the generated cohort.
-        progress: show bars.
+        data: scans and their preprocessing; without root, the semi-synthetic cohort of this package
+            is generated at this resolution, or taken from the cache. Resolution and intensity must
+            be given.
+        seed: seed of the generated cohort.
+        progress: show progress bars.
 
     Raises:
-        CohortError: if the cohort cannot be used, or its scans hold nothing to learn from.
+        CohortError: if the cohort cannot be used, or all scans are constant.
     """
     assert data.resolution is not None
     assert data.intensity is not None
@@ -74,14 +74,14 @@ def load_source(task: Task, data: Data, *, seed: int = 42, progress: bool = Fals
     prepared = _with_content(prepared)
     _check_grid(prepared)
     _report(prepared, found)
-    # Who is told the age can do better on patients like those of BraTS.
+    # With the age, a better prediction is possible for patients like those of BraTS.
     best = synthetic.best_error(made, age=data.use_extra_features) if made is not None else None
     return Source(prepared, found, made is not None, best)
 
 
 def nothing_in(volume: Volume) -> str:
-    """Why there is nothing to learn from a converted scan; empty where there is something."""
-    # Written when it was converted; stores of older versions do not say.
+    """The reason why a converted scan is useless for learning; empty if it is not."""
+    # Recorded at conversion; stores of older versions lack it.
     found = getattr(volume, "attributes", {}).get("constant")
     if not found:
         return ""
@@ -89,7 +89,7 @@ def nothing_in(volume: Volume) -> str:
 
 
 def _with_content(prepared: cohorts.Prepared) -> cohorts.Prepared:
-    """The patients in whose scans there is something."""
+    """Restrict to the patients whose scans are not constant."""
     reasons = {name: nothing_in(prepared.volume(name)) for name in prepared.patients}
     empty = {name: reason for name, reason in reasons.items() if reason}
     if not empty:
@@ -106,7 +106,7 @@ def _with_content(prepared: cohorts.Prepared) -> cohorts.Prepared:
 
 
 def _check_grid(prepared: cohorts.Prepared) -> None:
-    """A grid of few voxels may have all of them outside the patient."""
+    """Raise if the grid is so coarse that all voxels of a scan are equal."""
     name = prepared.patients[0]
     volume = prepared.volume(name)
     if math.prod(volume.shape) <= _COARSE and float(volume.read().std()) < 1e-6:
@@ -118,7 +118,7 @@ def _check_grid(prepared: cohorts.Prepared) -> None:
 
 
 def _generate(task: Task, cache: Path, data: Data, seed: int, progress: bool) -> Path:
-    """Make the patients that are not there yet; the folder that holds them."""
+    """Generate the patients that are missing; return their folder."""
     wanted = data.patients or _PATIENTS[task]
     bounds = zip(data.resolution or (), _COARSEST[task], _FINEST[task], strict=True)
     shape = tuple(min(max(size, least), most) for size, least, most in bounds)

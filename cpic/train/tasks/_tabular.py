@@ -1,4 +1,4 @@
-"""What a head knows of a sample besides its scan."""
+"""Tabular inputs of a head besides the scan."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,14 +19,14 @@ _RESECTIONS = ("GTR", "STR", "NA")
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Tabular features, scaled with what the training fold knows.
+    """Tabular features, scaled by statistics of the training fold.
 
     Attributes:
-        kind: "weeks", the normalised week alone; "osic", all eight features of `OsicTable`;
-            "brats", age in deviations from its mean (0 where unknown), whether it is unknown, and
-            the extent of resection in three columns.
+        kind: "weeks", only the normalized week; "osic", all eight features of `OsicTable`; "brats",
+            age in standard deviations from its mean (0 if unknown), an indicator of unknown age,
+            and the extent of resection, one-hot in three columns.
         low: minima of an `OsicTable`, or the mean age.
-        high: maxima of an `OsicTable`, or the deviation of the age.
+        high: maxima of an `OsicTable`, or the standard deviation of the age.
     """
 
     kind: Kind
@@ -56,22 +56,22 @@ class Table:
         return torch.cat([scaled[:, None], unknown[:, None], hot.reshape(len(age), 3)], 1)
 
     def to_json(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Convert to JSON types, for a checkpoint."""
         return {"kind": self.kind, "low": list(self.low), "high": list(self.high)}
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> "Table":
-        """What `to_json` gave."""
+        """Rebuild from the output of `to_json`."""
         return cls(saved["kind"], tuple(saved["low"]), tuple(saved["high"]))
 
 
 def fit_table(task: Task, samples: "DataFrame", *, extra: bool) -> Table | None:
-    """The table of a task, or None where the head sees the scan alone.
+    """Fit the table of a task; None if the head gets only the scan.
 
     Args:
         task: "brats" or "osic".
-        samples: of the training fold.
-        extra: all that is known of a patient, not the week alone.
+        samples: samples of the training fold.
+        extra: use all data of a patient, not only the week.
     """
     if task == "osic":
         fitted = OsicTable.fit(samples)

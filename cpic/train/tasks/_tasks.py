@@ -22,11 +22,11 @@ class Regression(Task):
 
     Args:
         model: Called as `model(volumes, names, rows=..., tabular=...)`.
-        lr: Step size.
-        output: Which column of the model's outputs is the prediction; None if there is one.
-        **options: `schedule`, "constant" or "cosine" (the step size falls to 0 over all epochs),
-            and `standard`, mean and spread of the targets of the training fold: the model then says
-            how many spreads a target is from the mean.
+        lr: Learning rate.
+        output: Column of the outputs that is the prediction; None if there is only one output.
+        **options: `schedule`, "constant" or "cosine" (the learning rate decreases to 0 over all
+            epochs), and `standard`, mean and standard deviation of the targets of the training
+            fold: the model then predicts standardized targets.
 
     Example:
         >>> from torch import nn
@@ -43,10 +43,10 @@ class Regression(Task):
         self.output = output
 
     def predicted(self, outputs: Tensor) -> Tensor:
-        """Predictions `(B,)` out of the model's outputs.
+        """Select the predictions `(B,)` from the outputs of the model.
 
         Raises:
-            ValueError: If there are several outputs and none was chosen.
+            ValueError: If there are several outputs and none was selected.
         """
         if outputs.ndim == 1:
             return outputs
@@ -66,7 +66,7 @@ class Regression(Task):
         return {"rmse": RMSE(scale=1.0)}
 
     def score(self, meters: Meters, predictions: Tensor, target: Tensor, scale: Tensor) -> None:
-        """Count samples."""
+        """Add samples to the meters."""
         meters["rmse"].add(self.predicted(predictions) * scale, target * scale)  # type: ignore[call-arg]
 
     def finish(self, values: dict[str, float]) -> dict[str, float]:
@@ -79,14 +79,14 @@ class Regression(Task):
 
 
 class Quantiles(Task):
-    """Pinball loss; the fold's mean Laplace log-likelihood with its clipping.
+    """Pinball loss; the mean Laplace log-likelihood of the fold, with its clipping.
 
     Metrics: `mlll`, higher is better; `pinball`, the loss; `rmse` and `error`, of the median in
     the unit of the batch's `scale` {cite}`usvyatsov2021cherry`.
 
     Args:
         model: Called as `model(volumes, names, rows=..., tabular=...)`, returns `(B, q)`.
-        lr: Step size.
+        lr: Learning rate.
         quantiles: Three levels.
         **options: As in `Regression`.
 
@@ -122,7 +122,7 @@ class Quantiles(Task):
         return {"mlll": FoldMean(), "pinball": FoldMean(), "rmse": RMSE(scale=1.0)}
 
     def score(self, meters: Meters, predictions: Tensor, target: Tensor, scale: Tensor) -> None:
-        """Count samples."""
+        """Add samples to the meters."""
         add: Any = {name: meter.add for name, meter in meters.items()}
         add["mlll"](laplace_log_likelihood(predictions, target, scale=scale))
         one_by_one = zip(predictions.split(1), target.split(1), strict=True)
@@ -141,16 +141,16 @@ class Quantiles(Task):
 
 
 class Classification(Task):
-    """Cross-entropy; the fold's accuracy.
+    """Cross-entropy; the accuracy of the fold.
 
-    Targets are numbers of classes. Metrics: `accuracy`, `cross_entropy`, and `error`, the share
-    of wrong classes.
+    Targets are class indices. Metrics: `accuracy`, `cross_entropy`, and `error`, the fraction of
+    wrong classes.
 
     Args:
-        model: Called as `model(volumes, names, rows=..., tabular=...)`, returns scores `(B, q)`.
-        lr: Step size.
-        schedule: "constant" or "cosine" (the step size falls to 0 over all epochs).
-        standard: left at None, as classes have no mean.
+        model: Called as `model(volumes, names, rows=..., tabular=...)`, returns logits `(B, q)`.
+        lr: Learning rate.
+        schedule: "constant" or "cosine" (the learning rate decreases to 0 over all epochs).
+        standard: Leave at None, since classes have no mean.
 
     Example:
         >>> from torch import nn
@@ -168,21 +168,21 @@ class Classification(Task):
         return nn.functional.cross_entropy(predictions, batch["target"].long())
 
     def new_meters(self) -> Meters:
-        """Right answers and losses."""
+        """Correct predictions and losses."""
         return {"accuracy": FoldMean(), "cross_entropy": FoldMean()}
 
     def score(self, meters: Meters, predictions: Tensor, target: Tensor, scale: Tensor) -> None:
-        """Count samples."""
+        """Add samples to the meters."""
         add: Any = {name: meter.add for name, meter in meters.items()}
         classes = target.long()
         add["accuracy"]((predictions.argmax(1) == classes).double())
         add["cross_entropy"](nn.functional.cross_entropy(predictions, classes, reduction="none"))
 
     def finish(self, values: dict[str, float]) -> dict[str, float]:
-        """All means, and the share of wrong classes."""
+        """All means, and the fraction of wrong classes."""
         return {**values, "error": 1 - values["accuracy"]}
 
     def constant(self, target: Tensor) -> Tensor:
-        """Logarithms of the shares of the classes."""
+        """Logarithms of the frequencies of the classes."""
         shares = target.long().bincount().double() / len(target)
         return shares.clamp_min(1e-12).log().view(1, -1)
