@@ -89,9 +89,6 @@ class Finer(Reader):
         inside = (at >= 0) & (at < self.factor * n)
         return low.clamp(max=n - 1), (weight * inside[..., None]).to(self.dtype)
 
-    def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
-        return self._cubes(coords, 1, n_distinct).flatten(1)
-
     def read(self) -> Tensor:
         """All of it."""
         scale = float(self.factor)

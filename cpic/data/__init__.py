@@ -13,6 +13,7 @@ from cpic.data._open import open_volume
 from cpic.data._phantoms import exact_rank, gaussians, spike
 from cpic.data._samples import mni152, photograph
 from cpic.data._stacked import StackedVolume
+from cpic.data._together import read_cubes
 from cpic.data._volume import Volume
 from cpic.data.chunked._save import save_zarr
 from cpic.data.chunked._zarr import ZarrVolume
@@ -34,6 +35,7 @@ __all__ = [
     "mni152",
     "open_volume",
     "photograph",
+    "read_cubes",
     "read_series",
     "save_zarr",
     "spike",

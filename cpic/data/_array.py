@@ -2,14 +2,18 @@
 
 import math
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
+from cpic.data._ledger import Ledger
+from cpic.data._together import each
 from cpic.data._volume import Reader
-from cpic.data._windows import grid
+from cpic.data._windows import Windows, spread
 
 # What torch cannot index is read as the next wider type it can.
 _WIDER = {"uint16": np.int32, "uint32": np.int64, "longdouble": np.float64, "float128": np.float64}
@@ -60,75 +64,80 @@ class ArrayVolume(Reader):
             tuple(array.shape[:-1] if channels > 1 else array.shape), channels, dtype, nan
         )
         self._array = values if channels > 1 else values[..., None]
+        self._seen: np.ndarray | None = None
+        self._item = values.itemsize
+        self._device = values.device if isinstance(values, Tensor) else torch.device("cpu")
 
     @property
     def _values(self) -> Tensor | np.ndarray:
         """Stored values, (*shape, channels)."""
         return self._array
 
-    def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
-        self._count(n_distinct)
-        corners = corners.to(self._device)
-        n_axes = len(self.shape)
-        if size > min(self.shape):
-            return self._masked(corners, size)
-        # Windows inside the shape are one strided view; only those that stick out need a mask.
-        top = corners.new_tensor(self.shape) - size
-        inside = corners.clamp(min=0).minimum(top)
-        stored = self._values
-        if isinstance(stored, Tensor) and not stored.is_cuda and stored.dtype != torch.bfloat16:
-            # NumPy copies a window as runs, torch voxel by voxel: half the time on the CPU.
-            stored = stored.detach().numpy()
+    def _like(self) -> tuple:
+        return (self._device,)
+
+    @classmethod
+    def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
+        # All windows are moved inside, where they are one strided view of an array, and those that
+        # stuck out are put together from what they then hold.
+        widths = tuple(min(windows.size, length) for length in windows.shape)
+        low = windows.corners.clip(0, np.array(windows.shape) - widths)
+
+        def take(k: int) -> Any:
+            return volumes[k]._windows(low[windows.parts[k]], widths)
+
+        parts = each(take, volumes, windows)
+        spent = [
+            volume._count(n) for volume, n in zip(volumes, windows.n_distinct.tolist(), strict=True)
+        ]
+        if isinstance(parts[0], Tensor):
+            values = torch.cat(parts) if len(parts) > 1 else parts[0]
+            return _padded(values, windows, low, widths), spent
+        values = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        return _as_tensor(_padded(values, windows, low, widths)), spent
+
+    def _windows(self, low: np.ndarray, widths: tuple[int, ...]) -> Tensor | np.ndarray:
+        """Windows (n, c, *widths) that lie inside, in the kind of array the values are held."""
+        stored, axes = self._stored(), tuple(range(len(widths)))
         if isinstance(stored, Tensor):
-            view = stored.detach()
-            for axis in range(n_axes):
-                view = view.unfold(axis, size, 1)
-        else:
-            view = np.lib.stride_tricks.sliding_window_view(
-                stored, (size,) * n_axes, tuple(range(n_axes))
-            )
-        cubes = self._gather(view, list(inside.unbind(1)))
-        border = (inside != corners).any(1)
-        if border.any():
-            cubes[border] = self._masked(corners[border], size)
-        return cubes
+            for axis, width in enumerate(widths):
+                stored = stored.unfold(axis, width, 1)
+            return stored[tuple(torch.from_numpy(low.T.copy()).to(stored.device))]
+        # NumPy copies a window as runs, torch voxel by voxel: half the time on the CPU.
+        view = np.lib.stride_tricks.sliding_window_view(stored, widths, axes)
+        return self._decode(_native(np.asarray(view[tuple(low.T)])))
 
-    def _masked(self, corners: Tensor, size: int) -> Tensor:
-        positions, inside = grid(corners, size, self.shape)
-        values = self._gather(self._values, positions)
-        return values.masked_fill(~inside[..., None], 0).movedim(-1, 1)
+    def _stored(self) -> Tensor | np.ndarray:
+        """Stored values, for reading only; as NumPy's where it can hold and reach them."""
+        values = self._values
+        if not isinstance(values, Tensor):
+            return values
+        if not values.is_cpu or values.dtype == torch.bfloat16:
+            return values.detach()
+        seen = self._seen
+        # What is sent to another process may move to shared memory.
+        if seen is None or seen.__array_interface__["data"][0] != values.data_ptr():
+            self._seen = seen = values.detach().numpy()
+        return seen
 
-    def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
-        self._count(n_distinct)
-        coords = coords.to(self._device)
-        clamped = coords.clamp(min=0).minimum(coords.new_tensor(self.shape) - 1)
-        values = self._gather(self._values, list(clamped.unbind(1)))
-        return values.masked_fill((clamped != coords).any(1, keepdim=True), 0)
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_seen": None}
 
-    def _gather(self, values: Tensor | np.ndarray, index: list[Tensor]) -> Tensor:
-        if isinstance(values, Tensor):
-            return values.detach()[tuple(index)]
-        taken = np.asarray(values[tuple(positions.numpy() for positions in index)])
-        return self._decode(_as_tensor(taken))
-
-    def _decode(self, values: Tensor) -> Tensor:
+    def _decode(self, values: np.ndarray) -> np.ndarray:
         """From stored to returned values; a file with a scale overrides this."""
         return values
 
-    def _count(self, n_voxels: int) -> None:
-        item = self._values.itemsize * self.channels
-        self.ledger.add(bytes=n_voxels * item)
-
-    @property
-    def _device(self) -> torch.device:
-        return self._values.device if isinstance(self._values, Tensor) else torch.device("cpu")
+    def _count(self, n_voxels: int) -> Ledger:
+        spent = Ledger(bytes=n_voxels * self._item * self.channels)
+        self.ledger.add(bytes=spent.bytes)
+        return spent
 
     def _read(self) -> Tensor:
         """A tensor in memory is returned as it is."""
         self._count(math.prod(self.shape))
         values = self._values
         if not isinstance(values, Tensor):
-            values = self._decode(_as_tensor(np.array(values)))
+            values = _as_tensor(self._decode(_native(np.array(values))))
         return values if self.channels > 1 else values[..., 0]
 
 
@@ -137,14 +146,42 @@ def torch_dtype(kind: np.dtype) -> torch.dtype:
     return _as_tensor(np.zeros(1, kind)).dtype
 
 
-def _as_tensor(array: np.ndarray) -> Tensor:
+def _padded(values: Any, windows: Windows, low: np.ndarray, widths: tuple[int, ...]) -> Any:
+    """The windows (n, c, s, ..., s) that lie at `low` once they are moved inside, 0 outside."""
+    whole = min(widths) == windows.size
+    rows = np.flatnonzero(windows.sticks_out) if whole else np.arange(len(windows))
+    if whole and len(rows) == 0:
+        return values
+    kind = torch if isinstance(values, Tensor) else np
+    shift = (windows.corners - low)[rows]
+    at = [shift[:, axis, None] + np.arange(windows.size) for axis in range(len(widths))]
+    at = [positions.clip(0, width - 1) for positions, width in zip(at, widths, strict=True)]
+    index = [rows.reshape(-1, *[1] * len(widths)), *spread(at)]
+    inside = windows.inside(rows, len(widths))[..., None]
+    if isinstance(values, Tensor):
+        *index, inside = (torch.from_numpy(a).to(values.device) for a in (*index, inside))
+    # The channels come last, as they lie between what is indexed.
+    found = values[(index[0], slice(None), *index[1:])]
+    found = kind.moveaxis(kind.where(inside, found, kind.zeros_like(found)), -1, 1)
+    if not whole:
+        return found
+    values[index[0].reshape(-1)] = found
+    return values
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """The values as the type that torch holds them in."""
     kind = array.dtype.newbyteorder("=")
     if kind.kind not in "biufc" or kind.name == "uint64":
         raise VolumeError(
             f"a volume needs numbers that torch can hold, got {array.dtype}; convert the array, "
             "for example to float32."
         )
-    array = array.astype(_WIDER.get(kind.name, kind), copy=False)
+    return array.astype(_WIDER.get(kind.name, kind), copy=False)
+
+
+def _as_tensor(array: np.ndarray) -> Tensor:
+    array = _native(array)
     if min(array.strides, default=0) < 0:
         array = np.ascontiguousarray(array)
     with warnings.catch_warnings():

@@ -1,11 +1,17 @@
 """A volume mirrored, without being read."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
+from cpic.data._ledger import Ledger
+from cpic.data._together import read_windows
 from cpic.data._volume import Reader, Volume
+from cpic.data._windows import Windows, spread
 
 
 class FlippedVolume(Reader):
@@ -39,21 +45,22 @@ class FlippedVolume(Reader):
         self.volume, self.axes = volume, tuple(axes)
         self.waits = getattr(volume, "waits", True)
 
-    def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
-        with self.ledger.passing_on([self.volume.ledger]):
-            cubes = self.volume.cubes(self._mirrored(corners + size // 2), size=size)
-        return cubes.flip([axis + 2 for axis in self.axes])
-
-    def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
-        with self.ledger.passing_on([self.volume.ledger]):
-            values = self.volume.voxels(self._mirrored(coords))
-        return values.reshape(len(coords), self.channels)
-
-    def _mirrored(self, positions: Tensor) -> Tensor:
-        sizes = enumerate(self.shape)
-        pairs = [(-1, size - 1) if axis in self.axes else (1, 0) for axis, size in sizes]
-        sign, last = positions.new_tensor(pairs).unbind(1)
-        return sign * positions + last
+    @classmethod
+    def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
+        reverse = np.zeros((len(volumes), len(windows.shape)), bool)
+        for k, volume in enumerate(volumes):
+            reverse[k, list(volume.axes)] = True
+        inner = [volume.volume for volume in volumes]
+        values, spent = read_windows(inner, windows.mirrored(reverse))
+        for volume, cost in zip(volumes, spent, strict=True):
+            volume.ledger.add(bytes=cost.bytes, chunks=cost.chunks)
+        # A window is counted from its other end along a reversed axis.
+        steps = np.arange(windows.size)
+        places = np.where(reverse[..., None], steps[::-1], steps)[windows.owner]
+        index = [torch.from_numpy(at).to(values.device) for at in spread(places.swapaxes(0, 1))]
+        row = torch.arange(len(windows), device=values.device)
+        row = row.reshape(-1, *[1] * len(windows.shape))
+        return values[(row, slice(None), *index)].movedim(-1, 1), spent
 
     def _read(self) -> Tensor:
         with self.ledger.passing_on([self.volume.ledger]):

@@ -1,13 +1,15 @@
 """Volumes that are a formula of the position: any resolution, no memory."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from cpic.data._ledger import Ledger
 from cpic.data._volume import Reader
-from cpic.data._windows import grid
+from cpic.data._windows import Windows, spread
 
 # Positions evaluated at once, so that a large call needs little beyond its answer.
 _BLOCK = 2**21
@@ -47,38 +49,38 @@ class FormulaVolume(Reader):
         super().__init__(tuple(shape), channels, dtype, nan)
         self._function = function
 
-    def _evaluate(self, axes: list[Tensor], inside: Tensor) -> Tensor:
-        """Values (..., c) at broadcasting positions, zero where not inside."""
+    def _like(self) -> tuple:
+        return (id(self._function),)
+
+    def _evaluate(self, axes: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Values (*shape, c) at positions that broadcast to `shape`."""
         values = self._function(*axes)
-        shape = (*inside.shape, self.channels) if self.channels > 1 else tuple(inside.shape)
+        shape = (*shape, self.channels) if self.channels > 1 else shape
         if not isinstance(values, Tensor) or values.dtype != self.dtype:
             raise TypeError(
                 f"FormulaVolume needs a function that returns {self.dtype}, got "
                 f"{getattr(values, 'dtype', type(values).__name__)}; pass dtype= or convert."
             )
         values = values.expand(shape) if values.ndim <= len(shape) else values.reshape(shape)
-        values = values if self.channels > 1 else values[..., None]
-        return values if inside.all() else values.masked_fill(~inside[..., None], 0)
+        return (values if self.channels > 1 else values[..., None]).detach()
 
-    def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
-        n_axes = len(self.shape)
-        cubes = torch.empty(
-            len(corners), self.channels, *[size] * n_axes, dtype=self.dtype, device=corners.device
-        )
-        block = max(1, _BLOCK // size**n_axes)
-        for start in range(0, len(corners), block):
-            values = self._evaluate(*grid(corners[start : start + block], size, self.shape))
-            cubes[start : start + block] = values.detach().movedim(-1, 1)
-        return cubes
-
-    def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
-        clamped = coords.clamp(min=0).minimum(coords.new_tensor(self.shape) - 1)
-        values = torch.empty(len(coords), self.channels, dtype=self.dtype, device=coords.device)
-        for start in range(0, len(coords), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            same = (clamped[part] == coords[part]).all(1)
-            values[part] = self._evaluate(list(clamped[part].unbind(1)), same).detach()
-        return values
+    @classmethod
+    def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
+        # All have one function, which sees the windows of all.
+        first, device = volumes[0], windows.device
+        window = (windows.size,) * len(windows.shape)
+        cubes = torch.empty(len(windows), first.channels, *window, dtype=first.dtype, device=device)
+        axes = [torch.from_numpy(positions).to(device) for positions in spread(windows.axes)]
+        block = max(1, _BLOCK // math.prod(window))
+        for start in range(0, len(windows), block):
+            part = slice(start, start + block)
+            found = cubes[part]
+            values = first._evaluate([at[part] for at in axes], (len(found), *window))
+            found.copy_(values.movedim(-1, 1))
+            if windows.sticks_out[part].any():
+                outside = torch.from_numpy(~windows.inside(part, len(window))[:, None])
+                found.masked_fill_(outside.to(device), 0)
+        return cubes, [Ledger() for _ in volumes]
 
     def _read(self) -> Tensor:
         """On the CPU."""
@@ -91,7 +93,6 @@ class FormulaVolume(Reader):
         parts = []
         for start in range(0, self.shape[0], block):
             part = lead[start : start + block]
-            inside = torch.ones((), dtype=torch.bool).expand(len(part), *self.shape[1:])
-            parts.append(self._evaluate([part, *others], inside).detach())
+            parts.append(self._evaluate([part, *others], (len(part), *self.shape[1:])))
         values = torch.cat(parts)
         return values if self.channels > 1 else values[..., 0]

@@ -1,10 +1,14 @@
 """Count what a volume was asked for and what reading it took."""
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import Protocol
+
+# Of all ledgers, which are pickled and compared.
+_turn = threading.Lock()
 
 
 class _Sized(Protocol):
@@ -37,11 +41,12 @@ class Ledger:
         return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def add(self, *, asked: int = 0, voxels: int = 0, bytes: int = 0, chunks: int = 0) -> None:
-        """Add to the totals."""
-        self.asked += asked
-        self.voxels += voxels
-        self.bytes += bytes
-        self.chunks += chunks
+        """Add to the totals; threads take turns."""
+        with _turn:
+            self.asked += asked
+            self.voxels += voxels
+            self.bytes += bytes
+            self.chunks += chunks
 
     @contextmanager
     def passing_on(self, ledgers: Sequence["Ledger"]) -> Iterator[None]:

@@ -1,12 +1,17 @@
 """Several volumes of one shape as the channels of one."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
+from cpic.data._ledger import Ledger
+from cpic.data._together import read_windows
 from cpic.data._volume import Reader, Volume
+from cpic.data._windows import Windows
 
 
 class StackedVolume(Reader):
@@ -42,20 +47,26 @@ class StackedVolume(Reader):
         super().__init__(shapes[0], sum(part.channels for part in parts), dtype, nan)
         self.parts = tuple(parts)
 
-    def _from_parts(self, read: Callable[[Volume], Tensor], axis: int) -> Tensor:
-        with self.ledger.passing_on([part.ledger for part in self.parts]):
-            answers = [read(part) for part in self.parts]
-        return torch.cat([answer.to(self.dtype) for answer in answers], axis)
+    def _like(self) -> tuple:
+        return tuple((part.channels, part.dtype) for part in self.parts)
 
-    def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
-        centres = corners + size // 2
-        return self._from_parts(lambda part: part.cubes(centres, size=size), 1)
-
-    def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
-        n = len(coords)
-        return self._from_parts(lambda part: part.voxels(coords).reshape(n, part.channels), 1)
+    @classmethod
+    def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
+        # Parts that are alike, of all volumes, are read together.
+        first, spent, found = volumes[0], [Ledger() for _ in volumes], []
+        for _, run in itertools.groupby(enumerate(first._like()), lambda like: like[1]):
+            numbers = [number for number, _ in run]
+            parts = [volume.parts[number] for number in numbers for volume in volumes]
+            values, costs = read_windows(parts, windows.tiled(len(numbers)))
+            values = values.unflatten(0, (len(numbers), len(windows))).transpose(0, 1)
+            found.append(values.reshape(len(windows), -1, *values.shape[3:]).to(first.dtype))
+            spent = [sum(costs[k :: len(volumes)], begun) for k, begun in enumerate(spent)]
+        for volume, cost in zip(volumes, spent, strict=True):
+            volume.ledger.add(bytes=cost.bytes, chunks=cost.chunks)
+        return found[0] if len(found) == 1 else torch.cat(found, 1), spent
 
     def _read(self) -> Tensor:
-        shape = self.shape
-        whole = self._from_parts(lambda part: part.read().reshape(*shape, part.channels), -1)
+        with self.ledger.passing_on([part.ledger for part in self.parts]):
+            parts = [part.read().reshape(*self.shape, part.channels) for part in self.parts]
+        whole = torch.cat([part.to(self.dtype) for part in parts], -1)
         return whole if self.channels > 1 else whole[..., 0]

@@ -25,15 +25,24 @@ Shapes: `n` positions, `D` spatial axes, `c` channels, `s` size of a cube.
 
 import math
 import os
-from abc import ABC, abstractmethod
-from typing import Protocol, runtime_checkable
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
 from cpic.data._ledger import Ledger
-from cpic.data._windows import count_distinct
+from cpic.data._together import (
+    check_centers,
+    check_positions,
+    each,
+    is_finite,
+    read_alike,
+    read_distinct,
+)
+from cpic.data._windows import Windows
 
 
 @runtime_checkable
@@ -80,7 +89,7 @@ class Volume(Protocol):
         ...
 
 
-class Reader(ABC):
+class Reader:
     """What all implementations share: checks, duplicates, padding, the ledger, NaN."""
 
     # Whether a read may wait for a disk or a server; then several at once are quicker.
@@ -120,23 +129,8 @@ class Reader(ABC):
             VolumeError: if `size` is even, `centres` has another shape or dtype, or a voxel is NaN
                 or infinite.
         """
-        self._check(centres, "cubes")
-        if centres.ndim != 2:
-            raise VolumeError(
-                f"cubes needs centres of shape (n, {len(self.shape)}), got {tuple(centres.shape)}; "
-                "flatten the leading axes first."
-            )
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % 2 == 0:
-            raise VolumeError(
-                f"cubes needs an odd size of at least 1, got {size!r}; an even cube has no voxel "
-                f"in its middle, ask for size {size + 1 if isinstance(size, int) else 'n'}."
-            )
-        corners, inverse = self._distinct_corners(centres, size)
-        n_distinct = count_distinct(corners, size, self.shape)
-        values = self._cubes(corners, size, n_distinct)
-        self.ledger.add(asked=len(centres) * size ** len(self.shape), voxels=n_distinct)
-        values = self._without_nan(values)
-        return values if inverse is None else values[inverse]
+        check_centers("cubes", centres, self.shape, size)
+        return self._alone(centres, size)
 
     def voxels(self, coords: Tensor) -> Tensor:
         """Read single voxels.
@@ -150,13 +144,8 @@ class Reader(ABC):
         Raises:
             VolumeError: if `coords` has another last axis or dtype, or a voxel is NaN or infinite.
         """
-        self._check(coords, "voxels")
-        # One step outside is as good as far outside, and cannot overflow.
-        flat = coords.reshape(-1, len(self.shape)).clamp(min=-1)
-        flat = flat.minimum(flat.new_tensor(self.shape))
-        n_distinct = count_distinct(flat, 1, self.shape)
-        values = self._without_nan(self._voxels(flat, n_distinct))
-        self.ledger.add(asked=len(flat), voxels=n_distinct)
+        check_positions("voxels", coords, self.shape)
+        values = self._alone(coords.reshape(-1, len(self.shape)), 1)
         lead = tuple(coords.shape[:-1])
         return values.reshape(lead if self.channels == 1 else (*lead, self.channels))
 
@@ -183,13 +172,42 @@ class Reader(ABC):
         self.ledger.add(asked=n_voxels, voxels=n_voxels)
         return self._without_nan(values)
 
-    @abstractmethod
+    def _alone(self, centres: Tensor, size: int) -> Tensor:
+        owner = np.zeros(len(centres), np.int64)
+        return read_distinct([self], owner, centres, size, read_alike)
+
+    def _kind(self) -> Hashable:
+        """Volumes of one kind are read in one call of `_gather`; None: by their own `cubes`."""
+        if type(self).cubes is not Reader.cubes or "cubes" in vars(self):
+            return None
+        return (type(self)._gather.__func__, self.dtype, *self._like())
+
+    def _like(self) -> tuple[Hashable, ...]:
+        """What else volumes that are read together must have in common."""
+        return ()
+
+    @classmethod
+    def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
+        """Windows (n, c, s, ..., s) of volumes of one kind, 0 outside.
+
+        Also what was read of each volume, bytes and chunks, which is counted in the ledgers. A
+        reader has this method, or `_cubes`.
+        """
+        corners, spent = (
+            torch.from_numpy(windows.corners).to(windows.device),
+            [Ledger() for _ in volumes],
+        )
+
+        def read(k: int) -> Tensor:
+            with spent[k].passing_on([volumes[k].ledger]):
+                part, n_distinct = corners[windows.parts[k]], int(windows.n_distinct[k])
+                return volumes[k]._cubes(part, windows.size, n_distinct)
+
+        return torch.cat(each(read, volumes, windows)), spent
+
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
         """Cubes (n, c, size, ..., size) from their distinct lowest `corners` (n, D)."""
-
-    @abstractmethod
-    def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
-        """Values (n, c) at `coords` (n, D)."""
+        raise NotImplementedError
 
     def _read(self) -> Tensor:
         """All voxels, (*shape) or (*shape, c)."""
@@ -200,45 +218,10 @@ class Reader(ABC):
         """For messages: the file, or what there is of it."""
         return str(getattr(self, "path", None) or repr(self))
 
-    def _check(self, positions: Tensor, who: str) -> None:
-        if not isinstance(positions, Tensor):
-            raise VolumeError(
-                f"{who} needs positions as an int64 tensor, got {type(positions).__name__}; "
-                "convert with torch.as_tensor."
-            )
-        if positions.dtype != torch.int64:
-            raise VolumeError(
-                f"{who} needs int64 positions, got {positions.dtype}; round, then call .long()."
-            )
-        if positions.ndim == 0 or positions.shape[-1] != len(self.shape):
-            raise VolumeError(
-                f"{who} needs positions with {len(self.shape)} coordinates in the last axis for a "
-                f"volume of shape {self.shape}, got {tuple(positions.shape)}."
-            )
-
-    def _distinct_corners(self, centres: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
-        # A centre far outside gives the same empty cube as one just outside, so clamping keeps
-        # the answer and bounds the key.
-        half = size // 2
-        top = centres.new_tensor(self.shape) + half
-        centres = centres.clamp(min=-half - 1).minimum(top)
-        key = centres.new_zeros(len(centres))
-        for axis, length in enumerate(self.shape):
-            key = key * (length + 2 * half + 2) + centres[:, axis] + half + 1
-        keys, inverse = key.unique(return_inverse=True)
-        if len(keys) == len(centres):
-            return centres - half, None
-        first = inverse.new_empty(len(keys)).scatter_(
-            0, inverse, torch.arange(len(inverse), device=inverse.device)
-        )
-        return centres[first] - half, inverse
-
     def _without_nan(self, values: Tensor) -> Tensor:
-        if not values.dtype.is_floating_point:
+        if is_finite(values):
             return values
         good = values.isfinite()
-        if good.all():
-            return values
         if self.nan is None:
             n_nan = int(values.isnan().sum())
             counts = {"NaN": n_nan, "infinite": int((~good).sum()) - n_nan}

@@ -1,28 +1,139 @@
-"""Windows of a volume: their positions, and how many voxels they hold together."""
+"""Windows of volumes: their positions, and how many voxels they hold together.
+
+Positions take little next to voxels, so they are NumPy arrays, wherever the voxels lie: one small
+operation costs a fraction of torch's, and counting on the CPU keeps no device waiting.
+
+Shapes: `n` windows of `K` volumes, `D` axes, `s` the size of a window.
+"""
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.lib.stride_tricks import sliding_window_view
 
 from cpic._errors import VolumeError
 
 
-def windows(corners: Tensor, size: int, shape: tuple[int, ...]) -> list[tuple[Tensor, Tensor]]:
-    """Per axis the clamped positions (n, size) of each window, and which lie inside."""
-    steps = torch.arange(size, device=corners.device)
-    result = []
-    for axis, length in enumerate(shape):
-        positions = corners[:, axis, None] + steps
-        clamped = positions.clamp(0, length - 1)
-        result.append((clamped, clamped == positions))
-    return result
+class Windows:
+    """Distinct windows of K volumes of one shape: those of the first one, of the second, ...
+
+    Args:
+        corners: (n, D) lowest positions, at most one window outside of the shape.
+        counts: (K,) windows of each volume.
+        size: edge in voxels.
+        shape: of the volumes.
+        device: of the positions that were asked for.
+    """
+
+    def __init__(
+        self,
+        corners: np.ndarray,
+        counts: np.ndarray,
+        size: int,
+        shape: tuple[int, ...],
+        device: torch.device,
+    ) -> None:
+        self.corners, self.counts, self.size, self.shape = corners, counts, size, shape
+        self.device = device
+
+    def __len__(self) -> int:
+        return len(self.corners)
+
+    @functools.cached_property
+    def owner(self) -> np.ndarray:
+        """The volume of each window, (n,)."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    @functools.cached_property
+    def parts(self) -> list[slice]:
+        """The windows of each volume."""
+        ends = self.counts.cumsum().tolist()
+        return [slice(a, b) for a, b in zip([0, *ends], ends, strict=False)]
+
+    @functools.cached_property
+    def sticks_out(self) -> np.ndarray:
+        """Which windows do not lie inside the shape as a whole, (n,)."""
+        return ((self.corners < 0) | (self.corners + self.size > self.shape)).any(1)
+
+    @functools.cached_property
+    def axes(self) -> list[np.ndarray]:
+        """Positions along each axis, clamped to the shape, (n, s)."""
+        return [
+            (self.corners[:, axis, None] + np.arange(self.size)).clip(0, length - 1)
+            for axis, length in enumerate(self.shape)
+        ]
+
+    def inside(self, rows: np.ndarray | slice, n_axes: int) -> np.ndarray:
+        """Which voxels of some windows lie inside, along the first axes, (n, s, ..., s)."""
+        at = self.corners[rows, :n_axes, None] + np.arange(self.size)
+        good = (at >= 0) & (at < np.array(self.shape[:n_axes])[:, None])
+        return functools.reduce(np.logical_and, spread(list(good.swapaxes(0, 1))))
+
+    @functools.cached_property
+    def n_distinct(self) -> np.ndarray:
+        """Voxels in the union of the windows of each volume that lie inside the shape, (K,)."""
+        return count_distinct(self)
+
+    def of(self, members: Sequence[int]) -> tuple["Windows", np.ndarray]:
+        """The windows of some of the volumes, and their rows among these."""
+        rows = np.concatenate([np.arange(len(self))[self.parts[k]] for k in members])
+        part = Windows(self.corners[rows], self.counts[members], self.size, self.shape, self.device)
+        return part, rows
+
+    def tiled(self, n_times: int) -> "Windows":
+        """The same windows of `n_times` as many volumes."""
+        corners, counts = np.tile(self.corners, (n_times, 1)), np.tile(self.counts, n_times)
+        more = Windows(corners, counts, self.size, self.shape, self.device)
+        more.n_distinct = np.tile(self.n_distinct, n_times)
+        return more
+
+    def mirrored(self, axes: np.ndarray) -> "Windows":
+        """Where the windows lie once some axes, (K, D) of bool, of their volumes are reversed."""
+        mirror = np.array(self.shape) - self.size - self.corners
+        corners = np.where(axes[self.owner], mirror, self.corners)
+        other = Windows(corners, self.counts, self.size, self.shape, self.device)
+        other.n_distinct = self.n_distinct
+        return other
 
 
-def spread(axes: list[Tensor]) -> list[Tensor]:
-    """View D tensors (n, s) as (n, s, 1, 1), (n, 1, s, 1), (n, 1, 1, s), to broadcast."""
+def distinct(
+    owner: np.ndarray,
+    centers: np.ndarray,
+    n_volumes: int,
+    size: int,
+    shape: tuple[int, ...],
+    device: torch.device,
+) -> tuple[Windows, np.ndarray | None]:
+    """Windows around `centers` (n, D) of volumes `owner` (n,), and which one each is, or None.
+
+    None says that the windows are in the order of the centers.
+    """
+    # A center far outside gives the same empty window as one just outside, so clamping keeps
+    # the answer and bounds the key.
+    half = size // 2
+    centers = centers.clip(-half - 1, np.array(shape) + half)
+    lengths = [length + 2 * half + 2 for length in shape]
+    if n_volumes * math.prod(lengths) < 2**63:
+        key = owner
+        for axis, length in enumerate(lengths):
+            key = key * length + (centers[:, axis] + (half + 1))
+    else:
+        rows = np.column_stack([owner, centers])
+        key = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
+    inverse = None
+    if not (key[1:] > key[:-1]).all():
+        _, first, back = np.unique(key, return_index=True, return_inverse=True)
+        if len(first) < len(key) or not (owner[1:] >= owner[:-1]).all():
+            owner, centers, inverse = owner[first], centers[first], back
+    counts = np.bincount(owner, minlength=n_volumes)
+    return Windows(centers - half, counts, size, shape, device), inverse
+
+
+def spread(axes: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """View D arrays (n, s) as (n, s, 1, 1), (n, 1, s, 1), (n, 1, 1, s), to broadcast."""
     n_axes = len(axes)
     return [
         values.reshape(len(values), *(values.shape[1] if k == axis else 1 for k in range(n_axes)))
@@ -30,48 +141,59 @@ def spread(axes: list[Tensor]) -> list[Tensor]:
     ]
 
 
-def grid(corners: Tensor, size: int, shape: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:
-    """Clamped positions of the voxels of windows, one tensor an axis, and which lie inside.
+def count_distinct(windows: Windows) -> np.ndarray:
+    """Voxels in the union of the windows of each volume that lie inside the shape, (K,).
 
-    The positions broadcast against each other, to (n, size, ..., size).
-    """
-    axes = windows(corners, size, shape)
-    inside = functools.reduce(torch.logical_and, spread([valid for _, valid in axes]))
-    return spread([positions for positions, _ in axes]), inside
-
-
-def _paint(corners: Tensor, size: int, shape: tuple[int, ...]) -> int:
-    painted = np.zeros([length + 2 * size for length in shape], bool)
-    view = np.lib.stride_tricks.sliding_window_view(painted, (size,) * len(shape), writeable=True)
-    top = corners.new_tensor(shape)
-    places = corners.clamp(min=-size).minimum(top) + size
-    view[tuple(places.numpy().T)] = True
-    return int(np.count_nonzero(painted[(slice(size, -size),) * len(shape)]))
-
-
-def count_distinct(corners: Tensor, size: int, shape: tuple[int, ...]) -> int:
-    """Voxels in the union of the windows at `corners` (n, D) that lie inside `shape`.
-
-    Where the windows hold more voxels than the volume they are painted. Else they are counted by
+    Where the windows hold more voxels than the volumes they are painted. Else they are counted by
     runs along the last axis: sorted by start, each run adds what lies before the next.
+
+    Raises:
+        VolumeError: if positions of a volume cannot be numbered.
     """
-    if len(corners) == 0:
-        return 0
-    if math.prod(shape) <= len(corners) * size ** len(shape) and not corners.is_cuda:
-        return _paint(corners, size, shape)
-    if math.prod(shape) >= 2**62:
-        raise VolumeError(f"a volume needs fewer than 2^62 voxels, got shape {shape}.")
-    outer, inside = grid(corners[:, :-1], size, shape[:-1])
-    row = torch.zeros_like(outer[0])
-    for length, positions in zip(shape[:-1], outer, strict=True):
-        row = row * length + positions
-    low, high = (
-        (row * shape[-1] + ends.clamp(0, shape[-1]).reshape(-1, *[1] * len(outer)))[inside]
-        for ends in (corners[:, -1], corners[:, -1] + size)
-    )
-    start, end = low.sort()[0], high.sort()[0]
-    if len(start) == 0:
-        return 0
-    # Runs are equally long before clipping, so sorting starts and ends separately keeps pairs.
-    following = torch.cat([start[1:], end[-1:]])
-    return int((torch.minimum(end, following) - start).sum())
+    n_volumes, n_voxels = len(windows.counts), math.prod(windows.shape)
+    if len(windows) == 0:
+        return np.zeros(n_volumes, np.int64)
+    if n_volumes * n_voxels <= len(windows) * windows.size ** len(windows.shape):
+        return _paint(windows)
+    if n_voxels >= 2**62:
+        raise VolumeError(f"a volume needs fewer than 2^62 voxels, got shape {windows.shape}.")
+    n_keys = math.prod(windows.shape[:-1]) * (windows.shape[-1] + 2 * windows.size)
+    if n_volumes > 1 and n_volumes * n_keys >= 2**62:
+        return np.concatenate([count_distinct(windows.of([k])[0]) for k in range(n_volumes)])
+    return _count_runs(windows, n_keys)
+
+
+def _paint(windows: Windows) -> np.ndarray:
+    size, n_axes = windows.size, len(windows.shape)
+    painted = np.zeros([len(windows.counts), *(n + 2 * size for n in windows.shape)], bool)
+    axes = tuple(range(1, n_axes + 1))
+    view = sliding_window_view(painted, (size,) * n_axes, axes, writeable=True)
+    view[(windows.owner, *(windows.corners + size).T)] = True
+    middle = (slice(size, -size),) * n_axes
+    return np.array([np.count_nonzero(volume[middle]) for volume in painted])
+
+
+def _count_runs(windows: Windows, n_keys: int) -> np.ndarray:
+    """`n_keys`: places of runs in a volume, along a last axis that is a window longer each way."""
+    size, (*outer, length) = windows.size, windows.shape
+    n_volumes, width = len(windows.counts), length + 2 * size
+    small = n_volumes * n_keys < 2**31
+    row = windows.owner.reshape(-1, *[1] * len(outer)).astype(np.int32 if small else np.int64)
+    for positions, extent in zip(spread(windows.axes[:-1]), outer, strict=True):
+        row = row * extent + positions.astype(row.dtype)
+    inside = windows.inside(slice(None), len(outer)) if windows.sticks_out.any() else None
+    if n_keys >= 2**62:
+        row = np.unique(row, return_inverse=True)[1].reshape(row.shape)
+    start = windows.corners[:, -1].reshape(-1, *[1] * len(outer)).astype(row.dtype)
+    key = row * width + (start + size)
+    key = np.sort(key.reshape(-1) if inside is None else key[inside])
+    if len(key) == 0:
+        return np.zeros(n_volumes, np.int64)
+    covered = np.minimum(np.diff(key, append=key[-1] + size), size)
+    if inside is not None:
+        low = key - key // width * width - size
+        covered = np.minimum(low + covered, length) - np.maximum(low, 0)
+        covered = np.maximum(covered, 0)
+    ends = np.array([*(k * n_keys for k in range(n_volumes)), np.iinfo(row.dtype).max], row.dtype)
+    total = np.concatenate([[0], covered.cumsum(dtype=np.int64)])
+    return np.diff(total[np.searchsorted(key, ends)])

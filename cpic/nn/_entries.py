@@ -14,20 +14,18 @@ References: {cite}`usvyatsov2021cherry`.
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from cpic.bottleneck import chunked
+from cpic.data import read_cubes
 from cpic.nn._checks import check_reading
 from cpic.nn._prefetch import Prefetch
 from cpic.tt import Quantics
 from cpic.tt._entries import check_indices
-
-# Volumes read at once.
-_READERS = 8
 
 
 class Shaped(Protocol):
@@ -119,6 +117,8 @@ class VolumeEntries:
         # Far outside all cubes are empty, so one more code along an axis stands for all of it.
         margin = self._size // 2 + 1 if padding == "encode" else 0
         self._extent = tuple(size + margin for size in self.shape)
+        self._grid_of_all = (len(self.volumes), *self._extent)
+        self._outside = math.prod(self._grid_of_all)
         self.sizes = sizes_of(self.shape, self._n_dims, grid)
         self._check()
         self.asked = self.encoded = 0
@@ -126,89 +126,82 @@ class VolumeEntries:
 
     def forget(self) -> None:
         """Empty the memory of `remember`."""
-        # Sorted, with a last key that no search goes beyond.
-        self._known = torch.full((1,), torch.iinfo(torch.int64).max)
-        self._row = torch.zeros(1, dtype=torch.int64)
+        # Sorted, with the key of all that is outside, and a last one that no search goes beyond.
+        # The first row of the table, of zeros, is that of what is outside.
+        self._known = np.array([self._outside, np.iinfo(np.int64).max])
+        self._row = np.zeros(2, np.int64)
         self._table: Tensor | None = None
         self._state: tuple[Any, ...] = ()
 
     def __call__(self, indices: Tensor) -> Tensor:
         """Values `(K, n)` at int64 multi-indices `(K, n, d)`."""
-        check_indices(indices, len(self.volumes), self.sizes)
-        self.asked += indices.shape[0] * indices.shape[1]
-        keys, channel = self._keys(indices)
-        last = len(self.volumes) * math.prod(self._extent)
-        keys, inverse = keys.flatten().unique(return_inverse=True)
-        outside = len(keys) > 0 and int(keys[-1]) == last
-        table = self._vectors(keys[:-1] if outside else keys)
-        if outside:
-            table = torch.cat([table, table.new_zeros(1, self._n_dims)])
-        place = inverse.to(table.device) * self._n_dims + channel.flatten().to(table.device)
-        values = table.flatten().gather(0, place).to(indices.device, self.dtype)
-        return values.view(indices.shape[:2])
+        # Positions are worked on where volumes are read, on the CPU; vectors stay with the encoder.
+        sites = indices.cpu()
+        check_indices(sites, len(self.volumes), self.sizes)
+        self.asked += sites.shape[0] * sites.shape[1]
+        keys, channel = self._keys(sites)
+        keys, inverse = np.unique(keys, return_inverse=True)
+        table, rows = self._vectors(keys)
+        place = rows[inverse.reshape(channel.shape)] * self._n_dims + channel
+        values = table.flatten()[torch.from_numpy(place).to(table.device)]
+        return values.to(indices.device, self.dtype)
 
-    def _keys(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _keys(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """One integer for volume and position, sorted by volume, and the channel, `(K, n)`."""
-        coords = indices if self.grid is None else self.grid.coords(indices)
+        coords = (indices if self.grid is None else self.grid.coords(indices)).numpy()
         at = coords[..., : len(self.shape)]
-        channel = coords[..., -1] if self._n_dims > 1 else torch.zeros_like(at[..., 0])
-        extent = torch.tensor(self._extent, device=at.device)
-        inside = (at < extent).all(-1)
+        channel = coords[..., -1] if self._n_dims > 1 else np.zeros_like(at[..., 0])
+        # Channels are padded to a power of two as well.
+        inside = channel < self._n_dims
+        channel = np.where(inside, channel, 0)
+        extent = np.array(self._extent)
         if self.padding == "encode":
             empty = extent - 1  # its cube begins behind the last voxel
-            at = torch.where((at >= empty).any(-1, keepdim=True), empty, at)
-            inside = torch.ones_like(inside)
-        # Channels are padded to a power of two as well.
-        real = channel < self._n_dims
-        inside, channel = inside & real, torch.where(real, channel, 0)
-        n_positions = math.prod(self._extent)
-        first = n_positions * torch.arange(len(at), device=at.device)[:, None]
-        keys = first + ravel(at, self._extent)
-        return torch.where(inside, keys, len(at) * n_positions), channel
+            at = np.where((at >= empty).any(-1, keepdims=True), empty, at)
+        else:
+            inside &= (at < extent).all(-1)
+            at = np.where(inside[..., None], at, 0)
+        owner = np.arange(len(at)).reshape(-1, 1)
+        keys = np.ravel_multi_index((owner, *np.moveaxis(at, -1, 0)), self._grid_of_all)
+        return np.where(inside, keys, self._outside), channel
 
-    def _vectors(self, keys: Tensor) -> Tensor:
-        """Vectors `(m, n_dims)` at distinct, sorted `keys` `(m,)`."""
-        if not self.remember:
-            return self._encode(keys)
-        if (state := _state(self.encoder)) != self._state or self._table is None:
+    def _vectors(self, keys: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """A table of vectors `(r, n_dims)`, and the rows of distinct, sorted `keys` `(m,)`."""
+        state = _state(self.encoder) if self.remember else ()
+        if not self.remember or state != self._state or self._table is None:
             self.forget()
-            self._known, self._row = self._known.to(keys.device), self._row.to(keys.device)
-            self._table, self._state = self._encode(keys[:0]), state
-        hit = self._known[torch.searchsorted(self._known, keys)] == keys
-        fresh, n_old = self._encode(keys[~hit]), len(self._table)
-        self._table = torch.cat([self._table, fresh]) if n_old else fresh
-        rows = torch.arange(n_old, n_old + len(fresh), device=keys.device)
-        self._known, order = torch.cat([self._known, keys[~hit]]).sort()
-        self._row = torch.cat([self._row, rows])[order]
-        return self._table[self._row[torch.searchsorted(self._known, keys)]]
+        new = keys[self._known[np.searchsorted(self._known, keys)] != keys]
+        fresh, old = self._encode(new), self._table
+        old = fresh.new_zeros(1, self._n_dims) if old is None else old
+        table = torch.cat([old, fresh]) if len(new) else old
+        rows = np.concatenate([self._row, np.arange(len(old), len(table))])
+        known = np.concatenate([self._known, new])
+        order = known.argsort()
+        known, rows = known[order], rows[order]
+        if self.remember:
+            self._known, self._row, self._table, self._state = known, rows, table, state
+        return table, rows[np.searchsorted(known, keys)]
 
-    def _encode(self, keys: Tensor) -> Tensor:
+    def _encode(self, keys: np.ndarray) -> Tensor:
         self.encoded += len(keys)
         if len(keys) == 0:
-            return torch.zeros(0, self._n_dims, dtype=self.dtype, device=keys.device)
+            return torch.zeros(0, self._n_dims, dtype=self.dtype)
         if self.chunk is None or len(keys) <= self.chunk:
             return self._embed(self._read(keys))
-        cubes = Prefetch(self._read, keys.split(self.chunk))
-        return chunked(lambda part: self._embed(cubes(part[0]))[None], self.chunk)(keys[None])[0]
+        # As `cpic.bottleneck.chunked`: once more for the gradient, with the memory of a chunk.
+        parts = np.split(keys, range(self.chunk, len(keys), self.chunk))
+        cubes = Prefetch(self._read, parts)
 
-    def _read(self, keys: Tensor) -> Tensor:
+        def embed(part: np.ndarray) -> Tensor:
+            return self._embed(cubes(part))
+
+        return torch.cat([checkpoint(embed, part, use_reentrant=False) for part in parts])
+
+    def _read(self, keys: np.ndarray) -> Tensor:
         """Cubes `(m, c, s, ..., s)` at the positions behind `keys` `(m,)`."""
-        owners, *at = torch.unravel_index(keys, (len(self.volumes), *self._extent))
-        counts = owners.bincount(minlength=len(self.volumes)).tolist()
-        # Readers of files work on the CPU; where the cubes go is up to the encoder.
-        centres = torch.stack(at, -1).cpu().split(counts)
-        # Volumes are separate files; all else is one call for all of them.
-        asked = [(volume, at) for volume, at in zip(self.volumes, centres, strict=True) if len(at)]
-
-        def cubes_of(pair: tuple[Readable, Tensor]) -> Tensor:
-            return pair[0].cubes(pair[1], size=self._size)
-
-        # One waits for its file, or a server, while another is decoded.
-        waiting = [volume for volume, _ in asked if getattr(volume, "waits", True)]
-        if len({id(volume) for volume in waiting}) == len(asked) > 1:
-            with ThreadPoolExecutor(min(_READERS, len(asked))) as pool:
-                return torch.cat(list(pool.map(cubes_of, asked)))
-        return torch.cat([cubes_of(pair) for pair in asked])
+        owner, *at = np.unravel_index(keys, self._grid_of_all)
+        owner, centers = torch.from_numpy(owner), torch.from_numpy(np.stack(at, -1))
+        return read_cubes(self.volumes, owner, centers, size=self._size)
 
     def _embed(self, cubes: Tensor) -> Tensor:
         """Vectors `(m, n_dims)` of cubes."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 from torch import Tensor
 
 
@@ -17,14 +18,14 @@ class Prefetch:
         parts: sorted keys; told apart by their first.
     """
 
-    def __init__(self, read: Callable[[Tensor], Tensor], parts: Sequence[Tensor]) -> None:
+    def __init__(self, read: Callable[[np.ndarray], Tensor], parts: Sequence[np.ndarray]) -> None:
         self._read, self._parts = read, parts
         self._place = {int(part[0]): k for k, part in enumerate(parts)}
         self._last = -1
         self._next: tuple[int, Future[Tensor]] | None = None
         self._thread = ThreadPoolExecutor(1)
 
-    def __call__(self, part: Tensor) -> Tensor:
+    def __call__(self, part: np.ndarray) -> Tensor:
         """The values of `part`."""
         k = self._place[int(part[0])]
         waiting, self._next = self._next, None

@@ -6,17 +6,17 @@ import threading
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from cpic._errors import VolumeError
 from cpic.data._array import _as_tensor
+from cpic.data._ledger import Ledger
+from cpic.data._together import each
 from cpic.data._volume import Reader
-from cpic.data._windows import spread, windows
+from cpic.data._windows import Windows, spread
 from cpic.data.chunked._cache import ChunkCache, Held
 
 # Decoded chunks in memory without a cache; a call that touches more is processed in rounds.
@@ -62,7 +62,6 @@ class ChunkedReader(Reader):
         given = cache is None or isinstance(cache, ChunkCache)
         self.cache = cache if given else ChunkCache(cache)  # type: ignore[arg-type]
         self._name = name
-        # Threads that read the same volume alternate: received bytes are counted for each call.
         self._turn = threading.RLock()
 
     @abstractmethod
@@ -71,14 +70,6 @@ class ChunkedReader(Reader):
 
         Beyond the shape, values are arbitrary. The bytes of the ledger are counted here.
         """
-
-    def cubes(self, centres: Tensor, *, size: int) -> Tensor:
-        with self._turn:
-            return super().cubes(centres, size=size)
-
-    def voxels(self, coords: Tensor) -> Tensor:
-        with self._turn:
-            return super().voxels(coords)
 
     def touched(self) -> Touched:
         """The counts of the ledger, divided by the totals."""
@@ -89,64 +80,65 @@ class ChunkedReader(Reader):
             self.ledger.bytes / (n_voxels * self.channels * self._stored.itemsize),
         )
 
-    def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
-        n_axes, axes = len(self.shape), windows(corners.cpu(), size, self.shape)
-        chunk = [positions // edge for (positions, _), edge in zip(axes, self.chunks, strict=True)]
-        offset = [of - of[:, :1] for of in chunk]
-        span = 1 + max((int(of.max()) for of in offset if of.numel()), default=0)
-        # Candidate chunks of each cube, (n, span, ..., span): their indices, and whether needed.
-        used = [
-            (one_hot(of, span).bool() & valid[..., None]).any(1)
-            for of, (_, valid) in zip(offset, axes, strict=True)
-        ]
-        ids = _joined([of[:, :1] + torch.arange(span) for of in chunk], self._grid)
-        needed, inside = _all(used), _all([valid for _, valid in axes])
-        # For each voxel: its chunk among these, and its position in it.
-        place = _joined(offset, [span] * n_axes)
-        rests = [positions % edge for (positions, _), edge in zip(axes, self.chunks, strict=True)]
-        within = _joined(rests, self.chunks)
-        within = within if self.channels == 1 else within * self.channels
-        wanted = ids[needed].unique()
+    def _like(self) -> tuple:
+        return (self.chunks, self._stored.str)
+
+    @classmethod
+    def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
+        first, n_voxels = volumes[0], windows.size ** len(windows.shape)
+        pages = Pages.of(windows, first.chunks, first._grid)
+        out = np.empty((len(windows), first.channels, n_voxels), first._stored)
+        spent = [Ledger() for _ in volumes]
+
+        def fill(k: int) -> None:
+            part, volume = windows.parts[k], volumes[k]
+            # Two threads that read one volume take turns: what came is counted for each call.
+            with volume._turn, spent[k].passing_on([volume.ledger]):
+                volume._fill(pages.part(part), out[part])
+
+        each(fill, volumes, windows)
+        if windows.sticks_out.any():
+            rows = np.flatnonzero(windows.sticks_out)
+            inside = windows.inside(rows, len(windows.shape)).reshape(len(rows), 1, -1)
+            out[rows] = np.where(inside, out[rows], np.zeros((), out.dtype))
+        cubes = out.reshape(*out.shape[:2], *[windows.size] * len(windows.shape))
+        return _as_tensor(cubes), spent
+
+    def _fill(self, pages: "Pages", out: np.ndarray) -> None:
+        """Write the values of windows into `out` (n, c, s * ... * s); anything outside."""
+        ids, needed = pages.ids, pages.needed
+        wanted = np.unique(ids[needed])
         cache = self.cache or ChunkCache(max(1, min(_HELD_BYTES, len(wanted) * self._chunk_bytes)))
         rounds = self._rounds(wanted, cache)
-        if len(rounds) == 1:  # everything at once: nothing to select
-            with self._held(wanted, cache) as (memory, starts):
-                slot = torch.searchsorted(wanted, ids).clamp(max=len(wanted) - 1)
-                cubes = self._values(memory, starts[slot].gather(1, place).add_(within))
-            if not inside.all():
-                cubes.masked_fill_(~inside[..., None], 0)
-        else:
-            cubes = torch.zeros(*inside.shape, self.channels, dtype=self.dtype)
-        for batch in rounds[1:] and rounds:
-            slot = torch.searchsorted(batch, ids).clamp(max=len(batch) - 1)
-            hit = (batch[slot] == ids) & needed
-            rows = hit.any(1).nonzero()[:, 0]
-            take = hit[rows].gather(1, place[rows]) & inside[rows]
+        for batch in rounds:
+            slot = np.searchsorted(batch, ids).clip(max=len(batch) - 1)
             with self._held(batch, cache) as (memory, starts):
-                at = starts[slot[rows]].gather(1, place[rows]) + within[rows]
-                values = self._values(memory, at)
-            cubes[rows] = torch.where(take[..., None], values, cubes[rows])
-        return cubes.mT.reshape(len(corners), self.channels, *[size] * n_axes)
+                if len(rounds) == 1:  # all there is: nothing to choose between
+                    memory.take(self._places(pages, starts[slot]), out=out, mode="clip")
+                    continue
+                hit = (batch[slot] == ids) & needed
+                rows = np.flatnonzero(hit.any(1))
+                some = pages.part(rows)
+                values = memory.take(self._places(some, starts[slot[rows]]))
+                out[rows] = np.where(some.chosen(hit[rows])[:, None], values, out[rows])
 
-    def _values(self, memory: np.ndarray, at: Tensor) -> Tensor:
-        """Values (..., c) that begin at `at` (...)."""
-        at = at[..., None] if self.channels == 1 else at[..., None] + torch.arange(self.channels)
-        return _as_tensor(memory.take(at.numpy()))
+    def _places(self, pages: "Pages", starts: np.ndarray) -> np.ndarray:
+        """Where in memory the values (n, c, s * ... * s) are, from where chunks (n, k) start."""
+        at = pages.chosen(starts)
+        at += pages.within() * self.channels
+        return at[:, None] + np.arange(self.channels)[:, None]
 
-    def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
-        return self._cubes(coords, 1, n_distinct).reshape(len(coords), self.channels)
-
-    def _rounds(self, ids: Tensor, cache: ChunkCache) -> list[Tensor]:
-        """Chunks in sorted batches that fit into memory; cached ones first, before eviction."""
+    def _rounds(self, ids: np.ndarray, cache: ChunkCache) -> list[np.ndarray]:
+        """Chunks in sorted batches that fit; those that are held first, before they are dropped."""
         size = min(len(ids), cache.capacity(self._chunk_bytes))
         if len(ids) > size and cache is self.cache:
-            known = torch.from_numpy(cache.known(self._name, ids.tolist()))
-            ids = torch.cat([ids[known], ids[~known]])
-        return [part.sort()[0] for part in ids.split(size)] if len(ids) else []
+            known = cache.known(self._name, ids.tolist())
+            ids = np.concatenate([ids[known], ids[~known]])
+        return [np.sort(ids[k : k + size]) for k in range(0, len(ids), max(1, size))]
 
     @contextmanager
-    def _held(self, ids: Tensor, cache: ChunkCache) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """All values in memory, flat, and the offset of each chunk."""
+    def _held(self, ids: np.ndarray, cache: ChunkCache) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All values in memory, flat, and where those of each chunk start."""
         try:
             with cache.hold(self._name, ids.tolist(), self._chunk_bytes) as held:
                 yield self._filled(ids, held)
@@ -156,18 +148,18 @@ class ChunkedReader(Reader):
                 f"{self._chunk_bytes:,} bytes; ask for less at once, or hold less in cache=."
             ) from error
 
-    def _filled(self, ids: Tensor, held: Held) -> tuple[np.ndarray, Tensor]:
-        """All values in memory and the offset of each chunk, after loading the missing ones."""
+    def _filled(self, ids: np.ndarray, held: Held) -> tuple[np.ndarray, np.ndarray]:
+        """All values in memory and where those of each chunk start, once fresh ones are loaded."""
         values = held.memory.view(self._stored)
         starts = held.starts // self._stored.itemsize
         if held.fresh.any():
             shape = (*self.chunks, self.channels)
             n_values = math.prod(shape)
             out = [values[k : k + n_values].reshape(shape) for k in starts[held.fresh].tolist()]
-            positions = np.unravel_index(ids.numpy()[held.fresh], self._grid)
+            positions = np.unravel_index(ids[held.fresh], self._grid)
             self._load(np.stack(positions, -1), out)
             self.ledger.add(chunks=len(out) * self._chunks_at_a_position)
-        return values, torch.from_numpy(starts)
+        return values, starts
 
     def _read(self) -> Tensor:
         values = np.empty((*self.shape, self.channels), self._stored)
@@ -213,14 +205,64 @@ class ChunkedReader(Reader):
         return 1
 
 
-def _joined(digits: list[Tensor], bases: Sequence[int]) -> Tensor:
+class Pages(NamedTuple):
+    """The chunks that windows lie in: `k` of each, of which some are not needed.
+
+    Attributes:
+        ids: (n, k) numbers of chunks in the grid of chunks.
+        needed: (n, k) whether a voxel of the window lies in it.
+        which: for each axis, (n, s), the place among the chunks of the window.
+        rest: for each axis, (n, s), the place in the chunk.
+        span: chunks of a window along an axis.
+        chunks: sizes of a chunk.
+    """
+
+    ids: np.ndarray
+    needed: np.ndarray
+    which: list[np.ndarray]
+    rest: list[np.ndarray]
+    span: int
+    chunks: tuple[int, ...]
+
+    @classmethod
+    def of(cls, windows: Windows, chunks: tuple[int, ...], grid: tuple[int, ...]) -> "Pages":
+        """For windows of any number of volumes whose chunks are alike."""
+        found = [divmod(at, edge) for at, edge in zip(windows.axes, chunks, strict=True)]
+        lows = [of[:, :1] for of, _ in found]
+        which = [of - low for (of, _), low in zip(found, lows, strict=True)]
+        span = 1 + max((int(of.max()) for of in which if of.size), default=0)
+        steps, used = np.arange(span), []
+        for axis, of in enumerate(which):
+            low = windows.corners[:, axis, None]
+            overlaps = (low < windows.shape[axis]) & (low + windows.size > 0)
+            used.append((steps <= of[:, -1:]) & overlaps)
+        needed = _flat(functools.reduce(np.logical_and, spread(used)))
+        ids = _joined([low + steps for low in lows], grid)
+        return cls(ids, needed, which, [rest for _, rest in found], span, chunks)
+
+    def part(self, rows: slice | np.ndarray) -> "Pages":
+        """Of some of the windows."""
+        which, rest = ([of[rows] for of in axes] for axes in (self.which, self.rest))
+        return self._replace(ids=self.ids[rows], needed=self.needed[rows], which=which, rest=rest)
+
+    def chosen(self, values: np.ndarray) -> np.ndarray:
+        """For each voxel (n, s * ... * s), the value of its chunk of (n, k)."""
+        place = _joined(self.which, [self.span] * len(self.which))
+        return np.take_along_axis(values, place, 1)
+
+    def within(self) -> np.ndarray:
+        """The place of each voxel in its chunk, (n, s * ... * s)."""
+        return _joined(self.rest, self.chunks)
+
+
+def _joined(digits: list[np.ndarray], bases: Sequence[int]) -> np.ndarray:
     """One number for each combination of the digits (n, s) of the axes, (n, s * ... * s)."""
-    joined = torch.zeros((), dtype=torch.int64)
-    for digit, base in zip(spread(digits), bases, strict=True):
+    joined, *others = spread(digits)
+    for digit, base in zip(others, bases[1:], strict=True):
         joined = joined * base + digit
-    return joined.flatten(1)
+    return _flat(joined)
 
 
-def _all(masks: list[Tensor]) -> Tensor:
-    """Where the masks (n, s) of all axes are true, (n, s * ... * s)."""
-    return functools.reduce(torch.logical_and, spread(masks)).flatten(1)
+def _flat(values: np.ndarray) -> np.ndarray:
+    """View (n, ...) as (n, m)."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))

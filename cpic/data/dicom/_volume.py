@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cpic._errors import VolumeError
 from cpic.data._volume import Reader
-from cpic.data._windows import windows
 from cpic.data.dicom._order import read_order
 from cpic.data.dicom._report import SeriesReport
 from cpic.data.dicom._slice import read_hu
@@ -75,7 +74,9 @@ class DicomVolume(Reader):
         super().__init__((len(self._slices), *self._slices[0].shape), 1, torch.float32, nan)
 
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
-        (z, z_in), (y, y_in), (x, x_in) = windows(corners.cpu(), size, self.shape)
+        at = (corners.cpu()[..., None] + torch.arange(size)).unbind(1)
+        z, y, x = (a.clamp(0, n - 1) for a, n in zip(at, self.shape, strict=True))
+        z_in, y_in, x_in = (a == b for a, b in zip(at, (z, y, x), strict=True))
         cubes = torch.zeros(len(z), size, size, size, dtype=self.dtype)
         per = max(1, _HELD_BYTES // (4 * self.shape[1] * self.shape[2]))
         touched = z[z_in].unique()
@@ -89,9 +90,6 @@ class DicomVolume(Reader):
             inside = hit[at, :, None, None] & y_in[at, None, :, None] & x_in[at, None, None, :]
             cubes[at] = torch.where(inside, values, cubes[at])
         return cubes[:, None]
-
-    def _voxels(self, coords: Tensor, n_distinct: int) -> Tensor:
-        return self._cubes(coords, 1, n_distinct).reshape(len(coords), 1)
 
     def _decoded(self, places: list[int]) -> Tensor:
         """Slices (n, H, W) at these indices."""

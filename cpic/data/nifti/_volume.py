@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cpic._errors import VolumeError
 from cpic.data._faults import broken
@@ -80,9 +79,14 @@ class NiftiVolume(MappedVolume):
         reversed_axes = tuple(axis for axis, sign in enumerate(self._turn[:, 1]) if sign < 0)
         return np.flip(image, reversed_axes).transpose(np.argsort(self._turn[:, 0]))
 
-    def _decode(self, values: Tensor) -> Tensor:
+    def _decode(self, values: np.ndarray) -> np.ndarray:
         slope, inter = self._scale
-        return values if self._scale == (1.0, 0.0) else values.to(self.dtype) * slope + inter
+        if self._scale == (1.0, 0.0):
+            return values
+        kind = np.float32 if self.dtype == torch.float32 else np.float64
+        # Python's numbers: NumPy's would make all of it float64. What overflows is refused later.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return values.astype(kind) * float(slope) + float(inter)
 
 
 def _check_frame(stored: Stored, frame: int | None) -> None:
