@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "tt": GROUND | {"linalg"},
     "bottleneck": GROUND | {"linalg", "tt"},
     "project": GROUND | {"linalg", "tt"},
-    "nn": GROUND | {"linalg", "tt", "bottleneck", "project"},
+    "nn": GROUND | {"linalg", "tt", "bottleneck", "project", "data"},
     "data": GROUND,
     "cohorts": GROUND | {"data"},
     "options": GROUND,

@@ -59,7 +59,7 @@ class StackedVolume(Reader):
             parts = [volume.parts[number] for number in numbers for volume in volumes]
             values, costs = read_windows(parts, windows.tiled(len(numbers)))
             values = values.unflatten(0, (len(numbers), len(windows))).transpose(0, 1)
-            found.append(values.reshape(len(windows), -1, *values.shape[3:]).to(first.dtype))
+            found.append(values.flatten(1, 2).to(first.dtype))
             spent = [sum(costs[k :: len(volumes)], begun) for k, begun in enumerate(spent)]
         for volume, cost in zip(volumes, spent, strict=True):
             volume.ledger.add(bytes=cost.bytes, chunks=cost.chunks)

@@ -58,7 +58,7 @@ def read_cubes(volumes: Sequence[Any], owner: Tensor, centers: Tensor, *, size: 
             "read_cubes needs owner as an int64 tensor with the volume of each cube, got "
             f"{getattr(owner, 'dtype', type(owner).__name__)}."
         )
-    whose = owner.cpu().numpy()
+    whose = on_host(owner)
     if len(whose) != len(centers) or ((whose < 0) | (whose >= len(volumes))).any():
         raise VolumeError(
             f"read_cubes needs an owner from 0 to {len(volumes) - 1} for each of "
@@ -72,10 +72,9 @@ def read_distinct(
     volumes: Sequence[Any], owner: np.ndarray, centers: Tensor, size: int, read: Callable
 ) -> Tensor:
     """Cubes around any centers, by `read` of distinct windows."""
-    found = distinct(
-        owner, centers.cpu().numpy(), len(volumes), size, volumes[0].shape, centers.device
+    windows, inverse = distinct(
+        owner, on_host(centers), len(volumes), size, tuple(volumes[0].shape), centers.device
     )
-    windows, inverse = found
     values, _ = read(volumes, windows, np.bincount(owner, minlength=len(volumes)))
     return values if inverse is None else values[torch.from_numpy(inverse).to(values.device)]
 
@@ -155,6 +154,11 @@ def each(read: Callable[[int], _T], volumes: Sequence[Any], windows: Windows) ->
         with ThreadPoolExecutor(min(_READERS, len(asked))) as pool:
             return list(pool.map(read, asked))
     return [read(k) for k in asked]
+
+
+def on_host(values: Tensor) -> np.ndarray:
+    """The values on the CPU, where a device is waited for if they lie there."""
+    return (values if values.is_cpu else values.cpu()).numpy()
 
 
 def is_finite(values: Tensor) -> bool:

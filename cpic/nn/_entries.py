@@ -136,7 +136,7 @@ class VolumeEntries:
     def __call__(self, indices: Tensor) -> Tensor:
         """Values `(K, n)` at int64 multi-indices `(K, n, d)`."""
         # Positions are worked on where volumes are read, on the CPU; vectors stay with the encoder.
-        sites = indices.cpu()
+        sites = indices if indices.is_cpu else indices.cpu()
         check_indices(sites, len(self.volumes), self.sizes)
         self.asked += sites.shape[0] * sites.shape[1]
         keys, channel = self._keys(sites)
@@ -172,7 +172,8 @@ class VolumeEntries:
             self.forget()
         new = keys[self._known[np.searchsorted(self._known, keys)] != keys]
         fresh, old = self._encode(new), self._table
-        old = fresh.new_zeros(1, self._n_dims) if old is None else old
+        if old is None or len(old) == 1:  # of what is outside, and where the encoder is
+            old = fresh.new_zeros(1, self._n_dims)
         table = torch.cat([old, fresh]) if len(new) else old
         rows = np.concatenate([self._row, np.arange(len(old), len(table))])
         known = np.concatenate([self._known, new])

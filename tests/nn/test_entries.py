@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from cpic.bottleneck import chunked, half_sweep
 from cpic.data import ArrayVolume
 from cpic.nn import CubeEncoder, VolumeEntries
 from cpic.tt import IndexSets, Quantics, cross
 from cpic.tt._sets import all_points
+from tests.counting import Dispatched
 
 SHAPE = (6, 5, 7)
 
@@ -286,3 +288,56 @@ def test_bad_indices_are_one_sentence():
         entries(torch.zeros(2, 3, 4, dtype=torch.int64))
     with pytest.raises(IndexError, match="below the sizes"):
         entries(torch.full((1, 1, 4), 4))
+
+
+def work_of_a_call(n_volumes, channels, generator):
+    encoder = TinyEncoder(in_channels=channels)
+    batch = volumes(generator, n_volumes, (12, 12, 12), channels)
+    grid = Quantics((12, 12, 12), channels=4)
+    entries = VolumeEntries(batch, encoder, grid, remember=True)
+    for _ in range(2):
+        indices = random_indices(grid.sizes, n_volumes, 60, generator)
+        with torch.no_grad(), Dispatched() as work:
+            entries(indices)
+    with Dispatched() as mapped:
+        grid.coords(indices)
+    return work.operations - mapped.operations, work.reads - mapped.reads
+
+
+def test_operations_do_not_grow_with_the_batch_or_the_contrasts(generator):
+    few = work_of_a_call(2, 1, generator)
+    assert work_of_a_call(6, 1, generator) == few
+    assert work_of_a_call(2, 4, generator) == few
+    assert few[0] <= 45
+    assert few[1] <= 2
+
+
+class FromFarAway(TorchFunctionMode):
+    """Tensors on `meta` stand for those of a device; what is copied back is 0 here."""
+
+    def __init__(self):
+        super().__init__()
+        self.back = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.to and args[0].is_meta and args[1] == torch.device("cpu"):
+            self.back += 1
+            return torch.zeros(args[0].shape, dtype=args[2])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("remember", [False, True])
+def test_indices_on_the_cpu_and_an_encoder_elsewhere(remember, generator):
+    """No card is needed: operations on `meta` refuse tensors of the CPU as those of a card do."""
+    grid = Quantics(SHAPE, channels=4)
+    encoder = TinyEncoder().to("meta")
+    entries = VolumeEntries(volumes(generator, 2), encoder, grid, remember=remember)
+    outside = grid.sites(torch.tensor([[[7, 7, 7, 0]]] * 2))
+    some, others = (random_indices(grid.sizes, 2, 40, generator) for _ in range(2))
+    with FromFarAway() as spy:
+        # Nothing is new in the third call, and in the first one nothing is encoded.
+        for indices in (outside, some, some, torch.cat([some, others], 1), outside):
+            values = entries(indices)
+            assert values.device.type == "cpu"
+            assert values.shape == indices.shape[:2]
+    assert spy.back >= 4
