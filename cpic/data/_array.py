@@ -152,7 +152,7 @@ def _padded(values: Any, windows: Windows, low: np.ndarray, widths: tuple[int, .
     rows = np.flatnonzero(windows.sticks_out) if whole else np.arange(len(windows))
     if whole and len(rows) == 0:
         return values
-    kind = torch if isinstance(values, Tensor) else np
+    kind: Any = torch if isinstance(values, Tensor) else np
     shift = (windows.corners - low)[rows]
     at = [shift[:, axis, None] + np.arange(windows.size) for axis in range(len(widths))]
     at = [positions.clip(0, width - 1) for positions, width in zip(at, widths, strict=True)]

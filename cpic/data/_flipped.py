@@ -57,7 +57,9 @@ class FlippedVolume(Reader):
         # A window is counted from its other end along a reversed axis.
         steps = np.arange(windows.size)
         places = np.where(reverse[..., None], steps[::-1], steps)[windows.owner]
-        index = [torch.from_numpy(at).to(values.device) for at in spread(places.swapaxes(0, 1))]
+        index = [
+            torch.from_numpy(at).to(values.device) for at in spread(list(places.swapaxes(0, 1)))
+        ]
         row = torch.arange(len(windows), device=values.device)
         row = row.reshape(-1, *[1] * len(windows.shape))
         return values[(row, slice(None), *index)].movedim(-1, 1), spent

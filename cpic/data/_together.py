@@ -91,7 +91,7 @@ def read_windows(
     for k, volume in enumerate(volumes):
         groups.setdefault(volume._kind() if hasattr(volume, "_kind") else None, []).append(k)
     if len(groups) == 1:
-        return _read_kind(*groups, volumes, windows, asked)
+        return _read_kind(next(iter(groups)), volumes, windows, asked)
     spent = [Ledger()] * len(volumes)
     found, rows = [], []
     for kind, members in groups.items():

@@ -70,7 +70,10 @@ class Windows:
         """Which voxels of some windows lie inside, along the first axes, (n, s, ..., s)."""
         at = self.corners[rows, :n_axes, None] + np.arange(self.size)
         good = (at >= 0) & (at < np.array(self.shape[:n_axes])[:, None])
-        return functools.reduce(np.logical_and, spread(list(good.swapaxes(0, 1))))
+        inside, *others = spread(list(good.swapaxes(0, 1)))
+        for mask in others:
+            inside = inside & mask
+        return inside
 
     @functools.cached_property
     def n_distinct(self) -> np.ndarray:

@@ -307,8 +307,11 @@ def work_of_a_call(n_volumes, channels, generator):
 def test_operations_do_not_grow_with_the_batch_or_the_contrasts(generator):
     few = work_of_a_call(2, 1, generator)
     assert work_of_a_call(6, 1, generator) == few
-    assert work_of_a_call(2, 4, generator) == few
-    assert few[0] <= 45
+    # Contrasts lie last in memory, which the encoder's `flatten` copies: one more, for any number.
+    contrasts = work_of_a_call(2, 4, generator)
+    assert contrasts[0] <= few[0] + 1
+    assert contrasts[1] == few[1]
+    assert few[0] <= 30
     assert few[1] <= 2
 
 
@@ -340,4 +343,4 @@ def test_indices_on_the_cpu_and_an_encoder_elsewhere(remember, generator):
             values = entries(indices)
             assert values.device.type == "cpu"
             assert values.shape == indices.shape[:2]
-    assert spy.back >= 4
+    assert spy.back == (4 if remember else 3)
