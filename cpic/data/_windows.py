@@ -56,7 +56,8 @@ class Windows:
     @functools.cached_property
     def sticks_out(self) -> np.ndarray:
         """Which windows do not lie inside the shape as a whole, (n,)."""
-        return ((self.corners < 0) | (self.corners + self.size > self.shape)).any(1)
+        outside = (self.corners < 0) | (self.corners + self.size > self.shape)
+        return np.logical_or.reduce(outside, axis=1)
 
     @functools.cached_property
     def axes(self) -> list[np.ndarray]:
