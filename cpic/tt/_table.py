@@ -4,11 +4,13 @@ Shapes: `K` tensors, `n` multi-indices, `d` sites.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from cpic.tt._entries import Entries
+from cpic.tt._fibers import ask
 from cpic.tt._ledger import Reader
 from cpic.tt._sets import all_points
 
@@ -30,7 +32,7 @@ class Table(Reader):
         """Whether there is room for all values."""
         return n_trains * math.prod(sizes) <= _ROOM
 
-    def points(self, indices: Tensor) -> Tensor:
+    def points(self, indices: Tensor, *, by: Callable[..., Tensor] = ask) -> Tensor:
         """Values `(K, n)` at `indices` `(K, n, d)`; those not known yet are asked for."""
         keys = (indices * self.weights).sum(-1)
         new = self.values.gather(1, keys).isnan().any(0)
@@ -40,7 +42,7 @@ class Table(Reader):
                 order = keys[0, new].argsort(stable=True)
                 first = keys[0, new[order]].diff(prepend=keys.new_tensor([-1])) != 0
                 new = new[order[first]].sort().values
-            asked = super().points(indices[:, new])
+            asked = super().points(indices[:, new], by=by)
             scale = 1.0 if self.scale is None else self.scale
             self.values.scatter_(1, keys[:, new], (asked * scale).double())
             self.dtype = asked.dtype

@@ -56,7 +56,7 @@ def test_labels_of_any_integer_type_and_no_position():
         (lambda: Dice(2.0), "n_classes >= 2"),
         (lambda: dice(PREDICTED, TRUE[:3], n_classes=3), "same shape"),
         (lambda: dice(PREDICTED, TRUE.double(), n_classes=3), "integer targets"),
-        (lambda: dice(torch.rand(8, 2), TRUE, n_classes=3), "3 classes behind"),
+        (lambda: dice(torch.rand(8, 2), TRUE, n_classes=3), "3 classes in the last axis"),
         (lambda: dice(PREDICTED, TRUE, n_classes=2), "0 to 1 in predictions, got 0 to 2"),
         (lambda: dice(PREDICTED, TRUE - 1, n_classes=3), "in target, got -1 to 1"),
     ],
