@@ -164,7 +164,10 @@ def test_without_root_a_cohort_is_made_once_and_said_so(tmp_path, caplog):
         ({"more": {"n_features": 99}}, "more.n_features between 1 and batch_size, 4, .* got 99"),
         ({"more": {"n_features": 0}}, "more.n_features between 1 and batch_size, 4, .* got 0"),
         ({"more": {"components": {"follow": "x"}}}, "more.components.follow needs a .*got 'x'"),
-        ({"more": {"components": {"follow_": 3}}}, "more.components: .*'follow_', did you mean 'fol"),
+        (
+            {"more": {"components": {"follow_": 3}}},
+            "more.components: .*'follow_', did you mean 'fol",
+        ),
         ({"more": {"components": {"rank": 3}}}, "more.components: there is no setting 'rank'"),
         ({"resolution": (2, 2, 2)}, "resolution of 2x2x2 every voxel of .*give a finer one"),
         ({"only_fold": 3}, "only_fold needs a number from 0 to 2, got 3"),
