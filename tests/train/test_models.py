@@ -5,6 +5,7 @@ import warnings
 import pytest
 
 from cpic.nn import Reading, Search
+from cpic.options import Network
 from cpic.train.tasks._models import check_model, make_module
 
 CONFIG = {
@@ -29,13 +30,13 @@ def test_a_checkpoint_says_the_options_of_its_model(more):
 
 
 def test_old_names_of_more_options_are_taken_with_a_warning():
-    check_model("cpic", NEW)
+    check_model("cpic", Network(more=NEW), 20)
     for old, new in (("looks", "n_sweeps"), ("starts", "n_warm_starts"), ("centre", "centered")):
         with pytest.warns(FutureWarning, match=f"more.{old} is now more.{new}"):
-            check_model("tt_mlp", {old: OLD[old]})
+            check_model("tt_mlp", Network(more={old: OLD[old]}), 20)
 
 
 @pytest.mark.parametrize("name", ["rank", "chunk", "generator", "search", "nothing"])
 def test_options_that_are_set_elsewhere_are_no_more_options(name):
     with pytest.raises(ValueError, match="there is no setting"):
-        check_model("cpic", {name: 3})
+        check_model("cpic", Network(more={name: 3}), 20)
