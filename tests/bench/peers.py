@@ -16,8 +16,8 @@ import torch
 
 from cpic import tt
 from cpic.linalg._maxvol import take_rows
+from cpic.tt._bonds import apart, by_shape, joined
 from cpic.tt._interpolate import read_fibers
-from cpic.tt._solvers import by_shape
 from cpic.tt._sweep import as_train
 
 RANK_CAP = 64
@@ -173,9 +173,10 @@ def plain_forward(entries, sets, how):
     def solve(matrix, rows):
         pivot = take_rows(matrix, rows)
         if how == "lstsq":
-            return [torch.linalg.lstsq(pivot.mT, matrix.mT).solution.mT]
-        return [matrix @ torch.linalg.pinv(pivot)]
+            return torch.linalg.lstsq(pivot.mT, matrix.mT).solution.mT
+        return matrix @ torch.linalg.pinv(pivot)
 
     (*matrices, last), rows = read_fibers(entries, sets)
-    cores = [core for (core,) in by_shape(solve, matrices, rows)]
+    groups = by_shape(matrices, rows)
+    cores = apart(groups, list(map(solve, joined(groups, matrices), joined(groups, rows))))
     return as_train([*cores, last], sets.sizes, "right")
