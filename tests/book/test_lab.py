@@ -97,8 +97,8 @@ def test_slider_is_live_in_jupyterlab(lab, browser):
         )
         after = image.get_attribute("alt")
         assert (before[1], after) == (
-            "The image rebuilt at rank 1",
-            "The image rebuilt at rank 2",
+            "The image reconstructed at rank 1",
+            "The image reconstructed at rank 2",
         )
         assert page.locator("figure.cpic-explore input[type=range]").count() == 0
         assert page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
