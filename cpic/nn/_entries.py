@@ -19,8 +19,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from cpic.bottleneck import chunked
 from cpic.data import read_cubes
 from cpic.nn._checks import check_reading
 from cpic.nn._prefetch import Prefetch
@@ -189,14 +189,12 @@ class VolumeEntries:
             return torch.zeros(0, self._n_dims, dtype=self.dtype)
         if self.chunk is None or len(keys) <= self.chunk:
             return self._embed(self._read(keys))
-        # As `cpic.bottleneck.chunked`: once more for the gradient, with the memory of a chunk.
-        parts = np.split(keys, range(self.chunk, len(keys), self.chunk))
-        cubes = Prefetch(self._read, parts)
+        cubes = Prefetch(self._read, np.split(keys, range(self.chunk, len(keys), self.chunk)))
 
-        def embed(part: np.ndarray) -> Tensor:
-            return self._embed(cubes(part))
+        def embed(part: Tensor) -> Tensor:
+            return self._embed(cubes(part[0].numpy()))[None]
 
-        return torch.cat([checkpoint(embed, part, use_reentrant=False) for part in parts])
+        return chunked(embed, self.chunk)(torch.from_numpy(keys)[None])[0]
 
     def _read(self, keys: np.ndarray) -> Tensor:
         """Cubes `(m, c, s, ..., s)` at the positions behind `keys` `(m,)`."""
@@ -236,14 +234,6 @@ def sizes_of(shape: tuple[int, ...], n_dims: int, grid: Quantics | None) -> tupl
     if grid is not None:
         return grid.sizes
     return shape if n_dims == 1 else (*shape, n_dims)
-
-
-def ravel(coords: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Places `(...)` in a flattened array of positions `(..., D)`; undone by `unravel_index`."""
-    places = torch.zeros_like(coords[..., 0])
-    for axis, size in enumerate(sizes):
-        places = places * size + coords[..., axis]
-    return places
 
 
 def _common_shape(volumes: tuple[Readable, ...]) -> tuple[int, ...]:

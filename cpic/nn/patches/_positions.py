@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cpic.nn._checks import check_positive
-from cpic.nn._entries import Shaped, ravel
+from cpic.nn._entries import Shaped
 from cpic.nn.patches._model import Sampled
 
 
@@ -32,7 +32,7 @@ class Watched:
         none = torch.zeros(0, len(self.shape), dtype=torch.int64)
         centres = torch.cat([none, *self.centres])
         inside = ((centres >= 0) & (centres < torch.tensor(self.shape))).all(1)
-        return _coords(ravel(centres[inside], self.shape).unique(), self.shape)
+        return centres[inside].unique(dim=0)
 
 
 def read_and_random(watched: Sequence[Watched], *, most: int, generator: torch.Generator) -> Tensor:
