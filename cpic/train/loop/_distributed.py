@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable
 from itertools import chain
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -71,22 +70,19 @@ def anywhere(*flags: bool, device: torch.device | str = "cpu") -> list[bool]:
     return [number > 0 for number in summed(flags, device)]
 
 
-def gathered(value: Any) -> list[Any]:
-    """Collect a small picklable value from every rank, in order of ranks."""
-    size = rank_and_size()[1]
-    values = [value] * size
-    if size > 1:
-        dist.all_gather_object(values, value)
-    return values
-
-
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace gradients by their sums over all ranks."""
     if rank_and_size()[1] == 1:
         return
-    for parameter in parameters:
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    # One collective a type, since each waits for all ranks.
+    for dtype in sorted({gradient.dtype for gradient in gradients}, key=str):
+        alike = [gradient for gradient in gradients if gradient.dtype == dtype]
+        flat = torch.cat([gradient.flatten() for gradient in alike])
+        dist.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in alike])
+        for gradient, part in zip(alike, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 @torch.no_grad()

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from cpic.nn._distributed import everyones
 from cpic.options._groups import GROUPS
 from cpic.train.loop._checkpoints import UNFIT, check_there
-from cpic.train.loop._distributed import gathered, rank_and_size
+from cpic.train.loop._distributed import rank_and_size
 from cpic.train.loop._faults import one_line
 
 # Settings that may differ in a resumed run: duration, location and speed.
@@ -101,7 +102,7 @@ def random_state(module: nn.Module) -> dict[str, Any]:
         "cuda": torch.cuda.get_rng_state_all(),
         "own": {name: generator.get_state() for name, generator in _generators(module).items()},
     }
-    return {"processes": gathered(mine)}
+    return {"processes": everyones(mine)}
 
 
 def set_random_state(module: nn.Module, state: Mapping[str, Any]) -> None:

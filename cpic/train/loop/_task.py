@@ -16,9 +16,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from cpic.nn._distributed import everyones
 from cpic.nn.metrics import RMSE, FoldMean
 from cpic.train.loop._batches import Batch
-from cpic.train.loop._distributed import gathered, sum_gradients, summed
+from cpic.train.loop._distributed import sum_gradients, summed
 from cpic.train.loop._faults import Faults, Snapshot, check_finite
 from cpic.train.loop._splits import Table
 
@@ -145,7 +146,7 @@ class Task(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Compute the metrics over the whole fold, of all processes."""
-        first, *others = gathered(self.meters)
+        first, *others = everyones(self.meters)
         for meters in others:
             first = {name: first[name] + meters[name] for name in first}
         self.metrics = self._values(first)
