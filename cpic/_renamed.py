@@ -21,7 +21,7 @@ def moved(old: str, *new: str) -> Callable[[str], Any]:
     def find(name: str) -> Any:
         for module in map(importlib.import_module, new):
             if not name.startswith("_") and hasattr(module, name):
-                _warn(f"{old}.{name} is now {module.__name__}.{name}; the old name")
+                warn_old(f"{old}.{name} is now {module.__name__}.{name}; the old name")
                 return getattr(module, name)
         raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
@@ -42,7 +42,7 @@ def renamed(**names: str) -> Callable[[_F], _F]:
                 # If both are given, the function itself raises.
                 if old not in options or new in options:
                     continue
-                _warn(f"{function.__qualname__}: {old!r} is now {new!r}; the old name")
+                warn_old(f"{function.__qualname__}: {old!r} is now {new!r}; the old name")
                 options[new] = options.pop(old)
             return function(*args, **options)
 
@@ -64,7 +64,7 @@ def regrouped(group: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[_F
             found = group(options)
             if fresh := [name for name in found if found[name] is not options.get(name)]:
                 objects = ", ".join(f"{name}={type(found[name]).__name__}(...)" for name in fresh)
-                _warn(
+                warn_old(
                     f"{function.__qualname__} now takes some options by {objects}; giving "
                     "them one by one"
                 )
@@ -79,16 +79,16 @@ def field(owner: str, name: str) -> property:
     """An attribute that is now a field of the frozen dataclass `owner`; reads and sets it."""
 
     def get(self: Any) -> Any:
-        _warn(f"this is now `{owner}.{name}`; the separate attribute")
+        warn_old(f"this is now `{owner}.{name}`; the separate attribute")
         return getattr(getattr(self, owner), name)
 
     def put(self: Any, value: Any) -> None:
-        _warn(f"this is now `{owner}`, to be set as a whole; the separate attribute")
+        warn_old(f"this is now `{owner}`, to be set as a whole; the separate attribute")
         setattr(self, owner, dataclasses.replace(getattr(self, owner), **{name: value}))
 
     return property(get, put)
 
 
-def _warn(message: str) -> None:
-    # Reported at the caller of the caller.
+def warn_old(message: str) -> None:
+    """Warn that what the message ends with goes; reported at the caller of the caller."""
     warnings.warn(f"{message} will be removed in version 0.2.", FutureWarning, stacklevel=3)

@@ -4,12 +4,11 @@ import dataclasses
 import functools
 import inspect
 import textwrap
-import warnings
 from collections.abc import Callable, Mapping
 from inspect import Parameter
 from typing import Any, NamedTuple
 
-from cpic._renamed import renamed
+from cpic._renamed import renamed, warn_old
 from cpic.options._groups import Group
 from cpic.options._kinds import docs_of, fitted, kinds_of
 from cpic.options._names import check_name
@@ -137,11 +136,7 @@ class Command:
             check_name(inner, self.kinds[group], where=f"{where}, {group}")
             return inner
         if name in self.old:
-            message = (
-                f"{self.name}: {name!r} is now {self.old[name]!r}; the old name will be removed in "
-                "version 0.2."
-            )
-            warnings.warn(message, FutureWarning, stacklevel=2)
+            warn_old(f"{self.name}: {name!r} is now {self.old[name]!r}; the old name")
         name = self.old.get(name, name)
         check_name(name, self.options, where=where)
         return name

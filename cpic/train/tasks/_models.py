@@ -1,12 +1,12 @@
 """Models by name, built from the settings in a checkpoint."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from cpic._renamed import warn_old
 from cpic.nn import CPIC, CubeEncoder, QuantileHead, Reading, Search, TwoHeadRegressor
 from cpic.nn._components import Components
 from cpic.nn._options import OLD, grouped
@@ -76,8 +76,7 @@ def _check_more(
         check_name(new, sorted(set(kinds) - _SET_HERE), where=where)
         fitted(kinds[new], value, name=f"{prefix}.{key}")
         if new != key:
-            text = f"more.{key} is now more.{new}; the old name will be removed in version 0.2."
-            warnings.warn(text, FutureWarning, stacklevel=2)
+            warn_old(f"more.{key} is now more.{new}; the old name")
 
 
 def make_module(config: Mapping[str, Any], *, fold: int = 0) -> Regression | Quantiles:
