@@ -89,3 +89,8 @@ def test_a_backward_import_is_seen(tmp_path):
     bad = tmp_path / "bad.py"
     bad.write_text("from cpic import tt\nimport cpic.show._train\nfrom cpic.data import x\n")
     assert imported_parts(bad) == {"tt", "show", "data"}
+
+
+def test_no_file_is_long():
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in ROOT.rglob("*.py")}
+    assert {str(path): n for path, n in lengths.items() if n > 300} == {}

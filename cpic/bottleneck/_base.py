@@ -10,7 +10,8 @@ from torch import Tensor
 from cpic.linalg._inputs import check_least
 from cpic.tt import Entries, TensorTrain
 from cpic.tt._fibers import ask
-from cpic.tt._sets import all_points, check_sizes
+from cpic.tt._points import all_points
+from cpic.tt._sets import check_sizes
 
 
 class Bottleneck(torch.nn.Module, ABC):

@@ -21,7 +21,8 @@ from cpic.linalg._maxvol import take_rows
 from cpic.tt._fibers import fiber_indices
 from cpic.tt._ledger import Reader
 from cpic.tt._pivots import extend_left, leading_rows
-from cpic.tt._sets import IndexSets, all_points
+from cpic.tt._points import all_points
+from cpic.tt._sets import IndexSets
 from cpic.tt._solvers import solve_core
 from cpic.tt._train import TensorTrain
 

@@ -23,7 +23,8 @@ from cpic.tt._cross_square import first_sets, relative_error, square_half_sweep
 from cpic.tt._ledger import CrossLedger, Reader
 from cpic.tt._misses import Misses
 from cpic.tt._pivots import draw_missed
-from cpic.tt._sets import IndexSets, all_points, random_points
+from cpic.tt._points import all_points, random_points
+from cpic.tt._sets import IndexSets
 from cpic.tt._svd import tt_svd
 from cpic.tt._sweep import Towards
 from cpic.tt._table import Table

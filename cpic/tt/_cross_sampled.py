@@ -27,7 +27,7 @@ from torch import Tensor
 from cpic.linalg import rect_maxvol
 from cpic.tt._fibers import product
 from cpic.tt._pivots import draw_points
-from cpic.tt._sets import all_points
+from cpic.tt._points import all_points
 from cpic.tt._train import TensorTrain
 
 Read = Callable[[Tensor], Tensor]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cpic.linalg._maxvol import row_order, take_rows
 from cpic.tt._pivots import extend_left, extend_right
-from cpic.tt._sets import IndexSets, all_points
+from cpic.tt._points import all_points
+from cpic.tt._sets import IndexSets
 from cpic.tt._train import TensorTrain
 
 

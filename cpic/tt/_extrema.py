@@ -20,7 +20,8 @@ from cpic.linalg._inputs import check_least
 from cpic.tt._cross import cross
 from cpic.tt._entries import Entries
 from cpic.tt._fibers import ask, with_dtype
-from cpic.tt._sets import all_points, check_sizes, random_points
+from cpic.tt._points import all_points, random_points
+from cpic.tt._sets import check_sizes
 from cpic.tt._threads import one_thread
 
 _SMALL = 4096

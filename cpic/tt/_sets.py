@@ -21,6 +21,7 @@ from torch import Tensor
 
 from cpic.tt._files import load_arrays, save_arrays
 from cpic.tt._pivots import extend_left, extend_right, mirrored
+from cpic.tt._points import all_points, random_points
 
 
 def cap_ranks(sizes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ...]:
@@ -272,29 +273,6 @@ def _random_sides(
         rows = draw(ranks[k], ranks[k + 1] * sizes[k])
         right.insert(0, extend_right(right[0], rows))
     return tuple(left), tuple(right)
-
-
-def random_points(
-    sizes: Sequence[int], n: int, *, n_trains: int, generator: torch.Generator
-) -> Tensor:
-    """Uniform multi-indices `(K, n, d)` on the generator's device."""
-    uniform = torch.rand(
-        n_trains, n, len(sizes), generator=generator, dtype=torch.float64, device=generator.device
-    )
-    bound = torch.tensor(sizes, dtype=torch.float64, device=generator.device)
-    return (uniform * bound).long()
-
-
-def all_points(sizes: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
-    """All multi-indices of modes of these sizes `(prod(sizes), len(sizes))`, last one fastest."""
-    numbers = torch.arange(math.prod(sizes), device=device)
-    columns = []
-    for n in reversed(tuple(sizes)):
-        columns.append(numbers % n)
-        numbers = numbers // n
-    if not columns:
-        return torch.zeros(1, 0, dtype=torch.int64, device=device)
-    return torch.stack(columns[::-1], -1)
 
 
 def _complete_or(sizes: tuple[int, ...], points: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from cpic.tt._entries import Entries
 from cpic.tt._fibers import ask
 from cpic.tt._ledger import Reader
-from cpic.tt._sets import all_points
+from cpic.tt._points import all_points
 
 _ROOM = 2**20  # entries of all tensors that a table may hold
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cpic import tt
 from cpic.tt._cross_sets import grow_right
-from cpic.tt._sets import all_points, random_points
+from cpic.tt._points import all_points, random_points
 from tests.bench import problems
 from tests.bench.harness import Case
 from tests.bench.peers import plain_forward, tntorch_forward, tntorch_places

@@ -8,7 +8,7 @@ from cpic.bottleneck import chunked, half_sweep
 from cpic.data import ArrayVolume
 from cpic.nn import CubeEncoder, VolumeEntries
 from cpic.tt import IndexSets, Quantics, cross
-from cpic.tt._sets import all_points
+from cpic.tt._points import all_points
 from tests.counting import Dispatched
 
 SHAPE = (6, 5, 7)

@@ -9,7 +9,7 @@ from cpic.data import ArrayVolume
 from cpic.nn import CubeEncoder, Reading, Search
 from cpic.nn.patches import Autoencoder, BalancedPositions, PatchDecoder, Segmenter, class_of
 from cpic.nn.patches._positions import Watched, read_and_random
-from cpic.tt._sets import all_points
+from cpic.tt._points import all_points
 
 SHAPE = (8, 6, 8)
 

@@ -6,7 +6,7 @@ import torch
 from cpic.data import exact_rank
 from cpic.tt import TensorTrain, dense_entries, tt_svd
 from cpic.tt._cross_sampled import fit_sampled, make_plan, merge_sites
-from cpic.tt._sets import random_points
+from cpic.tt._points import random_points
 
 SIZES = [(6, 7, 5), (2,) * 9, (3, 1, 4, 5), (40, 30), (11,), (2,) * 22]
 

@@ -10,7 +10,7 @@ import torch
 
 from cpic.tt import cross
 from cpic.tt._misses import Misses, rounding
-from cpic.tt._sets import all_points
+from cpic.tt._points import all_points
 
 SEEDS = range(5)
 STEEP = torch.tensor([0.37, 0.21, 0.93, 0.55], dtype=torch.float64)

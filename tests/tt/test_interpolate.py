@@ -5,7 +5,7 @@ import torch
 
 from cpic.tt import IndexSets, cross, dense_entries, interpolate
 from cpic.tt._cross_sets import grow_right
-from cpic.tt._sets import random_points
+from cpic.tt._points import random_points
 from tests.bench.problems import tunable_gaussians
 
 SIZES = (4, 3, 5, 2)
