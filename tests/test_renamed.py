@@ -4,10 +4,12 @@ import importlib
 import inspect
 
 import pytest
+import torch
 
 from cpic import cohorts, data
 from cpic._renamed import renamed
 from cpic.cohorts import synthetic
+from cpic.train import brats
 
 
 @pytest.mark.parametrize(
@@ -45,3 +47,18 @@ def test_old_arguments_are_taken_with_a_warning():
 def test_both_names_at_once_are_refused():
     with pytest.raises(TypeError, match="looks"):
         search(looks=7, n_sweeps=3)
+
+
+OLD_CALLS = {
+    "color": lambda: data.photograph("camera", colour=True),
+    "centers": lambda: data.ArrayVolume(torch.rand(4, 4)).cubes(
+        centres=torch.zeros(1, 2, dtype=torch.int64), size=3
+    ),
+    "standardize": lambda: brats.command.known("standardise", "a file"),
+}
+
+
+@pytest.mark.parametrize("new", OLD_CALLS)
+def test_british_names_of_arguments_still_answer(new):
+    with pytest.warns(FutureWarning, match=f"is now '{new}'"):
+        OLD_CALLS[new]()

@@ -64,7 +64,7 @@ SETTINGS = {
 LEARNS: dict[str, Any] = {
     "lr": 1e-2,
     "schedule": "cosine",
-    "standardise": True,
+    "standardize": True,
     "more": {"components": {"follow": None}, "n_sweeps": 2, "n_warm_starts": 8},
 }
 # With how many of them predictions are made, after the training.
@@ -128,7 +128,7 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
     elif model == "tt_mlp":
         train.baseline(model, task=task, **common, **LEARNS, **options)
     else:
-        limits = {"max_minutes": setting.minutes[task], "standardise": True, **options}
+        limits = {"max_minutes": setting.minutes[task], "standardize": True, **options}
         if limits["max_minutes"]:
             limits["num_epochs"] = 10_000
         train.baseline(model, task=task, **{**common, **limits})

@@ -84,8 +84,8 @@ class Windows:
             view = view.unfold(k, size, 1)
         self.view = view
 
-    def cubes(self, centres: Tensor, *, size: int) -> Tensor:
-        return self.view[centres[:, 0], centres[:, 1], centres[:, 2]][:, None].float()
+    def cubes(self, centers: Tensor, *, size: int) -> Tensor:
+        return self.view[centers[:, 0], centers[:, 1], centers[:, 2]][:, None].float()
 
 
 @dataclass(frozen=True)
@@ -114,14 +114,14 @@ def toy(seed: int, size: int = 32, dtype: torch.dtype = torch.float32) -> Task:
     radius = 0.12 + 0.28 * torch.rand(N_ALL, generator=generator)
     way = torch.randn(N_ALL, 3, generator=generator)
     way = way / way.norm(dim=1, keepdim=True) * torch.rand(N_ALL, 1, generator=generator) ** (1 / 3)
-    centre = 0.9 * way * (half_axes - radius[:, None])
+    center = 0.9 * way * (half_axes - radius[:, None])
     finer = torch.Generator().manual_seed(1000 + seed)
     arrays = torch.empty(N_ALL, size, size, size, dtype=dtype)
     for k in range(N_ALL):  # one at a time: at 256^3 all of them in single precision are 8 GB
         smooth = interpolate(coarse[k : k + 1], size=(size,) * 3, mode="trilinear")[0, 0]
         noise = grain[k] if size == 32 else torch.randn(size, size, size, generator=finer)
         values = 0.5 + 0.12 * smooth + 0.05 * noise
-        values = values + 0.4 * ((place - centre[k]).norm(dim=-1) < radius[k])
+        values = values + 0.4 * ((place - center[k]).norm(dim=-1) < radius[k])
         arrays[k] = values * ((place / half_axes[k]).norm(dim=-1) < 1)
     return Task.of(arrays, radius, seed)
 
@@ -133,9 +133,9 @@ def heads(pool: int = 6) -> Task:
     axes = [torch.arange(n, dtype=torch.float32) for n in head.shape]
     place = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
     allowed = (white > 0.5).nonzero()
-    centre = allowed[torch.randint(len(allowed), (N_ALL,), generator=generator)].float()
+    center = allowed[torch.randint(len(allowed), (N_ALL,), generator=generator)].float()
     radius = 2 + 3.5 * torch.rand(N_ALL, generator=generator)
-    ball = (place - centre[:, None, None, None]).norm(dim=-1) < radius[:, None, None, None]
+    ball = (place - center[:, None, None, None]).norm(dim=-1) < radius[:, None, None, None]
     gain = 1 + 0.1 * torch.randn(N_ALL, 1, 1, 1, generator=generator)
     noise = 0.03 * torch.randn(N_ALL, *head.shape, generator=generator)
     return Task.of((head + (0.4 * ball + noise) * (head > 0.1)) * gain, radius, 0)

@@ -1,6 +1,6 @@
 r"""Add multi-indices to nested sets, so that the next half-sweep may choose more.
 
-From the far end inwards, every set gets new multi-indices that extend one of its neighbour by
+From the far end inwards, every set gets new multi-indices that extend one of its neighbor by
 one position and are not in it yet. So the sets stay nested.
 
 Shapes: `K` tensors, `d` sites, `r` multi-indices of a set.

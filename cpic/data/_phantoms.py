@@ -32,17 +32,17 @@ class _Separable:
 class _Rotated:
     """Sum over g of height[g] exp(-|precision[g] (x - center[g])|^2 / 2)."""
 
-    def __init__(self, shape: tuple[int, ...], heights: Tensor, centres: Tensor, roots: Tensor):
-        self.shape, self.heights, self.centres, self.roots = shape, heights, centres, roots
+    def __init__(self, shape: tuple[int, ...], heights: Tensor, centers: Tensor, roots: Tensor):
+        self.shape, self.heights, self.centers, self.roots = shape, heights, centers, roots
 
     def __call__(self, *axes: Tensor) -> Tensor:
         points = torch.stack(torch.broadcast_tensors(*axes), -1)
         unit = (points.float() + 0.5) / torch.tensor(self.shape, device=points.device)
         # (x - c)^T P (x - c) expanded, so that all Gaussians share one small matrix product.
-        roots, centres = self.roots.to(points.device), self.centres.to(points.device)
+        roots, centers = self.roots.to(points.device), self.centers.to(points.device)
         shifted = unit.double() @ roots.flatten(0, 1).mT
         shifted = shifted.unflatten(-1, roots.shape[:2]) - torch.einsum(
-            "gij,gj->gi", roots, centres
+            "gij,gj->gi", roots, centers
         )
         return (-0.5 * shifted.square().sum(-1)).exp() @ self.heights.to(points.device)
 
@@ -73,17 +73,17 @@ def gaussians(
         raise VolumeError(f"gaussians needs n of at least 1, got {n}.")
     generator = torch.Generator().manual_seed(seed)
     draw = functools.partial(torch.rand, generator=generator, dtype=torch.float64)
-    centres = 0.2 + 0.6 * draw(len(shape), n)
+    centers = 0.2 + 0.6 * draw(len(shape), n)
     widths = 0.05 + 0.07 * draw(len(shape), n)
     heights = 0.5 + 0.5 * draw(n)
     if rotated:
         turns = torch.linalg.qr(draw(n, len(shape), len(shape)) - 0.5)[0]
         roots = turns / widths.mT[:, :, None]
-        return FormulaVolume(_Rotated(tuple(shape), heights, centres.mT.contiguous(), roots), shape)
+        return FormulaVolume(_Rotated(tuple(shape), heights, centers.mT.contiguous(), roots), shape)
     tables = []
     for axis, length in enumerate(shape):
         points = (torch.arange(length, dtype=torch.float64) + 0.5) / length
-        tables.append((-0.5 * ((points[:, None] - centres[axis]) / widths[axis]).square()).exp())
+        tables.append((-0.5 * ((points[:, None] - centers[axis]) / widths[axis]).square()).exp())
     tables[0] = tables[0] * heights
     return FormulaVolume(_Separable(tables), shape)
 

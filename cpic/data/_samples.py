@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
+from cpic._renamed import renamed
 from cpic.data._array import ArrayVolume
 
 _MNI = {"t1": "t1", "gm": "gm", "wm": "wm"}
@@ -57,7 +58,8 @@ def _mni_values(contrast: str) -> Tensor:
     return (tensor - low) / (high - low)
 
 
-def photograph(name: str = "camera", *, colour: bool = False) -> Tensor:
+@renamed(colour="color")
+def photograph(name: str = "camera", *, color: bool = False) -> Tensor:
     """A picture from the scikit-image wheel, gray unless color is requested.
 
     Names: astronaut, brick, camera, cell, chelsea, coffee, coins, grass, gravel, horse,
@@ -65,10 +67,10 @@ def photograph(name: str = "camera", *, colour: bool = False) -> Tensor:
 
     Args:
         name: one of the names above.
-        colour: return the three channels; a gray picture then has three equal ones.
+        color: return the three channels; a gray picture then has three equal ones.
 
     Returns:
-        (H, W), or (H, W, 3) with `colour`, float64 in [0, 1]. Gray is the luminance of Rec. 709.
+        (H, W), or (H, W, 3) with `color`, float64 in [0, 1]. Gray is the luminance of Rec. 709.
 
     Raises:
         VolumeError: for a name that is not in the list.
@@ -90,9 +92,9 @@ def photograph(name: str = "camera", *, colour: bool = False) -> Tensor:
     top = 1 if pixels.dtype == bool else 255
     values = torch.from_numpy(pixels.astype(np.float64)) / top
     if values.ndim == 2:
-        return values[..., None].expand(-1, -1, 3).contiguous() if colour else values
+        return values[..., None].expand(-1, -1, 3).contiguous() if color else values
     values = values[..., :3]
-    if colour:
+    if color:
         return values.contiguous()
     weights = values.new_tensor([0.2125, 0.7154, 0.0721])
     return (values * (weights / math.fsum(weights.tolist()))).sum(-1)

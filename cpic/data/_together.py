@@ -175,7 +175,7 @@ def check_centers(who: str, centers: Tensor, shape: tuple[int, ...], size: int) 
     check_positions(who, centers, shape)
     if centers.ndim != 2:
         raise VolumeError(
-            f"{who} needs centres of shape (n, {len(shape)}), got {tuple(centers.shape)}; "
+            f"{who} needs centers of shape (n, {len(shape)}), got {tuple(centers.shape)}; "
             "flatten the leading axes first."
         )
     if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % 2 == 0:

@@ -4,11 +4,11 @@ A volume is anything that keeps these clauses; `tests/data/test_conformance.py` 
 implementations, against a dense twin.
 
 1. `shape` (2 or 3 sizes, spatial), `channels` and `dtype` are known without reading a voxel.
-2. `cubes(centres, size=s)` with int64 centres (n, D) and s odd gives (n, c, s, ..., s); the voxel
-   at a centre lies in the middle, what lies outside the shape is 0.
+2. `cubes(centers, size=s)` with int64 centers (n, D) and s odd gives (n, c, s, ..., s); the voxel
+   at a center lies in the middle, what lies outside the shape is 0.
 3. `voxels(coords)` with int64 coords (..., D) gives (...), or (..., c) for c > 1; 0 outside.
-4. A centre may lie outside the shape, however far: its cube holds what overlaps and 0 elsewhere.
-5. The answer for a position depends on neither its place in the call nor on its neighbours; equal
+4. A center may lie outside the shape, however far: its cube holds what overlaps and 0 elsewhere.
+5. The answer for a position depends on neither its place in the call nor on its neighbors; equal
    positions are read once.
 6. Only what the call touches is read; `ledger` counts it. Only `read()` reads all of it.
 7. All positions are int64 and all products of sizes are Python integers, so 8192^3 is safe.
@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
+from cpic._renamed import renamed
 from cpic.data._ledger import Ledger
 from cpic.data._together import (
     check_centers,
@@ -76,8 +77,8 @@ class Volume(Protocol):
         """What was asked and read so far."""
         ...
 
-    def cubes(self, centres: Tensor, *, size: int) -> Tensor:
-        """Cubes (n, c, size, ..., size) around int64 `centres` (n, D), zero padded."""
+    def cubes(self, centers: Tensor, *, size: int) -> Tensor:
+        """Cubes (n, c, size, ..., size) around int64 `centers` (n, D), zero padded."""
         ...
 
     def voxels(self, coords: Tensor) -> Tensor:
@@ -115,22 +116,23 @@ class Reader:
         self.ledger = Ledger()
         self.nan = nan
 
-    def cubes(self, centres: Tensor, *, size: int) -> Tensor:
-        """Read the cubes around `centres`, each distinct one once.
+    @renamed(centres="centers")
+    def cubes(self, centers: Tensor, *, size: int) -> Tensor:
+        """Read the cubes around `centers`, each distinct one once.
 
         Args:
-            centres: (n, D), int64; may lie outside the shape, where the cube is 0.
-            size: edge of a cube in voxels, odd, so that the centre is a voxel.
+            centers: (n, D), int64; may lie outside the shape, where the cube is 0.
+            size: edge of a cube in voxels, odd, so that the center is a voxel.
 
         Returns:
-            (n, c, size, ..., size), `dtype`; no gradient reaches a file or `centres`.
+            (n, c, size, ..., size), `dtype`; no gradient reaches a file or `centers`.
 
         Raises:
-            VolumeError: if `size` is even, `centres` has another shape or dtype, or a voxel is NaN
+            VolumeError: if `size` is even, `centers` has another shape or dtype, or a voxel is NaN
                 or infinite.
         """
-        check_centers("cubes", centres, self.shape, size)
-        return self._alone(centres, size)
+        check_centers("cubes", centers, self.shape, size)
+        return self._alone(centers, size)
 
     def voxels(self, coords: Tensor) -> Tensor:
         """Read single voxels.
@@ -172,9 +174,9 @@ class Reader:
         self.ledger.add(asked=n_voxels, voxels=n_voxels)
         return self._without_nan(values)
 
-    def _alone(self, centres: Tensor, size: int) -> Tensor:
-        owner = np.zeros(len(centres), np.int64)
-        return read_distinct([self], owner, centres, size, read_alike)
+    def _alone(self, centers: Tensor, size: int) -> Tensor:
+        owner = np.zeros(len(centers), np.int64)
+        return read_distinct([self], owner, centers, size, read_alike)
 
     def _kind(self) -> Hashable:
         """Volumes of one kind are read in one call of `_gather`; None: by their own `cubes`."""

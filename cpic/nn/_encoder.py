@@ -167,5 +167,5 @@ def _check_cubes(encoder: CubeEncoder | PatchEncoder, cubes: Tensor, n_axes: int
         raise ValueError(
             f"{type(encoder).__name__} needs cubes of shape (n, {str(wanted)[1:-1]}), got "
             f"{tuple(cubes.shape)}; read them with "
-            f"`volume.cubes(centres, size={encoder.receptive_field})`."
+            f"`volume.cubes(centers, size={encoder.receptive_field})`."
         )

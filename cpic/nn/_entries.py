@@ -45,8 +45,8 @@ class Shaped(Protocol):
 class Readable(Shaped, Protocol):
     """The part of a volume that is needed here."""
 
-    def cubes(self, centres: Tensor, *, size: int) -> Tensor:
-        """Cubes `(n, c, size, ..., size)` around int64 `centres` `(n, D)`, zero padded."""
+    def cubes(self, centers: Tensor, *, size: int) -> Tensor:
+        """Cubes `(n, c, size, ..., size)` around int64 `centers` `(n, D)`, zero padded."""
         ...
 
 
@@ -74,7 +74,7 @@ class VolumeEntries:
             and encoding is done again for the gradient, with the memory of one chunk. None
             does all at once.
         remember: Keep the vectors of earlier calls with their gradient, and encode new positions
-            only: half of those of a half-sweep, whose neighbouring sites share fibers. Changed
+            only: half of those of a half-sweep, whose neighboring sites share fibers. Changed
             parameters, or another mode, empty the memory; call `forget` after a backward pass
             without an update.
         dtype: Number type of the entries. They lie where the multi-indices do, which may be

@@ -138,7 +138,7 @@ class Optimization(Group):
         num_epochs: Number of passes over the training data.
         lr: Learning rate of RAdam.
         schedule: "cosine" decreases the learning rate to 0 over all epochs.
-        standardise: Let the model predict targets in standard deviations from the mean of the
+        standardize: Let the model predict targets in standard deviations from the mean of the
             training fold; false, as published.
         clip: Upper bound on the norm of the gradient; null for none.
         patience: Epochs without improvement after which a fold ends.
@@ -149,7 +149,7 @@ class Optimization(Group):
     num_epochs: Count = 100
     lr: Positive = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
-    standardise: bool = False
+    standardize: bool = False
     clip: Positive | None = 1.0
     patience: Count | None = None
     pretrain: Text | Path | None = None

@@ -196,6 +196,6 @@ def _check(cores: tuple[Tensor, ...]) -> None:
         )
     if any(a.shape[2] != len(b) for a, b in pairwise(cores)) or cores[-1].shape[2] != 1:
         raise ValueError(
-            "Basis needs ranks that agree between neighbours and end with 1, got cores "
+            "Basis needs ranks that agree between neighbors and end with 1, got cores "
             f"{[tuple(core.shape) for core in cores]}; `project` makes a basis from trains."
         )

@@ -37,7 +37,7 @@ def gather(trains: TensorTrain, *, group: Any = None) -> TensorTrain:
 
     Returns:
         All trains, on the device of one's own; `trains` itself where `torch.distributed` is not
-        initialised.
+        initialized.
 
     Raises:
         TypeError: If the dtypes differ between processes.

@@ -1,7 +1,7 @@
 r"""Turn K trains into K feature vectors of one length.
 
 The cores of a train are not unique, so they are no features. The tensor they stand for is: with
-the K tensors as rows of X, the uncentred principal components X = U S V^T give the features
+the K tensors as rows of X, the uncentered principal components X = U S V^T give the features
 U_r S_r = X V_r, and the rows of V_r^T are an orthonormal basis that is a train as well.
 
 Shapes: `K` trains, `r` features.
@@ -48,7 +48,7 @@ def project(
     pad: bool = True,
     **options: Any,
 ) -> Projection:
-    """Features of K trains: the uncentred principal components of their tensors.
+    """Features of K trains: the uncentered principal components of their tensors.
 
     With the tensors as rows of X = U S V^T, the features are X V = U S for the `rank` largest
     singular values {cite}`usvyatsov2021cherry`. The mean is not subtracted. In every column of

@@ -1,4 +1,4 @@
-r"""Three routes from K trains to their uncentred principal components.
+r"""Three routes from K trains to their uncentered principal components.
 
 `qr`: orthogonalise the stack of all trains, then one SVD of a K x K matrix: accurate to rounding.
 
@@ -6,7 +6,7 @@ r"""Three routes from K trains to their uncentred principal components.
 the tensors follow as combinations of the trains. Squaring costs half the digits: a component
 below sqrt(K eps) of the largest is lost {cite}`aldaas2022gram`.
 
-`tree`: merge neighbouring stacks in pairs, cutting the ranks after every merge, until one is left
+`tree`: merge neighboring stacks in pairs, cutting the ranks after every merge, until one is left
 {cite}`usvyatsov2021cherry`. Only small stacks are ever held; what a merge cuts is lost.
 
 Shapes: `K` trains, cores `(K, l, size, r)`; results as in `Reduced` with `b = 1`.

@@ -19,7 +19,7 @@ from cpic.show._figure import ACCENT, check_window, panels, to_numpy
 
 NAMES = "xyz"
 # Few enough colors that a lossless picture of three panels has a palette: half the bytes.
-GREYS = colormaps["gray"].resampled(96)
+GRAYS = colormaps["gray"].resampled(96)
 DIVERGING = colormaps["PuOr_r"].resampled(33)
 
 
@@ -219,7 +219,7 @@ def _show(
     array: np.ndarray,
     window: tuple[float, float],
     title: str,
-    cmap: Colormap = GREYS,
+    cmap: Colormap = GRAYS,
 ):
     style: dict[str, Any] = {"origin": "upper" if plane.cut is None else "lower", "aspect": "auto"}
     # Interpolating colors instead of values would create colors that the scale does not have.

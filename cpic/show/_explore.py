@@ -79,7 +79,7 @@ def explore(
         >>> import numpy as np
         >>> def draw(level):
         ...     return np.full((8, 8), level, dtype=np.uint8)
-        >>> view = explore(draw, alt="A square of grey level {level}", level=[0, 128, 255])
+        >>> view = explore(draw, alt="A square of gray level {level}", level=[0, 128, 255])
         >>> view
         Explorer(level: 3 values; static)
     """

@@ -77,7 +77,7 @@ def from_right(core: Tensor, matrix: Tensor) -> Tensor:
 
 
 def fix(cores: Sequence[Tensor], site: int, index: Tensor) -> list[Tensor]:
-    """Cores of the slice at one index a train `(K,)`; the matrix goes into a neighbour."""
+    """Cores of the slice at one index a train `(K,)`; the matrix goes into a neighbor."""
     core = cores[site]
     where = index.view(-1, 1, 1, 1).expand(-1, core.shape[1], 1, core.shape[3])
     matrix = core.gather(2, where).squeeze(2)

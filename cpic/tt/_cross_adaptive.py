@@ -215,7 +215,7 @@ def _factors(pivot: Tensor) -> _Factors:
 
 
 def _core(matrix: Tensor, factors: _Factors) -> Tensor:
-    """The core X `(K, m, r)` that minimises |X pivot - matrix|."""
+    """The core X `(K, m, r)` that minimizes |X pivot - matrix|."""
     pivot, frame, corner = factors
     low, high = corner.diagonal(dim1=1, dim2=2).abs().aminmax(dim=1)
     if bool((low > 1e4 * torch.finfo(low.dtype).eps * high).all()):

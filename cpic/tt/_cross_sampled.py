@@ -94,16 +94,16 @@ def _merge(sizes: Sequence[int], width: int) -> tuple[range, ...]:
 def _plan_of(groups: tuple[range, ...], sizes: Sequence[int], columns: int) -> Plan:
     rows, ends, inner = math.ceil(1.4 * columns), 6 * columns, 2 * columns
     wide = [math.prod(sizes[k] for k in group) for group in groups]
-    centre = len(groups) // 2
+    center = len(groups) // 2
     cost, reached = 0, []
-    for inwards in (wide[:centre], wide[:centre:-1]):
+    for inwards in (wide[:center], wide[:center:-1]):
         reach, rest = 1, math.prod(wide)
         for step, n in enumerate(inwards):
             rest //= n
             cost += reach * n * min(inner if step else ends, rest)
             reach = min(rows, reach * n)
         reached.append(reach)
-    return Plan(groups, columns, rows, ends, inner, cost + reached[0] * wide[centre] * reached[1])
+    return Plan(groups, columns, rows, ends, inner, cost + reached[0] * wide[center] * reached[1])
 
 
 def fit_sampled(
@@ -126,10 +126,10 @@ def fit_sampled(
         generator: Draws the fibers.
     """
     sampler = _Sampler(read, list(sizes), plan, points, weights, generator)
-    centre = len(plan.groups) // 2
-    left = sampler.side(range(centre), mirrored=False)
-    right = sampler.side(range(len(plan.groups) - 1, centre, -1), mirrored=True)
-    values = sampler.block(left.rows, centre, right.rows)
+    center = len(plan.groups) // 2
+    left = sampler.side(range(center), mirrored=False)
+    right = sampler.side(range(len(plan.groups) - 1, center, -1), mirrored=True)
+    values = sampler.block(left.rows, center, right.rows)
     k, _, n, _ = values.shape
     core = values if left.values is None else _fit(left.values, values.flatten(2))
     core = core.reshape(k, -1, n, right.rows.shape[1])

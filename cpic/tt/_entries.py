@@ -49,7 +49,7 @@ def dense_entries(tensor: Tensor) -> Entries:
 
 
 def strides(sizes: Sequence[int]) -> list[int]:
-    """How far apart neighbours along each mode are in a flattened tensor, last mode fastest."""
+    """How far apart neighbors along each mode are in a flattened tensor, last mode fastest."""
     return [math.prod(sizes[k + 1 :]) for k in range(len(sizes))]
 
 

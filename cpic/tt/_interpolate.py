@@ -53,7 +53,7 @@ def interpolate(
         **options: How the core G with G P = M is found for fibers M and pivots P.
 
             `solver="solve"`, the default, factors a square P as LU and a wide one as QR; `"qr"`
-            always by QR. `"ridge"` minimises `|G P - M|^2 + ridge s^2 |G|^2` with s^2 the mean
+            always by QR. `"ridge"` minimizes `|G P - M|^2 + ridge s^2 |G|^2` with s^2 the mean
             square of the singular values of P, which is smooth where a rank changes, but agrees
             with the fibers only up to the ridge. `"cvxpylayers"` finds the same minimum by a convex
             solver, slowly. `ridge=1e-6` is the weight of the last two, above zero; a multiple of

@@ -1,11 +1,11 @@
 r"""Read windows of voxels out of a quantics train.
 
-In the sequential order the sites of an axis are neighbours. Their product at one coordinate is a
+In the sequential order the sites of an axis are neighbors. Their product at one coordinate is a
 matrix, so an axis of any length acts like one site, and a window like its slices at `w`
 coordinates: the D axes are multiplied one after the other and w^D voxels cost little more than
 w. In the interleaved order voxels are evaluated one by one, each distinct one once.
 
-Shapes: `K` trains, `n` centres, `w` width of a window, `p` voxels of a patch so far, `u` distinct
+Shapes: `K` trains, `n` centers, `w` width of a window, `p` voxels of a patch so far, `u` distinct
 coordinates, `l` and `r` ranks around an axis.
 References: {cite}`khoromskij2011quantics`.
 """
@@ -22,7 +22,7 @@ from cpic.tt._contract import advance
 from cpic.tt._entries import strides
 from cpic.tt._train import TensorTrain
 
-# Numbers that one step may hold at once; more centres are read in pieces.
+# Numbers that one step may hold at once; more centers are read in pieces.
 _PIECE = 2**25
 
 
@@ -90,7 +90,7 @@ def _by_axis(train: TensorTrain, modes: Modes, windows: Sequence[Tensor]) -> Ten
 
 
 def _axis_slices(cores: Sequence[Tensor], sites: Tensor) -> Tensor:
-    """Products `(K, u, l, r)` of the slices of neighbouring cores at sites `(u, s)`."""
+    """Products `(K, u, l, r)` of the slices of neighboring cores at sites `(u, s)`."""
     trains, left = cores[0].shape[:2]
     u = len(sites)
     eye = torch.eye(left, dtype=cores[0].dtype, device=cores[0].device)

@@ -23,7 +23,7 @@ _SOLVER = {
 
 
 def solve_program(matrix: Tensor, pivot: Tensor, ridge: float) -> Tensor:
-    """Minimise |X P - M|^2 + ridge s^2 |X|^2 with s^2 = |P|^2 / r.
+    """Minimize |X P - M|^2 + ridge s^2 |X|^2 with s^2 = |P|^2 / r.
 
     Args:
         matrix: Fibers M `(K, m, c)`.

@@ -21,6 +21,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from cpic._renamed import renamed
 from cpic.linalg._inputs import check_choice, check_least
 from cpic.tt import _patches
 from cpic.tt._bits import Bit, Bits
@@ -138,7 +139,8 @@ class Quantics:
 
         return ask
 
-    def patches(self, train: TensorTrain, centres: Tensor, *, width: int) -> Tensor:
+    @renamed(centres="centers")
+    def patches(self, train: TensorTrain, centers: Tensor, *, width: int) -> Tensor:
         """Patches of the arrays behind quantics trains, read without decompressing them.
 
         Differentiable in the cores. Equal to cutting the full arrays, with zeros outside the
@@ -146,34 +148,34 @@ class Quantics:
 
         Args:
             train: K trains whose sizes are those of this map.
-            centres: Coordinates of the centres, int64 `(K, n, D)`, without a channel. They may
+            centers: Coordinates of the centers, int64 `(K, n, D)`, without a channel. They may
                 lie anywhere, also outside the array.
-            width: Voxels along each axis of a patch; it begins `width // 2` before its centre.
+            width: Voxels along each axis of a patch; it begins `width // 2` before its center.
 
         Returns:
             The patches, `(K, n, width, ..., width)`, with all channels behind if there are any.
 
         Raises:
-            ValueError: If the sizes, the shape or type of the centres, or the width do not fit.
+            ValueError: If the sizes, the shape or type of the centers, or the width do not fit.
         """
         if train.sizes != self.sizes:
             raise ValueError(
                 f"patches needs a train with sizes {self.sizes}, got {train.sizes}; build it "
                 "from `quantics.split` or `quantics.entries` of the same map."
             )
-        wanted = (train.n_trains, centres.shape[1] if centres.ndim > 1 else "n", len(self.shape))
-        if tuple(centres.shape) != wanted or centres.dtype != torch.int64:
+        wanted = (train.n_trains, centers.shape[1] if centers.ndim > 1 else "n", len(self.shape))
+        if tuple(centers.shape) != wanted or centers.dtype != torch.int64:
             raise ValueError(
-                f"patches needs int64 centres of shape ({wanted[0]}, n, {wanted[2]}), got "
-                f"{centres.dtype} of shape {tuple(centres.shape)}; pass one row of coordinates "
-                "a centre, for each train."
+                f"patches needs int64 centers of shape ({wanted[0]}, n, {wanted[2]}), got "
+                f"{centers.dtype} of shape {tuple(centers.shape)}; pass one row of coordinates "
+                "a center, for each train."
             )
-        check_least("patches", "1 reads the centres", width=width)
-        steps = torch.arange(width, device=centres.device) - width // 2
-        windows = [centre.unsqueeze(-1) + steps for centre in centres.unbind(-1)]
+        check_least("patches", "1 reads the centers", width=width)
+        steps = torch.arange(width, device=centers.device) - width // 2
+        windows = [center.unsqueeze(-1) + steps for center in centers.unbind(-1)]
         if self.channels > 1:
-            channel = torch.arange(self.channels, device=centres.device)
-            windows.append(channel.expand(*centres.shape[:2], self.channels))
+            channel = torch.arange(self.channels, device=centers.device)
+            windows.append(channel.expand(*centers.shape[:2], self.channels))
         modes = _patches.Modes(self._modes, self._padded_modes, self._groups)
         return _patches.read(train, modes, windows, by_axis=self.order == "sequential")
 

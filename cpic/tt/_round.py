@@ -4,7 +4,7 @@ r"""Lower the ranks of trains.
 in the other direction truncates each bond {cite}`oseledets2011tt`.
 
 `gram`: with G the Gram matrix of everything right of a bond and M the left unfolding of a core
-whose left neighbours are orthogonal, the singular values at the bond are those of M G^(1/2),
+whose left neighbors are orthogonal, the singular values at the bond are those of M G^(1/2),
 whose own Gram matrix is r x r {cite}`aldaas2022gram`. Squaring costs half the digits.
 
 Shapes: cores `(K, l, size, r)`, singular values `(K, n)`, squared errors `(K,)`.

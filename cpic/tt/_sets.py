@@ -202,7 +202,7 @@ class IndexSets:
 
     @property
     def nested(self) -> bool:
-        """Whether every multi-index extends one of the neighbouring site."""
+        """Whether every multi-index extends one of the neighboring site."""
         both = (self.left, mirrored(self.right))
         pairs = [pair for side in both for pair in pairwise(side)]
         return all(bool(extended(before, rows)[1]) for before, rows in pairs)

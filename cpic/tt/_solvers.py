@@ -1,13 +1,13 @@
 r"""Solve for the cores of a train: X P = M for the pivots P and the fibers M of every bond.
 
-With c columns and r rows of pivots, r <= c, the core X minimises |X P - M|. Where r = c and P is
+With c columns and r rows of pivots, r <= c, the core X minimizes |X P - M|. Where r = c and P is
 invertible it solves X P = M. Solvers:
 
 - `"solve"`: LU factors of a square P, QR factors of a wide one;
 - `"qr"`: P^T = Q R and X = M Q R^{-T} by a triangular solve, for both;
 - `"ridge"`: min |X P - M|^2 + ridge s^2 |X|^2 with s^2 = |P|^2 / r, the mean square of the singular
   values, so that the answer does not change with the unit of the entries. It is the least-squares
-  solution for P beside ridge^{1/2} s I: the minimiser of the normal equations, but with the square
+  solution for P beside ridge^{1/2} s I: the minimizer of the normal equations, but with the square
   root of their condition number;
 - `"cvxpylayers"`: the same minimum as a disciplined parametrised program
   {cite}`agrawal2019differentiable`, for comparison: slow, and with the accuracy of its solver.
@@ -54,7 +54,7 @@ def solve_core(
     ridge: float = 1e-6,
     rtol: float | None = None,
 ) -> Tensor:
-    """The core X that minimises |X pivot - matrix| in every sample.
+    """The core X that minimizes |X pivot - matrix| in every sample.
 
     Args:
         matrix: Fibers `(K, m, c)`.
@@ -189,7 +189,7 @@ def _full_rank(matrix: Tensor, pivot: Tensor, factors: tuple[Tensor, Tensor] | N
 
 
 class _LeastSquares(torch.autograd.Function):
-    """X that minimises |X P - M| for P of full row rank with P^T = Q R."""
+    """X that minimizes |X P - M| for P of full row rank with P^T = Q R."""
 
     @staticmethod
     def forward(ctx, matrix: Tensor, pivot: Tensor, frame: Tensor, corner: Tensor) -> Tensor:

@@ -270,6 +270,6 @@ def _check(cores: tuple[Tensor, ...]) -> None:
     inside = all(a[2] == b[0] for a, b in pairwise(shapes))
     if not inside or shapes[0][0] != 1 or shapes[-1][2] != 1:
         raise ValueError(
-            "TensorTrain needs ranks that agree between neighbours and are 1 at both ends, got "
+            "TensorTrain needs ranks that agree between neighbors and are 1 at both ends, got "
             f"cores (l, size, r) {shapes}; pad the smaller of two ranks with zeros."
         )

@@ -64,7 +64,7 @@ def grown(side: int) -> OnDemandVolume:
 
 
 @cache
-def centres(side: int, drawn: str, seed: int) -> Tensor:
+def centers(side: int, drawn: str, seed: int) -> Tensor:
     """Distinct positions (n, 3), whose chunks are on the disk afterwards."""
     generator = torch.Generator().manual_seed(seed)
     if drawn == "random":
@@ -85,7 +85,7 @@ def centres(side: int, drawn: str, seed: int) -> Tensor:
 
 def ours(side: int, drawn: str, seed: int, *, check: bool = True) -> dict[str, float]:
     """All cubes in one call."""
-    at, volume = centres(side, drawn, seed), grown(side)
+    at, volume = centers(side, drawn, seed), grown(side)
     start = time.perf_counter()
     cubes = volume.cubes(at, size=SIZE)
     seconds = time.perf_counter() - start
@@ -119,7 +119,7 @@ def naive(side: int, drawn: str, seed: int, *, check: bool = True) -> dict[str, 
     """A slice of Zarr's array for each cube, as a loop over positions reads it."""
     import zarr
 
-    at, array = centres(side, drawn, seed), zarr.open_array(store(side), mode="r")
+    at, array = centers(side, drawn, seed), zarr.open_array(store(side), mode="r")
     cubes = np.zeros((len(at), 1, SIZE, SIZE, SIZE), np.uint8)
     start = time.perf_counter()
     for cube, low in zip(cubes, (at - SIZE // 2).tolist(), strict=True):
@@ -134,7 +134,7 @@ def naive(side: int, drawn: str, seed: int, *, check: bool = True) -> dict[str, 
 
 def twice(side: int, which: int, seed: int, *, check: bool = True) -> dict[str, float]:
     """The first or second read of the same positions, chunks held."""
-    at, volume = centres(side, "half-sweep", seed), grown(side)
+    at, volume = centers(side, "half-sweep", seed), grown(side)
     volume = OnDemandVolume(volume._source, store(side), cache=2**28)
     seconds = []
     for _ in range(which):
@@ -180,14 +180,14 @@ def remote(
     side: int, seed: int, *, encode: bool, latency: float = LATENCY, check: bool = True
 ) -> dict[str, float]:
     """Over HTTP, with the latency added to each answer."""
-    at = centres(side, "half-sweep", seed)
+    at = centers(side, "half-sweep", seed)
     with served(side, latency) as address:
         return {"seconds": step(Growing(address), at, encode=encode)}
 
 
 def local(side: int, seed: int, *, encode: bool, check: bool = True) -> dict[str, float]:
     """The same store as files."""
-    at = centres(side, "half-sweep", seed)
+    at = centers(side, "half-sweep", seed)
     return {"seconds": step(Growing(store(side)), at, encode=encode)}
 
 

@@ -139,18 +139,18 @@ def sines():
 
 def narrow(side: int = SIDE):
     """Three Gaussians of width 1/64 in the unit cube: 0.1 % of it holds nearly all of the norm."""
-    centre = torch.tensor([[0.2, 0.7, 0.3], [0.6, 0.25, 0.8], [0.85, 0.6, 0.15]]).double()
+    center = torch.tensor([[0.2, 0.7, 0.3], [0.6, 0.25, 0.8], [0.85, 0.6, 0.15]]).double()
     height = torch.tensor([1.0, 0.7, 0.5], dtype=torch.float64)
 
-    def bumps(x: Tensor, centre: Tensor) -> Tensor:
-        return (-0.5 * (64 * (x - centre)).square()).exp()
+    def bumps(x: Tensor, center: Tensor) -> Tensor:
+        return (-0.5 * (64 * (x - center)).square()).exp()
 
     def entries(indices: Tensor) -> Tensor:
         x = (indices.to(torch.float64) + 0.5) / side
-        return bumps(x[..., None, :], centre).prod(-1) @ height
+        return bumps(x[..., None, :], center).prod(-1) @ height
 
     x = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    lines = [bumps(x, at[:, None]) for at in centre.T]
+    lines = [bumps(x, at[:, None]) for at in center.T]
     return entries, (side,) * 3, products([lines[0] * height[:, None], *lines[1:]])
 
 
@@ -192,18 +192,18 @@ def genz(family: str, *, n_modes: int = 10, n: int = 20):
 
 def spike(layout: str = "tt"):
     """A wide bump and, far from it, a spike of about five voxels that holds a sixth of the norm."""
-    centre = torch.tensor([[100.0, 120.0, 110.0], [200.3, 60.7, 190.2]], dtype=torch.float64)
+    center = torch.tensor([[100.0, 120.0, 110.0], [200.3, 60.7, 190.2]], dtype=torch.float64)
     width, height = torch.tensor([40.0, 3.0], dtype=torch.float64), (1.0, 8.8)
 
     def volume(coords: Tensor) -> Tensor:
         where = coords.to(torch.float64)
         return sum(
             h * torch.exp(-0.5 * (((where - c) / w) ** 2).sum(-1))
-            for c, w, h in zip(centre, width, height, strict=True)
+            for c, w, h in zip(center, width, height, strict=True)
         )
 
     where = torch.arange(SIDE, dtype=torch.float64)
-    lines = torch.exp(-0.5 * ((where[:, None, None] - centre) / width[:, None]) ** 2)
+    lines = torch.exp(-0.5 * ((where[:, None, None] - center) / width[:, None]) ** 2)
     dense = torch.einsum("g,ag,bg,cg->abc", torch.tensor(height).double(), *lines.unbind(-1))[None]
     return _laid_out(volume, dense, layout, SIDE)
 
@@ -211,18 +211,18 @@ def spike(layout: str = "tt"):
 def many_functions(n: int = 20, bits: int = 8):
     """`n` different sets of smooth bumps on 2^(3 bits) points, as binary modes in sequence."""
     draw = torch.Generator().manual_seed(0)
-    centre = torch.rand(n, 1, 3, generator=draw, dtype=torch.float64) * 2**bits
+    center = torch.rand(n, 1, 3, generator=draw, dtype=torch.float64) * 2**bits
     weights = _site_weights(bits, "sequential")
 
     def entries(indices: Tensor) -> Tensor:
-        gap = (indices.to(torch.float64) @ weights - centre) / (0.3 * 2**bits)
+        gap = (indices.to(torch.float64) @ weights - center) / (0.3 * 2**bits)
         return 1.0 / (1.0 + (gap**2).sum(-1))
 
     return entries, (2,) * (3 * bits), None
 
 
 def tunable_gaussians(layout: str = "interleaved", *, side: int = 64, rotated: bool = True):
-    """Eight Gaussians of which heights, centres and widths are parameters.
+    """Eight Gaussians of which heights, centers and widths are parameters.
 
     Axis-aligned in layout "tt" they have rank 8 whatever the parameters are.
 
@@ -236,13 +236,13 @@ def tunable_gaussians(layout: str = "interleaved", *, side: int = 64, rotated: b
         return torch.rand(*shape, generator=draw, dtype=torch.float64)
 
     turns = torch.linalg.qr(uniform(8, 3, 3) - 0.5).Q if rotated else torch.eye(3).double()
-    heights, centres, widths = 0.5 + 0.5 * uniform(8), 0.2 + 0.6 * uniform(8, 3), uniform(8, 3)
-    start = torch.cat([heights, centres.flatten(), (0.05 + 0.07 * widths).log().flatten()])
+    heights, centers, widths = 0.5 + 0.5 * uniform(8), 0.2 + 0.6 * uniform(8, 3), uniform(8, 3)
+    start = torch.cat([heights, centers.flatten(), (0.05 + 0.07 * widths).log().flatten()])
 
     def make(theta: Tensor) -> Entries:
-        height, centre, width = theta.split((8, 24, 24))
+        height, center, width = theta.split((8, 24, 24))
         roots = turns * (-width.view(8, 1, 3)).exp()
-        shift = torch.einsum("gi,gij->gj", centre.view(8, 3), roots)
+        shift = torch.einsum("gi,gij->gj", center.view(8, 3), roots)
 
         def volume(coords: Tensor) -> Tensor:
             where = (coords.to(torch.float64) + 0.5) / side
@@ -257,7 +257,7 @@ def tunable_gaussians(layout: str = "interleaved", *, side: int = 64, rotated: b
 
 
 def tunable_bumps(n: int = 20, bits: int = 28):
-    """`n` smooth functions on 2^bits points with their four centres as parameters `(n, 4)`.
+    """`n` smooth functions on 2^bits points with their four centers as parameters `(n, 4)`.
 
     The bits are digits of four coordinates in turn.
     """
@@ -268,10 +268,10 @@ def tunable_bumps(n: int = 20, bits: int = 28):
         weights[site, site % 4] = 0.5 ** (site // 4 + 1)
 
     def make(theta: Tensor) -> Entries:
-        centres = theta.unsqueeze(1)
+        centers = theta.unsqueeze(1)
 
         def entries(indices: Tensor) -> Tensor:
-            gap = (indices.to(torch.float64) @ weights - centres) / 0.05
+            gap = (indices.to(torch.float64) @ weights - centers) / 0.05
             return 1.0 / (1.0 + gap.square().sum(-1))
 
         return entries

@@ -80,8 +80,8 @@ def _watch(training: Training, stages: Stages, stack: ExitStack) -> None:
         (_half_sweep, "solved_train", "solving for cores"),
         (model.components, "forward", "projection"),
         (model.head, "forward", "head"),
-        (training.optimizer, "step", "optimiser"),
-        (nn.utils, "clip_grad_norm_", "optimiser"),
+        (training.optimizer, "step", "optimizer"),
+        (nn.utils, "clip_grad_norm_", "optimizer"),
         (torch.Tensor, "backward", "backward behind the encoder"),
     ]
     for owner, name, stage in targets:

@@ -48,7 +48,7 @@ class Setting:
 
 
 class Training:
-    """A model with its optimiser and one batch, warmed up."""
+    """A model with its optimizer and one batch, warmed up."""
 
     def __init__(self, setting: Setting, *, seed: int = 0, warm: int = 2):
         self.setting = setting

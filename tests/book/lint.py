@@ -269,7 +269,7 @@ def exercises(nb: Notebook) -> Iterator[Finding]:
                 if not re.match(r"(?:\n:[a-z]+:.*)*?\n:class:.*dropdown", rest):
                     yield Finding(i, "exercises", "fold the solution: `:class: dropdown`")
     if len(labels) < 4:
-        yield Finding(None, "exercises", f"{len(labels)} labelled exercises; have at least 4")
+        yield Finding(None, "exercises", f"{len(labels)} labeled exercises; have at least 4")
     for label in labels:
         if label not in solved:
             yield Finding(None, "exercises", f"add a folded {{solution}} for {label}")

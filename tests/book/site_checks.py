@@ -16,9 +16,9 @@ KNOWN_AXE: dict[str, tuple[str, ...]] = {
     # The logo stands in the sidebar outside of every landmark.
     "region": (".sidebar-primary-item",),
 }
-# Buttons fade to the colours of the mode: a picture taken half-way has neither contrast.
+# Buttons fade to the colors of the mode: a picture taken half-way has neither contrast.
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
-# A line of the theme for readers who have never chosen a colour mode.
+# A line of the theme for readers who have never chosen a color mode.
 KNOWN_CONSOLE = ("Got invalid theme mode",)
 
 

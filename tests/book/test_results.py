@@ -25,16 +25,16 @@ def test_cubes_of_finer_scans_are_those_of_the_whole(load, factor, every, genera
     volume = load("make_resolution").Finer(values, factor, every=every)
     reach = 4 * every
     whole = pad(volume.read(), [reach + 3] * 6)
-    centres = torch.stack(
+    centers = torch.stack(
         [torch.randint(-3, n + 3, (60,), generator=generator) for n in volume.shape], 1
     )
     expected = [
-        whole[tuple(slice(place + 3, place + 4 + 2 * reach, every) for place in centre)]
-        for centre in centres.tolist()
+        whole[tuple(slice(place + 3, place + 4 + 2 * reach, every) for place in center)]
+        for center in centers.tolist()
     ]
-    cubes = volume.cubes(centres, size=9)
+    cubes = volume.cubes(centers, size=9)
     torch.testing.assert_close(cubes[:, 0], torch.stack(expected))
-    torch.testing.assert_close(volume.voxels(centres), cubes[:, 0, 4, 4, 4])
+    torch.testing.assert_close(volume.voxels(centers), cubes[:, 0, 4, 4, 4])
 
 
 @pytest.fixture

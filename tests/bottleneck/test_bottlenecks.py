@@ -204,7 +204,7 @@ def test_a_model_learns_through_each(name, generator):
     ).double()
     made, losses = make(name, **({"sweeps": 5} if name == "cp" else {})), []
     model = torch.nn.ModuleDict({"net": net, "bottleneck": made})
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 
     def entries(indices):
         return (
@@ -216,9 +216,9 @@ def test_a_model_learns_through_each(name, generator):
     for _ in range(40):
         train = made(chunked(entries, 50))
         loss = (train.full().flatten() - wanted.flatten()).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
 

@@ -285,20 +285,20 @@ class TestStackedVolume:
 
     def test_equals_the_dense_twin(self, pair, generator):
         volume, twin = pair
-        centres = torch.randint(-4, 13, (40, 3), generator=generator)
+        centers = torch.randint(-4, 13, (40, 3), generator=generator)
         assert isinstance(volume, data.Volume)
         assert (volume.shape, volume.channels, volume.dtype) == ((9, 8, 10), 4, torch.float32)
         for size in (1, 3, 7):
-            assert torch.equal(volume.cubes(centres, size=size), twin.cubes(centres, size=size))
-        assert torch.equal(volume.voxels(centres), twin.voxels(centres))
+            assert torch.equal(volume.cubes(centers, size=size), twin.cubes(centers, size=size))
+        assert torch.equal(volume.voxels(centers), twin.voxels(centers))
         assert torch.equal(volume.read(), twin.read())
-        assert torch.equal(pickle.loads(pickle.dumps(volume)).voxels(centres), twin.voxels(centres))
+        assert torch.equal(pickle.loads(pickle.dumps(volume)).voxels(centers), twin.voxels(centers))
 
     def test_counts_positions_once_and_the_bytes_of_all_parts(self, pair, generator):
         volume, twin = pair
-        centres = torch.randint(0, 8, (40, 3), generator=generator)
+        centers = torch.randint(0, 8, (40, 3), generator=generator)
         for reader in pair:
-            reader.cubes(centres, size=3)
+            reader.cubes(centers, size=3)
             reader.read()
         assert (volume.ledger.asked, volume.ledger.voxels) == (
             twin.ledger.asked,

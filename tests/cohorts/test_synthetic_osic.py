@@ -146,7 +146,7 @@ def test_slices_in_order_are_a_chest(root, k):
     soft = soft[:, columns // 4 : -columns // 4].sum(0)
     assert np.average(np.arange(len(soft)), weights=soft) > len(soft) / 2
     steps = np.abs(np.diff(body, axis=0)).mean((1, 2))
-    assert steps.max() < 4 * np.median(steps), "neighbouring slices are alike"
+    assert steps.max() < 4 * np.median(steps), "neighboring slices are alike"
 
 
 def test_airways_split_and_vessels_taper():

@@ -131,15 +131,15 @@ def make_flipped_channels(folder):
 MAKERS = [value for name, value in list(globals().items()) if name.startswith("make_")]
 
 
-def twin_cubes(dense, centres, size, channels):
+def twin_cubes(dense, centers, size, channels):
     """Padded by hand and sliced one by one."""
     if channels == 1:
         dense = dense[..., None]
     n_axes, reach = dense.ndim - 1, 40
     padded = np.pad(dense, [(reach, reach)] * n_axes + [(0, 0)])
     cubes = []
-    for centre in centres.tolist():
-        low = [c - size // 2 + reach for c in centre]
+    for center in centers.tolist():
+        low = [c - size // 2 + reach for c in center]
         cubes.append(np.moveaxis(padded[tuple(slice(k, k + size) for k in low)], -1, 0))
     return torch.from_numpy(np.stack(cubes))
 
@@ -149,7 +149,7 @@ def pair(request, tmp_path):
     return request.param(tmp_path)
 
 
-def draw_centres(volume, n, generator, margin=8):
+def draw_centers(volume, n, generator, margin=8):
     return torch.stack(
         [torch.randint(-margin, k + margin, (n,), generator=generator) for k in volume.shape], 1
     )
@@ -166,15 +166,15 @@ class TestVolume:
     @pytest.mark.parametrize("size", [1, 3, 5, 15])
     def test_cubes_equal_the_dense_twin(self, pair, size, generator):
         volume, dense = pair
-        centres = draw_centres(volume, 60, generator)
-        cubes = volume.cubes(centres, size=size)
+        centers = draw_centers(volume, 60, generator)
+        cubes = volume.cubes(centers, size=size)
         assert cubes.dtype == volume.dtype
-        twin = twin_cubes(dense, centres, size, volume.channels)
+        twin = twin_cubes(dense, centers, size, volume.channels)
         torch.testing.assert_close(cubes, twin, rtol=0, atol=0)
 
     def test_voxels_equal_the_dense_twin_and_are_zero_outside(self, pair, generator):
         volume, dense = pair
-        coords = draw_centres(volume, 60, generator)
+        coords = draw_centers(volume, 60, generator)
         twin = twin_cubes(dense, coords, 1, volume.channels).reshape(60, -1)
         twin = twin[:, 0] if volume.channels == 1 else twin
         torch.testing.assert_close(volume.voxels(coords), twin, rtol=0, atol=0)
@@ -183,26 +183,26 @@ class TestVolume:
 
     def test_order_and_duplicates_change_nothing_but_what_is_asked(self, pair, generator):
         volume, _ = pair
-        centres = draw_centres(volume, 20, generator, margin=0)
-        once = volume.cubes(centres, size=3)
+        centers = draw_centers(volume, 20, generator, margin=0)
+        once = volume.cubes(centers, size=3)
         # Indices of shards are kept from the first call on.
         volume.ledger.reset()
-        volume.cubes(centres, size=3)
+        volume.cubes(centers, size=3)
         before = volume.ledger + data.Ledger()
         order = torch.randint(0, 20, (70,), generator=generator)
         order[:20] = torch.arange(19, -1, -1)
         volume.ledger.reset()
-        assert torch.equal(volume.cubes(centres[order], size=3), once[order])
+        assert torch.equal(volume.cubes(centers[order], size=3), once[order])
         assert volume.ledger.asked == 70 * 3 ** len(volume.shape)
         assert (volume.ledger.voxels, volume.ledger.bytes) == (before.voxels, before.bytes)
 
     def test_ledger_counts_distinct_voxels_inside(self, pair, generator):
         volume, _ = pair
-        centres = draw_centres(volume, 12, generator, margin=3)
-        volume.cubes(centres, size=5)
+        centers = draw_centers(volume, 12, generator, margin=3)
+        volume.cubes(centers, size=5)
         reach = range(-2, 3)
         steps = torch.cartesian_prod(*[torch.tensor(list(reach))] * len(volume.shape))
-        around = (centres[:, None] + steps).flatten(0, 1)
+        around = (centers[:, None] + steps).flatten(0, 1)
         inside = ((around >= 0) & (around < torch.tensor(volume.shape))).all(1)
         assert volume.ledger.voxels == len(around[inside].unique(dim=0))
         assert volume.ledger.fraction(volume) == pytest.approx(
@@ -229,14 +229,14 @@ class TestVolume:
 
     def test_a_pickled_copy_reads_the_same(self, pair, generator):
         volume, _ = pair
-        centres = draw_centres(volume, 9, generator)
-        cubes = volume.cubes(centres, size=3)
+        centers = draw_centers(volume, 9, generator)
+        cubes = volume.cubes(centers, size=3)
         copy = pickle.loads(pickle.dumps(volume))
         assert copy.ledger == volume.ledger
-        assert torch.equal(copy.cubes(centres, size=3), cubes)
+        assert torch.equal(copy.cubes(centers, size=3), cubes)
 
     @pytest.mark.parametrize(
-        ("centres", "size", "message"),
+        ("centers", "size", "message"),
         [
             (torch.zeros(4, 9, dtype=torch.int64), 3, r"got \(4, 9\)"),
             (torch.zeros(9, dtype=torch.int64), 3, r"got \(9,\)"),
@@ -245,15 +245,15 @@ class TestVolume:
             (np.zeros((4, 3), np.int64), 3, r"got ndarray; convert"),
         ],
     )
-    def test_refuses_bad_centres(self, pair, centres, size, message):
+    def test_refuses_bad_centers(self, pair, centers, size, message):
         with pytest.raises(VolumeError, match=message):
-            pair[0].cubes(centres, size=size)
+            pair[0].cubes(centers, size=size)
 
     @pytest.mark.parametrize("size", [0, 2, 8, -3, 3.0, True])
     def test_refuses_sizes_without_a_middle(self, pair, size):
-        centres = torch.zeros(1, len(pair[0].shape), dtype=torch.int64)
+        centers = torch.zeros(1, len(pair[0].shape), dtype=torch.int64)
         with pytest.raises(VolumeError, match="odd size"):
-            pair[0].cubes(centres, size=size)
+            pair[0].cubes(centers, size=size)
 
     def test_leaves_the_original_alone(self, pair, tmp_path, generator):
         def digest():
@@ -262,7 +262,7 @@ class TestVolume:
 
         volume, _ = pair
         before = digest()
-        cubes = volume.cubes(draw_centres(volume, 9, generator), size=3)
+        cubes = volume.cubes(draw_centers(volume, 9, generator), size=3)
         cubes += 1
         assert digest() == before
 

@@ -273,7 +273,7 @@ def turned(dataset, k):
         dataset.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
 
 
-def colour(dataset, k):
+def color(dataset, k):
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 3, "RGB"
     dataset.PlanarConfiguration = 0
 
@@ -293,7 +293,7 @@ REQUIRED = ("Rows", "BitsAllocated", "PixelRepresentation", "RescaleSlope", "Res
         (put("ImageOrientationPatient", [1, 0, 0, 0, 2, 0]), r"1\.dcm needs two perpendicular"),
         (put("ImageOrientationPatient", [1, 0, 0, 1, 0, 0]), r"1\.dcm needs two perpendicular"),
         (turned, r"scan holds slices of two orientations, 1\.dcm and 3\.dcm differ"),
-        (colour, r"1\.dcm needs one gray image, got 1 frames of 3 samples"),
+        (color, r"1\.dcm needs one gray image, got 1 frames of 3 samples"),
         (put("NumberOfFrames", 5), r"1\.dcm needs one gray image, got 5 frames"),
         (put("BitsAllocated", 1), r"1\.dcm needs pixels of 8, 16 or 32 bits.* BitsAllocated 1,"),
         (put("HighBit", 11), r"BitsStored 16, HighBit 11"),
@@ -441,11 +441,11 @@ def test_only_touched_slices_are_decoded(tmp_path, monkeypatch):
     folder = write_series(tmp_path, pixels)
     volume = data.open_volume(folder)
     assert isinstance(volume, DicomVolume)
-    centres = torch.tensor([[1, 3, 4], [2, 0, 8], [9, 6, 1]])
+    centers = torch.tensor([[1, 3, 4], [2, 0, 8], [9, 6, 1]])
     # Rounds of two slices give the same.
     monkeypatch.setattr("cpic.data.dicom._volume._HELD_BYTES", 2 * 4 * 7 * 9)
-    cubes = volume.cubes(centres, size=3)
-    assert torch.equal(cubes, data.ArrayVolume(hu(pixels)).cubes(centres, size=3))
+    cubes = volume.cubes(centers, size=3)
+    assert torch.equal(cubes, data.ArrayVolume(hu(pixels)).cubes(centers, size=3))
     touched = [0, 1, 2, 3, 8, 9, 10]
     assert volume.ledger.chunks == len(touched)
     assert volume.ledger.bytes == sum((folder / f"{k + 1}.dcm").stat().st_size for k in touched)

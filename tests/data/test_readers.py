@@ -245,15 +245,15 @@ def test_a_cube_reads_only_its_chunks_and_each_once(tmp_path, monkeypatch):
     volume = data.ZarrVolume(store)
     store.keys.clear()
     # Around the corner of eight chunks, twice, and one cube inside a chunk of these.
-    centres = torch.tensor([[16, 24, 32], [17, 24, 32], [20, 28, 36]])
+    centers = torch.tensor([[16, 24, 32], [17, 24, 32], [20, 28, 36]])
     # Rounds of three chunks: memory stays bounded and still nothing is read twice.
     monkeypatch.setattr("cpic.data.chunked._reader._HELD_BYTES", 3 * 8**3 * 4)
-    cubes = volume.cubes(centres, size=5)
+    cubes = volume.cubes(centers, size=5)
     wanted = {f"c/{x}/{y}/{z}" for x in (1, 2) for y in (2, 3) for z in (3, 4)}
     assert sorted(store.keys) == sorted(wanted)
     assert volume.ledger.chunks == 8
     assert volume.ledger.bytes == sum((path / key).stat().st_size for key in wanted)
-    assert torch.equal(cubes, data.ArrayVolume(stored((64, 64, 64))).cubes(centres, size=5))
+    assert torch.equal(cubes, data.ArrayVolume(stored((64, 64, 64))).cubes(centers, size=5))
 
 
 def test_a_zarr_store_is_read_over_http(tmp_path, generator):
@@ -266,9 +266,9 @@ def test_a_zarr_store_is_read_over_http(tmp_path, generator):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         data.save_zarr(stored(), tmp_path / "w.zarr", chunks=(4, 4, 4))
         volume = data.open_volume(f"http://127.0.0.1:{server.server_port}/w.zarr")
-        centres = torch.randint(-2, 14, (30, 3), generator=generator)
-        twin = data.ArrayVolume(stored()).cubes(centres, size=5)
-        assert torch.equal(volume.cubes(centres, size=5), twin)
+        centers = torch.randint(-2, 14, (30, 3), generator=generator)
+        twin = data.ArrayVolume(stored()).cubes(centers, size=5)
+        assert torch.equal(volume.cubes(centers, size=5), twin)
         assert volume.ledger.chunks > 0
         (tmp_path / "w.zarr" / "c" / "1" / "1" / "1").unlink()
         with pytest.raises(VolumeError, match="lacks 1"):

@@ -115,7 +115,7 @@ def every(n, *kinds):
     return lambda number: kinds[number // n % len(kinds)] if number % n == 0 else None
 
 
-def centres(generator):
+def centers(generator):
     return torch.randint(-2, 14, (40, 3), generator=generator)
 
 
@@ -123,7 +123,7 @@ def centres(generator):
     "kinds", [(503,), ("cut",), ("close",), ("reset",), (503, "cut", "close", "reset", 429)]
 )
 def test_every_tenth_request_fails_and_nothing_changes(store, generator, kinds):
-    at = centres(generator)
+    at = centers(generator)
     local = data.open_volume(store)
     twin = local.cubes(at, size=5)
     with served(store.parent, every(10, *kinds)) as (address, requests):
@@ -261,7 +261,7 @@ def test_a_body_cut_without_any_length_is_no_data(store):
 
 
 def test_a_server_without_ranges_is_read_all_the_same(store, generator):
-    at = centres(generator)
+    at = centers(generator)
     with served(store.parent, ranges=False) as (address, _):
         volume = data.open_volume(f"{address}/v.zarr")
         assert torch.equal(volume.cubes(at, size=5), data.open_volume(store).cubes(at, size=5))
@@ -312,7 +312,7 @@ def test_an_anonymous_bucket_is_read(store, generator, monkeypatch):
     for file in store.rglob("*"):
         if file.is_file():
             bucket.pipe(f"/bucket/v.zarr/{file.relative_to(store)}", file.read_bytes())
-    at = centres(generator)
+    at = centers(generator)
     volume = data.open_volume("s3://bucket/v.zarr", storage_options={"anon": True})
     local = data.open_volume(store)
     assert torch.equal(volume.cubes(at, size=5), local.cubes(at, size=5))

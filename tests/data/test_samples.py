@@ -29,11 +29,11 @@ def test_mni152_shares_values_but_not_ledgers():
 
 
 @pytest.mark.parametrize("name", ["camera", "astronaut", "horse", "cell", "retina", "page"])
-@pytest.mark.parametrize("colour", [False, True])
-def test_photographs_are_in_unit_range(name, colour):
-    picture = data.photograph(name, colour=colour)
+@pytest.mark.parametrize("color", [False, True])
+def test_photographs_are_in_unit_range(name, color):
+    picture = data.photograph(name, color=color)
     assert picture.dtype == torch.float64
-    assert picture.ndim == (3 if colour else 2)
+    assert picture.ndim == (3 if color else 2)
     assert 0 <= picture.min() < picture.max() <= 1 + 1e-12
 
 
@@ -65,7 +65,7 @@ def test_gaussians_equal_their_definition():
     x = (torch.tensor([3, 7, 9]) + 0.5).double() / 16
     expected = sum(
         h * torch.exp(-0.5 * (root @ (x - c)).square().sum())
-        for h, c, root in zip(function.heights, function.centres, function.roots, strict=True)
+        for h, c, root in zip(function.heights, function.centers, function.roots, strict=True)
     )
     torch.testing.assert_close(volume.voxels(torch.tensor([[3, 7, 9]]))[0], expected)
 

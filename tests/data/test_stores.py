@@ -20,7 +20,7 @@ from cpic._errors import CacheError, VolumeError
 from cpic.data.chunked._shards import NOT_THERE, ShardIndex
 from cpic.data.stores import ChunkCache, OnDemandVolume
 from tests.data import test_conformance
-from tests.data.test_conformance import SHAPE, Lookup, draw_centres, stored
+from tests.data.test_conformance import SHAPE, Lookup, draw_centers, stored
 
 ALL = torch.cartesian_prod(*[torch.arange(n) for n in SHAPE])
 
@@ -256,7 +256,7 @@ def test_every_kind_of_chunk_is_read_as_by_zarr(tmp_path, dtype, shards, packed,
     values = stored(dtype=dtype)
     array[...] = values
     volume = data.ZarrVolume(tmp_path / "v.zarr")
-    at = draw_centres(volume, 40, generator, margin=2)
+    at = draw_centers(volume, 40, generator, margin=2)
     twin = data.ArrayVolume(values).cubes(at, size=3)
     assert torch.equal(volume.cubes(at, size=3), twin)
 

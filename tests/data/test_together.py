@@ -23,8 +23,8 @@ class Own:
         self.shape, self.channels, self.dtype = self._volume.shape, 1, self._volume.dtype
         self.ledger = self._volume.ledger
 
-    def cubes(self, centres, *, size):
-        return self._volume.cubes(centres, size=size)
+    def cubes(self, centers, *, size):
+        return self._volume.cubes(centers, size=size)
 
     def voxels(self, coords):
         return self._volume.voxels(coords)
@@ -36,8 +36,8 @@ class Own:
 class Doubled(data.ArrayVolume):
     """Overrides `cubes`, which must be seen."""
 
-    def cubes(self, centres, *, size):
-        return 2 * super().cubes(centres, size=size)
+    def cubes(self, centers, *, size):
+        return 2 * super().cubes(centers, size=size)
 
 
 def arrays(folder, n):

@@ -93,12 +93,12 @@ class Counting:
         self.shape, self.ledger = self.inner.shape, self.inner.ledger
         self.calls, self.largest, self.stop_after = 0, 0, stop_after
 
-    def cubes(self, centres, *, size):
+    def cubes(self, centers, *, size):
         if self.calls == self.stop_after:
             raise ConnectionResetError("the disk went away")
         self.calls += 1
-        self.largest = max(self.largest, len(centres) * size**3)
-        return self.inner.cubes(centres, size=size)
+        self.largest = max(self.largest, len(centers) * size**3)
+        return self.inner.cubes(centers, size=size)
 
     def voxels(self, coords):
         return self.inner.voxels(coords)
@@ -176,11 +176,11 @@ from cpic import data
 from cpic.data.resample import upsample
 class Killing(data.ArrayVolume):
     calls = 0
-    def cubes(self, centres, *, size):
+    def cubes(self, centers, *, size):
         self.calls += 1
         if self.calls == 6:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().cubes(centres, size=size)
+        return super().cubes(centers, size=size)
 values = np.load(sys.argv[1])
 upsample(Killing(values), sys.argv[2], chunks=(8, 8, 8), shards=(16, 16, 16))
 """
@@ -202,10 +202,10 @@ def test_a_killed_run_is_continued(tmp_path):
 
 def test_a_second_writer_is_told(tmp_path):
     class Meanwhile(Counting):
-        def cubes(self, centres, *, size):
+        def cubes(self, centers, *, size):
             with pytest.raises(VolumeError, match=r"v.zarr is being written by another process"):
                 upsample(data.ArrayVolume(drawn()), tmp_path / "v.zarr")
-            return super().cubes(centres, size=size)
+            return super().cubes(centers, size=size)
 
     path = upsample(Meanwhile(drawn((8, 8, 8))), tmp_path / "v.zarr")
     assert data.ZarrVolume(path).shape == (16, 16, 16)

@@ -46,8 +46,8 @@ GOLDEN = {
 
 
 def covariance(features):
-    centred = features - features.mean(-1, keepdim=True)
-    return centred @ centred.mT / features.shape[-1]
+    centered = features - features.mean(-1, keepdim=True)
+    return centered @ centered.mT / features.shape[-1]
 
 
 def triangle(matrix):
@@ -254,7 +254,7 @@ def test_zero_has_no_derivative_and_gets_zero():
 
 
 def test_rank_deficient_covariances_agree_at_the_features(generator):
-    """The centring removes what the methods do outside the span of the data."""
+    """The centering removes what the methods do outside the span of the data."""
     data = torch.randn(6, 4, generator=generator, dtype=torch.float64)
     grads = {}
     for gradient in GRADIENTS:

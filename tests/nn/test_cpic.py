@@ -212,7 +212,7 @@ def test_samples_of_one_volume_share_its_features(generator):
     torch.testing.assert_close(a, b)
 
 
-def test_features_are_centred_and_scaled_over_the_batches(generator):
+def test_features_are_centered_and_scaled_over_the_batches(generator):
     net, scans = model(), volumes(generator)
     with torch.no_grad():
         for _ in range(30):

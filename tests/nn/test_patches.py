@@ -166,7 +166,7 @@ def test_all_that_is_read_is_watched(generator):
     for _ in range(3):  # names known: one half-sweep, each distinct position encoded once
         before = model.latent.counts.encoded
         for one in watched:
-            one.centres.clear()
+            one.centers.clear()
         model.compress(watched, ["a", "b"])
     assert sum(len(one.read_at()) for one in watched) == model.latent.counts.encoded - before
 
@@ -336,7 +336,7 @@ def test_segmenter_scores_and_classes(generator):
     assert torch.equal(plane[:, 3, 5], model.classify(trains, at)[:, 0])
 
 
-def labelled(generator):
+def labeled(generator):
     seg = torch.zeros(3, *SHAPE, dtype=torch.uint8)
     seg[0, 2:4, 3, 3] = 4
     seg[0, 5, :, 1] = 1
@@ -346,7 +346,7 @@ def labelled(generator):
 
 
 def test_classes_take_turns_where_a_volume_has_them(generator):
-    seg, where = labelled(generator)
+    seg, where = labeled(generator)
     assert where.counts.tolist() == [[375, 6, 1, 2], [380, 0, 4, 0], [384, 0, 0, 0]]
     rows = torch.tensor([1, 0, 2, 0])
     positions, classes = where.draw(rows, 40, generator=generator)
@@ -362,7 +362,7 @@ def test_classes_take_turns_where_a_volume_has_them(generator):
 def test_positions_depend_on_the_generator_alone():
     def draw(seed):
         source = torch.Generator().manual_seed(seed)
-        return labelled(source)[1].draw(torch.tensor([0, 1]), 9, generator=source)[0]
+        return labeled(source)[1].draw(torch.tensor([0, 1]), 9, generator=source)[0]
 
     assert torch.equal(draw(0), draw(0))
     assert not torch.equal(draw(0), draw(1))
@@ -436,7 +436,7 @@ def test_bad_input_is_one_clear_error(call, message):
         (lambda m, t: m.slice(t, axis=3, at=0), "got axis 3"),
         (lambda m, t: m.slice(t, axis=1, at=6), r"\(8, 6, 8\), got axis 1 and 6"),
         (lambda m, t: m.rebuild(t, torch.zeros(2, 1, 3).long(), batch=0), "`batch >= 1`"),
-        (lambda m, t: m.rebuild(t, torch.zeros(1, 1, 3).long()), "centres of shape"),
+        (lambda m, t: m.rebuild(t, torch.zeros(1, 1, 3).long()), "centers of shape"),
         (lambda m, t: m.compress(volumes(gen()), ["a", "a"]), "all different"),
     ],
 )

@@ -46,7 +46,7 @@ BAD = {
     "precision": (16, 32.5, True, "x"),
     "lr": (0, -1, NAN, INF, -INF, "x", True, 10**400),
     "schedule": ("linear", 3),
-    "standardise": (1, "maybe"),
+    "standardize": (1, "maybe"),
     "flips": ([3], [-1], [0.5], 0.5),
     "clip": (0, -1, NAN, INF),
     "nan": (NAN, INF, "x"),

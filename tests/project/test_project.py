@@ -65,20 +65,20 @@ def test_equals_dense_components(generator, route, sizes, rank, trains, n):
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_equals_scikit_learn(generator, route):
-    """`TruncatedSVD` does not centre; `PCA` does, so it sees the deviations from the mean."""
+    """`TruncatedSVD` does not center; `PCA` does, so it sees the deviations from the mean."""
     decomposition = pytest.importorskip("sklearn.decomposition")
     batch = random_train(generator, (4, 5, 3), 3, 8)
-    uncentred = decomposition.TruncatedSVD(4, algorithm="arpack", random_state=0)
-    expected = uncentred.fit_transform(dense(batch))
+    uncentered = decomposition.TruncatedSVD(4, algorithm="arpack", random_state=0)
+    expected = uncentered.fit_transform(dense(batch))
     found = project(batch, 4, route=route).features.numpy()
     np.testing.assert_allclose(up_to_sign(found, expected), expected, atol=1e-9)
 
     total = batch[[0] * 8]
     for k in range(1, 8):
         total = total + batch[[k] * 8]
-    centred = batch - total / 8
+    centered = batch - total / 8
     expected = decomposition.PCA(4).fit_transform(dense(batch))
-    found = project(centred, 4, route=route).features.numpy()
+    found = project(centered, 4, route=route).features.numpy()
     np.testing.assert_allclose(up_to_sign(found, expected), expected, atol=1e-9)
 
 
@@ -290,7 +290,7 @@ def test_rejects_trains_of_another_kind(generator, change, kind, message):
     [
         ([], None, ValueError, "at least one core"),
         ([torch.ones(2, 3)], None, ValueError, r"\(p, size, q\)"),
-        ([torch.ones(2, 3, 2), torch.ones(3, 1, 1)], None, ValueError, "agree between neighbours"),
+        ([torch.ones(2, 3, 2), torch.ones(3, 1, 1)], None, ValueError, "agree between neighbors"),
         ([torch.ones(2, 3, 1).half()], None, TypeError, r"float16.*cast"),
         ([torch.ones(2, 3, 1)], torch.ones(3, 3), ValueError, r"factor of shape \(2, 2\)"),
     ],

@@ -14,7 +14,7 @@ from PIL import Image
 from cpic import show
 from cpic.show import _explore, _frames, _live
 
-ALT = "A square of grey level {level}"
+ALT = "A square of gray level {level}"
 
 
 class Draw:
@@ -54,7 +54,7 @@ def test_static_page_holds_every_frame_in_row_major_order():
     shown = [int(pixels(data["pictures"][k])[0, 0, 0]) for k in data["light"]]
     assert shown == [10, 15, 20, 25, 30, 35]
     assert data["texts"] == [["10", "20", "30"], ["0", "5"]]
-    assert data["alt"][3] == "A square of grey level 20"
+    assert data["alt"][3] == "A square of gray level 20"
     assert view.values == {"level": (10, 20, 30), "shift": (0, 5)}
     assert next(iter(view.frames)) == (0, 0)
     assert len(view.frames) == 6
@@ -65,13 +65,13 @@ def test_static_page_has_labels_values_alt_and_live_region():
         Draw(),
         alt=ALT,
         caption="A <b>caption</b> & more",
-        labels={"level": "grey level"},
+        labels={"level": "gray level"},
         start={"level": 20},
         level=[10, 20],
     )
     soup, data = page(view)
     slider = soup.find("input", type="range")
-    assert soup.find("label", attrs={"for": slider["id"]}).get_text() == "grey level"
+    assert soup.find("label", attrs={"for": slider["id"]}).get_text() == "gray level"
     assert soup.find("output", attrs={"for": slider["id"]}).get_text() == "20"
     assert (slider["min"], slider["max"], slider["value"]) == ("0", "1", "1")
     assert slider["aria-valuetext"] == "20"
@@ -81,7 +81,7 @@ def test_static_page_has_labels_values_alt_and_live_region():
     assert soup.figcaption.get_text() == "A <b>caption</b> & more"
     assert soup.find(attrs={"aria-live": "polite", "role": "status"})
     assert "hidden" in soup.find(class_="cpic-controls").attrs
-    assert "grey level 20" in soup.find(class_="cpic-shown").get_text()
+    assert "gray level 20" in soup.find(class_="cpic-shown").get_text()
 
 
 def test_equal_frames_are_stored_once():
@@ -154,21 +154,21 @@ def test_live_widget_draws_each_frame_once_and_changes_the_picture(monkeypatch, 
 
     monkeypatch.setenv(name, value)
     draw = Draw()
-    view = show.explore(draw, alt=ALT, labels={"level": "grey"}, level=[1, 2, 3])
+    view = show.explore(draw, alt=ALT, labels={"level": "gray"}, level=[1, 2, 3])
     assert view.live
     bundle = view._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     soup = BeautifulSoup(bundle["text/html"], "html.parser")
-    assert soup.img["alt"] == "A square of grey level 1"
+    assert soup.img["alt"] == "A square of gray level 1"
     assert not soup.find("script")
     box = _live.build(view, ipywidgets)
     slider, picture = box.children
-    assert slider.description == "grey"
+    assert slider.description == "gray"
     assert draw.calls == [(1, 0)]
     before = picture.value
     slider.value = 2
     after = picture.value
-    assert 'alt="A square of grey level 3"' in after
+    assert 'alt="A square of gray level 3"' in after
     slider.value = 0
     assert picture.value == before != after
     slider.value = 2
@@ -192,8 +192,8 @@ def test_without_ipywidgets_the_static_face_is_shown(monkeypatch):
 
 
 def test_alt_that_names_no_axis_gets_the_values():
-    view = show.explore(Draw(), alt="A square of one grey.", level=[0.5e0 * 2, 2])
-    assert view.frames[(1,)].alt == "A square of one grey (level 2)"
+    view = show.explore(Draw(), alt="A square of one gray.", level=[0.5e0 * 2, 2])
+    assert view.frames[(1,)].alt == "A square of one gray (level 2)"
 
 
 def test_pyplot_figures_are_closed():
@@ -234,7 +234,7 @@ def test_transparent_figures_become_white():
 )
 def test_one_clear_error(options, error, words):
     with pytest.raises(error, match=re.escape(words)):
-        show.explore(Draw(), **({"alt": "A square of grey level, drawn"} | options))
+        show.explore(Draw(), **({"alt": "A square of gray level, drawn"} | options))
 
 
 def test_alt_is_required():

@@ -104,15 +104,15 @@ def test_spectra_of_a_tensor_and_of_given_values(generator):
     assert len(show.spectra([[2.0, 1.0]] * 12).axes) == 2
 
 
-def test_train_boxes_have_the_ranks_as_sides_and_bytes_as_colour():
+def test_train_boxes_have_the_ranks_as_sides_and_bytes_as_color():
     train = SimpleNamespace(ranks=(1, 3, 6, 1), sizes=(4, 5, 2))
     figure = show.train_to_scale(train, max_rank=10)
     boxes = figure.axes[0].patches
     assert [(b.get_height(), b.get_width()) for b in boxes] == [(1, 3), (3, 6), (6, 1)]
     texts = [t.get_text() for t in figure.axes[0].texts]
     assert sorted(texts) == sorted(["4", "3", "5", "6", "2"])
-    greys = [np.dot(b.get_facecolor()[:3], [0.3, 0.6, 0.1]) for b in boxes]
-    assert np.argsort(greys).tolist() == [0, 2, 1]
+    grays = [np.dot(b.get_facecolor()[:3], [0.3, 0.6, 0.1]) for b in boxes]
+    assert np.argsort(grays).tolist() == [0, 2, 1]
     other = show.train_to_scale(SimpleNamespace(ranks=(1, 9, 9, 1), sizes=(4, 5, 2)), max_rank=10)
     assert other.axes[0].get_xlim() == figure.axes[0].get_xlim()
     assert other.axes[0].get_ylim() == figure.axes[0].get_ylim()
@@ -175,9 +175,9 @@ def test_figures_are_opaque_show_themselves_and_stay_out_of_pyplot(generator):
     assert "x = 6" in figure.alt
 
 
-@pytest.mark.parametrize("colour", [*_figure.LINES[:1], *_figure.LINES[2:], "0.35", "black"])
-def test_colours_of_lines_contrast_with_white(colour):
-    rgb = np.array(colors.to_rgb(colour))
+@pytest.mark.parametrize("color", [*_figure.LINES[:1], *_figure.LINES[2:], "0.35", "black"])
+def test_colors_of_lines_contrast_with_white(color):
+    rgb = np.array(colors.to_rgb(color))
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5
 

@@ -33,7 +33,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(runs, case):
     assert not list(folder.glob(".*"))
 
 
-def test_a_checkpoint_holds_sets_optimiser_and_generators(runs):
+def test_a_checkpoint_holds_sets_optimizer_and_generators(runs):
     saved = read_checkpoint(runs / "cpic" / "latest.ckpt")
     assert len(saved["model"]["memory._extra_state"]["names"]) == 9
     assert "cores" in saved["model"]["components._extra_state"]

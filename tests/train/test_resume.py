@@ -12,7 +12,7 @@ from tests.train.equal import assert_equal
 from tests.train.tiny import Means, make_data, make_task
 
 
-class Signalled(Means):
+class Signaled(Means):
     """Sends itself a signal in its n-th call."""
 
     def __init__(self, calls, number):
@@ -35,7 +35,7 @@ class Signalled(Means):
 def test_a_signal_saves_the_state(tmp_path, call, number, epoch, steps):
     before = signal.getsignal(signal.SIGINT)
     whole = fit_fold(make_task(), make_data(), folder=tmp_path / "whole", num_epochs=2)
-    model = Signalled([call], number)
+    model = Signaled([call], number)
     with pytest.raises(KeyboardInterrupt, match=f"after {steps} steps; the state is saved: .*ckpt"):
         fit_fold(make_task(model), make_data(), folder=tmp_path / "run", num_epochs=2)
     assert signal.getsignal(signal.SIGINT) is before

@@ -32,7 +32,7 @@ class Head:
     mottle: np.ndarray  # coefficients of the variation of contrast uptake
     gains: np.ndarray  # of the receiver, one per contrast
     noise: float
-    centre: np.ndarray  # of the lesion, mm in the scan
+    center: np.ndarray  # of the lesion, mm in the scan
     radius: float
     reach: float  # of the edema, mm
     filling: float  # enhancing fraction of the tumor
@@ -56,8 +56,8 @@ def _mask() -> tuple[np.ndarray, np.ndarray]:
 def _template(steps: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Brain mask, T1, gray and white matter (4, ...), block averages; center of the brain."""
     brain, middle = _mask()
-    t1, grey, white = (mni152(name).read().numpy() for name in ("t1", "gm", "wm"))
-    maps = np.stack([brain.astype(np.float32), t1, grey, white])
+    t1, gray, white = (mni152(name).read().numpy() for name in ("t1", "gm", "wm"))
+    maps = np.stack([brain.astype(np.float32), t1, gray, white])
     for axis, step in enumerate(steps, start=1):
         n = maps.shape[axis] // step
         blocks = np.moveaxis(maps, axis, -1)[..., : n * step]
@@ -89,7 +89,7 @@ def draw_head(rng: np.random.Generator) -> Head:
         turn = turn @ one
     scale = 1.09 * np.exp(rng.normal(0, 0.025, 3))
     places = _deep_white()
-    centre = places[rng.integers(len(places))] * rng.choice([-1.0, 1.0]) ** np.array([1, 0, 0])
+    center = places[rng.integers(len(places))] * rng.choice([-1.0, 1.0]) ** np.array([1, 0, 0])
     grain = rng.choice([-1.0, 1.0]) * rng.uniform(0.5, 1)
     return Head(
         turn=turn * scale,
@@ -98,7 +98,7 @@ def draw_head(rng: np.random.Generator) -> Head:
         mottle=_fields.draw_smooth(rng, 1, waves=12) * 0.3,
         gains=rng.uniform(450, 600, 4),
         noise=rng.uniform(0.015, 0.03),
-        centre=np.linalg.solve(turn * scale, centre),
+        center=np.linalg.solve(turn * scale, center),
         radius=rng.uniform(19, 27),
         reach=rng.uniform(8, 20),
         filling=rng.uniform(0.46, 0.52),
@@ -124,10 +124,10 @@ def tumour_radius(radius: float, shape: tuple[int, ...]) -> float:
 
 def warp(head: Head, shape: tuple[int, ...]) -> np.ndarray:
     """Position in the template, mm, of each voxel of the scan, (3, *shape)."""
-    axes = [_fields.centred(n, e) for n, e in zip(shape, EXTENT, strict=True)]
+    axes = [_fields.centered(n, e) for n, e in zip(shape, EXTENT, strict=True)]
     places = np.meshgrid(*(a.astype(np.float32) for a in axes), indexing="ij", sparse=True)
     points = _fields.smooth(head.bend, _fields.units(shape))
-    away = [p - c for p, c in zip(places, head.centre.astype(np.float32), strict=True)]
+    away = [p - c for p, c in zip(places, head.center.astype(np.float32), strict=True)]
     squares = away[0] ** 2 + away[1] ** 2 + away[2] ** 2
     # A growing mass pushes its surroundings outwards; the map is one-to-one below 1.
     pull = 0.4 * np.exp(squares * np.float32(-0.5 / (1.1 * head.radius) ** 2))
@@ -159,7 +159,7 @@ def grow(head: Head, maps: np.ndarray) -> np.ndarray:
     shape = maps.shape[1:]
     radius = tumour_radius(head.radius, shape)
     labels = np.zeros(shape, np.uint8)
-    axes = [_fields.centred(n, e) - c for n, e, c in zip(shape, EXTENT, head.centre, strict=True)]
+    axes = [_fields.centered(n, e) - c for n, e, c in zip(shape, EXTENT, head.center, strict=True)]
     box = tuple(
         slice(*np.searchsorted(axis, [-1.4 * radius - head.reach, 1.4 * radius + head.reach]))
         for axis in axes
@@ -197,11 +197,11 @@ def contrasts(
     """The four scans (*shape), int16, 0 outside the brain and at least 1 inside."""
     from scipy import ndimage
 
-    brain, t1, grey, white = maps
-    fluid = np.clip(brain - grey - white, 0, 1)
-    total = np.maximum(fluid + grey + white, 0.05)
+    brain, t1, gray, white = maps
+    fluid = np.clip(brain - gray - white, 0, 1)
+    total = np.maximum(fluid + gray + white, 0.05)
     # Details of the template besides its tissue maps: vessels, nuclei, fibers.
-    detail = t1 - (0.22 * fluid + 0.62 * grey + 0.88 * white) / total
+    detail = t1 - (0.22 * fluid + 0.62 * gray + 0.88 * white) / total
     lesion = ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.6)
     parts = {
         label: ndimage.gaussian_filter((labels == label).astype(np.float32), 0.6)
@@ -214,7 +214,7 @@ def contrasts(
     scans = {}
     for k, name in enumerate(CONTRASTS):
         b = _BRIGHTNESS[name]
-        value = (b[0] * fluid + b[1] * grey + b[2] * white) / total
+        value = (b[0] * fluid + b[1] * gray + b[2] * white) / total
         value += (1.0 if name.startswith("t1") else -0.35) * detail
         value *= 1 - lesion
         for label, brightness in zip((NECROSIS, OEDEMA, ENHANCING), b[3:], strict=True):

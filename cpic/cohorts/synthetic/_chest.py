@@ -73,7 +73,7 @@ def finest(pixel: float) -> float:
 def grid_of(chest: Chest, shape: tuple[int, ...]) -> list[np.ndarray]:
     """Positions of the voxel centers along z, y and x, mm."""
     return [
-        _fields.centred(n, e)
+        _fields.centered(n, e)
         for n, e in zip(shape, (HEIGHT, chest.width, chest.width), strict=True)
     ]
 

@@ -8,7 +8,7 @@ def child(seed: int, *key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
-def centred(length: int, extent: float) -> np.ndarray:
+def centered(length: int, extent: float) -> np.ndarray:
     """Positions of voxel centers in mm from the center of the field of view."""
     return ((np.arange(length) + 0.5) / length - 0.5) * extent
 

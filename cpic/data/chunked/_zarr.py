@@ -60,7 +60,7 @@ class ZarrVolume(ChunkedReader):
             read) a chunk is missing, damaged, or too long.
 
     Example:
-        >>> ZarrVolume("volume.zarr").cubes(centres, size=7)  # doctest: +SKIP
+        >>> ZarrVolume("volume.zarr").cubes(centers, size=7)  # doctest: +SKIP
     """
 
     # Whether chunks that are not stored are generated.

@@ -43,7 +43,7 @@ class NiftiVolume(MappedVolume):
         CacheError: if the cache cannot be written.
 
     Example:
-        >>> NiftiVolume("scan.nii").cubes(centres, size=7)  # doctest: +SKIP
+        >>> NiftiVolume("scan.nii").cubes(centers, size=7)  # doctest: +SKIP
     """
 
     def __init__(

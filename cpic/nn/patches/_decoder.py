@@ -71,7 +71,7 @@ class PatchDecoder(nn.Module):
             raise ValueError(
                 f"PatchDecoder needs patches of {self.n_inputs} numbers, {self.width} positions "
                 f"along {self.n_axes} axes with {self.n_dims} each, got {tuple(patches.shape)}; "
-                f"read them with `grid.patches(train, centres, width={self.width})`."
+                f"read them with `grid.patches(train, centers, width={self.width})`."
             )
         check_batch_norm(self, len(flat))
         return self.layers(flat.to(next(self.parameters()).dtype))

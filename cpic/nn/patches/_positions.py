@@ -20,19 +20,19 @@ class Watched:
 
     def __init__(self, volume: Sampled):
         self.volume, self.shape, self.channels = volume, tuple(volume.shape), volume.channels
-        self.centres: list[Tensor] = []
+        self.centers: list[Tensor] = []
 
-    def cubes(self, centres: Tensor, *, size: int) -> Tensor:
+    def cubes(self, centers: Tensor, *, size: int) -> Tensor:
         """The shape of the volume."""
-        self.centres.append(centres)
-        return self.volume.cubes(centres, size=size)
+        self.centers.append(centers)
+        return self.volume.cubes(centers, size=size)
 
     def read_at(self) -> Tensor:
         """Distinct positions within the shape, `(m, D)`, sorted."""
         none = torch.zeros(0, len(self.shape), dtype=torch.int64)
-        centres = torch.cat([none, *self.centres])
-        inside = ((centres >= 0) & (centres < torch.tensor(self.shape))).all(1)
-        return centres[inside].unique(dim=0)
+        centers = torch.cat([none, *self.centers])
+        inside = ((centers >= 0) & (centers < torch.tensor(self.shape))).all(1)
+        return centers[inside].unique(dim=0)
 
 
 def read_and_random(watched: Sequence[Watched], *, most: int, generator: torch.Generator) -> Tensor:

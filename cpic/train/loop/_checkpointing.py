@@ -147,14 +147,14 @@ class Checkpointing(pl.Callback):
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             # The end of the epoch saves, after validation.
             return
-        signalled, late = anywhere(self.signals > 0, self.late, device=pl_module.device)
+        signaled, late = anywhere(self.signals > 0, self.late, device=pl_module.device)
         if late:
             # Validation and the end of the epoch follow.
             run.stopped, trainer.should_stop = "minutes", True
             return
-        if signalled or (self.save_every and run.step % self.save_every == 0):
+        if signaled or (self.save_every and run.step % self.save_every == 0):
             self._save(trainer, pl_module, self.latest)
-        if signalled:
+        if signaled:
             raise StopRunError(saved=True)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -172,13 +172,13 @@ class Checkpointing(pl.Callback):
             self._save(trainer, pl_module, self.best)
         if self.worn_out:
             run.stopped = "patience"
-        signalled, late = anywhere(self.signals > 0, self.late, device=pl_module.device)
+        signaled, late = anywhere(self.signals > 0, self.late, device=pl_module.device)
         if late and run.stopped == "epochs" and run.epoch < (trainer.max_epochs or 0):
             run.stopped = "minutes"
         trainer.should_stop = trainer.should_stop or run.stopped != "epochs"
         self._write_tables()
         self._save(trainer, pl_module, self.latest)
-        if signalled:
+        if signaled:
             raise StopRunError(saved=True)
 
     def result(self, fold: int, mean_error: float, monitor: str) -> FoldResult:

@@ -16,7 +16,9 @@ _DATA: dict[str, dict[str, Any]] = {
 _BATCHES = {"tt_mlp": 20, "resnet34": 2, "downsample": 4, "histogram": 20}
 
 
-@command("train resnet34, tt_mlp, downsample or histogram on the same folds")
+@command(
+    "train resnet34, tt_mlp, downsample or histogram on the same folds", standardise="standardize"
+)
 def baseline(  # noqa: D417
     name: Literal["resnet34", "tt_mlp", "downsample", "histogram"] = "resnet34",
     *,

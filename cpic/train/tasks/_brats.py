@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from cpic.train.results._results import FoldResult
 
 
-@command("train C-PIC on BraTS: survival from MRI")
+@command("train C-PIC on BraTS: survival from MRI", standardise="standardize")
 def brats(
     data: MRData = MRData(resolution=(256, 256, 256), intensity="zscore"),
     model: Model = Model(),

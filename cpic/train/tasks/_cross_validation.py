@@ -73,7 +73,7 @@ def cross_validate(
         if data.only_fold in (None, k):
             _log.info("fold %d of %d: %d patients validate", k + 1, len(pairs), len(pair[1]))
             results.append(trial.fold(k, *pair))
-            trial.summarise(results)
+            trial.summarize(results)
     return results
 
 
@@ -112,7 +112,7 @@ class _Trial:
         table = fit_table(self.task, samples, extra=extra)
         config = {
             **self.describe(),
-            "standard": _standard(samples) if self.optimization.standardise else None,
+            "standard": _standard(samples) if self.optimization.standardize else None,
             "n_tabular": table.width if table else 0,
             "table": table.to_json() if table else None,
             "fold": k,
@@ -172,7 +172,7 @@ class _Trial:
             "options": {group: getattr(self, group).plain() for group in groups},
         }
 
-    def summarise(self, results: list[FoldResult]) -> None:
+    def summarize(self, results: list[FoldResult]) -> None:
         """Write the results of the folds so far, from one process."""
         if rank_and_size()[0] > 0:
             return

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from cpic.train.results._results import FoldResult
 
 
-@command("train C-PIC on OSIC: the course of a lung fibrosis")
+@command("train C-PIC on OSIC: the course of a lung fibrosis", standardise="standardize")
 def osic(
     data: Data = Data(resolution=(32, 512, 512), intensity="minmax"),
     model: Model = Model(),
