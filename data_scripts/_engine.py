@@ -190,6 +190,11 @@ class _Job:
                     name, begin = flying.pop(future)
                     if self._settle(name, future, time.perf_counter() - begin):
                         suspects.append(name)
+        except CancelledError:  # while waiting, or while a result is fetched
+            raise EngineError(
+                "the Dask scheduler has gone away; start it and run the same command again: "
+                "finished work is kept."
+            ) from None
         finally:
             self.client.cancel(list(flying), reason="stopped")
 
@@ -259,11 +264,6 @@ def _finished(client: Client, futures: list[Future], stopped: threading.Event) -
                     "the Dask cluster has no worker left; start some and run the same command "
                     "again: finished work is kept."
                 ) from None
-        except CancelledError:
-            raise EngineError(
-                "the Dask scheduler has gone away; start it and run the same command again: "
-                "finished work is kept."
-            ) from None
 
 
 @contextlib.contextmanager

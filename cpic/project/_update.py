@@ -215,7 +215,9 @@ def _turning(rotation: Tensor, products: Tensor) -> Tensor:
         stretch = rotation.mT @ products
         levels, axes = torch.linalg.eigh((stretch + stretch.mT) / 2)
         total = levels.unsqueeze(-1) + levels
-        inverse = torch.where(total > 0, 1 / total, 0.0)
+        # Directions that the old basis lacks have levels of rounding: their rotation is free.
+        floor = 8 * len(levels) * torch.finfo(levels.dtype).eps * levels.abs().max()
+        inverse = torch.where(total > floor, 1 / total, 0.0)
     change = rotation.mT @ (products - products.detach())
     skew = axes.mT @ (change - change.mT) @ axes
     return rotation @ (torch.eye(len(levels)).to(axes) + axes @ (skew * inverse) @ axes.mT)

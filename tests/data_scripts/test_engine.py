@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import _engine
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, Future, LocalCluster
+from distributed.client import FutureCancelledError
 
 from cpic._errors import CacheError
 from cpic._files import write_json
@@ -125,6 +126,15 @@ def test_a_scheduler_that_goes_away_is_one_sentence(cluster):
     with pytest.raises(_engine.EngineError, match="the Dask scheduler has gone away; start it"):
         run(jobs.square, {f"p{k}": (k,) for k in range(99)}, scheduler=cluster.scheduler_address)
     timer.join()
+
+
+def test_a_scheduler_that_goes_away_before_a_result_comes_is_one_sentence(monkeypatch):
+    def result(self):
+        raise FutureCancelledError(self.key, "scheduler-connection-lost")
+
+    monkeypatch.setattr(Future, "result", result)
+    with pytest.raises(_engine.EngineError, match="the Dask scheduler has gone away; start it"):
+        run(jobs.square, {"p": (1,)}, workers=0)
 
 
 def test_no_scheduler_is_one_sentence(monkeypatch):

@@ -20,6 +20,11 @@ def leaves(trains):
     return [core.detach().clone().requires_grad_() for core in trains.cores]
 
 
+def small(trains):
+    """The trains with norms of at most 1: rounding of large values drowns finite differences."""
+    return trains.scale(1 / float(trains.norm().max()))
+
+
 def invariant(features, weight):
     """Free of signs: squares, and products of features of one component."""
     moments = torch.einsum("kr,lr->rkl", features, features)
@@ -29,7 +34,7 @@ def invariant(features, weight):
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(("trains", "n"), [(5, 2), (4, 4), (2, 3)])
 def test_exact_equals_finite_differences(generator, route, trains, n):
-    cores = leaves(random_train(generator, (3, 2, 4), 2, trains))
+    cores = leaves(small(random_train(generator, (3, 2, 4), 2, trains)))
     weight = torch.randn(n, trains, trains, generator=generator, dtype=torch.float64)
 
     def value(*cores):

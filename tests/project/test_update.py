@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from cpic.project import Basis, align, project, update
 from cpic.project._update import _closest
 from cpic.tt import TensorTrain
-from tests.project.test_gradient import leaves
+from tests.project.test_gradient import leaves, small
 from tests.project.test_project import SIZES, dense, low_rank_batch, random_train
 
 
@@ -173,8 +173,8 @@ def test_the_same_train_twice(generator):
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize(("rank", "trains"), [(2, 3), (4, 1), (5, 2)])
 def test_exact_gradient(generator, aligned, rank, trains):
-    basis = project(random_train(generator, (3, 2, 4), 2, 3), rank).basis
-    cores = leaves(random_train(generator, (3, 2, 4), 2, trains))
+    basis = project(small(random_train(generator, (3, 2, 4), 2, 3)), rank).basis
+    cores = leaves(small(random_train(generator, (3, 2, 4), 2, trains)))
     weight = torch.randn(trains, rank, generator=generator, dtype=torch.float64)
 
     def value(*cores):
