@@ -9,13 +9,13 @@ class VolumeError(ValueError):
     """A volume cannot be opened or read as asked.
 
     Args:
-        message: what is wrong; a full sentence, unless an option is given.
-        option: advice to use an option of the reader, and
-        instead: advice for callers where that option is not available; both are added to the
+        message: What is wrong; a full sentence, unless an option is given.
+        option: Advice to use an option of the reader, and
+        instead: Advice for callers where that option is not available; both are added to the
             message.
 
     Attributes:
-        plain: the message without the option, for callers that do not have it.
+        plain: The message without the option, for callers that do not have it.
     """
 
     def __init__(self, message: str, *, option: str = "", instead: str = "") -> None:

@@ -40,14 +40,14 @@ def read_brats(root: str | os.PathLike, *, contrasts: Sequence[str] = ("t1",)) -
         root: `MICCAI_BraTS2020_TrainingData` or its parent folder. Scans are
             `BraTS20_Training_NNN/BraTS20_Training_NNN_t1.nii.gz`, or `.nii`; if both exist, the
             uncompressed one is used.
-        contrasts: one or more of "flair", "t1", "t1ce", "t2" and "seg" (the labels), as channels.
+        contrasts: One or more of "flair", "t1", "t1ce", "t2" and "seg" (the labels), as channels.
 
     Returns:
         A cohort with the columns `patient`, `target` (days / 1825), `days`, `age` (years, NaN if
         unknown) and `resection` ("GTR", "STR" or "NA").
 
     Raises:
-        CohortError: if the tree or the table is missing, the table cannot be read or lacks a
+        CohortError: If the tree or the table is missing, the table cannot be read or lacks a
             column, a contrast is unknown, or no patient can be used.
 
     Example:

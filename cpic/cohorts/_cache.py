@@ -22,9 +22,9 @@ def cache_key(files: Mapping[str, Path], options: Mapping, *, memo: Path | None 
     """A name for the result of processing some files with some options.
 
     Args:
-        files: input files or folders, in the order of the channels.
-        options: everything else that the result depends on; must be JSON.
-        memo: folder for cached hashes of content, so that an unchanged file is read only once; None
+        files: Input files or folders, in the order of the channels.
+        options: Everything else that the result depends on; must be JSON.
+        memo: Folder for cached hashes of content, so that an unchanged file is read only once; None
             reads it every time.
 
     Returns:
@@ -32,7 +32,7 @@ def cache_key(files: Mapping[str, Path], options: Mapping, *, memo: Path | None 
         of this package that computes different values. The location of the files does not matter.
 
     Raises:
-        OSError: if a file cannot be read.
+        OSError: If a file cannot be read.
 
     Example:
         >>> cache_key({}, {"order": 3}) == cache_key({}, {"order": 1})

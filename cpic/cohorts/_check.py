@@ -24,14 +24,14 @@ class CohortCheck:
     """The faults of a cohort.
 
     Attributes:
-        root: the folder that was checked.
+        root: The folder that was checked.
         kind: "brats" or "osic"; empty if the folder is neither.
-        n_patients: number of patients that were checked.
-        general: faults of the tree and of the table.
-        faults: faults by patient, `{patient: (sentence, ...)}`.
-        notes: remarks that are not faults: properties of the published set, or oddities of a scan
+        n_patients: Number of patients that were checked.
+        general: Faults of the tree and of the table.
+        faults: Faults by patient, `{patient: (sentence, ...)}`.
+        notes: Remarks that are not faults: properties of the published set, or oddities of a scan
             that can be read nevertheless.
-        tree: the expected tree if something is missing; else empty.
+        tree: The expected tree if something is missing; else empty.
     """
 
     root: Path
@@ -74,20 +74,20 @@ def check_cohort(
     """Find missing or broken files under `root`; nothing is changed.
 
     Args:
-        root: the folder of the set, or its parent.
+        root: The folder of the set, or its parent.
         kind: "brats", "osic", or "auto" to detect it from the table.
-        deep: read every voxel, not only headers and file sizes.
-        progress: show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
-        run: maps a function over patients and files; use `Executor.map` for several processes.
-        report: file outside `root` for a report as JSON, written at the end.
+        deep: Read every voxel, not only headers and file sizes.
+        progress: Show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
+        run: Maps a function over patients and files; use `Executor.map` for several processes.
+        report: File outside `root` for a report as JSON, written at the end.
 
     Returns:
         The faults; `str` gives a readable report.
 
     Raises:
-        CohortError: if `kind` is unknown, or `report` is not a file in an existing folder, or is
+        CohortError: If `kind` is unknown, or `report` is not a file in an existing folder, or is
             inside `root`. Faults of the data are never raised.
-        OSError: if `report` cannot be written.
+        OSError: If `report` cannot be written.
 
     Example:
         >>> print(check_cohort("BraTS2020", deep=True))  # doctest: +SKIP

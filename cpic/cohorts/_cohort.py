@@ -27,12 +27,12 @@ class Cohort:
     """Patients, the paths of their scans, and a table of samples with targets.
 
     Attributes:
-        name: short name, used in folder names in a cache.
-        root: folder of the originals, never written to.
-        contrasts: names of the channels of a patient's volume, in order.
-        patients: the files of each patient, `{patient: {contrast: path}}`; a path may be a folder.
-        samples: one row per training sample, with at least the columns `patient` and `target`.
-        skipped: reasons for skipped patients and rows, `{patient: reason}`.
+        name: Short name, used in folder names in a cache.
+        root: Folder of the originals, never written to.
+        contrasts: Names of the channels of a patient's volume, in order.
+        patients: The files of each patient, `{patient: {contrast: path}}`; a path may be a folder.
+        samples: One row per training sample, with at least the columns `patient` and `target`.
+        skipped: Reasons for skipped patients and rows, `{patient: reason}`.
 
     Example:
         >>> cohort = read_brats("BraTS2020", contrasts=("t1", "flair"))  # doctest: +SKIP
@@ -51,7 +51,7 @@ class Cohort:
         """The files of a patient, in the order of `contrasts`.
 
         Raises:
-            CohortError: if the patient is not in the cohort; the message has the reason.
+            CohortError: If the patient is not in the cohort; the message has the reason.
         """
         if patient not in self.patients:
             reason = self.skipped.get(patient, "it is not in the table or the tree")
@@ -67,9 +67,9 @@ class Cohort:
         """The original files of a patient, contrasts as channels, read at the requested positions.
 
         Args:
-            patient: a key of `patients`.
-            cache: folder for decompressed `.nii.gz` files; None is the user's cache folder.
-            nan: value to replace NaN and infinity with; None rejects such voxels when they are
+            patient: A key of `patients`.
+            cache: Folder for decompressed `.nii.gz` files; None is the user's cache folder.
+            nan: Value to replace NaN and infinity with; None rejects such voxels when they are
                 read.
 
         Returns:
@@ -77,10 +77,10 @@ class Cohort:
             reversed if their headers say that their directions differ from those of the first.
 
         Raises:
-            CohortError: if the patient is not in the cohort.
-            VolumeError: if a file cannot be read, or the shapes of the contrasts or the spacings
+            CohortError: If the patient is not in the cohort.
+            VolumeError: If a file cannot be read, or the shapes of the contrasts or the spacings
                 of their voxels differ.
-            CacheError: if the cache cannot be written.
+            CacheError: If the cache cannot be written.
         """
         parts: list[Volume] = []
         for path in self.files(patient).values():
@@ -91,11 +91,11 @@ class Cohort:
         """The same cohort with some of its patients, in the original order.
 
         Args:
-            patients: patients to keep.
-            skipped: reasons to add for the others.
+            patients: Patients to keep.
+            skipped: Reasons to add for the others.
 
         Raises:
-            CohortError: if a patient is not in the cohort.
+            CohortError: If a patient is not in the cohort.
         """
         keep = list(patients)
         for patient in keep:
@@ -129,7 +129,7 @@ def made(
     """Create a cohort from the patients found in a tree.
 
     Raises:
-        CohortError: if there are none; the message has the reason for the first one.
+        CohortError: If there are none; the message has the reason for the first one.
     """
     import pandas
 
@@ -165,7 +165,7 @@ def open_scan(
     """Open one contrast, reoriented to the voxels of `like`, the first one.
 
     Raises:
-        VolumeError: as `open_volume`, without advice about options that are not available here; or
+        VolumeError: As `open_volume`, without advice about options that are not available here; or
             if its voxels do not coincide with those of the first.
     """
     options: dict[str, Any] = {"cache": cache} if reader_of(path) is NiftiVolume else {}

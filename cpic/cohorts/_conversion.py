@@ -17,18 +17,18 @@ class Conversion:
     """Preprocessing options of every scan; part of the name of the result.
 
     Attributes:
-        shape: grid to resample or pad the scan to, or None for its own.
-        order: order of the resampling splines (3 as published, 0 nearest, 1 linear), or None to pad
+        shape: Grid to resample or pad the scan to, or None for its own.
+        order: Order of the resampling splines (3 as published, 0 nearest, 1 linear), or None to pad
             with zeros at the end of each axis instead.
         intensity: "none"; "minmax", to [0, 1] per scan, after resampling; or "zscore", mean 0 and
             standard deviation 1 over the nonzero voxels (the brain of a skull-stripped scan),
             before resampling, where 0 stays 0.
-        pad: finally, pad with zeros at the end of each axis to the next power of two.
-        chunks: sizes of a chunk, the unit of reading; cubes much smaller than a chunk waste reads.
-        nan: value to replace NaN and infinity with; None skips patients with such voxels.
+        pad: Finally, pad with zeros at the end of each axis to the next power of two.
+        chunks: Sizes of a chunk, the unit of reading; cubes much smaller than a chunk waste reads.
+        nan: Value to replace NaN and infinity with; None skips patients with such voxels.
 
     Raises:
-        CohortError: if an option is invalid.
+        CohortError: If an option is invalid.
     """
 
     shape: tuple[int, ...] | None = None
@@ -60,11 +60,11 @@ class Conversion:
         """Convert the voxels of one contrast, (X, Y, Z), to float32 on the grid.
 
         Args:
-            values: real numbers.
-            labels: use the nearest label, and keep the values unchanged.
+            values: Real numbers.
+            labels: Use the nearest label, and keep the values unchanged.
 
         Raises:
-            VolumeError: if a voxel is or becomes infinite, or the scan is larger than the grid to
+            VolumeError: If a voxel is or becomes infinite, or the scan is larger than the grid to
                 pad to.
         """
         if values.ndim != 3:

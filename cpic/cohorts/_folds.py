@@ -19,9 +19,9 @@ def folds(cohort: Cohort, n: int = 5, *, path: str | os.PathLike | None = None) 
     are as published and depend only on the cohort.
 
     Args:
-        cohort: its order of patients and its samples determine the folds. Use that of a `Prepared`
+        cohort: Its order of patients and its samples determine the folds. Use that of a `Prepared`
             if scans were skipped.
-        n: number of folds, between 2 and the number of patients.
+        n: Number of folds, between 2 and the number of patients.
         path: JSON file: if it exists, it is read and checked against the cohort, otherwise written.
 
     Returns:
@@ -29,7 +29,7 @@ def folds(cohort: Cohort, n: int = 5, *, path: str | os.PathLike | None = None) 
         patient is in the validation part once.
 
     Raises:
-        CohortError: if n is out of range, or the file is not a split of these patients into n
+        CohortError: If n is out of range, or the file is not a split of these patients into n
             folds.
 
     Example:

@@ -13,12 +13,12 @@ class Layout:
     """The layout of a published set.
 
     Attributes:
-        title: name in reports.
-        table: file with one row per patient or visit.
-        folders: possible locations of the table below the given folder.
-        hints: patterns of files that only this set has below that folder.
-        needs: requirement of the reader, for messages.
-        files: the tree, for reports.
+        title: Name in reports.
+        table: File with one row per patient or visit.
+        folders: Possible locations of the table below the given folder.
+        hints: Patterns of files that only this set has below that folder.
+        needs: Requirement of the reader, for messages.
+        files: The tree, for reports.
     """
 
     title: str
@@ -32,7 +32,7 @@ class Layout:
         """The folder with the table.
 
         Raises:
-            CohortError: if it is missing or cannot be read.
+            CohortError: If it is missing or cannot be read.
         """
         with looking(root):
             for place in (root / folder for folder in self.folders):

@@ -35,8 +35,8 @@ def read_osic(root: str | os.PathLike, *, headers: bool = False) -> Cohort:
     No pixels are read; series that cannot be decoded are found by `prepare`, which skips them.
 
     Args:
-        root: the folder with `train.csv` and `train/<patient>/<n>.dcm`, or its parent.
-        headers: read the header of every slice, and skip patients whose headers show that their
+        root: The folder with `train.csv` and `train/<patient>/<n>.dcm`, or its parent.
+        headers: Read the header of every slice, and skip patients whose headers show that their
             series is broken (no decoder, truncated, two orientations and so on).
 
     Returns:
@@ -46,7 +46,7 @@ def read_osic(root: str | os.PathLike, *, headers: bool = False) -> Cohort:
         ("Male", "Female") and `smoking` ("Ex-smoker", "Never smoked", "Currently smokes").
 
     Raises:
-        CohortError: if the tree or the table is missing, the table cannot be read or lacks a
+        CohortError: If the tree or the table is missing, the table cannot be read or lacks a
             column, or no patient can be used.
 
     Example:
@@ -82,10 +82,10 @@ def read_visits(
     """Usable rows of each patient, in the order of the table; adds to `skipped`.
 
     Args:
-        path: the table.
-        skipped: reasons for skipped patients and rows; extended in place.
-        unknown: columns whose cells may be empty or NA; the values are NaN, or "" for text.
-        optional: columns that may be missing.
+        path: The table.
+        skipped: Reasons for skipped patients and rows; extended in place.
+        unknown: Columns whose cells may be empty or NA; the values are NaN, or "" for text.
+        optional: Columns that may be missing.
     """
     table: dict[str, list[Row]] = {}
     for row in read_table(path, COLUMNS, optional=optional):

@@ -33,8 +33,8 @@ class OsicTable:
         percent: "first", the percent of the patient's baseline; or "visit", that of the sample's
             own visit, which equals the FVC to be predicted up to a factor of the patient, and is
             unknown before the visit.
-        low: minimum over the training fold of weeks, percent, first FVC and age.
-        high: maximum of these.
+        low: Minimum over the training fold of weeks, percent, first FVC and age.
+        high: Maximum of these.
 
     Example:
         >>> cohort = read_osic("osic")  # doctest: +SKIP
@@ -66,11 +66,11 @@ class OsicTable:
         """Compute the extrema from the samples of a training fold only.
 
         Args:
-            samples: rows of `Cohort.samples`.
-            percent: as above.
+            samples: Rows of `Cohort.samples`.
+            percent: As above.
 
         Raises:
-            CohortError: if there is no sample, a column is missing, or a value is not finite.
+            CohortError: If there is no sample, a column is missing, or a value is not finite.
         """
         if percent not in _PERCENTS:
             raise CohortError(f"OsicTable.fit needs percent 'first' or 'visit', got {percent!r}.")
@@ -83,13 +83,13 @@ class OsicTable:
         """The features of samples of any fold.
 
         Args:
-            samples: rows of `Cohort.samples`.
+            samples: Rows of `Cohort.samples`.
 
         Returns:
             (n, 8) float64; a column that was constant over the training fold gives 0 there.
 
         Raises:
-            CohortError: if a column is missing, a value is not finite, or a category is unknown.
+            CohortError: If a column is missing, a value is not finite, or a category is unknown.
         """
         low, high = np.array(self.low), np.array(self.high)
         width = np.where(high > low, high - low, 1.0)
@@ -108,7 +108,7 @@ class OsicTable:
         """Read a table written by `save`.
 
         Raises:
-            CohortError: if the file is missing or not a saved table.
+            CohortError: If the file is missing or not a saved table.
         """
         try:
             saved = parse_json(read_regular(path))

@@ -42,9 +42,9 @@ def check_patient(patient: str, files: dict[str, Path], *, deep: bool = False) -
     """Check the files of one patient; depends on nothing else, so it can run in workers.
 
     Args:
-        patient: name of the patient.
-        files: contrast to file, or to the folder of a DICOM series.
-        deep: read every voxel.
+        patient: Name of the patient.
+        files: Contrast to file, or to the folder of a DICOM series.
+        deep: Read every voxel.
     """
     faults: list[str] = []
     notes: list[str] = []

@@ -59,18 +59,18 @@ def prepare_patient(
     in place by one rename, and the remains of a killed process are removed by the next one.
 
     Args:
-        patient: part of the name of the store.
-        files: contrast to file, or folder, in the order of the channels.
-        conversion: preprocessing options.
-        cache: folder of all stores.
-        name: name of the cohort; a folder in `cache`.
+        patient: Part of the name of the store.
+        files: Contrast to file, or folder, in the order of the channels.
+        conversion: Preprocessing options.
+        cache: Folder of all stores.
+        name: Name of the cohort; a folder in `cache`.
 
     Returns:
         The store, with notes on oddities of the scans that could be read nevertheless, or the
         reason why this patient has none.
 
     Raises:
-        CacheError: if the cache cannot be written, which would concern every other patient as well.
+        CacheError: If the cache cannot be written, which would concern every other patient as well.
     """
     from filelock import FileLock
 
@@ -182,12 +182,12 @@ class Prepared:
     """A converted cohort; cubes are read from its stores.
 
     Attributes:
-        cohort: the patients that could be converted, and their samples.
-        conversion: preprocessing options.
-        stores: the Zarr folder of each patient.
-        notes: oddities of the scans of a patient that could be read nevertheless: gaps between
+        cohort: The patients that could be converted, and their samples.
+        conversion: Preprocessing options.
+        stores: The Zarr folder of each patient.
+        notes: Oddities of the scans of a patient that could be read nevertheless: gaps between
             slices, several series in a folder, contrasts that were reoriented or are shifted.
-        cache: holds decoded chunks of all patients, see `hold`; None decodes them in each call.
+        cache: Holds decoded chunks of all patients, see `hold`; None decodes them in each call.
     """
 
     cohort: Cohort
@@ -218,7 +218,7 @@ class Prepared:
         if present, lists the contrasts whose voxels had a single value.
 
         Raises:
-            CohortError: if there is no such patient; the message has the reason.
+            CohortError: If there is no such patient; the message has the reason.
         """
         self.cohort.files(patient)
         channels = len(self.cohort.contrasts)
@@ -253,23 +253,23 @@ def prepare(
     can be continued. One patient at a time is held in memory.
 
     Args:
-        cohort: the cohort to convert.
-        cache: folder for the stores, outside the data folder; may be shared by cohorts.
-        shape: as in `Conversion`.
-        order: as in `Conversion`.
-        intensity: as in `Conversion`.
-        pad: as in `Conversion`.
-        chunks: as in `Conversion`.
-        nan: as in `Conversion`.
-        progress: show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
-        run: maps a function over patients and files; use `Executor.map` for several processes.
+        cohort: The cohort to convert.
+        cache: Folder for the stores, outside the data folder; may be shared by cohorts.
+        shape: As in `Conversion`.
+        order: As in `Conversion`.
+        intensity: As in `Conversion`.
+        pad: As in `Conversion`.
+        chunks: As in `Conversion`.
+        nan: As in `Conversion`.
+        progress: Show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
+        run: Maps a function over patients and files; use `Executor.map` for several processes.
 
     Returns:
         The stores; patients that cannot be converted are in `skipped` with the reason.
 
     Raises:
-        CohortError: if an option is invalid, or no patient can be converted.
-        CacheError: if the cache is full, read-only, or inside the data folder.
+        CohortError: If an option is invalid, or no patient can be converted.
+        CacheError: If the cache is full, read-only, or inside the data folder.
 
     Example:
         >>> brats = read_brats("BraTS2020")  # doctest: +SKIP

@@ -36,17 +36,17 @@ def read_table(
     accepted.
 
     Args:
-        path: the file.
-        columns: names that the header must have exactly once.
-        also: alternative names of columns.
-        optional: columns that may be missing; their cells are then empty.
+        path: The file.
+        columns: Names that the header must have exactly once.
+        also: Alternative names of columns.
+        optional: Columns that may be missing; their cells are then empty.
 
     Returns:
         Rows in the order of the file, cells under the names in `columns`; a row with too few or too
         many cells has a fault, and its cells may be wrong.
 
     Raises:
-        CohortError: if it is not such a table.
+        CohortError: If it is not such a table.
     """
     lines = _read_lines(path)
     for number, cells in lines:

@@ -26,11 +26,11 @@ class ArrayVolume(Reader):
 
     Args:
         array: (*shape) or, with `channels` above 1, (*shape, channels); two or three sizes.
-        channels: length of the last axis when it holds channels.
-        nan: value that replaces NaN and infinity; None refuses such voxels when they are read.
+        channels: Length of the last axis when it holds channels.
+        nan: Value that replaces NaN and infinity; None refuses such voxels when they are read.
 
     Raises:
-        VolumeError: if the shape or the type of the values cannot be a volume.
+        VolumeError: If the shape or the type of the values cannot be a volume.
 
     Example:
         >>> import torch

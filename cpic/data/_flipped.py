@@ -21,11 +21,11 @@ class FlippedVolume(Reader):
     ledger counts what is read through this view; that of the volume goes on as well.
 
     Args:
-        volume: what is seen in the mirror.
-        axes: spatial axes to reverse, each once; none leaves the volume as it is.
+        volume: What is seen in the mirror.
+        axes: Spatial axes to reverse, each once; none leaves the volume as it is.
 
     Raises:
-        VolumeError: if there is no such axis, or one is named twice.
+        VolumeError: If there is no such axis, or one is named twice.
 
     Example:
         >>> import torch

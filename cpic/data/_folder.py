@@ -15,7 +15,7 @@ def user_cache(cache: str | os.PathLike | None = None) -> Path:
     """The given folder, or for None the user's: `cpic` in `$XDG_CACHE_HOME` or `~/.cache`.
 
     Raises:
-        CacheError: if there is no home folder.
+        CacheError: If there is no home folder.
     """
     if cache is not None:
         return Path(cache)

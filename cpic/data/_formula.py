@@ -19,14 +19,14 @@ class FormulaVolume(Reader):
     """A function of the coordinates as a volume (clauses in `cpic.data.Volume`).
 
     Args:
-        function: gets D int64 tensors that broadcast against each other, one an axis, all inside
+        function: Gets D int64 tensors that broadcast against each other, one an axis, all inside
             the shape, and returns the values at their common shape (with a last axis of
             `channels` if that is above 1). Write it as for NumPy: `lambda x, y, z: x * y + z`.
             To be sent to worker processes it must pickle.
-        shape: two or three sizes; nothing is allocated.
-        channels: values at a position.
-        dtype: that the function returns.
-        nan: value that replaces NaN and infinity; None refuses them.
+        shape: Two or three sizes; nothing is allocated.
+        channels: Values at a position.
+        dtype: That the function returns.
+        nan: Value that replaces NaN and infinity; None refuses them.
 
     Example:
         >>> import torch

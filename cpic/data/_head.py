@@ -62,8 +62,8 @@ def brain_like(shape: tuple[int, ...], *, seed: int = 0) -> FormulaVolume:
     anatomy: it shares with a scan only edges, nested shells and detail at several scales.
 
     Args:
-        shape: two sizes (its middle slice) or three.
-        seed: seed of the folds and the texture.
+        shape: Two sizes (its middle slice) or three.
+        seed: Seed of the folds and the texture.
 
     Returns:
         float32 volume with values between 0 and about 1.1.

@@ -43,7 +43,7 @@ class FilePart(NamedTuple):
         """Check that the file holds the values.
 
         Raises:
-            VolumeError: if it does not, or they are not described.
+            VolumeError: If it does not, or they are not described.
         """
         if shape is None or dtype is None:
             got = f"got shape={shape} and dtype={dtype}"
@@ -76,7 +76,7 @@ class FilePart(NamedTuple):
         """Map the values.
 
         Raises:
-            VolumeError: if the file has changed, or there is no room for it in the addresses.
+            VolumeError: If the file has changed, or there is no room for it in the addresses.
         """
         if _stamp(self.path) != self.stamp:
             raise VolumeError(f"{self.path} has changed since it was opened; open it again.")
@@ -133,13 +133,13 @@ class MemmapVolume(MappedVolume):
     """A `.npy` file, or a raw file of stated shape and type, mapped and never read whole.
 
     Args:
-        path: the file.
-        shape: for a raw file: its sizes, channels last.
-        dtype: for a raw file: NumPy type, such as "uint8" or ">i2".
-        offset: for a raw file: bytes before the first value.
-        order: for a raw file: "C" (last axis fastest) or "F".
-        channels: as in `ArrayVolume`.
-        nan: as in `ArrayVolume`.
+        path: The file.
+        shape: For a raw file: its sizes, channels last.
+        dtype: For a raw file: NumPy type, such as "uint8" or ">i2".
+        offset: For a raw file: bytes before the first value.
+        order: For a raw file: "C" (last axis fastest) or "F".
+        channels: As in `ArrayVolume`.
+        nan: As in `ArrayVolume`.
     """
 
     def __init__(

@@ -27,15 +27,15 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
     """Open a volume; only its header is read.
 
     Args:
-        path: ends in `.nii` or `.nii.gz` (`NiftiVolume`), `.npy` (mapped), `.raw` (mapped; requires
+        path: Ends in `.nii` or `.nii.gz` (`NiftiVolume`), `.npy` (mapped), `.raw` (mapped; requires
             `shape=` and `dtype=`, accepts `offset=` and `order="C"|"F"`), or `.zarr`; or is any
             address, a zip file that ends in `.zarr.zip` or `.ozx` or an array inside one, or a
             folder with Zarr metadata, such as a level of an OME-Zarr (`ZarrVolume`); or is a folder
             of DICOM slices named `.dcm` (`DicomVolume`).
-        **options: options of the reader; all take `nan=`, all but NIfTI and DICOM take `channels=`.
+        **options: Options of the reader; all take `nan=`, all but NIfTI and DICOM take `channels=`.
 
     Raises:
-        VolumeError: if the path does not exist or its extension is unknown.
+        VolumeError: If the path does not exist or its extension is unknown.
 
     Example:
         >>> open_volume("scan.nii.gz", cache="unpacked")  # doctest: +SKIP

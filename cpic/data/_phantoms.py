@@ -57,10 +57,10 @@ def gaussians(
     Voxel i of an axis of length N lies at (i + 1/2) / N.
 
     Args:
-        shape: two or three sizes, such as (256, 256, 256) or (8192, 8192, 8192).
-        n: number of Gaussians.
-        rotated: rotate each by a random rotation.
-        seed: seed of centers, widths, heights and rotations.
+        shape: Two or three sizes, such as (256, 256, 256) or (8192, 8192, 8192).
+        n: Number of Gaussians.
+        rotated: Rotate each by a random rotation.
+        seed: Seed of centers, widths, heights and rotations.
 
     Returns:
         float64 volume with values between 0 and about 2.
@@ -97,10 +97,10 @@ def exact_rank(
     variance 1 over the draws.
 
     Args:
-        sizes: sizes of the sites, any number of them.
-        rank: at least 1.
-        generator: generator of the cores.
-        n_trains: number of tensors K.
+        sizes: Sizes of the sites, any number of them.
+        rank: At least 1.
+        generator: Generator of the cores.
+        n_trains: Number of tensors K.
 
     Returns:
         A core (K, l, size, r) per site, float64, l = 1 at the first and r = 1 at the last.
@@ -131,9 +131,9 @@ def spike(
     """A smooth bump of rank 1 plus a spike at one voxel: rank 2, hard to find.
 
     Args:
-        shape: two or three sizes.
-        at: position of the spike; by default at 7/10 of each axis.
-        share: norm of the spike divided by the norm of the whole, below 1: the relative error of an
+        shape: Two or three sizes.
+        at: Position of the spike; by default at 7/10 of each axis.
+        share: Norm of the spike divided by the norm of the whole, below 1: the relative error of an
             approximation that misses it.
 
     Returns:

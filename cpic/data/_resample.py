@@ -43,9 +43,9 @@ def resample(
     Args:
         array: (*sizes) or, with `channels` above 1, (*sizes, channels); or a volume, which is read
             whole (`cpic.data.resample.upsample` holds only blocks).
-        shape: the new sizes, one per axis.
-        order: order of the spline, 0 (nearest voxel) to 5; 3 is cubic.
-        channels: length of the last axis if it holds channels; a volume has its own.
+        shape: The new sizes, one per axis.
+        order: Order of the spline, 0 (nearest voxel) to 5; 3 is cubic.
+        channels: Length of the last axis if it holds channels; a volume has its own.
 
     Returns:
         (*shape) or (*shape, channels), a NumPy array for a NumPy array, otherwise a tensor. float32
@@ -53,7 +53,7 @@ def resample(
         float64), except with `order=0`, which keeps every dtype.
 
     Raises:
-        VolumeError: if `shape`, `order` or the array is invalid, or a value is not finite.
+        VolumeError: If `shape`, `order` or the array is invalid, or a value is not finite.
 
     Example:
         >>> import torch
@@ -121,9 +121,9 @@ def spline_matrix(n: int, positions: np.ndarray, order: int) -> Tensor:
     """Weights (len(positions), n), float64, of the spline through `n` voxels.
 
     Args:
-        n: number of voxels.
-        positions: increasing, from 0 to `n - 1`.
-        order: from 0 to 5.
+        n: Number of voxels.
+        positions: Increasing, from 0 to `n - 1`.
+        order: From 0 to 5.
     """
     from scipy.interpolate import BSpline
     from scipy.ndimage import spline_filter1d

@@ -31,7 +31,7 @@ def mni152(contrast: str = "t1") -> ArrayVolume:
         z up. The values are shared between calls, the ledger is not.
 
     Raises:
-        VolumeError: for another contrast.
+        VolumeError: For another contrast.
 
     References: {cite}`fonov2009unbiased`.
 
@@ -66,14 +66,14 @@ def photograph(name: str = "camera", *, color: bool = False) -> Tensor:
     hubble_deep_field, ihc, moon, motorcycle_left, motorcycle_right, page, retina, rocket, text.
 
     Args:
-        name: one of the names above.
-        color: return the three channels; a gray picture then has three equal ones.
+        name: One of the names above.
+        color: Return the three channels; a gray picture then has three equal ones.
 
     Returns:
         (H, W), or (H, W, 3) with `color`, float64 in [0, 1]. Gray is the luminance of Rec. 709.
 
     Raises:
-        VolumeError: for a name that is not in the list.
+        VolumeError: For a name that is not in the list.
 
     Example:
         >>> photograph("camera").shape

@@ -20,11 +20,11 @@ class StackedVolume(Reader):
     The ledger counts a position once, and the bytes and chunks of all parts.
 
     Args:
-        parts: volumes of one shape; their channels follow each other.
-        nan: value that replaces NaN and infinity; None refuses such voxels when they are read.
+        parts: Volumes of one shape; their channels follow each other.
+        nan: Value that replaces NaN and infinity; None refuses such voxels when they are read.
 
     Raises:
-        VolumeError: if there is no part, or the shapes differ.
+        VolumeError: If there is no part, or the shapes differ.
 
     Example:
         >>> import torch

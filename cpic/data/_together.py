@@ -29,13 +29,13 @@ def read_cubes(volumes: Sequence[Any], owner: Tensor, centers: Tensor, *, size: 
         volumes: K volumes of one shape and number of channels, as in `cpic.data.Volume`.
         owner: (n,), int64, the volume of each cube.
         centers: (n, D), int64; may lie outside the shape, where the cube is 0.
-        size: edge of a cube in voxels, odd.
+        size: Edge of a cube in voxels, odd.
 
     Returns:
         (n, c, size, ..., size), of the type that all volumes' types promote to; no gradient.
 
     Raises:
-        VolumeError: if shapes or channels differ, positions are no int64 tensors that fit them, or
+        VolumeError: If shapes or channels differ, positions are no int64 tensors that fit them, or
             a voxel is NaN or infinite (and its volume was not given `nan=`).
 
     Example:

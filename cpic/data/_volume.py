@@ -122,13 +122,13 @@ class Reader:
 
         Args:
             centers: (n, D), int64; may lie outside the shape, where the cube is 0.
-            size: edge of a cube in voxels, odd, so that the center is a voxel.
+            size: Edge of a cube in voxels, odd, so that the center is a voxel.
 
         Returns:
             (n, c, size, ..., size), `dtype`; no gradient reaches a file or `centers`.
 
         Raises:
-            VolumeError: if `size` is even, `centers` has another shape or dtype, or a voxel is NaN
+            VolumeError: If `size` is even, `centers` has another shape or dtype, or a voxel is NaN
                 or infinite.
         """
         check_centers("cubes", centers, self.shape, size)
@@ -144,7 +144,7 @@ class Reader:
             (...) for one channel, else (..., c), `dtype`.
 
         Raises:
-            VolumeError: if `coords` has another last axis or dtype, or a voxel is NaN or infinite.
+            VolumeError: If `coords` has another last axis or dtype, or a voxel is NaN or infinite.
         """
         check_positions("voxels", coords, self.shape)
         values = self._alone(coords.reshape(-1, len(self.shape)), 1)
@@ -155,7 +155,7 @@ class Reader:
         """Read all voxels, (*shape) or (*shape, c).
 
         Raises:
-            VolumeError: if they do not fit into memory, or one is NaN or infinite.
+            VolumeError: If they do not fit into memory, or one is NaN or infinite.
         """
         n_voxels = math.prod(self.shape)
         n_bytes = n_voxels * self.channels * self.dtype.itemsize

@@ -23,9 +23,9 @@ class Windows:
     Args:
         corners: (n, D) lowest positions, at most one window outside of the shape.
         counts: (K,) windows of each volume.
-        size: edge in voxels.
-        shape: of the volumes.
-        device: of the positions that were asked for.
+        size: Edge in voxels.
+        shape: Of the volumes.
+        device: Of the positions that were asked for.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ def count_distinct(windows: Windows) -> np.ndarray:
     runs along the last axis: sorted by start, each run adds what lies before the next.
 
     Raises:
-        VolumeError: if positions of a volume cannot be numbered.
+        VolumeError: If positions of a volume cannot be numbered.
     """
     n_volumes, n_voxels = len(windows.counts), math.prod(windows.shape)
     if len(windows) == 0:

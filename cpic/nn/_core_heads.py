@@ -29,7 +29,7 @@ class CoreHead(nn.Module):
         sizes: Sizes of the sites of the trains.
         n_outputs: Number of classes, or of values to predict.
         rank: Rank of the learned trains.
-        precision: dtype of the parameters; the sums have that of the trains.
+        precision: Dtype of the parameters; the sums have that of the trains.
 
     Raises:
         ValueError: If a size is below 1, and, when called, if the trains have other sizes.

@@ -46,7 +46,7 @@ class CubeEncoder(nn.Module):
         channels_last: Store the weights so that the channels of a voxel are contiguous in memory.
         bias: Initial value of the last biases; None draws them. With a value well below zero the
             channels of a new encoder are nearly off, except where they respond to a structure.
-        precision: dtype of the parameters and of all sums. Cubes of any dtype are converted to it;
+        precision: Dtype of the parameters and of all sums. Cubes of any dtype are converted to it;
             the vectors have it.
 
     Attributes:

@@ -14,8 +14,8 @@ class Prefetch:
     the thread but the time. Two answers are held at most: the one returned and the next.
 
     Args:
-        read: maps a part to its values.
-        parts: sorted keys; told apart by their first.
+        read: Maps a part to its values.
+        parts: Sorted keys; told apart by their first.
     """
 
     def __init__(self, read: Callable[[np.ndarray], Tensor], parts: Sequence[np.ndarray]) -> None:

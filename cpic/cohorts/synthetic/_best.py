@@ -13,7 +13,7 @@ def best_error(root: str | Path, *, age: bool = False) -> float:
     """Error of a model that knows the rule behind the targets of a generated cohort.
 
     Args:
-        root: folder given to `make_brats_like` or `make_osic_like`.
+        root: Folder given to `make_brats_like` or `make_osic_like`.
         age: (BraTS-like) the model also gets the age; by default it gets only the scans.
 
     Returns:
@@ -22,7 +22,7 @@ def best_error(root: str | Path, *, age: bool = False) -> float:
         the median without noise and the best constant width, higher is better.
 
     Raises:
-        CohortError: if root holds no complete cohort.
+        CohortError: If root holds no complete cohort.
 
     Example:
         >>> best_error("brats")  # doctest: +SKIP

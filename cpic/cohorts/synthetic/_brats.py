@@ -30,12 +30,12 @@ class Lesion:
     """The quantities that survival depends on, measured in the files of one patient.
 
     Attributes:
-        thickness: of the enhancing tissue in mm: its volume divided by its interface with necrosis.
-        lateral: position of the tumor core between the mid-plane (0) and the side of the brain, 1
+        thickness: Of the enhancing tissue in mm: its volume divided by its interface with necrosis.
+        lateral: Position of the tumor core between the mid-plane (0) and the side of the brain, 1
             at the patient's left, -1 at the right.
-        volume: of necrosis and enhancing tissue, ml.
-        medium_thickness: reference value at this resolution, mm.
-        medium_volume: reference value at this resolution, ml.
+        volume: Of necrosis and enhancing tissue, ml.
+        medium_thickness: Reference value at this resolution, mm.
+        medium_volume: Reference value at this resolution, ml.
     """
 
     thickness: float
@@ -165,17 +165,17 @@ def make_brats_like(
     later.
 
     Args:
-        root: an empty or new folder, or one of an earlier run with the same shape and seed.
-        n_patients: at least 1.
-        shape: numbers of voxels, each at least 24.
-        seed: seed of all random choices.
-        progress: show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
+        root: An empty or new folder, or one of an earlier run with the same shape and seed.
+        n_patients: At least 1.
+        shape: Numbers of voxels, each at least 24.
+        seed: Seed of all random choices.
+        progress: Show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
 
     Returns:
         The folder that holds the tree of the real set.
 
     Raises:
-        CohortError: if an argument is invalid, or the folder has other content.
+        CohortError: If an argument is invalid, or the folder has other content.
 
     References: {cite}`fonov2009unbiased`.
 

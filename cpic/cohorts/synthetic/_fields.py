@@ -72,8 +72,8 @@ def ripple(
 
     Args:
         waves: (count, 4) of `draw_waves`.
-        axes: three position vectors, in the unit of `lengths`.
-        lengths: wavelength along each axis.
+        axes: Three position vectors, in the unit of `lengths`.
+        lengths: Wavelength along each axis.
 
     Returns:
         (len(axes[0]), len(axes[1]), len(axes[2])), float32. The wave is a product over the axes,

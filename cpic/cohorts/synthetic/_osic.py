@@ -29,12 +29,12 @@ class Fibrosis:
     """The quantities that the decline depends on, measured in the masks of one patient.
 
     Attributes:
-        thickness: of the fibrotic walls in mm: their area divided by the length of their interface
+        thickness: Of the fibrotic walls in mm: their area divided by the length of their interface
             with cysts, within slices.
-        height: mean position of the fibrosis between the lowest (-1) and the highest (1) lung
+        height: Mean position of the fibrosis between the lowest (-1) and the highest (1) lung
             slice.
-        extent: fibrotic fraction of the lungs.
-        medium_thickness: reference value at this resolution, mm.
+        extent: Fibrotic fraction of the lungs.
+        medium_thickness: Reference value at this resolution, mm.
     """
 
     thickness: float
@@ -95,9 +95,9 @@ def measure_fibrosis(
 
     Args:
         lung: (slices, H, W) bool, from the feet up.
-        scarred: fibrotic part of it.
-        walls: dense part of the fibrosis.
-        pixel: size of a pixel in mm.
+        scarred: Fibrotic part of it.
+        walls: Dense part of the fibrosis.
+        pixel: Size of a pixel in mm.
 
     Example:
         >>> lung = np.ones((8, 16, 16), bool)
@@ -227,18 +227,18 @@ def make_osic_like(
     be continued, and more patients can be added later.
 
     Args:
-        root: an empty or new folder, or one of an earlier run with the same shape and seed.
-        n_patients: at least 1.
-        shape: typical numbers of slices, rows and columns; slices at least 8, the others at least
+        root: An empty or new folder, or one of an earlier run with the same shape and seed.
+        n_patients: At least 1.
+        shape: Typical numbers of slices, rows and columns; slices at least 8, the others at least
             24.
-        seed: seed of all random choices.
-        progress: show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
+        seed: Seed of all random choices.
+        progress: Show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
 
     Returns:
         The root: the folder that holds `train.csv`.
 
     Raises:
-        CohortError: if an argument is invalid, or the folder has other content.
+        CohortError: If an argument is invalid, or the folder has other content.
 
     Example:
         >>> make_osic_like("osic", n_patients=12, shape=(32, 128, 128))  # doctest: +SKIP

@@ -89,10 +89,10 @@ def paint(
     """Render a few slices of the scan.
 
     Args:
-        chest: the patient.
-        grid: positions of all voxels along z, y, x.
-        waves_at: indices of the slices.
-        rng: generator of the noise.
+        chest: The patient.
+        grid: Positions of all voxels along z, y, x.
+        waves_at: Indices of the slices.
+        rng: Generator of the noise.
 
     Returns:
         (n, H, W) float32 in Hounsfield units, and three masks of that shape: lung, fibrosis in

@@ -16,8 +16,8 @@ class Scanner:
     Attributes:
         signed: 16-bit signed values with -2000 outside the scanner's circle; otherwise unsigned
             values that fill the square.
-        positions: with ImagePositionPatient and SliceLocation.
-        numbers: file number of each slice, slices ordered from the feet up.
+        positions: With ImagePositionPatient and SliceLocation.
+        numbers: File number of each slice, slices ordered from the feet up.
         readable: False writes pixel data with a false compression syntax, which cannot be decoded.
     """
 
@@ -49,12 +49,12 @@ def write_slices(
     """Write slices `first`, `first + 1`, ... of a series from the feet up.
 
     Args:
-        folder: folder of the patient.
+        folder: Folder of the patient.
         hu: (n, H, W).
-        first: position of the first one in the series.
-        patient: its identifier, which also determines the identifiers in the files.
-        scanner: storage options.
-        spacing: mm between slices and between pixels.
+        first: Position of the first one in the series.
+        patient: Its identifier, which also determines the identifiers in the files.
+        scanner: Storage options.
+        spacing: Mm between slices and between pixels.
     """
     from pydicom import dcmwrite
     from pydicom.encaps import encapsulate

@@ -33,7 +33,7 @@ def read_recipe(root: str | Path) -> dict[str, Any]:
     """The recipe of the cohort in `root`.
 
     Raises:
-        CohortError: if there is no generated cohort.
+        CohortError: If there is no generated cohort.
     """
     path = Path(root) / RECIPE
     if not path.is_file():
@@ -90,15 +90,15 @@ def fill(
     """Generate the missing patients; return the facts about all of them, in order.
 
     Args:
-        root: folder of the cohort.
-        folder: folder inside root, with one folder per patient.
-        recipe: everything except the number of patients that determines the content.
-        names: folder names of the patients.
-        make: writes patient k into an empty folder and returns its truth, which must be JSON.
-        progress: show a progress bar.
+        root: Folder of the cohort.
+        folder: Folder inside root, with one folder per patient.
+        recipe: Everything except the number of patients that determines the content.
+        names: Folder names of the patients.
+        make: Writes patient k into an empty folder and returns its truth, which must be JSON.
+        progress: Show a progress bar.
 
     Raises:
-        CohortError: if root has other content, or more patients.
+        CohortError: If root has other content, or more patients.
     """
     from filelock import FileLock
     from threadpoolctl import threadpool_limits

@@ -42,9 +42,9 @@ def grow_tree(
     Args:
         root: (3,) where the tree enters.
         targets: (n, 3) inside the organ.
-        radius: at the root, mm.
-        tip: radius of the thinnest branch.
-        depth: maximum number of forks.
+        radius: At the root, mm.
+        tip: Radius of the thinnest branch.
+        depth: Maximum number of forks.
     """
     rows: list[tuple[np.ndarray, np.ndarray, float, float]] = []
     total = len(targets)
@@ -78,10 +78,10 @@ def draw_tubes(
     """Fraction of each voxel inside a tube, (*grid) float32 between 0 and 1.
 
     Args:
-        tubes: the tubes to draw.
-        axes: increasing positions of the voxel centers, mm, three vectors.
-        pixel: size over which an edge fades.
-        extra: added to every radius, for the outside of a wall.
+        tubes: The tubes to draw.
+        axes: Increasing positions of the voxel centers, mm, three vectors.
+        pixel: Size over which an edge fades.
+        extra: Added to every radius, for the outside of a wall.
     """
     share = np.zeros([len(axis) for axis in axes], np.float32)
     first, last = tubes.first + extra, tubes.last + extra

@@ -21,7 +21,7 @@ class Held(NamedTuple):
     """Slots that stay while they are used.
 
     Attributes:
-        memory: all slots, one after the other, as bytes.
+        memory: All slots, one after the other, as bytes.
         starts: (n,) first byte of the slot of each chunk.
         fresh: (n,) True where the chunk must be loaded first.
     """
@@ -41,15 +41,15 @@ class ChunkCache:
     A pickled copy is empty; volumes pickled together share one copy.
 
     Args:
-        limit_bytes: decoded bytes to hold at most, at least one chunk.
+        limit_bytes: Decoded bytes to hold at most, at least one chunk.
 
     Attributes:
-        limit_bytes: as given.
-        hits: chunks found so far.
-        misses: chunks loaded so far.
+        limit_bytes: As given.
+        hits: Chunks found so far.
+        misses: Chunks loaded so far.
 
     Raises:
-        VolumeError: if `limit_bytes` is not positive, or (when read) a chunk needs more bytes than
+        VolumeError: If `limit_bytes` is not positive, or (when read) a chunk needs more bytes than
             the first one.
 
     Example:

@@ -28,10 +28,10 @@ class Codecs:
     """How the bytes of a chunk are decoded.
 
     Attributes:
-        n_bytes: maximum size of the values before compression.
-        packers: compressors applied, in order.
-        values: converts the decompressed bytes to an array with the sizes of a chunk.
-        plain: dtype of the values, with byte order, if there is no further conversion.
+        n_bytes: Maximum size of the values before compression.
+        packers: Compressors applied, in order.
+        values: Converts the decompressed bytes to an array with the sizes of a chunk.
+        plain: Dtype of the values, with byte order, if there is no further conversion.
     """
 
     n_bytes: int
@@ -51,15 +51,15 @@ class Layout:
     """An array in chunks, in files of their own or in shards.
 
     Attributes:
-        shape: sizes of the array, all axes.
-        dtype: type of the values in memory.
-        chunk: sizes of a chunk, all axes.
-        index: index of a shard; None without shards.
-        codecs: how chunks are encoded.
-        fill: value of chunks that are not stored.
-        key: maps the position of a chunk or shard to its file name.
-        attributes: further attributes of the array.
-        described: its metadata, to distinguish it from others.
+        shape: Sizes of the array, all axes.
+        dtype: Type of the values in memory.
+        chunk: Sizes of a chunk, all axes.
+        index: Index of a shard; None without shards.
+        codecs: How chunks are encoded.
+        fill: Value of chunks that are not stored.
+        key: Maps the position of a chunk or shard to its file name.
+        attributes: Further attributes of the array.
+        described: Its metadata, to distinguish it from others.
     """
 
     shape: tuple[int, ...]

@@ -29,9 +29,9 @@ class Touched(NamedTuple):
     """Reads of a volume so far, as fractions of the whole; above 1 if calls overlap.
 
     Attributes:
-        voxels: distinct voxels of each call.
-        chunks: loaded chunks.
-        bytes: stored bytes received, relative to the bytes of all decoded voxels.
+        voxels: Distinct voxels of each call.
+        chunks: Loaded chunks.
+        bytes: Stored bytes received, relative to the bytes of all decoded voxels.
     """
 
     voxels: float
@@ -43,8 +43,8 @@ class ChunkedReader(Reader):
     """Base class of volumes in chunks; a subclass sets the attributes and loads chunks.
 
     Attributes:
-        chunks: spatial sizes of a chunk.
-        cache: cache of decoded chunks between calls, or None.
+        chunks: Spatial sizes of a chunk.
+        cache: Cache of decoded chunks between calls, or None.
     """
 
     chunks: tuple[int, ...]
@@ -211,10 +211,10 @@ class Pages(NamedTuple):
     Attributes:
         ids: (n, k) numbers of chunks in the grid of chunks.
         needed: (n, k) whether a voxel of the window lies in it.
-        which: for each axis, (n, s), the place among the chunks of the window.
-        rest: for each axis, (n, s), the place in the chunk.
-        span: chunks of a window along an axis.
-        chunks: sizes of a chunk.
+        which: For each axis, (n, s), the place among the chunks of the window.
+        rest: For each axis, (n, s), the place in the chunk.
+        span: Chunks of a window along an axis.
+        chunks: Sizes of a chunk.
     """
 
     ids: np.ndarray

@@ -39,15 +39,15 @@ class Reads:
     """Attempts, bytes, missing keys and shard indices of one store.
 
     Attributes:
-        store: zarr store, already guarded.
-        prefix: prefix of its keys.
-        address: address of the store for errors, without secrets.
-        secrets: texts that must not appear in errors.
-        retries: number of retries after a connection error.
-        timeout: time limit of an attempt in seconds.
-        limit: maximum size of a file, decompressed by a server or a zip file.
-        n_bytes: bytes received so far.
-        folder: its folder, if its keys are local files.
+        store: Zarr store, already guarded.
+        prefix: Prefix of its keys.
+        address: Address of the store for errors, without secrets.
+        secrets: Texts that must not appear in errors.
+        retries: Number of retries after a connection error.
+        timeout: Time limit of an attempt in seconds.
+        limit: Maximum size of a file, decompressed by a server or a zip file.
+        n_bytes: Bytes received so far.
+        folder: Its folder, if its keys are local files.
     """
 
     store: Any

@@ -32,17 +32,17 @@ def save_zarr(
     The folder appears under its name only when it is complete.
 
     Args:
-        volume: a volume, or an array of one (two or three axes).
-        path: folder to create; must not exist.
-        chunks: sizes of a chunk, the unit of reading; at most 64 voxels per axis by default.
-        shards: sizes of a file, a multiple of `chunks`; None writes one file per chunk.
+        volume: A volume, or an array of one (two or three axes).
+        path: Folder to create; must not exist.
+        chunks: Sizes of a chunk, the unit of reading; at most 64 voxels per axis by default.
+        shards: Sizes of a file, a multiple of `chunks`; None writes one file per chunk.
         attributes: JSON values to store; `ZarrVolume.attributes` returns them.
 
     Returns:
         `path`.
 
     Raises:
-        VolumeError: if `path` exists or cannot be written, `chunks` or `shards` are invalid, the
+        VolumeError: If `path` exists or cannot be written, `chunks` or `shards` are invalid, the
             dtype cannot be stored, or the attributes are not JSON.
 
     Example:
@@ -91,11 +91,11 @@ def creating(
     """A zarr array for the values of a volume, renamed to its final path after the block.
 
     Args:
-        path: folder of the array.
-        source: volume with the sizes, channels and dtype.
-        chunks: spatial sizes; a chunk holds all channels.
-        shards: spatial sizes of a shard.
-        options: options of `zarr.create_array`.
+        path: Folder of the array.
+        source: Volume with the sizes, channels and dtype.
+        chunks: Spatial sizes; a chunk holds all channels.
+        shards: Spatial sizes of a shard.
+        options: Options of `zarr.create_array`.
 
     Raises:
         OSError: If it cannot be created, or `path` exists by then.

@@ -17,10 +17,10 @@ class ShardIndex:
     """Spans of the chunks of a shard: first byte and length of each, in its file.
 
     Attributes:
-        per_shard: number of chunks along each axis.
-        at_end: whether the index is at the end of the file, or at its start.
-        n_checksums: number of CRC32C after the spans.
-        order: byte order of a number, "<" or ">".
+        per_shard: Number of chunks along each axis.
+        at_end: Whether the index is at the end of the file, or at its start.
+        n_checksums: Number of CRC32C after the spans.
+        order: Byte order of a number, "<" or ">".
     """
 
     per_shard: tuple[int, ...]
@@ -73,8 +73,8 @@ class ShardIndex:
         """Append chunks to a shard, whose existing bytes stay at their positions.
 
         Args:
-            shard: all bytes of it, None for a new one.
-            new: bytes of chunks by their number in the shard; existing chunks are kept.
+            shard: All bytes of it, None for a new one.
+            new: Bytes of chunks by their number in the shard; existing chunks are kept.
 
         Returns:
             The bytes, and the number of added chunks.

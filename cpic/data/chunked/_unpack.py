@@ -31,8 +31,8 @@ class Unpacker:
     """A numcodecs compressor that decompresses no more than a chunk can have.
 
     Attributes:
-        codec: the compressor.
-        more: bytes that its input has in addition to the values; None if another compressor came
+        codec: The compressor.
+        more: Bytes that its input has in addition to the values; None if another compressor came
             before it, so that only a bound is known.
     """
 
@@ -98,8 +98,8 @@ def _announced(at: int, *, packed_at: int | None = None) -> Callable[..., Any]:
     """For compressors whose header has the size, and that respect it.
 
     Args:
-        at: offset of the decompressed size.
-        packed_at: offset of the compressed size, which the library trusts.
+        at: Offset of the decompressed size.
+        packed_at: Offset of the compressed size, which the library trusts.
     """
 
     def unpack(codec: Any, raw: Any, limit: int, _: bool) -> Any:

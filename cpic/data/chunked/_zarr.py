@@ -36,26 +36,26 @@ class ZarrVolume(ChunkedReader):
     bytes received from the store, shard indices included, and `ledger.chunks` the decoded chunks.
 
     Args:
-        store: path of the array's folder, possibly in a zip file, or of a zip file, address such as
+        store: Path of the array's folder, possibly in a zip file, or of a zip file, address such as
             "https://host/volume.zarr" or "s3://bucket/volume.zarr", or a `zarr.abc.store.Store`.
-        channels: length of the last axis if it holds channels.
-        fill_missing: treat chunks that are not stored as the array's fill value. Writers omit
+        channels: Length of the last axis if it holds channels.
+        fill_missing: Treat chunks that are not stored as the array's fill value. Writers omit
             chunks that hold only this value, but a lost chunk looks the same, so it must be
             requested. (Inside a stored shard, an omitted chunk always reads as the fill value.)
-        storage_options: options of fsspec to open an address, such as `{"anon": True}` for a public
+        storage_options: Options of fsspec to open an address, such as `{"anon": True}` for a public
             bucket. Headers, cookies and passwords for a web server are not sent to another host
             after a redirection, and no error shows them.
-        retries: number of retries after a connection error (an error of the server, a connection
+        retries: Number of retries after a connection error (an error of the server, a connection
             refused, closed or too slow, or fewer bytes than requested), after pauses of 0.1, 0.2,
             0.4, ... up to 2 seconds. By default a server that stays down is reported after about 3
             seconds.
-        timeout: time limit of an attempt in seconds.
-        nan: value to replace NaN with; None rejects NaN voxels when they are read.
-        cache: maximum bytes of decoded chunks to keep between calls, evicting the least recently
+        timeout: Time limit of an attempt in seconds.
+        nan: Value to replace NaN with; None rejects NaN voxels when they are read.
+        cache: Maximum bytes of decoded chunks to keep between calls, evicting the least recently
             used; or a `cpic.data.stores.ChunkCache` shared by several volumes. None keeps none.
 
     Raises:
-        VolumeError: if there is no array, its shape is not that of a volume, its metadata are
+        VolumeError: If there is no array, its shape is not that of a volume, its metadata are
             invalid or declare chunks too large for memory, the address cannot be reached, or (when
             read) a chunk is missing, damaged, or too long.
 

@@ -41,11 +41,11 @@ def read_order(
     """The slices of a folder in order, their spacing in mm, and a report.
 
     Args:
-        folder: folder of the files.
+        folder: Folder of the files.
         order: "position", or "file" to use only the numbers in the names.
 
     Raises:
-        VolumeError: as in `DicomVolume`.
+        VolumeError: As in `DicomVolume`.
     """
     found = [read_header(path) for path in slice_files(folder)]
     _check_alike(folder, found)

@@ -19,12 +19,12 @@ class SeriesReport:
     """Findings from ordering a series.
 
     Attributes:
-        order: criterion: "position", "instance" (InstanceNumber) or "file" (number in the name).
-        files: names of the slices, in the order of the volume.
-        dropped: names of exact duplicates, each with the file that it duplicates.
-        gaps: pairs of neighboring files with a larger distance than the others, and the distance in
+        order: Criterion: "position", "instance" (InstanceNumber) or "file" (number in the name).
+        files: Names of the slices, in the order of the volume.
+        dropped: Names of exact duplicates, each with the file that it duplicates.
+        gaps: Pairs of neighboring files with a larger distance than the others, and the distance in
             mm.
-        notes: sentences about oddities that do not prevent reading: gaps, uneven distances, slices
+        notes: Sentences about oddities that do not prevent reading: gaps, uneven distances, slices
             that are shifted sideways (a tilted gantry), several series, missing tags.
     """
 
@@ -45,11 +45,11 @@ def report(
     """Spacing in mm of a series in order, NaN if no tag has it, and the report.
 
     Args:
-        found: all slices.
-        kept: those of the volume, in order.
-        known: positions of slices along their normal, mm.
-        order: criterion for the order.
-        dropped: names of duplicates, each with that of its original.
+        found: All slices.
+        kept: Those of the volume, in order.
+        known: Positions of slices along their normal, mm.
+        order: Criterion for the order.
+        dropped: Names of duplicates, each with that of its original.
     """
     names = tuple(part.path.name for part in kept)
     steps = np.abs(np.diff([known.get(part.path, np.nan) for part in kept]))

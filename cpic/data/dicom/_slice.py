@@ -85,7 +85,7 @@ def read_header(path: Path) -> Slice:
     """Read and check the header of a slice, without its pixels.
 
     Raises:
-        VolumeError: if the file is not a DICOM slice, lacks a tag, is too short for its pixels, or
+        VolumeError: If the file is not a DICOM slice, lacks a tag, is too short for its pixels, or
             they are compressed and no decoder is installed.
     """
     with _parsing(path):
@@ -96,7 +96,7 @@ def read_hu(part: Slice) -> np.ndarray:
     """Pixels of a slice in Hounsfield units, (rows, columns) float32, clipped at -1000 (air).
 
     Raises:
-        VolumeError: if the pixels cannot be decoded or have another shape than declared.
+        VolumeError: If the pixels cannot be decoded or have another shape than declared.
     """
     from pydicom.pixels.utils import pixel_array
 

@@ -45,16 +45,16 @@ class DicomVolume(Reader):
     often.
 
     Args:
-        folder: folder whose `.dcm` files are the slices; other files are ignored.
+        folder: Folder whose `.dcm` files are the slices; other files are ignored.
         order: "position" as above; "file" forces the number in the file name, as published for the
             fibrosis challenge.
-        nan: accepted as in the other readers; Hounsfield units are never NaN.
+        nan: Accepted as in the other readers; Hounsfield units are never NaN.
 
     Attributes:
-        report: how the slices were ordered; its notes are those of the volume.
+        report: How the slices were ordered; its notes are those of the volume.
 
     Raises:
-        VolumeError: if the folder has no slices; one of them cannot be read (not DICOM, truncated,
+        VolumeError: If the folder has no slices; one of them cannot be read (not DICOM, truncated,
             a tag is missing, no decoder); sizes or orientations differ; two different slices
             coincide; or the order cannot be determined.
 
@@ -109,15 +109,15 @@ def read_series(folder: str | os.PathLike, *, order: str = "position") -> Series
     """Read a folder of DICOM slices into memory, in order and in Hounsfield units.
 
     Args:
-        folder: as in `DicomVolume`, which defines the order of slices and what is rejected.
-        order: as in `DicomVolume`.
+        folder: As in `DicomVolume`, which defines the order of slices and what is rejected.
+        order: As in `DicomVolume`.
 
     Returns:
         values (slices, rows, columns) float32, at least -1000; the spacing of these axes in mm, NaN
         if no tag has it; and the report.
 
     Raises:
-        VolumeError: as in `DicomVolume`, and if pixels cannot be decoded.
+        VolumeError: As in `DicomVolume`, and if pixels cannot be decoded.
 
     Example:
         >>> values, spacing, report = read_series("train/ID00007")  # doctest: +SKIP

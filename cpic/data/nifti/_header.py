@@ -73,7 +73,7 @@ def read_stored(path: Path) -> Stored:
     Compression is detected from the content, not from the extension.
 
     Raises:
-        VolumeError: if it is missing, not a regular file, not NIfTI, or too short.
+        VolumeError: If it is missing, not a regular file, not NIfTI, or too short.
     """
     with reading(path), _trust.open_regular(path) as file:
         there = os.fstat(file.fileno()).st_size

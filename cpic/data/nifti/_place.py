@@ -103,7 +103,7 @@ def fit(first: Located, other: Located) -> Fit:
     """Align `other` to the voxels of `first`, according to their headers.
 
     Raises:
-        VolumeError: if voxels of both differ in size or direction, so that alignment is impossible.
+        VolumeError: If voxels of both differ in size or direction, so that alignment is impossible.
     """
     shape, place = other.shape, other.place
     silent = [image for image in (first, other) if image.place.affine is None]

@@ -22,8 +22,8 @@ def unpack(stored: Stored, target: BinaryIO) -> None:
     """Decompress a file to its end, so that its checksums are verified.
 
     Raises:
-        VolumeError: if it is damaged, or much shorter or longer than declared.
-        OSError: if `target` cannot be written.
+        VolumeError: If it is damaged, or much shorter or longer than declared.
+        OSError: If `target` cannot be written.
     """
     with _trust.open_regular(stored.path) as file:
         try:
@@ -39,7 +39,7 @@ def check_packed(stored: Stored) -> None:
     """Check whether a compressed file is complete, by its end only if possible.
 
     Raises:
-        VolumeError: if it is not.
+        VolumeError: If it is not.
     """
     with _trust.open_regular(stored.path) as file:
         file.seek(-4, os.SEEK_END)
@@ -54,8 +54,8 @@ def unpacked(stored: Stored, cache: Path) -> Path:
     """The decompressed copy in `cache`, created unless it is there.
 
     Raises:
-        VolumeError: as in `unpack`, or if the cache has too little space.
-        CacheError: if the cache cannot be written.
+        VolumeError: As in `unpack`, or if the cache has too little space.
+        CacheError: If the cache cannot be written.
     """
     with _trust.open_regular(stored.path) as file:
         name = hashlib.file_digest(file, "sha256").hexdigest()[:32]  # type: ignore[arg-type]

@@ -25,22 +25,22 @@ class NiftiVolume(MappedVolume):
     again and concurrent processes agree.
 
     Args:
-        path: a `.nii` or `.nii.gz` file with three axes (further ones of length 1 are dropped).
-        frame: index of the image in a file whose fourth axis is longer than 1.
-        cache: folder for decompressed files; None is the user's cache folder, `~/.cache/cpic`.
-        nan: value to replace NaN and infinity with; None rejects such voxels when they are read.
-        orientation: three letters for the directions of the axes of the results, such as "RAS"
+        path: A `.nii` or `.nii.gz` file with three axes (further ones of length 1 are dropped).
+        frame: Index of the image in a file whose fourth axis is longer than 1.
+        cache: Folder for decompressed files; None is the user's cache folder, `~/.cache/cpic`.
+        nan: Value to replace NaN and infinity with; None rejects such voxels when they are read.
+        orientation: Three letters for the directions of the axes of the results, such as "RAS"
             (from left to right, from back to front, from feet to head): stored axes are permuted
             and reversed to match. None leaves them as they are stored.
 
     Attributes:
-        place: the affine matrix from voxels to mm, and its `orientation`.
-        notes: sentences about oddities of the file that do not prevent reading.
+        place: The affine matrix from voxels to mm, and its `orientation`.
+        notes: Sentences about oddities of the file that do not prevent reading.
 
     Raises:
-        VolumeError: if the file is missing, truncated, not NIfTI, has a fourth axis but no `frame`
+        VolumeError: If the file is missing, truncated, not NIfTI, has a fourth axis but no `frame`
             was given, or has no position in space but an `orientation` was given.
-        CacheError: if the cache cannot be written.
+        CacheError: If the cache cannot be written.
 
     Example:
         >>> NiftiVolume("scan.nii").cubes(centers, size=7)  # doctest: +SKIP

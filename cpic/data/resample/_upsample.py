@@ -48,20 +48,20 @@ def upsample(
     options, or a volume that differs in 27 probed voxels, start again.
 
     Args:
-        volume: any volume.
-        path: folder to create; must not exist.
-        factor: upsampling factor, one number or one per axis.
-        order: order of the spline, 0 (nearest voxel) to 5.
-        chunks: sizes of a chunk, the unit of reading; at most 32 voxels per axis by default.
-        shards: sizes of a file, a multiple of `chunks`; at most 128 voxels per axis by default.
-        progress: show a progress bar of shards.
+        volume: Any volume.
+        path: Folder to create; must not exist.
+        factor: Upsampling factor, one number or one per axis.
+        order: Order of the spline, 0 (nearest voxel) to 5.
+        chunks: Sizes of a chunk, the unit of reading; at most 32 voxels per axis by default.
+        shards: Sizes of a file, a multiple of `chunks`; at most 128 voxels per axis by default.
+        progress: Show a progress bar of shards.
 
     Returns:
         `path`; `ZarrVolume(path, channels=volume.channels)` opens it. The dtype is as in
         `resample`.
 
     Raises:
-        VolumeError: if `path` exists or is being written, an option is invalid, or a value is not
+        VolumeError: If `path` exists or is being written, an option is invalid, or a value is not
             finite.
 
     Example:

@@ -33,10 +33,10 @@ class Written(NamedTuple):
     """The part of a store that is on disk.
 
     Attributes:
-        chunks: chunks written so far.
-        of_chunks: total number of chunks.
-        bytes: size of all its files.
-        of_bytes: size of all voxels, decoded.
+        chunks: Chunks written so far.
+        of_chunks: Total number of chunks.
+        bytes: Size of all its files.
+        of_bytes: Size of all voxels, decoded.
     """
 
     chunks: int
@@ -59,18 +59,18 @@ class OnDemandVolume(ZarrVolume):
     its bytes only those that are read.
 
     Args:
-        source: any volume; it is read in cubes of the size of a chunk. Meant for small reads of a
+        source: Any volume; it is read in cubes of the size of a chunk. Meant for small reads of a
             large volume, such as a formula (`FormulaVolume`).
-        path: folder of the store. An existing one must have been created from a volume of the same
+        path: Folder of the store. An existing one must have been created from a volume of the same
             shape, dtype and 27 probed voxels, with the same chunks and shards.
-        chunks: sizes of a chunk, computed and read at once; at most 32 voxels per axis by default.
-        shards: sizes of a file, a multiple of `chunks`; by default 4 chunks per axis. Large ones
+        chunks: Sizes of a chunk, computed and read at once; at most 32 voxels per axis by default.
+        shards: Sizes of a file, a multiple of `chunks`; by default 4 chunks per axis. Large ones
             give few files, but each added chunk rewrites its file.
         level: Zstandard compression level.
-        cache: as in `ZarrVolume`.
+        cache: As in `ZarrVolume`.
 
     Raises:
-        VolumeError: if an option is invalid, or other content is at `path`.
+        VolumeError: If an option is invalid, or other content is at `path`.
         CacheError: (when read) if the store cannot be written, for example because the disk is
             full; its content stays intact, and a later read continues from there.
 
@@ -147,11 +147,11 @@ class OnDemandVolume(ZarrVolume):
         Several processes may fill one store, each computing different chunks.
 
         Args:
-            workers: number of threads.
-            progress: show a progress bar of shards.
+            workers: Number of threads.
+            progress: Show a progress bar of shards.
 
         Raises:
-            CacheError: if the store cannot be written.
+            CacheError: If the store cannot be written.
         """
         import zarr
         from tqdm import tqdm

@@ -27,7 +27,7 @@ class PatchDecoder(nn.Module):
         hidden: Width of the hidden layers.
         momentum: Weight of a call in the running statistics of the batch norm. A call has thousands
             of positions, and the latent volumes change, so it is larger than usual.
-        precision: dtype of the parameters and the outputs. Patches of any dtype are converted to
+        precision: Dtype of the parameters and the outputs. Patches of any dtype are converted to
             it.
 
     Raises:

@@ -16,12 +16,12 @@ class Folder(NamedTuple):
     """One folder.
 
     Attributes:
-        path: its path.
-        place: names of the folders from the root of the search.
-        scans: files with the extension of a scan, whatever their content.
-        slices: whether it holds slices of a series.
-        others: names of its other files.
-        fault: reason why it could not be read.
+        path: Its path.
+        place: Names of the folders from the root of the search.
+        scans: Files with the extension of a scan, whatever their content.
+        slices: Whether it holds slices of a series.
+        others: Names of its other files.
+        fault: Reason why it could not be read.
     """
 
     path: Path

@@ -39,9 +39,9 @@ class Named(NamedTuple):
     """The content of a name.
 
     Attributes:
-        contrast: one of the contrasts of the model, "seg", or "other" for a known word that is none
+        contrast: One of the contrasts of the model, "seg", or "other" for a known word that is none
             of them; empty if the name has no such word.
-        patient: the remaining part of the name.
+        patient: The remaining part of the name.
     """
 
     contrast: str
@@ -52,8 +52,8 @@ def read_name(stem: str, contrasts: Sequence[str]) -> Named:
     """Split the contrast off the name of a file or folder.
 
     Args:
-        stem: the name without the extension of a scan.
-        contrasts: contrasts of the model; a model of lungs knows no T1, which may be a time there.
+        stem: The name without the extension of a scan.
+        contrasts: Contrasts of the model; a model of lungs knows no T1, which may be a time there.
 
     Example:
         >>> read_name("BraTS-GLI-00000-000-t1c", ["t1"])

@@ -12,11 +12,11 @@ class Scan(NamedTuple):
     """The files of one patient by contrast, or the reason why they cannot be used.
 
     Attributes:
-        place: folders that lead to it, and its own name if it shares the folder.
-        patient: common part of the names of its files, without the contrast.
-        paths: its files.
-        files: these by contrast, or the reason.
-        apart: not a patient of its own if the patient has other scans.
+        place: Folders that lead to it, and its own name if it shares the folder.
+        patient: Common part of the names of its files, without the contrast.
+        paths: Its files.
+        files: These by contrast, or the reason.
+        apart: Not a patient of its own if the patient has other scans.
     """
 
     place: Place
@@ -34,9 +34,9 @@ def name_scans(scans: Sequence[Scan], folder: Path, tables: Collection[str]) -> 
     lead to them, without those common to all.
 
     Args:
-        scans: scans of all patients.
-        folder: root of the search.
-        tables: names of patients in tables.
+        scans: Scans of all patients.
+        folder: Root of the search.
+        tables: Names of patients in tables.
     """
     root = folder.resolve().name
     ways = collections.Counter(word for scan in scans for word in {*scan.place})

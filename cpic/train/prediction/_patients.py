@@ -38,10 +38,10 @@ class Patients:
 
     Attributes:
         task: "brats" or "osic".
-        kind: inputs of the model besides the scan, as in `Table`; None for none.
-        rows: values by name, in the order of the tables.
-        faults: reasons why the row of a patient cannot be used.
-        tables: the files.
+        kind: Inputs of the model besides the scan, as in `Table`; None for none.
+        rows: Values by name, in the order of the tables.
+        faults: Reasons why the row of a patient cannot be used.
+        tables: The files.
     """
 
     task: Task
@@ -109,10 +109,10 @@ def read_patients(
 
     Args:
         task: "brats" or "osic".
-        kind: inputs of the model besides the scan.
-        scans: folder of the scans.
-        table: file given by the user.
-        weeks: weeks given by the user, instead of those in the table.
+        kind: Inputs of the model besides the scan.
+        scans: Folder of the scans.
+        table: File given by the user.
+        weeks: Weeks given by the user, instead of those in the table.
 
     Raises:
         CohortError: If a table cannot be read.

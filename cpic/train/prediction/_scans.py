@@ -41,12 +41,12 @@ def find_scans(folder: Path, contrasts: Sequence[str], tables: Collection[str] =
     Files that are not used are logged.
 
     Args:
-        folder: folder with any of these, at any depth.
-        contrasts: contrasts that a patient needs, in this order.
-        tables: names of patients in tables, which are used here too.
+        folder: Folder with any of these, at any depth.
+        contrasts: Contrasts that a patient needs, in this order.
+        tables: Names of patients in tables, which are used here too.
 
     Raises:
-        CohortError: if there is no such folder, or no scan in it.
+        CohortError: If there is no such folder, or no scan in it.
     """
     with looking(folder):
         is_folder, there = folder.is_dir(), folder.exists()

@@ -27,10 +27,10 @@ class Source:
     """Converted scans and their origin.
 
     Attributes:
-        prepared: the converted cohort.
-        root: folder of the originals.
-        generated: whether the cohort was made by this package.
-        best_error: lower bound on the error of any model, in the unit of the task's metric; None
+        prepared: The converted cohort.
+        root: Folder of the originals.
+        generated: Whether the cohort was made by this package.
+        best_error: Lower bound on the error of any model, in the unit of the task's metric; None
             for a cohort that was not generated.
     """
 
@@ -45,14 +45,14 @@ def load_source(task: Task, data: Data, *, seed: int = 42, progress: bool = Fals
 
     Args:
         task: "brats" or "osic".
-        data: scans and their preprocessing; without root, the semi-synthetic cohort of this package
+        data: Scans and their preprocessing; without root, the semi-synthetic cohort of this package
             is generated at this resolution, or taken from the cache. Resolution and intensity must
             be given.
-        seed: seed of the generated cohort.
-        progress: show progress bars.
+        seed: Seed of the generated cohort.
+        progress: Show progress bars.
 
     Raises:
-        CohortError: if the cohort cannot be used, or all scans are constant.
+        CohortError: If the cohort cannot be used, or all scans are constant.
     """
     assert data.resolution is not None
     assert data.intensity is not None

@@ -25,8 +25,8 @@ class Table:
         kind: "weeks", only the normalized week; "osic", all eight features of `OsicTable`; "brats",
             age in standard deviations from its mean (0 if unknown), an indicator of unknown age,
             and the extent of resection, one-hot in three columns.
-        low: minima of an `OsicTable`, or the mean age.
-        high: maxima of an `OsicTable`, or the standard deviation of the age.
+        low: Minima of an `OsicTable`, or the mean age.
+        high: Maxima of an `OsicTable`, or the standard deviation of the age.
     """
 
     kind: Kind
@@ -70,8 +70,8 @@ def fit_table(task: Task, samples: "DataFrame", *, extra: bool) -> Table | None:
 
     Args:
         task: "brats" or "osic".
-        samples: samples of the training fold.
-        extra: use all data of a patient, not only the week.
+        samples: Samples of the training fold.
+        extra: Use all data of a patient, not only the week.
     """
     if task == "osic":
         fitted = OsicTable.fit(samples)
