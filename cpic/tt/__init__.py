@@ -1,4 +1,4 @@
-"""Tensor trains: hold, round, search and rebuild tensors through few of their entries."""
+"""Tensor trains: store, round, search and reconstruct tensors from few of their entries."""
 
 from cpic.tt._cross import cross
 from cpic.tt._cross_run import CrossResult, CrossState

@@ -41,20 +41,20 @@ def constant(cores: Sequence[Tensor], value: Tensor | float) -> list[Tensor]:
 
 
 def scale(core: Tensor, factor: Tensor | float) -> Tensor:
-    """A core times a number or one number a train `(K,)`."""
+    """A core times a number, or one number per train `(K,)`."""
     if isinstance(factor, Tensor) and factor.ndim:
         factor = factor.view(-1, 1, 1, 1)
     return core * factor
 
 
 def padded(core: Tensor, shape: Sequence[int]) -> Tensor:
-    """A core of this larger shape, zero where there was none."""
+    """A core padded with zeros to a larger shape."""
     missing = [wanted - got for got, wanted in zip(core.shape, shape, strict=True)]
     return pad(core, [side for amount in reversed(missing) for side in (0, amount)])
 
 
 def concatenate(cores: Sequence[Tensor]) -> list[Tensor]:
-    """Cores of one train with a leading site that says which of the K trains is meant."""
+    """Cores of one train with a leading site that selects one of the K trains."""
     trains = len(cores[0])
     leading = torch.eye(trains, dtype=cores[0].dtype, device=cores[0].device)
     joined = [leading.view(1, 1, trains, trains)]
@@ -67,17 +67,17 @@ def concatenate(cores: Sequence[Tensor]) -> list[Tensor]:
 
 
 def from_left(matrix: Tensor, core: Tensor) -> Tensor:
-    """A core `(K, l, size, r)` behind a matrix `(K, m, l)`."""
+    """A core `(K, l, size, r)` multiplied from the left by a matrix `(K, m, l)`."""
     return (matrix @ core.flatten(2)).view(len(core), matrix.shape[1], *core.shape[2:])
 
 
 def from_right(core: Tensor, matrix: Tensor) -> Tensor:
-    """A core `(K, l, size, r)` in front of a matrix `(K, r, m)`."""
+    """A core `(K, l, size, r)` multiplied from the right by a matrix `(K, r, m)`."""
     return (core.flatten(1, 2) @ matrix).view(*core.shape[:3], matrix.shape[2])
 
 
 def fix(cores: Sequence[Tensor], site: int, index: Tensor) -> list[Tensor]:
-    """Cores of the slice at one index a train `(K,)`; the matrix goes into a neighbor."""
+    """Cores of the slice at one index per train `(K,)`; its matrix is absorbed by a neighbor."""
     core = cores[site]
     where = index.view(-1, 1, 1, 1).expand(-1, core.shape[1], 1, core.shape[3])
     matrix = core.gather(2, where).squeeze(2)

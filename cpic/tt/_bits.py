@@ -1,9 +1,9 @@
-r"""Turn coordinates into the bits of quantics sites, and back, as one product with a table.
+r"""Convert coordinates to the bits of quantics sites, and back, by one product with a table.
 
-Every bit of a coordinate sits at one place of one site. With b the bits in the order of the sites,
+Every bit of a coordinate has one place in one site. With b the bits in the order of the sites,
 the coordinates are b T for a table T of powers of two, and the sites b T' for another one.
 
-Shapes: `D` modes, `s` sites, `B` bits in all.
+Shapes: `D` modes, `s` sites, `B` bits in total.
 References: {cite}`khoromskij2011quantics`.
 """
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 Bit = tuple[int, int]  # the mode it belongs to, its place in the coordinate
 
-# The product is one of floating-point numbers, since a GPU has none of integers. It is exact as
-# long as its terms, different powers of two, are below this one.
+# The product is computed in floating point, since GPUs have no integer matrix product. It is exact
+# if all terms, which are different powers of two, are below 2 to this power.
 _HALF = 32
 
 
@@ -27,7 +27,7 @@ class _Tables(NamedTuple):
     place: Tensor
     mode: Tensor
     bit: Tensor
-    to_coords: Tensor  # (B, D), or (B, 2 D) with the bits above _HALF behind
+    to_coords: Tensor  # (B, D), or (B, 2 D) with the bits from _HALF on at the end
     to_sites: Tensor  # (B, s)
 
 

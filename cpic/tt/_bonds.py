@@ -1,4 +1,4 @@
-"""Solve for the cores of all bonds of a train together.
+"""Solve for the cores of all bonds of a train at once.
 
 Shapes: `K` samples, `m` rows of fibers, `r` rows, `c` columns of pivots.
 """

@@ -1,6 +1,6 @@
-"""Follow the size of what a train misses along the modes, from good places to better ones.
+"""Hill climbing along the modes towards entries where the error of a train is large.
 
-Shapes: `K` tensors, `d` sites, `s` places, `n` multi-indices.
+Shapes: `K` tensors, `d` sites, `s` starting points, `n` multi-indices.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ Read = Callable[[Tensor], Tensor]
 
 
 class Climb(NamedTuple):
-    """Multi-indices `(K, n, d)` that were read, values and what is missed `(K, n)`, the top's view.
+    """Multi-indices `(K, n, d)` that were read, their values and errors `(K, n)`.
 
-    `lines` `(K, d, n_k)` are the heights along the modes, through the highest place that was looked
-    from; shorter modes are padded with zeros.
+    `lines` `(K, d, n_k)` are the absolute errors along all modes through the highest point that was
+    expanded; shorter modes are padded with zeros.
     """
 
     points: Tensor
@@ -37,18 +37,18 @@ def climb(
     *,
     rounds: int = 3,
 ) -> Climb:
-    """Follow the size of what the train misses, from each of `points` `(K, s, d)` upwards.
+    """Climb to larger errors of the train from each of `points` `(K, s, d)`.
 
-    A round looks along all modes of each place and goes to the best index of every mode at once, or
-    of the best mode alone where that is higher.
+    A round evaluates all modes through each point, then moves to the best index of every mode at
+    once, or of the best mode alone if the error is larger there.
 
     Args:
         read: Values `(K, n)` at multi-indices `(K, n, d)`.
-        train: What is known; None climbs on the entries themselves.
-        points: Where to begin.
-        height: How much is missed there `(K, s)`.
+        train: The approximation; None climbs on the entries themselves.
+        points: Starting points.
+        height: Absolute errors there `(K, s)`.
         sizes: Size of each of the `d` modes.
-        rounds: Bound on the rounds.
+        rounds: Maximum number of rounds.
     """
     d, bound = len(sizes), torch.tensor(sizes, device=points.device)
     mode, steps = torch.arange(d, device=points.device), bound.new_tensor(range(max(sizes)))
@@ -75,7 +75,7 @@ def climb(
         top, way = heights.max(-1)
         if not bool((top > height).any()):
             break
-        # Only the modes of a sum or product are free of each other; elsewhere the best one leads.
+        # Only the modes of a sum or product are independent; otherwise the best mode is followed.
         every = (points + best) % bound
         one = torch.where(way[..., None] == mode, every, points)
         height, way = torch.stack([top, look(every)]).max(0)
@@ -84,7 +84,7 @@ def climb(
 
 
 def _of_highest(height: Tensor, points: Tensor, sides: Tensor, bound: Tensor) -> Tensor:
-    """Heights `(K, d, n)` by index along the modes of the highest place, from those by step."""
+    """Heights `(K, d, n)` along the modes through the highest point, by index instead of step."""
     each, highest = torch.arange(len(points), device=points.device), height.argmax(1)
     steps = torch.arange(sides.shape[-1], device=points.device)
     index = (points[each, highest][..., None] + steps) % bound[:, None]
@@ -93,6 +93,6 @@ def _of_highest(height: Tensor, points: Tensor, sides: Tensor, bound: Tensor) ->
 
 
 def stands_alone(lines: Tensor, share: float) -> Tensor:
-    """Whether all heights along the lines `(K, d, n)` through a place are below its `share`."""
+    """Whether all other heights on the lines `(K, d, n)` are at most `share` of the peak."""
     peak = lines.amax((1, 2), keepdim=True)
     return (lines > share * peak).sum((1, 2)) == lines.shape[1]

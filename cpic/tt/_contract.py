@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Numbers that one step of an evaluation may hold at once; more points are taken in pieces.
+# Maximum number of values per step of an evaluation; more points are split into pieces.
 _PIECE = 2**25
-# Sites up to this size are multiplied whole and selected from afterwards: one large product is
-# quicker than many small ones.
+# Sites up to this size are multiplied at all indices and selected from afterwards: one large
+# product is faster than many small ones.
 _SMALL = 4
 
 
@@ -35,7 +35,7 @@ def _entries(cores: Sequence[Tensor], indices: Tensor) -> Tensor:
     count = trains * n
     sizes = torch.tensor([core.shape[2] for core in cores], device=indices.device)
     points = torch.arange(count, device=indices.device)[:, None]
-    # Small sites are selected from the products of each point, large ones from those of a train.
+    # Small sites are selected from the products of each point, large ones from those of each train.
     parts = torch.where(sizes <= _SMALL, points, points.div(n, rounding_mode="floor"))
     places = parts * sizes + indices.reshape(count, len(cores))
     state = cores[0].new_ones(count, 1, 1)
@@ -58,7 +58,7 @@ def advance(state: Tensor, core: Tensor, index: Tensor) -> Tensor:
     if size <= _SMALL:
         every = (state @ core.flatten(2)).view(trains * n * size, right)
         place = torch.arange(trains * n, device=index.device) * size + index.flatten()
-        return every.index_select(0, place).view(trains, n, right)  # far quicker than a gather
+        return every.index_select(0, place).view(trains, n, right)  # much faster than a gather
     rows = core.permute(0, 2, 1, 3).reshape(trains * size, left * right)
     offset = torch.arange(trains, device=index.device).unsqueeze(1) * size
     slices = rows.index_select(0, (index + offset).flatten()).view(trains, n, left, right)
@@ -88,7 +88,7 @@ def inner(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
 
 
 def norm(cores: Sequence[Tensor]) -> Tensor:
-    """Frobenius norms `(K,)`, to full precision also where two trains nearly cancel."""
+    """Frobenius norms `(K,)`, to full precision even if two trains nearly cancel."""
     trains = len(cores[0])
     with torch.no_grad():
         carry = cores[0].new_ones(trains, 1, 1)
@@ -99,7 +99,7 @@ def norm(cores: Sequence[Tensor]) -> Tensor:
         value = carry.reshape(trains).abs()
     if not (torch.is_grad_enabled() and any(core.requires_grad for core in cores)):
         return value
-    # An inner product has only half the digits, so it gives the gradient and not the value.
+    # An inner product has only half the digits, so it supplies the gradient but not the value.
     square = inner(cores, cores)
     slope = torch.where(value > 0, 0.5 / value, 0.0)
     return value + torch.where(value > 0, slope * (square - square.detach()), 0.0)

@@ -1,9 +1,9 @@
-r"""Build trains from chosen entries: the search for index sets.
+r"""Build trains from selected entries: the search for index sets.
 
-The square search alternates half-sweeps that choose the multi-indices of one side by maxvol, given
-those of the other side. It is exact where the ranks are. On data of full rank interpolation
-amplifies what lies outside the rank; there the cores are fitted by least squares to more rows and
-columns than their rank (`_cross_sampled`).
+The square search alternates half-sweeps that select the multi-indices of one side by maxvol, given
+those of the other side. It is exact if the ranks are. On data of full rank, interpolation
+amplifies the components beyond the rank; there the cores are fitted by least squares to more rows
+and columns than their rank (`_cross_sampled`).
 
 Shapes: `K` tensors, `d` sites.
 References: {cite}`oseledets2010ttcross`, {cite}`savostyanov2014quasioptimality`.
@@ -45,65 +45,65 @@ def cross(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> CrossResult:
-    r"""Approximate K tensors by trains that read a small part of their entries.
+    r"""Approximate K tensors by trains from a small part of their entries.
 
     The square search alternates half-sweeps of maxvol {cite}`oseledets2010ttcross`. With `rank` it
-    makes `sweeps` of them, each to the left and back; with `tol` alone it grows sets of pivots that
-    its probes miss, round after round, until fresh points confirm the error, or `6 * sweeps`
-    rounds are over; it keeps all values it read and asks for nothing twice. Least squares
-    suits measured data, which is of full rank: it fits more rows and columns than the rank, and
-    with `tol` alone doubles the rank from 8 until the held-out error is at most `tol`. `"auto"`
-    searches square, and where the error stays above one per cent (and above `tol`) also by least
-    squares; the better train of each tensor wins.
+    makes `sweeps` sweeps, each to the left and back. With only `tol` it adds pivots where probes
+    show errors, until new points confirm the tolerance or `6 * sweeps` rounds are over; it stores
+    all values and requests none twice. Least squares suits measured data, which have full
+    rank: it fits more rows and columns than the rank, and with only `tol` doubles the rank from 8
+    until the held-out error is at most `tol`. `"auto"` runs the square search and, if the error
+    stays above one percent (and above `tol`), also least squares, and returns the better train of
+    each tensor.
 
-    With `rank` or by least squares the error is measured on `n_probes` random entries that no
-    train is fitted to. By tolerance it is an estimate of the error of the whole tensor, from fresh
-    entries drawn in several ways: uniformly, where the train is large, around the largest entry
-    found, and by climbing along what is missed. Twice its standard error is added. Tensors with at
-    most 4096 entries, and those of up to 2^20 of which half would be asked for, are read whole and
-    compressed by singular values: the error is the true one. Carries no gradient: pass the sets to
+    With `rank` or least squares, the error is measured on `n_probes` random entries that no
+    train is fitted to. With only `tol` it is an estimate of the error of the whole tensor, from
+    new entries drawn in several ways: uniformly, where the train is large, around the largest entry
+    found, and by climbing to larger errors. Twice its standard error is added. Tensors with at
+    most 4096 entries, and those of up to 2^20 of which half would be read, are read completely and
+    compressed by SVD: their error is exact. Carries no gradient: pass the sets to
     `interpolate`.
 
-    What `converged` promises by tolerance is statistical. Misses that hold a share p of what n
-    draws see are overlooked with probability (1 - p)^n: p is a share of all entries for the uniform
-    half of the draws, at least `n_probes / 2`, and a share of the norm of the train for an eighth
-    of them. Once a draw has found a lone miss (at a jump, or a spike no line leads to), as many
-    draws without one are needed as make it likely that no more are left than `tol` allows; where
-    they would be too many, the tensor is read whole, if it has at most 2^20 entries and at most
-    `256 n_probes` or eight times those asked for; otherwise it has not converged. A spike that no
-    probe, climb or fiber touches stays unseen, and so does one that only the fitted fibers touched:
-    raise `n_probes` where features are small. Values that were rounded to float32 have an error of
-    3e-8 at least, and do not converge below.
+    With only `tol`, the guarantee of `converged` is statistical. Errors at a fraction p of what n
+    draws sample are missed with probability (1 - p)^n: p is a fraction of all entries for the
+    uniform half of the draws, at least `n_probes / 2`, and a fraction of the norm of the train for
+    an eighth of them. Once a draw has found an isolated error (at a jump, or a spike that no line
+    leads to), draws without another one are required until it is likely that no more remain than
+    `tol` allows. If these would be too many, the tensor is read completely, provided that it has at
+    most 2^20 entries and at most `256 n_probes` or eight times those requested; otherwise it has
+    not converged. A spike that no probe, climb or fiber hits is missed, and so is one that only the
+    fitted fibers hit: raise `n_probes` if features are small. Values rounded to float32 have an
+    error of at least 3e-8, and do not converge below it.
 
     Args:
         entries: Maps int64 multi-indices `(K, n, d)` to real values `(K, n)`.
         sizes: Size of each of the `d` modes.
         n_trains: Number of tensors K, searched together; 0 gives empty trains.
         rank: Rank of the trains, as in `cap_ranks`; lowered to what `sizes` allow.
-        tol: Relative error to reach. Needed where `rank` is not given.
-        max_rank: Bound on the rank where `rank` is not given.
-        sweeps: Bound on the sweeps.
+        tol: Relative error to reach. Required if `rank` is not given.
+        max_rank: Upper bound on the rank if `rank` is not given.
+        sweeps: Maximum number of sweeps.
         method: `"square"`, `"least_squares"` or `"auto"`.
-        sets: Where to begin, for instance `result.sets` of an earlier search.
+        sets: Initial sets, for instance `result.sets` of an earlier search.
         generator: The only source of randomness.
         callback: Called with a `CrossState` after each half-sweep.
-        n_probes: Random entries to measure the error on, and as many to look for missed parts (by
-            tolerance half as many).
-        max_entries: Bound on the entries that a least-squares fit reads; by default what the rank
-            needs, about 200 000 for rank 10 on 256^3.
+        n_probes: Number of random entries to measure the error on, and of those to find errors on
+            (with only `tol` half as many).
+        max_entries: Upper bound on the entries that a least-squares fit reads; by default what the
+            rank needs, about 200 000 for rank 10 on 256^3.
         dtype: Type of the values and trains.
-        device: Where the multi-indices and trains live.
+        device: Device of the multi-indices and trains.
 
     Returns:
         Trains, sets, held-out errors `(half_sweeps, K)`, `converged` `(K,)` and the ledger. Sets of
         a train by least squares or tolerance have more right than left multi-indices. A tensor has
-        converged where its error is at most `tol`; without `tol`, at most 1e-6. The ranks are
-        within `rank` or `max_rank` at every bond. Where all probes are zero, up to 65 536 entries
-        are read whole; of larger tensors nothing is known then: the error is NaN, and the tensor
-        has not converged.
+        converged if its error is at most `tol`; without `tol`, at most 1e-6. The ranks are
+        within `rank` or `max_rank` at every bond. If all probes are zero, tensors of up to 65 536
+        entries are read completely; nothing is known of larger ones: the error is NaN, and the
+        tensor has not converged.
 
     Raises:
-        ValueError: If neither `rank` nor `tol` is given, an argument does not fit, or `entries`
+        ValueError: If neither `rank` nor `tol` is given, an argument is invalid, or `entries`
             returns a wrong shape or device, complex, NaN or infinite values.
 
     Example:
@@ -142,17 +142,17 @@ def _check(rank, tol, max_rank, sweeps, method, n_trains, n_probes, dtype) -> No
         raise ValueError("cross needs a rank or a tol, got neither; pass rank=10 or tol=1e-6.")
     check_choice("cross", "method", method, get_args(Method), "auto chooses")
     if tol is not None and not 0 < tol < float("inf"):
-        raise ValueError(f"cross needs a finite tol > 0, got {tol}; for a fixed rank pass none.")
+        raise ValueError(f"cross needs a finite tol > 0, got {tol}; omit it for a fixed rank.")
     check_least("cross", "raise it", max_rank=max_rank, sweeps=sweeps, n_probes=n_probes)
     check_least("cross", "0 gives empty trains", least=0, n_trains=n_trains)
     if not dtype.is_floating_point:
         raise ValueError(
-            f"cross needs float32 or float64, got {dtype}; search real and imaginary part apart."
+            f"cross needs float32 or float64, got {dtype}; search real and imaginary parts apart."
         )
 
 
 def _nothing(sizes, ranks, generator, dtype, device) -> CrossResult:
-    """The answer for no tensors at all; `entries` is not called."""
+    """The result for zero tensors; `entries` is not called."""
     cores = [
         torch.zeros(0, ranks[k], n, ranks[k + 1], dtype=dtype, device=device)
         for k, n in enumerate(sizes)

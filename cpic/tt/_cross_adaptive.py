@@ -1,9 +1,9 @@
-r"""Grow the ranks of a cross-approximation bond by bond until nothing is missed.
+r"""Increase the ranks of a cross-approximation bond by bond until the tolerance is met.
 
-Left and right sets only ever grow, and so do the blocks of fibers between them: a round asks for
-what is new and for nothing twice. Points that the train misses give new columns; the rows they need
-are found by elimination in what the old rows leave over. A bond that used all its columns gets as
-many again, one with columns to spare few.
+Left and right sets only grow, and so do the blocks of fibers between them: a round requests
+only new entries. Points where the train is wrong give new columns; the rows they need are
+found by elimination in the residual of the old rows. A bond that used all its columns gets as
+many again, one with unused columns gets few.
 
 Shapes: `K` tensors, `l` left and `c` right multi-indices at a site of size `n`.
 References: {cite}`ritter2024quantics`, {cite}`savostyanov2014quasioptimality`.
@@ -30,22 +30,22 @@ _NARROW = 4  # sizes of modes whose fibers share much with those of the next sit
 
 
 class _Block(NamedTuple):
-    """Multi-indices `(K, m, d)` to ask for, and what turns their values into `(K, l, n, c)`."""
+    """Multi-indices `(K, m, d)` to request, and a function from their values to `(K, l, n, c)`."""
 
     indices: Tensor
     fill: Callable[[Tensor], Tensor]
 
 
 class AdaptiveSearch:
-    """The state of a search whose sets grow.
+    """The state of a search with growing sets.
 
     Args:
-        reader: Where the values come from.
+        reader: Source of the values.
         ranks: Largest ranks of the `d + 1` bonds.
         n_trains: Number of tensors K.
         generator: Mixes columns.
-        sets: Sets of which the right ones are where to begin; by default there are none, and
-            `add` must give some.
+        sets: Sets whose right ones are the initial ones; by default there are none, and
+            `add` must supply some.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class AdaptiveSearch:
         self.floor: Tensor | None = None
 
     def round(self, floor: Tensor) -> TensorTrain:
-        """A half-sweep to the right that keeps the old rows and adds those above `floor`."""
+        """A half-sweep to the right that retains the old rows and adds those above `floor`."""
         lowered = self.floor is None or bool((floor < self.floor).any())
         self.floor = floor
         last = len(self.sizes) - 1
@@ -85,7 +85,7 @@ class AdaptiveSearch:
         return TensorTrain(self.cores)
 
     def _read(self, site: int) -> bool:
-        """Ask for what the sets of a site have gained, in one call."""
+        """Request the new entries of a site in one call; false if there are none."""
         old, left, right = self.fibers[site], self.left[site].shape[1], self.right[site].shape[1]
         rows, columns = old.shape[1::2]
         blocks = []
@@ -106,12 +106,12 @@ class AdaptiveSearch:
         return True
 
     def _block(self, site: int, rows: slice, columns: slice) -> "_Block":
-        """What to ask for the values on some left and right multi-indices of a site."""
+        """What to request for the values on some left and right multi-indices of a site."""
         left, right, n = self.left[site][:, rows], self.right[site][:, columns], self.sizes[site]
         shape = (left.shape[1], n, right.shape[1])
         if site == 0 or n > _NARROW:
             return _Block(fiber_indices(left, n, right), lambda asked: asked.unflatten(1, shape))
-        # The pivots of the bond before lie on these fibers too: half of them where n is two.
+        # The pivots of the previous bond also lie on these fibers: half of them if n is two.
         place, known = self._pivots(site, right)
         known, cells = known[:, rows], n * right.shape[1]
         there = place.new_zeros(len(place), cells + 1, dtype=torch.uint8).scatter_(1, place, 1)
@@ -130,9 +130,9 @@ class AdaptiveSearch:
         return _Block(fiber_indices(left, n, tails, pairs=left), fill)
 
     def _pivots(self, site: int, right: Tensor) -> tuple[Tensor, Tensor]:
-        """Places `(K, c)` in [n] x right of the columns of the bond before, and their values.
+        """Positions `(K, c)` in [n] x right of the columns of the previous bond, and their values.
 
-        A column that does not extend one of `right` gets the place behind the last.
+        A column that does not extend one of `right` gets the position after the last.
         """
         before, weights = self.right[site - 1], self.reader.weights[site + 1 :]
         marks = (before[..., 1:] * weights).sum(-1)[:, :, None]
@@ -143,17 +143,17 @@ class AdaptiveSearch:
         return place, take_rows(self.fibers[site - 1].flatten(1, 2), self.rows[site - 1])
 
     def _choose(self, site: int, floor: Tensor) -> None:
-        """Add rows that the old ones do not carry, and solve for the core."""
+        """Add rows that the old ones do not represent, and solve for the core."""
         matrix, rows = self.fibers[site].flatten(1, 2), self.rows[site]
         factors = _factors(take_rows(matrix, rows)) if rows.shape[1] else None
         room = min(self.ranks[site + 1], *matrix.shape[1:]) - rows.shape[1]
         if room > 0:
-            rest = matrix
+            residual = matrix
             if factors is not None:
                 frame = factors.frame
-                rest = torch.baddbmm(matrix, torch.bmm(matrix, frame), frame.mT, alpha=-1)
-            new = leading_rows(rest, room, floor, self.generator)
-            if factors is None and not new.shape[1]:  # nothing there, but a bond needs a row
+                residual = torch.baddbmm(matrix, torch.bmm(matrix, frame), frame.mT, alpha=-1)
+            new = leading_rows(residual, room, floor, self.generator)
+            if factors is None and not new.shape[1]:  # all zero, but a bond needs a row
                 new = rows.new_zeros(len(rows), 1)
             if new.shape[1]:
                 self.rows[site] = rows = torch.cat([rows, new], 1)
@@ -165,7 +165,7 @@ class AdaptiveSearch:
         self.cores[site] = _core(matrix, factors).unflatten(1, (-1, self.sizes[site]))
 
     def add(self, points: Tensor) -> bool:
-        """Add the right parts of `points` `(K, n, d)`, best first, where bonds want columns."""
+        """Add the right parts of `points` `(K, n, d)`, best first, at bonds that need columns."""
         sizes, weights = self.sizes, self.reader.weights
         marks = (points * weights).flip(-1).cumsum(-1).flip(-1)  # of the parts from a site on
         marks, grown = marks.mT.tolist(), False
@@ -189,7 +189,7 @@ class AdaptiveSearch:
         return grown
 
     def _wanted(self, bond: int) -> int:
-        """How many more columns a bond wants."""
+        """How many more columns a bond needs."""
         rank, have, most = self.rows[bond].shape[1], self.right[bond].shape[1], self.ranks[bond + 1]
         if rank >= most:
             return 0
@@ -198,7 +198,7 @@ class AdaptiveSearch:
         return max(2, rank // 2)
 
     def sets_now(self) -> Callable[[], IndexSets]:
-        """What makes the sets of this round; bonds have at least as many right as left ones."""
+        """A function that makes the sets of this round; no bond has more left than right ones."""
         return partial(IndexSets.unchecked, self.sizes, tuple(self.left), tuple(self.right))
 
 
@@ -221,13 +221,13 @@ def _core(matrix: Tensor, factors: _Factors) -> Tensor:
     if bool((low > 1e4 * torch.finfo(low.dtype).eps * high).all()):
         target = torch.bmm(matrix, frame)
         return torch.linalg.solve_triangular(corner.mT, target, upper=False, left=False)
-    return solve_core(matrix, pivot, solver="qr")  # takes the time to lower the rank
+    return solve_core(matrix, pivot, solver="qr")  # slower, but lowers the rank
 
 
 def first_new(marks: list[list[int]], old: list[list[int]], count: int) -> list[list[int]]:
-    """Places `(K, c)` of the first `count` of `marks` `(K, n)` that differ and are not `old`.
+    """Positions `(K, c)` of the first `count` distinct `marks` `(K, n)` that are not in `old`.
 
-    There may be fewer; where other tensors of the batch have more, repeated ones fill up.
+    There may be fewer; if other tensors of the batch have more, position 0 is repeated.
     """
     chosen = []
     for row, known in zip(marks, map(set, old), strict=True):

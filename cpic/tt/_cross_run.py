@@ -1,7 +1,7 @@
 r"""One search from its first probe to its result.
 
-The values are divided by a power of two near their largest probe, so that tensors of any scale give
-the same search; the last core gets the factor back.
+The values are divided by a power of two near their largest probe, so that the search does not
+depend on the scale of a tensor; the last core is multiplied by the factor in the end.
 
 Shapes: `K` tensors, `d` sites.
 """
@@ -31,20 +31,20 @@ from cpic.tt._table import Table
 from cpic.tt._train import TensorTrain
 
 _SMALL = 4096  # tensors of at most so many entries are checked on all of them,
-_LOOKED_THROUGH = 2**16  # and those of at most so many where all probes are zero
-_DRAWS = 64  # probes' numbers of draws that may be spent on making sure that nothing is left
+_LOOKED_THROUGH = 2**16  # and those of at most so many if all probes are zero
+_DRAWS = 64  # maximum draws, per probe, to confirm that no isolated error is left
 
 
 @dataclass(frozen=True, eq=False)
 class CrossState:
-    """What a callback sees after each half-sweep.
+    """What a callback receives after each half-sweep.
 
     Args:
-        half_sweep: Number of half-sweeps made.
-        sets: Index sets now.
+        half_sweep: Number of half-sweeps so far.
+        sets: Current index sets.
         train: Interpolation of this half-sweep.
         error: Held-out relative error `(K,)`.
-        asked: Entries asked for so far, of each tensor.
+        asked: Entries requested so far, of each tensor.
     """
 
     half_sweep: int
@@ -60,13 +60,13 @@ class CrossResult:
 
     Args:
         train: The K trains.
-        sets: Consistent index sets, for `interpolate` and as a warm start. A least squares train
-            was fitted to more entries than these sets name: on data that are not of low rank,
+        sets: Consistent index sets, for `interpolate` and as a warm start. A least-squares train
+            was fitted to more entries than these sets specify: on data that are not of low rank,
             `interpolate` on them gives a clearly worse train.
         errors: Held-out errors after each half-sweep `(half_sweeps, K)`.
-        error: The last of them `(K,)`; NaN where all probes were zero.
-        converged: Whether each search may stop `(K,)`.
-        ledger: What the search cost.
+        error: The last of them `(K,)`; NaN if all probes were zero.
+        converged: Whether each search has converged `(K,)`.
+        ledger: Cost of the search.
     """
 
     train: TensorTrain
@@ -79,7 +79,7 @@ class CrossResult:
 
 @dataclass(eq=False)
 class Run:
-    """The state of one call of `cross`, whose arguments these are."""
+    """The state of one call of `cross`, with its arguments."""
 
     reader: Reader
     ranks: tuple[int, ...]
@@ -96,9 +96,9 @@ class Run:
         self.errors: list[Tensor] = []
         reader, n_trains = self.reader, self.n_trains
         sizes, device = reader.sizes, reader.weights.device
-        # By tolerance it looks at half of them first, and measures on fresh ones.
+        # With only a tolerance, half of them are used first, and the error is measured on new ones.
         n = max(1, self.n_probes // 2) if self.adaptive else self.n_probes
-        whole = math.prod(sizes) <= max(_SMALL, sum(sizes))  # so many are on the first fibers
+        whole = math.prod(sizes) <= max(_SMALL, sum(sizes))  # the first fibers have as many
         both = raw = torch.empty(0)
         if not whole:
             count = n if self.adaptive else 2 * n
@@ -113,7 +113,7 @@ class Run:
         self.whole, self.settled = whole, False
         self.probes, self.held_out = both[:, :n], both[:, -n:]
         seen, truth = raw[:, :n], raw[:, -n:]
-        # Zeros say nothing of what was not looked at.
+        # Zeros carry no information on the entries that were not read.
         self.unknown = ~truth.any(-1) & (n < math.prod(sizes))
         peak = raw.abs().amax(-1, keepdim=True)
         exponent = torch.where(peak > 0, torch.frexp(peak).exponent, 0)
@@ -140,7 +140,7 @@ class Run:
         return TensorTrain([*first, last * self.factor[:, :, None, None]])
 
     def square(self, sets: IndexSets | None, *, hasty: bool) -> None:
-        """Search square; `hasty` gives up after a sweep that is far from any low rank."""
+        """Run the square search; `hasty` stops after a sweep that is far from any low rank."""
         if self.adaptive:
             self._grow(sets)
             return
@@ -151,7 +151,7 @@ class Run:
         for sweep in range(self.sweeps):
             sets = self._half_sweep(sets, "left")
             last = sweep == self.sweeps - 1
-            if not last and sweep % 2 == 0:  # what the probes miss competes with the old pivots
+            if not last and sweep % 2 == 0:  # probes with large errors compete with the old pivots
                 missed = (self.seen - self.train.entries(self.probes)) ** 2
                 points = draw_missed(self.probes, missed, extra, self.generator)
                 sets = with_points(sets, points)
@@ -176,7 +176,7 @@ class Run:
         misses = Misses(reader, self.held_out, self.truth, self.tol, self.generator)
         if sets is None:
             search.add(misses.worst())
-        # What the sites leave out adds up to the error of the train.
+        # The truncation errors of the sites add up to the error of the train.
         floor = misses.tol / 4 * (self.truth.square().mean(-1) / len(reader.sizes)).sqrt()
         before, n_fresh = torch.full_like(floor, torch.inf), self.n_probes
         for _ in range(6 * self.sweeps):
@@ -194,24 +194,24 @@ class Run:
                     return
                 last = bool((found <= misses.tol).all()) or n_fresh == 16 * self.n_probes
                 if last and misses.draws_wanted() > _DRAWS * self.n_probes:
-                    self.settled = True  # and no fit of parts would see more
+                    self.settled = True  # and no fit to samples would find more
                     self._read_rest(max(4 * _DRAWS * self.n_probes, 8 * reader.asked))
                     return
-                # Or luck would end it, sooner or later.
+                # With a constant number, chance would end the search sooner or later.
                 n_fresh = min(2 * n_fresh, 16 * self.n_probes)
             if not search.add(misses.worst()) or bool((error > before / 2).any()):
                 floor = floor / 2
             before = error
 
     def _read_rest(self, most: int) -> bool:
-        """Compress a tensor of at most so many entries from all of them, asking for the rest."""
+        """Read the remaining entries of a tensor with at most so many, and compress it."""
         if not isinstance(self.reader, Table) or self.reader.size > most:
             return False
         self._compress(self.reader.whole())
         return True
 
     def _compress(self, dense: Tensor) -> None:
-        """Take the singular values of tensors `(K, *sizes)` that were read whole."""
+        """Compress tensors `(K, *sizes)` that were read completely by TT-SVD."""
         assert self.tol is not None
         self.settled = True
         train = tt_svd(dense, tol=self.tol / 2, max_rank=max(self.ranks))
@@ -220,12 +220,12 @@ class Run:
         self._note(train, partial(sets_of, train, n_columns=4 * max(train.ranks)), error)
 
     def unlike_low_rank(self) -> bool:
-        """Whether the square search ended far above what exact interpolation reaches."""
+        """Whether the error of the square search is far above that of exact interpolation."""
         bound = 0.01 if self.tol is None else max(0.01, self.tol)
         return not self.settled and bool((self.errors[-1] > bound).any())
 
     def sampled(self, max_entries: int | None) -> None:
-        """Fit by least squares; keep an earlier square train where that one is better."""
+        """Fit by least squares; retain an earlier square train if it is better."""
         before = (self.train, self.errors[-1]) if self.errors else None
         most = max(self.ranks)
         rank = min(8, most) if self.adaptive else most
@@ -248,13 +248,13 @@ class Run:
         plan = make_plan(sizes, rank=rank, max_entries=max_entries)
         odds = {"points": self.probes, "weights": self.seen.abs()}
         train = fit_sampled(self.reader.points, sizes, plan, **odds, generator=self.generator)
-        # Where it needs less, what lies above is the noise of the fit.
+        # If a lower rank suffices, the components beyond it are the noise of the fit.
         noise = 64 * torch.finfo(self.truth.dtype).eps
         tol = noise if self.tol is None else max(noise, self.tol / 4)
         return train.round(tol, [min(rank, most) for most in self.ranks])
 
     def result(self) -> CrossResult:
-        """The last train and the books."""
+        """The last train, its sets and errors, and the ledger."""
         errors = torch.stack(self.errors)
         converged = errors[-1] <= (1e-6 if self.tol is None else self.tol)
         ledger = self.reader.ledger(self.halves / 2, time.perf_counter() - self.start)
@@ -263,7 +263,7 @@ class Run:
 
 
 def _better(first: TensorTrain, second: TensorTrain, use_first: Tensor) -> TensorTrain:
-    """Of each tensor the first train or the second, with ranks padded to the larger ones."""
+    """The first or the second train of each tensor, with ranks padded to the larger ones."""
     cores = []
     for a, b in zip(first.cores, second.cores, strict=True):
         shape = [max(m, n) for m, n in zip(a.shape, b.shape, strict=True)]

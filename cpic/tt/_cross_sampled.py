@@ -1,14 +1,14 @@
 r"""Fit a train to sampled entries by least squares, for tensors that are not exactly low rank.
 
-Interpolation through exactly r pivots amplifies what lies outside rank r, and on anatomy that is
-much. Here consecutive sites are first merged into few groups, so that few bonds have to be guessed
-from samples. Then, with R > r columns,
+Interpolation through exactly r pivots amplifies the components beyond rank r, which are large in
+anatomical data. Here consecutive sites are first merged into few groups, so that few bonds have to
+be estimated from samples. Then, with R > r columns,
 
-1. from the left end, and mirrored from the right one: the fibers of a group through drawn
+1. from the left end, and mirrored from the right one: the fibers of a group through sampled
    multi-indices of the other groups give, by SVD, an orthonormal basis U of R columns; p > R of its
-   rows are kept, chosen by rectangular maxvol, and carry the search to the next group;
+   rows are selected by rectangular maxvol, and are the left multi-indices of the next group;
 2. the core of the middle group solves  min | B_l C B_r^T - V |,  where V holds the entries on the
-   kept rows of both sides and B_l, B_r the values of the bases there;
+   selected rows of both sides and B_l, B_r the values of the bases there;
 3. the group cores are split into their sites, and the train is rounded to rank r.
 
 The oversampling p / R keeps the noise of step 2 low, and the rounding of step 3 is near-optimal.
@@ -31,11 +31,11 @@ from cpic.tt._points import all_points
 from cpic.tt._train import TensorTrain
 
 Read = Callable[[Tensor], Tensor]
-WIDE, NARROW = 256, 64  # positions of a group: wide where three groups are enough
+WIDE, NARROW = 256, 64  # positions of a group: wide if three groups are enough
 
 
 class Plan(NamedTuple):
-    """How much is sampled: groups of sites, columns R, rows p, fibers at the ends and inside."""
+    """Numbers of samples: groups of sites, columns R, rows p, fibers at the ends and inside."""
 
     groups: tuple[range, ...]
     columns: int
@@ -69,7 +69,7 @@ def make_plan(sizes: Sequence[int], *, rank: int, max_entries: int | None = None
 
 
 def merge_sites(sizes: Sequence[int]) -> tuple[range, ...]:
-    """Consecutive sites in as few groups as the width allows, as even as they come."""
+    """Consecutive sites in as few groups as the width allows, of sizes as equal as possible."""
     groups = _merge(sizes, WIDE)
     if len(groups) > 3 and max(sizes) < WIDE:
         groups = _merge(sizes, max(NARROW, *sizes))
@@ -122,7 +122,7 @@ def fit_sampled(
         sizes: Size of each of the `d` sites.
         plan: From `make_plan`.
         points: Multi-indices `(K, q, d)` to draw fibers through.
-        weights: Their odds `(K, q)`; magnitudes of the entries there keep fibers out of the void.
+        weights: Their weights `(K, q)`; magnitudes of the entries avoid fibers in empty regions.
         generator: Draws the fibers.
     """
     sampler = _Sampler(read, list(sizes), plan, points, weights, generator)
@@ -145,7 +145,7 @@ def fit_sampled(
 
 
 class _Side(NamedTuple):
-    """Cores of one side, the rows kept last `(K, p, sites)` and the basis there `(K, p, R)`.
+    """Cores of one side, the last selected rows `(K, p, sites)`, the basis there `(K, p, R)`.
 
     A side without groups has one empty row and no basis.
     """
@@ -165,7 +165,7 @@ class _Sampler:
         ]
 
     def _others(self, sites: range, count: int) -> Tensor:
-        """Multi-indices `(K, count, sites)`: all where they are few, drawn ones elsewhere."""
+        """Multi-indices `(K, count, sites)`: all if they are few, otherwise a sample."""
         sizes = self.sizes[sites.start : sites.stop]
         if math.prod(sizes) <= count:
             return all_points(sizes, device=self.points.device).expand(self.k, -1, -1)
@@ -179,7 +179,7 @@ class _Sampler:
         return self.read(product(left, places[None], right)).view(shape)
 
     def side(self, order: range, *, mirrored: bool) -> _Side:
-        """Bases of the groups in `order`, walking inwards from one end."""
+        """Bases of the groups in `order`, from one end inwards."""
         plan, d = self.plan, len(self.sizes)
         rows = torch.zeros(self.k, 1, 0, dtype=torch.int64, device=self.points.device)
         values, cores = None, []

@@ -1,4 +1,4 @@
-r"""Grow index sets, or read them off a train that was not found by interpolation.
+r"""Extend index sets, or derive them from a train that was not found by interpolation.
 
 Shapes: `K` tensors, `m` rows of a matrix, `r` columns.
 References: {cite}`goreinov2010how`.
@@ -22,7 +22,7 @@ def sets_of(train: TensorTrain, *, n_columns: int) -> IndexSets:
 
     Args:
         train: K trains.
-        n_columns: Right multi-indices of a bond, at least the rank of the train there.
+        n_columns: Number of right multi-indices per bond, at least the rank of the train there.
     """
     cores, sizes = train.cores, train.sizes
     d = len(sizes)
@@ -43,7 +43,7 @@ def sets_of(train: TensorTrain, *, n_columns: int) -> IndexSets:
 
 
 def repeated_rows(matrix: Tensor, n_rows: int) -> Tensor:
-    """Rows `(K, n_rows)` by elimination, again and again among those that are left."""
+    """Rows `(K, n_rows)` by elimination, repeated among the rows that are left."""
     k, m, r = matrix.shape
     if n_rows >= m:
         return torch.arange(m, device=matrix.device).expand(k, m)
@@ -58,14 +58,14 @@ def repeated_rows(matrix: Tensor, n_rows: int) -> Tensor:
 
 
 def with_points(sets: IndexSets, points: Tensor) -> IndexSets:
-    """The sets with the right parts of `points` `(K, n, d)` behind the right ones."""
+    """The sets with the right parts of `points` `(K, n, d)` appended to the right ones."""
     pairs = enumerate(sets.right[:-1], start=1)
     right = [grow_right(rows, points[..., k:], sets.sizes[k:]) for k, rows in pairs]
     return IndexSets.unchecked(sets.sizes, sets.left, (*right, sets.right[-1]))
 
 
 def grow_right(right: Tensor, tails: Tensor, sizes: Sequence[int]) -> Tensor:
-    """A right set with `tails` behind, or all multi-indices of `sizes` where they are few."""
+    """A right set with `tails` appended, or all multi-indices of `sizes` if there are few."""
     whole = math.prod(sizes)
     if right.shape[1] == whole:
         return right

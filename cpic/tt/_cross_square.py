@@ -1,7 +1,7 @@
 r"""Half-sweeps of cross-approximation with as many rows as columns at every bond.
 
 The rows of nearly maximal volume of each site's fibers M are the next set, and the coefficients
-M M[rows]^{-1} are the core of the site: so the train interpolates on the new sets.
+M M[rows]^{-1} are the core of the site, so that the train interpolates on the new sets.
 
 Shapes: `K` tensors, `d` sites, `n` probes.
 References: {cite}`oseledets2010ttcross`.
@@ -27,7 +27,7 @@ def first_sets(
     truth: Tensor,
     generator: torch.Generator,
 ) -> IndexSets:
-    """Sets made of `probes` `(K, n, d)`, drawn by the square of their values `truth` `(K, n)`."""
+    """Sets of `probes` `(K, n, d)`, drawn with weights `truth ** 2`, their values `(K, n)`."""
     points = draw_points(probes, truth**2, max(ranks), generator)
     return IndexSets.random(sizes, ranks, generator=generator, n_trains=len(points), points=points)
 

@@ -6,7 +6,7 @@ _WIDTH = 88
 
 
 def draw(sizes: Sequence[int], ranks: Sequence[int]) -> str:
-    """Lines with one node for each site; a long train goes on below, `...` marks the break."""
+    """Lines with one node for each site; `...` marks the line break of a long train."""
     lines: list[tuple[str, str]] = []
     tops, nodes = "  ", "  "
     for site, size in enumerate(sizes):

@@ -1,4 +1,4 @@
-"""Tensors seen through single entries."""
+"""Tensors accessed by single entries."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ def dense_entries(tensor: Tensor) -> Entries:
 
 
 def strides(sizes: Sequence[int]) -> list[int]:
-    """How far apart neighbors along each mode are in a flattened tensor, last mode fastest."""
+    """Distances of neighbors along each mode in a flattened tensor, last mode fastest."""
     return [math.prod(sizes[k + 1 :]) for k in range(len(sizes))]
 
 
@@ -62,7 +62,7 @@ def check_indices(
         raise ValueError(
             f"entries need int64 indices of shape ({trains}, n, {len(sizes)}), got "
             f"{indices.dtype} of shape {tuple(indices.shape)}; pass one row of "
-            f"{len(sizes)} indices a point, for each of {trains} trains."
+            f"{len(sizes)} indices per point, for each of {trains} trains."
         )
     check_inside("entries need indices", indices, sizes, limit)
 
@@ -82,11 +82,11 @@ def check_inside(
 
 
 def known_inside(indices: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """The same tensor, marked as made of checked indices, so that none is read again.
+    """The same tensor, marked as made of checked indices, which need no second check.
 
-    The mark does not pass to tensors made of this one, and holds until it is written to.
+    Tensors derived from this one are not marked, and a write to it removes the mark.
     """
-    if not indices.is_inference():  # such a tensor does not tell when it is written to
+    if not indices.is_inference():  # which does not count writes
         indices._cpic_inside = (sizes, indices._version)  # pyright: ignore[reportAttributeAccessIssue]
     return indices
 

@@ -1,9 +1,9 @@
-r"""Find the smallest and the largest entry of a tensor that is only known entry by entry.
+r"""Find the smallest and the largest entry of a tensor that is accessed entry by entry.
 
-Cross-approximation reads entries near the largest ones: rows of large volume hold large values. So
-the search runs over f - min and over max - f, the bounds being the best seen so far, and then
+Cross-approximation reads entries near the largest ones: rows of large volume hold large values.
+The search therefore runs on f - min and on max - f, with the best bounds found so far, and then
 climbs from the best multi-indices along one mode at a time. Nothing is proved: an extremum that no
-probe and no fiber touches stays unseen.
+probe and no fiber hits is missed.
 
 Shapes: `K` tensors, `d` sites.
 References: {cite}`goreinov2010how`, {cite}`oseledets2010ttcross`.
@@ -28,7 +28,7 @@ _SMALL = 4096
 
 
 class Extrema(NamedTuple):
-    """What `find_extrema` found: values `(K,)`, multi-indices `(K, d)`, entries asked for."""
+    """What `find_extrema` found: values `(K,)`, multi-indices `(K, d)`, number of evaluations."""
 
     minimum: Tensor
     argmin: Tensor
@@ -38,7 +38,7 @@ class Extrema(NamedTuple):
 
 
 class _Best:
-    """Entries that remember the extrema of all they returned, with a few good places of each."""
+    """Entries that record the extrema of all returned values, and a few of the best points."""
 
     def __init__(self, entries: Entries, n_places: int):
         self.entries, self.n_places, self.n_evals = entries, n_places, 0
@@ -74,23 +74,24 @@ def find_extrema(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> Extrema:
-    r"""Smallest and largest entry of K tensors, and where they are.
+    r"""Smallest and largest entry of K tensors, and their multi-indices.
 
-    Tensors of at most 4096 entries are read whole, and the answer is exact. Carries no gradient.
+    Tensors of at most 4096 entries are read completely, and the result is exact. Carries no
+    gradient.
 
     Args:
         entries: Maps int64 multi-indices `(K, n, d)` to real values `(K, n)`.
         sizes: Size of each of the `d` modes.
         generator: The only source of randomness.
         n_trains: Number of tensors K.
-        rank: Rank of the searches; more reads more.
-        n_probes: Random entries to begin with.
-        n_starts: Places to climb from, for each extremum.
+        rank: Rank of the searches; a higher one reads more entries.
+        n_probes: Number of random entries to begin with.
+        n_starts: Number of points to climb from, for each extremum.
         dtype: Type of the values.
-        device: Where the multi-indices live.
+        device: Device of the multi-indices.
 
     Returns:
-        The best entries seen. Ties go to any of the equal places.
+        The best entries found. In a tie, any of the equal entries is returned.
 
     Raises:
         ValueError: If a number is below 1, or `entries` returns a wrong shape, complex, NaN or
@@ -120,7 +121,7 @@ def find_extrema(
 
 
 def _search(best, side, sizes, rank, n_trains, generator, dtype, device) -> None:
-    """Two sweeps over the distance from the opposite extremum, which is largest where we look."""
+    """Two sweeps on the distance from the opposite extremum, largest at the extremum sought."""
     other = best.values[1 - side][:, :1]  # of the opposite sign
 
     def distance(indices: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ def _search(best, side, sizes, rank, n_trains, generator, dtype, device) -> None
 
 
 def _climb(best: _Best, side: int, sizes: tuple[int, ...], rounds: int = 10) -> None:
-    """Move each start to the best place of one mode after the other, until nothing moves."""
+    """Move each start to the best index of one mode after the other, until none moves."""
     places = best.places[side].clone()
     n = places.shape[1]
     for _ in range(rounds):

@@ -1,7 +1,7 @@
-r"""Ask a function for the entries of a tensor, and keep the books.
+r"""Request the entries of a tensor from a function, and check them.
 
-Everything here is about the way from index sets to values: building the multi-indices of fibers,
-checking what comes back, counting what was asked.
+Everything between index sets and values: the multi-indices of fibers, and checks of the returned
+values.
 
 Shapes: `K` tensors, `l` left and `r` right multi-indices, `n` the size of the site, `d` sites.
 """
@@ -18,7 +18,7 @@ from cpic.tt._entries import Entries, known_inside
 def product(*parts: Tensor) -> Tensor:
     """All combinations of rows `(K, n_i, s_i)` of the parts `(K, n_1 ... n_p, s_1 + ... + s_p)`.
 
-    The last part changes fastest. A part of one tensor counts for all K.
+    The last part changes fastest. A part of one tensor applies to all K.
     """
     trains, counts = len(parts[0]), [part.shape[1] for part in parts]
     spread = []
@@ -44,9 +44,9 @@ def fiber_indices(left: Tensor, size: int, right: Tensor, *, pairs: Tensor | Non
 
 
 def beside(rows: Tensor, before: int, after: int) -> Tensor:
-    """Multi-indices `(K, n, s)` with so many zeros `(K, n, before + s + after)` around them.
+    """Multi-indices `(K, n, s)` padded with zeros to `(K, n, before + s + after)`.
 
-    Those of different modes are then combined by adding them, see `sums`.
+    Those of different modes are combined by adding them, see `sums`.
     """
     return torch.nn.functional.pad(rows, (before, after))
 
@@ -60,12 +60,12 @@ def ask(entries: Entries, indices: Tensor, *, known: Sequence[int] = ()) -> Tens
     """Values `(K, n)` at `indices` `(K, n, d)`, checked.
 
     Every call of a user's `entries` is made here. It gets a copy of the indices, and its values are
-    copied, so that it may change and reuse what is its own.
+    copied, so that it may modify and reuse its own tensors.
 
     Args:
-        entries: Whom to ask.
-        indices: What for.
-        known: Sizes that the indices are known to fit, as they are made of checked ones.
+        entries: Function to call.
+        indices: Multi-indices to request.
+        known: Sizes that the indices are known to fit, since they derive from checked ones.
 
     Raises:
         ValueError: On another shape or device, complex, integer, NaN or infinite values.
@@ -76,7 +76,7 @@ def ask(entries: Entries, indices: Tensor, *, known: Sequence[int] = ()) -> Tens
 
 
 def ask_unchecked(entries: Entries, indices: Tensor, *, known: Sequence[int] = ()) -> Tensor:
-    """`ask`, but values may be NaN or infinite: for `check_values` of many calls at once."""
+    """`ask` without `check_values`, which then checks the values of many calls at once."""
     given = indices.clone()
     values = entries(known_inside(given, tuple(known)) if known else given)
     if not isinstance(values, Tensor) or values.shape != indices.shape[:-1]:
@@ -91,7 +91,7 @@ def ask_unchecked(entries: Entries, indices: Tensor, *, known: Sequence[int] = (
             f"{values.device}; move them with `.to(indices.device)`."
         )
     if not values.is_floating_point():
-        hint = "approximate real and imaginary part separately" if values.is_complex() else "cast"
+        hint = "approximate real and imaginary parts apart" if values.is_complex() else "cast"
         raise ValueError(
             f"entries must return float32 or float64 values, got {values.dtype}; {hint}."
         )
@@ -99,7 +99,7 @@ def ask_unchecked(entries: Entries, indices: Tensor, *, known: Sequence[int] = (
 
 
 def check_values(values: Tensor, indices: Callable[[], Tensor]) -> None:
-    """Refuse values `(K, n)` that are NaN or infinite; `indices` makes what was asked for."""
+    """Reject values `(K, n)` that are NaN or infinite; `indices` makes their multi-indices."""
     if all_finite([values]):
         return
     train, place = (~torch.isfinite(values.detach())).nonzero()[0].tolist()
@@ -111,7 +111,7 @@ def check_values(values: Tensor, indices: Callable[[], Tensor]) -> None:
 
 
 def with_dtype(entries: Entries, dtype: torch.dtype) -> Entries:
-    """The same entries in another floating type; complex ones are left to be refused."""
+    """The same entries in another floating type; complex ones are unchanged and rejected later."""
 
     def converted(indices: Tensor) -> Tensor:
         values = entries(indices)

@@ -1,4 +1,4 @@
-"""Write files of plain arrays, all or nothing, and read them without executing anything."""
+"""Write files of plain arrays atomically, and read them without executing anything."""
 
 import os
 import zipfile
@@ -16,7 +16,7 @@ _Made = TypeVar("_Made")
 
 
 def save_arrays(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as one compressed npz file, which replaces another when it is complete."""
+    """Write tensors as one compressed npz file, which replaces an existing one when complete."""
     arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
     replace_file(Path(path), lambda file: np.savez_compressed(file, **arrays))  # pyright: ignore[reportArgumentType]
 
@@ -24,7 +24,7 @@ def save_arrays(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> None:
 def load_arrays(
     path: str | os.PathLike, owner: str, make: Callable[[dict[str, Tensor]], _Made]
 ) -> _Made:
-    """What `make` makes of the arrays that `save_arrays` wrote; a `ValueError` for other files."""
+    """Apply `make` to the arrays that `save_arrays` wrote; a `ValueError` for other files."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return make({name: torch.from_numpy(arrays[name]) for name in arrays.files})

@@ -1,11 +1,11 @@
-r"""Turn index sets and the entries they name into the cores of a train.
+r"""Compute the cores of a train from index sets and the entries they specify.
 
 With the fibers V_k of site k as a matrix M_k of (l_k n_k) rows and r_{k+1} columns, and the pivots
 P_k = f(left[k+1], right[k]), the cores are G_k = M_k P_k^{-1} and the last one is V_{d-1} itself.
-With nested sets the train equals f on every fiber. Where a bond has more right than left
-multi-indices, G_k solves G_k P_k = M_k in the sense of least squares; where it has more left ones,
-the same is done from the other end. Singular pivots (a constant
-tensor, a zero background) lower the rank of that bond for that tensor alone, see `_solvers`.
+With nested sets the train equals f on every fiber. If a bond has more right than left
+multi-indices, G_k solves G_k P_k = M_k in the least-squares sense; if it has more left ones,
+the same is done from the other end. Singular pivots (a constant tensor, a zero background) lower
+the rank of that bond for that tensor only, see `_solvers`.
 
 Shapes: `K` tensors, `l`, `r` ranks left and right of a site of size `n`.
 References: {cite}`oseledets2010ttcross`.
@@ -42,42 +42,42 @@ def interpolate(
 ) -> TensorTrain | tuple[TensorTrain, Tensor]:
     r"""The train that agrees with a tensor on the fibers of nested index sets.
 
-    All fibers of all sites are asked for in one call of `entries`. Differentiable in what
-    `entries` returns, also twice (once with `"cvxpylayers"`); the sets carry no gradient
+    All fibers of all sites are requested in one call of `entries`. Differentiable in the values
+    that `entries` returns, also twice (once with `"cvxpylayers"`); the sets carry no gradient
     {cite}`oseledets2010ttcross`, and neither do the cores if the values carry none.
 
     Args:
         entries: Maps int64 multi-indices `(K, n, d)` to values `(K, n)`, float32 or float64.
-        sets: Where to read, for the same K; `result.sets` of `cross` fits.
-        with_condition: Also return how far the gradients can be trusted.
-        **options: How the core G with G P = M is found for fibers M and pivots P.
+        sets: Index sets to read on, for the same K; for example `result.sets` of `cross`.
+        with_condition: Also return condition numbers, which bound the errors of the gradients.
+        **options: Solver for the core G with G P = M, for fibers M and pivots P.
 
-            `solver="solve"`, the default, factors a square P as LU and a wide one as QR; `"qr"`
-            always by QR. `"ridge"` minimizes `|G P - M|^2 + ridge s^2 |G|^2` with s^2 the mean
+            `solver="solve"`, the default, uses LU for a square P and QR for a wide one; `"qr"`
+            always QR. `"ridge"` minimizes `|G P - M|^2 + ridge s^2 |G|^2` with s^2 the mean
             square of the singular values of P, which is smooth where a rank changes, but agrees
             with the fibers only up to the ridge. `"cvxpylayers"` finds the same minimum by a convex
-            solver, slowly. `ridge=1e-6` is the weight of the last two, above zero; a multiple of
-            the entries needs the same one.
+            solver, slowly. `ridge=1e-6` is the weight of the last two, above zero; it does not
+            depend on the scale of the entries.
 
-            The first two count pivots below `rtol` times the largest of their bond as zero, which
-            lowers the rank there. By default that is 100 times the rounding unit of the values.
-            Values with noise of relative size x, as of a network in float32 that is cast to
-            float64, want an `rtol` above x, or the noise is interpolated.
+            The first two treat pivots below `rtol` times the largest of their bond as zero, which
+            lowers the rank there. The default is 100 times the rounding unit of the values.
+            Values with noise of relative size x, such as those of a network in float32 cast to
+            float64, need an `rtol` above x; otherwise the noise is interpolated.
 
     Returns:
         K trains with ranks `sets.ranks`, never NaN for finite values: bonds with a lowered rank are
         padded with zeros. With `with_condition` also the condition numbers of the pivots
-        `(K, d-1)` in the 1-norm, infinite where they are singular to rounding.
-        Gradients are off by at most about `condition * eps` of their largest part; with pivots
-        of large volume, as `cross` and `half_sweep` choose them, usually by far less. Above
-        `eps ** (-2/3)`, 2.7e10 in float64 and 4.1e4 in float32, do not rely on them unseen: lower
-        the rank, raise `rtol`, use `"ridge"`, or compare with differences.
+        `(K, d-1)` in the 1-norm, infinite if they are singular to rounding.
+        The error of a gradient is at most about `condition * eps` of its largest entry; with pivots
+        of large volume, as selected by `cross` and `half_sweep`, it is usually far smaller. Above
+        `eps ** (-2/3)`, 2.7e10 in float64 and 4.1e4 in float32, do not rely on gradients unchecked:
+        lower the rank, raise `rtol`, use `"ridge"`, or compare with finite differences.
 
     Raises:
         ValueError: If `entries` returns another shape, complex, float16, NaN or infinite values, a
             bond has fewer right than left multi-indices and another one more, or an option is
             out of range.
-        ImportError: If `"cvxpylayers"` is asked for and not installed.
+        ImportError: If `"cvxpylayers"` is requested but not installed.
 
     Example:
         >>> from cpic.tt import IndexSets
@@ -91,8 +91,8 @@ def interpolate(
     more = [after.shape[1] - before.shape[1] for before, after in pairs]
     if min(more, default=0) < 0 < max(more, default=0):
         raise ValueError(
-            "interpolate needs at all bonds as many right as left multi-indices, or at all as "
-            f"many left as right ones, or more; got {sets.ranks[1:-1]} left and "
+            "interpolate needs at least as many right as left multi-indices at all bonds, or at "
+            f"least as many left as right ones at all, got {sets.ranks[1:-1]} left and "
             f"{tuple(rows.shape[1] for rows in sets.right[:-1])} right ones; drop some."
         )
     sizes: tuple[int, ...] = sets.sizes
@@ -109,7 +109,7 @@ def interpolate(
 class Fibers(NamedTuple):
     """Fibers `(K, m, c)` of all sites as matrices, and the rows `(K, r)` that are pivots.
 
-    Pivots that are on no fiber, of sets that are not nested, are the last rows of their matrix.
+    If sets are not nested, pivots that lie on no fiber are the last rows of their matrix.
     """
 
     matrices: list[Tensor]
@@ -128,8 +128,8 @@ def read_fibers(entries: Entries, sets: IndexSets) -> Fibers:
     values = ask(entries, torch.cat(blocks, 1), known=sets.sizes)
     if values.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"interpolate needs float32 or float64 values, got {values.dtype}: the solves need the "
-            "digits; cast what `entries` returns."
+            f"interpolate needs float32 or float64 values, got {values.dtype}; cast what `entries` "
+            "returns."
         )
     parts = values.split([block.shape[1] for block in blocks], 1)
     columns = [right.shape[1] for right in sets.right]
@@ -148,7 +148,7 @@ def _beside(sets: IndexSets) -> tuple[list[Tensor], ...]:
 
 
 def _on_fibers(*sides: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[bool]]:
-    """Fibers of all sites, where on them the pivots are, and whether they are: read once."""
+    """Fibers of all sites, rows of the pivots in them, and whether all are on fibers: read once."""
     groups = by_shape(*sides)
     blocks, rows, nested = [], [], []
     for left, steps, right, pivots in zip(*(joined(groups, side) for side in sides), strict=True):

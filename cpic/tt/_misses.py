@@ -1,17 +1,17 @@
-r"""Look for what a train misses, and say how much that is.
+r"""Search for the entries where a train is wrong, and estimate its error.
 
-No single way of looking finds all misses: uniform probes see what is spread, draws by the square of
-the train see where it is large, and climbing along the modes sees a lone corner or peak, from
-wherever there is a slope. The misses on n uniform probes and m draws x from the train g estimate
-the error together, each weighted by the density of both ways {cite}`veach1995optimally`:
+No single search finds all errors: uniform probes find those that are spread out, draws by the
+square of the train those where it is large, and climbing along the modes those at a single corner
+or peak with a slope. The errors on n uniform probes and m draws x from the train g together
+estimate the total, each weighted by the density of both samples {cite}`veach1995optimally`:
 
     |f - g|^2 / |g|^2  ~  sum_x (f - g)(x)^2 / (n s + m g(x)^2),   s the mean of g^2,
 
-and what climbing found is a bound from below, which counts on top.
+and the errors found by climbing are a lower bound, which is added.
 
-What is missed at a jump or spike is missed at few entries, amid others that are exact or alone on
-the lines through it, and no slope leads there. Where n draws in a row see none after one of weight
-w was seen, a share 3 / n of such may be left (the rule of three), so 3 w / n counts on top too.
+The errors at a jump or spike are isolated: at few entries, among others that are exact, or alone on
+the lines through them, and no slope leads there. If n draws in a row find none after one of weight
+w, a fraction 3 / n of such may be left (the rule of three), so 3 w / n is added too.
 
 Shapes: `K` tensors, `d` sites, `m` or `s` multi-indices.
 """
@@ -30,18 +30,18 @@ from cpic.tt._pivots import draw_missed
 from cpic.tt._points import random_points
 from cpic.tt._train import TensorTrain
 
-_HELD = 2**23  # numbers that one step of a draw may hold
-_KEPT = 256  # worst points of a climb that guide what follows
-_EXACT = 3e-5  # tolerances, within which an entry has nothing to do with those that are missed
-_FEW = 0.05  # share of draws of like size from which on they are no lone ones
-_SINGLE = 2.0**-25  # what rounding to float32 changes, relative, in the mean
-_UNLIKELY = 64  # times the mean square of a train that uniform draws of its tensor may show
+_HELD = 2**23  # maximum number of values in memory in one step of a draw
+_KEPT = 256  # number of worst points of a climb that are stored
+_EXACT = 3e-5  # multiple of the tolerance up to which an entry counts as exact
+_FEW = 0.05  # fraction of draws of similar size from which on errors are not isolated
+_SINGLE = 2.0**-25  # mean relative error of rounding to float32
+_UNLIKELY = 64  # largest plausible ratio of the mean squares of uniform draws and of the train
 
 
 def rounding(values: Tensor) -> Tensor:
-    """Relative errors `(K,)` that values `(K, n)` of size one have if they were rounded to float32.
+    """Relative errors `(K,)` of values `(K, n)` of size one that were rounded to float32.
 
-    Zero where they are more exact, or whole numbers on a grid of 2^-20.
+    Zero if they are more accurate, or multiples of 2^-20.
     """
     single = (values == values.float()).all(1)
     grid = values * 2**20
@@ -49,10 +49,10 @@ def rounding(values: Tensor) -> Tensor:
 
 
 def draw_squares(train: TensorTrain, m: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Multi-indices `(K, m, d)` with odds the squares of the entries, and their mean `(K, 1)`.
+    """Multi-indices `(K, m, d)` drawn by the squares of the entries, and their mean `(K, 1)`.
 
-    Sites are drawn one after the other, given those before; what lies behind is summed up in Gram
-    matrices. A step may hold fewer than `m`.
+    Each site is drawn conditionally on the previous ones; the remaining ones are summed in Gram
+    matrices. If memory does not suffice, there are fewer than `m`.
     """
     cores, k = train.cores, train.n_trains
     m = max(1, min(m, _HELD // max(k * core[0].numel() // core.shape[1] for core in cores)))
@@ -81,7 +81,7 @@ def draw_squares(train: TensorTrain, m: int, generator: torch.Generator) -> tupl
 
 
 class Products:
-    """Products of the lines through a high place, as odds: the higher the power, the nearer to it.
+    """Products of the lines through a peak, as densities: the higher the power, the closer to it.
 
     Args:
         lines: Heights `(K, d, n_k)`.
@@ -109,13 +109,13 @@ class Products:
         return index.permute(1, 0, 3, 2).flatten(1, 2)
 
     def density(self, points: Tensor) -> Tensor:
-        """How much more often a power draws `points` `(K, n, d)` than a uniform draw does."""
+        """Densities of the powers at `points` `(K, n, d)`, relative to uniform ones."""
         index = points.mT.expand(len(self.POWERS), -1, -1, -1)
         return (self.odds.gather(-1, index) * self.sizes[:, None]).log().sum(-2).exp()
 
 
 def distinct(points: Tensor, weights: Tensor) -> Tensor:
-    """Which of `points` `(K, n, d)` are not among those before them `(K, n)`."""
+    """Which of `points` `(K, n, d)` differ from all previous ones `(K, n)`."""
     keys = (points * weights).sum(-1)
     order = keys.argsort(dim=1, stable=True)
     again = keys.gather(1, order).diff(dim=1) == 0
@@ -123,14 +123,14 @@ def distinct(points: Tensor, weights: Tensor) -> Tensor:
 
 
 class Misses:
-    """Points of known value, what a train misses there, and its error on fresh ones.
+    """Points of known value, the errors of a train there, and its error on new points.
 
     Args:
-        reader: Where the values come from.
+        reader: Source of the values.
         points: Uniform multi-indices `(K, n, d)`.
         truth: Their values `(K, n)`.
-        tol: Error that matters.
-        generator: Draws more.
+        tol: Relative error to reach.
+        generator: Draws further points.
     """
 
     def __init__(
@@ -150,12 +150,12 @@ class Misses:
         self.seen = torch.zeros_like(self.tol)  # sum of squares of uniform draws, and their number
         self.uniform = 0
         self._add_uniform(truth)
-        # The largest weights of lone misses, and the draws since the last of them.
+        # The largest weights of isolated errors, and the number of draws since the last of them.
         self.lone, self.spike, self.clean = torch.zeros(3, *self.tol.shape).to(self.tol)
         self.products = Products(self.climb(), reader.sizes)
 
     def compare(self, train: TensorTrain) -> Tensor:
-        """Look at a train from now on; its relative error `(K,)` on the first points."""
+        """Examine a new train; returns its relative error `(K,)` on the first points."""
         self.train = train
         values = entries(train.cores, self.points)
         self.gap = self.truth - values
@@ -167,7 +167,7 @@ class Misses:
         return relative_error(self.truth[:, first], values[:, first])
 
     def worst(self, count: int = 256) -> Tensor:
-        """Points by what is missed there, in turn of all and of those that were not climbed to."""
+        """Points drawn by their errors, alternately from all and from those not climbed to."""
         squares = self.gap.double().square()
         orders = [
             draw_missed(self.points, squares * odds, count // 2, self.generator)
@@ -176,7 +176,7 @@ class Misses:
         return torch.stack(orders, 2).flatten(1, 2)
 
     def climb(self) -> Tensor:
-        """Climb from the worst points to worse ones; the lines through the worst `(K, d, n)`."""
+        """Climb from the worst points to worse ones; returns lines `(K, d, n)` through them."""
         height, place = self.gap.abs().topk(self.starts, 1)
         start = self.points.gather(1, place[..., None].expand(-1, -1, self.points.shape[-1]))
         found = climb(self.reader.points, self.train, start, height, self.reader.sizes)
@@ -190,10 +190,10 @@ class Misses:
         return found.lines
 
     def confirm(self, n: int) -> tuple[Tensor, Tensor]:
-        """The error `(K,)` of the train on `n` points not seen before, and with what may be left.
+        """The error `(K,)` of the train on `n` new points, and its bound with undetected errors.
 
         Half of them are uniform, the others drawn where the train or the entries are large. Twice
-        the uncertainty is added.
+        the standard error is added.
         """
         assert self.train is not None
         k, before = len(self.points), self.points.shape[1]
@@ -212,7 +212,7 @@ class Misses:
         terms = torch.where(squares > 0, squares / density, 0.0)
         peak = self.truth.abs().amax(1)
         if bool((self.gap.abs().amax(1) > 64 * torch.finfo(peak.dtype).eps * peak).any()):
-            self.climb()  # what is left is more than rounding, so it may have a slope
+            self.climb()  # the errors exceed rounding, so they may have a slope
         lone = self.gap.double().square()
         lone[:, last] = 0
         lone = lone * distinct(self.points, self.reader.weights)
@@ -227,15 +227,15 @@ class Misses:
         return error.sqrt(), torch.maximum(error, (error + left).clamp_max(1.0)).sqrt()
 
     def _watch(self, weights: Tensor, others: Tensor, which: slice) -> None:
-        """Remember the largest of `weights` `(K, n)` where it is a lone one.
+        """Record the largest of `weights` `(K, n)` if it is an isolated error.
 
-        It is one where all others are exact and no slope leads to it, or where it stands alone on
-        the lines through it. What fades from look to look is none of the first kind.
+        It is isolated if all others are exact and no slope leads to it, or if it is alone on the
+        lines through it. An error that decreases from call to call is not of the first kind.
 
         Args:
-            weights: Squares of what was missed at random points, whose mean is that of the tensor.
-            others: The same where the train is large, NaN where it is not.
-            which: Where the random points are among all.
+            weights: Squared errors at random points, whose mean is that of the tensor.
+            others: The same where the train is large, NaN elsewhere.
+            which: Positions of the random points among all.
         """
         heaviest, place = weights.max(1)
         exact = others.nanmedian(1).values <= (_EXACT * self.tol) ** 2
@@ -257,12 +257,12 @@ class Misses:
         self._remember(heaviest, suspect & stands_alone(found.lines, 0.01))
 
     def _remember(self, weight: Tensor, alone: Tensor) -> None:
-        """Keep the weight `(K,)` of misses that stand alone."""
+        """Record the weight `(K,)` of errors that are alone on their lines."""
         self.spike = torch.where(alone, torch.maximum(self.spike, weight), self.spike)
         self.clean = torch.where(alone, 0.0, self.clean)
 
     def draws_wanted(self) -> float:
-        """Draws without a miss that make up for the heaviest lone one."""
+        """Number of draws without an error that outweigh the largest isolated one."""
         return float((3 * torch.maximum(self.lone, self.spike) / self.tol**2).max())
 
     def _add_uniform(self, truth: Tensor) -> None:

@@ -1,9 +1,9 @@
-r"""Read windows of voxels out of a quantics train.
+r"""Read windows of voxels from a quantics train.
 
 In the sequential order the sites of an axis are neighbors. Their product at one coordinate is a
 matrix, so an axis of any length acts like one site, and a window like its slices at `w`
-coordinates: the D axes are multiplied one after the other and w^D voxels cost little more than
-w. In the interleaved order voxels are evaluated one by one, each distinct one once.
+coordinates: the D axes are multiplied one after the other, and w^D voxels cost little more than
+w. In the interleaved order voxels are evaluated individually, each distinct one once.
 
 Shapes: `K` trains, `n` centers, `w` width of a window, `p` voxels of a patch so far, `u` distinct
 coordinates, `l` and `r` ranks around an axis.
@@ -22,7 +22,7 @@ from cpic.tt._contract import advance
 from cpic.tt._entries import strides
 from cpic.tt._train import TensorTrain
 
-# Numbers that one step may hold at once; more centers are read in pieces.
+# Maximum number of values per step; more centers are read in pieces.
 _PIECE = 2**25
 
 
@@ -110,7 +110,7 @@ def _by_voxel(train: TensorTrain, modes: Modes, windows: Sequence[Tensor]) -> Te
         coords = torch.cat([grown, added], dim=-1).flatten(2, 3)
     p = coords.shape[2]
     if math.prod(modes.padded) < 2**63:
-        # All trains read the union of the voxels, which pays only where the windows overlap.
+        # All trains read the union of the voxels, which is faster only if the windows overlap.
         sizes = torch.tensor(modes.padded, device=coords.device)
         stride = torch.tensor(strides(modes.padded), device=coords.device)
         distinct, where = torch.unique((coords * stride).sum(-1), return_inverse=True)

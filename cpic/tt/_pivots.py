@@ -1,7 +1,7 @@
-r"""Choose rows of the unfolded fibers of a site: one batched step of a sweep.
+r"""Select rows of the unfolded fibers of a site: one batched step of a sweep.
 
 Shapes: `K` tensors, `m` rows (a multi-index and a position of the site), `c` columns (multi-indices
-of the other side), `r` rows kept.
+of the other side), `r` selected rows.
 References: {cite}`oseledets2010ttcross`, {cite}`goreinov2010how`.
 """
 
@@ -17,21 +17,21 @@ from cpic.linalg._maxvol import row_order
 def pick_rows(
     matrix: Tensor, max_rank: int, *, generator: torch.Generator, swaps: int = 10
 ) -> Maxvol:
-    """Rows that carry each matrix, and the coefficients that rebuild it from them.
+    """Rows that represent each matrix, and the coefficients that reconstruct it from them.
 
-    Where fewer rows than columns are wanted, the columns are mixed at random first: then the
-    leading ones span the dominant part, and the pivots of an elimination fall with the rank. An
-    elimination of unmixed columns would let a negligible one hide a later one.
+    If fewer rows than columns are requested, the columns are mixed at random first: then the
+    leading ones span the dominant part, and the pivots of an elimination decrease with the rank. In
+    an elimination of unmixed columns, a negligible one could hide a later one.
 
     Args:
-        matrix: `(K, m, c)`.
-        max_rank: Largest number of rows to keep.
+        matrix: Matrices `(K, m, c)`.
+        max_rank: Maximum number of rows.
         generator: Mixes the columns.
-        swaps: Bound on the maxvol swaps.
+        swaps: Maximum number of maxvol swaps.
 
     Returns:
         `rows` int64 `(K, r)`, `coeffs` `(K, m, r)` with `coeffs @ matrix[rows]` close to
-        `matrix`, equal where the rank allows.
+        `matrix`, equal if the rank allows.
     """
     m, c = matrix.shape[1:]
     rank = min(max_rank, m, c)
@@ -44,9 +44,9 @@ def leading_rows(matrix: Tensor, most: int, floor: Tensor, generator: torch.Gene
     """The first rows `(K, r)` of an elimination of mixed columns, while pivots exceed `floor`.
 
     Args:
-        matrix: `(K, m, c)`.
-        most: Largest number of rows.
-        floor: `(K,)` size from which on a pivot counts; the batch keeps its largest count.
+        matrix: Matrices `(K, m, c)`.
+        most: Maximum number of rows.
+        floor: Sizes `(K,)` above which a pivot counts; the batch uses its largest count.
         generator: Mixes the columns.
     """
     m, c = matrix.shape[1:]
@@ -57,7 +57,7 @@ def leading_rows(matrix: Tensor, most: int, floor: Tensor, generator: torch.Gene
 
 
 def _mixed(matrix: Tensor, width: int, generator: torch.Generator) -> Tensor:
-    """`width` random mixtures of the columns of each matrix, of their mean size."""
+    """`width` random linear combinations of the columns of each matrix, of their mean size."""
     c = matrix.shape[2]
     mixer = torch.randn(c, width, generator=generator, dtype=matrix.dtype, device=generator.device)
     return matrix @ (mixer.to(matrix.device) / c**0.5)
@@ -80,12 +80,12 @@ def extend_right(after: Tensor, rows: Tensor) -> Tensor:
 
 
 def mirrored(side: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The sets of one side as those of the other side of the tensor with reversed modes."""
+    """The sets of one side as those of the other side, for the tensor with reversed modes."""
     return tuple(rows.flip(-1) for rows in reversed(side))
 
 
 def draw_points(points: Tensor, weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """Draw `n` of `points` `(K, m, d)` without repetition, with odds `weights` `(K, m)`."""
+    """Draw `n` of `points` `(K, m, d)` without replacement, with `weights` `(K, m)`."""
     n = min(n, points.shape[1])
     peak = weights.amax(-1, keepdim=True)
     weights = weights / torch.where(peak > 0, peak, 1.0)
@@ -99,7 +99,7 @@ def draw_points(points: Tensor, weights: Tensor, n: int, generator: torch.Genera
 
 
 def draw_missed(points: Tensor, missed: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """The worst of `points` and `n - 1` more, drawn with odds `missed` `(K, m)`."""
+    """The worst of `points` and `n - 1` more, drawn with weights `missed` `(K, m)`."""
     worst = missed.argmax(-1)[:, None, None].expand(-1, 1, points.shape[-1])
     drawn = draw_points(points, missed, n - 1, generator)
     return torch.cat([points.gather(1, worst), drawn], 1)

@@ -1,4 +1,4 @@
-"""Multi-indices at random, and all there are.
+"""Random multi-indices, and all of them.
 
 Shapes: `K` tensors, `d` modes, `n` multi-indices.
 """

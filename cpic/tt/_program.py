@@ -1,13 +1,13 @@
-r"""The core of a bond as the solution of a disciplined parametrised program.
+r"""The core of a bond as the solution of a disciplined parametrized program.
 
-For comparison with the other solvers: every row x of every core is a small cone program of its own,
+For comparison with the other solvers: every row x of every core is a separate small cone program,
 which an interior-point method solves and differentiates implicitly, on the CPU and in float64. For
 the pivots P and a row m of the fibers it is
 
     min  | (x P - m, ridge^{1/2} x, 1) |,
 
-one norm instead of a sum of squares, which costs the solver half of its digits. The constant keeps
-the norm away from zero, where it has no derivative (m = 0), and changes no minimum.
+one norm instead of a sum of squares, which would cost the solver half of its digits. The constant
+bounds the norm away from zero, where it has no derivative (m = 0), and does not move the minimum.
 References: {cite}`agrawal2019differentiable`.
 """
 
@@ -28,7 +28,7 @@ def solve_program(matrix: Tensor, pivot: Tensor, ridge: float) -> Tensor:
     Args:
         matrix: Fibers M `(K, m, c)`.
         pivot: Pivots P `(K, r, c)`.
-        ridge: Weight above zero.
+        ridge: Weight, above zero.
 
     Returns:
         X of shape `(K, m, r)`, differentiable once.
@@ -42,7 +42,7 @@ def solve_program(matrix: Tensor, pivot: Tensor, ridge: float) -> Tensor:
     if k * m == 0:
         return matrix @ pivot.mT
     peak = pivot.detach().abs().amax((-2, -1), keepdim=True)
-    # Common factors of both need no gradient, as the minimum does not change.
+    # A common factor of both needs no gradient, since the minimum does not change.
     peak = torch.where(peak >= torch.finfo(peak.dtype).tiny, peak, 1.0)
     matrix, pivot = (matrix / peak).double().cpu(), (pivot / peak).double().cpu()
     square = pivot.square().sum((-2, -1), keepdim=True)
@@ -55,7 +55,7 @@ def solve_program(matrix: Tensor, pivot: Tensor, ridge: float) -> Tensor:
     options: dict[str, object] = {"n_jobs_forward": torch.get_num_threads()}
     if torch.is_grad_enabled() and (each.requires_grad or rows.requires_grad):
         # The default mode of the derivative is an iteration that stops early. These options are
-        # errors where no derivative is wanted.
+        # invalid without a derivative.
         options |= {"mode": "dense", "n_jobs_backward": torch.get_num_threads()}
     (solution,) = layer(each, rows / length, solver_args=options)
     return (solution * length).reshape(k, m, r).to(peak)

@@ -1,4 +1,4 @@
-r"""Write voxel coordinates as bits, so that a long axis becomes many short sites.
+r"""Write voxel coordinates in bits, so that a long axis becomes many short sites.
 
 A coordinate of an axis of size 2^b is b bits, i = sum_t q_t 2^t, the least significant first.
 The sites of a quantics train are these bits in one of two orders, here for two axes a and b:
@@ -7,7 +7,7 @@ The sites of a quantics train are these bits in one of two orders, here for two 
     interleaved    a0 b0 a1 b1 a2 b2 ...            scale after scale
 
 Bits of the channels come last in both. An axis of another size is padded to the next power of
-two; the true shape is remembered, and what lies outside it is zero.
+two; entries outside the true shape are zero.
 
 Shapes: `D` axes, `K` tensors, `n` points, `s` sites.
 References: {cite}`khoromskij2011quantics`, {cite}`oseledets2010approximation`.
@@ -34,12 +34,12 @@ class Quantics:
 
     Args:
         shape: True sizes of the axes, any integers of at least 1.
-        channels: Size of a channel mode behind the axes; at 1 coordinates have none.
-        order: `"sequential"` or `"interleaved"`. Where axes have unequal numbers of bits, the
-            longer go on alone in the interleaved order.
-        base: Size of a site, 2, 4 or 8: it holds 1, 2 or 3 consecutive bits. A site does not
-            reach across axes in the sequential order, nor from the axes to the channels in
-            either; where the bits do not fill the last site of such a run, that one is smaller.
+        channels: Size of a channel mode after the axes; with 1, coordinates have none.
+        order: `"sequential"` or `"interleaved"`. If axes have different numbers of bits, the
+            interleaved order ends with those of the longest.
+        base: Size of a site, 2, 4 or 8, which holds 1, 2 or 3 consecutive bits. A site does not
+            combine axes in the sequential order, nor axes and channels in
+            either; if the bits do not fill the last site of such a run, it is smaller.
 
     Raises:
         ValueError: If a size is below 1 or above 2^62, or `order` or `base` is unknown.
@@ -64,8 +64,8 @@ class Quantics:
             self.shape, self.channels = tuple(map(index, shape)), index(channels)
         except TypeError:
             raise ValueError(
-                f"Quantics needs whole numbers, got shape {shape} with {channels} channels; give "
-                "voxels along each axis."
+                f"Quantics needs whole numbers, got shape {shape} with {channels} channels; pass "
+                "the number of voxels along each axis."
             ) from None
         self.order, self.base = order, base
         self._check()
@@ -93,23 +93,23 @@ class Quantics:
         )
 
     def sites(self, coords: Tensor) -> Tensor:
-        """Sites `(..., s)` of coordinates `(..., D)`, with a channel behind if there are any.
+        """Sites `(..., s)` of coordinates `(..., D)`, followed by a channel if there are any.
 
-        Inverse of `coords`. Coordinates may lie in the padding; an `IndexError` beyond it.
+        Inverse of `coords`. Coordinates may lie in the padding; beyond it, an `IndexError`.
         """
         self._inside(coords, self._padded_modes, "coordinates")
         return self._bits.sites(coords)
 
     def coords(self, sites: Tensor) -> Tensor:
-        """Coordinates `(..., D)`, with a channel behind if there are any, of sites `(..., s)`.
+        """Coordinates `(..., D)`, followed by a channel if there are any, of sites `(..., s)`.
 
-        Inverse of `sites`; an `IndexError` where a site is not below its size.
+        Inverse of `sites`; an `IndexError` if a site is not below its size.
         """
         self._inside(sites, self.sizes, "sites")
         return self._bits.coords(sites)
 
     def split(self, tensor: Tensor) -> Tensor:
-        """Dense tensors `(K, *shape)`, channels behind, as `(K, *sizes)`, zero in the padding."""
+        """Dense tensors `(K, *shape)`, channels last, as `(K, *sizes)`, zero in the padding."""
         advice = "put the channels last and the batch first"
         _check_shape("split", tensor, self._modes, advice)
         trains, index = len(tensor), self._positions(tensor.device).expand(len(tensor), -1)
@@ -117,7 +117,7 @@ class Quantics:
         return whole.scatter(1, index, tensor.flatten(1)).view(trains, *self.sizes)
 
     def join(self, tensor: Tensor) -> Tensor:
-        """Dense tensors `(K, *sizes)` as `(K, *shape)`, channels behind; undoes `split`."""
+        """Dense tensors `(K, *sizes)` as `(K, *shape)`, channels last; inverse of `split`."""
         _check_shape("join", tensor, self.sizes, "see `sizes`")
         flat = tensor.reshape(len(tensor), math.prod(self.sizes))
         return flat.index_select(1, self._positions(tensor.device)).view(len(tensor), *self._modes)
@@ -125,7 +125,7 @@ class Quantics:
     def entries(self, function: Callable[[Tensor], Tensor]) -> Entries:
         """Entries of the quantics tensors of a function of the coordinates.
 
-        `function` gets int64 coordinates `(K, n, D)`, with a channel behind if there are any,
+        `function` gets int64 coordinates `(K, n, D)`, followed by a channel if there are any,
         always inside the true shape, and returns `(K, n)`. In the padding the entries are zero.
         """
 
@@ -141,26 +141,26 @@ class Quantics:
 
     @renamed(centres="centers")
     def patches(self, train: TensorTrain, centers: Tensor, *, width: int) -> Tensor:
-        """Patches of the arrays behind quantics trains, read without decompressing them.
+        """Patches of the arrays that quantics trains represent, read without decompression.
 
-        Differentiable in the cores. Equal to cutting the full arrays, with zeros outside the
+        Differentiable in the cores. Equal to patches of the full arrays, with zeros outside the
         true shape.
 
         Args:
-            train: K trains whose sizes are those of this map.
+            train: K trains with the sizes of this map.
             centers: Coordinates of the centers, int64 `(K, n, D)`, without a channel. They may
                 lie anywhere, also outside the array.
             width: Voxels along each axis of a patch; it begins `width // 2` before its center.
 
         Returns:
-            The patches, `(K, n, width, ..., width)`, with all channels behind if there are any.
+            The patches, `(K, n, width, ..., width)`, followed by all channels if there are any.
 
         Raises:
-            ValueError: If the sizes, the shape or type of the centers, or the width do not fit.
+            ValueError: If the sizes, the shape or type of the centers, or the width are invalid.
         """
         if train.sizes != self.sizes:
             raise ValueError(
-                f"patches needs a train with sizes {self.sizes}, got {train.sizes}; build it "
+                f"patches needs a train with sizes {self.sizes}, got {train.sizes}; make it "
                 "from `quantics.split` or `quantics.entries` of the same map."
             )
         wanted = (train.n_trains, centers.shape[1] if centers.ndim > 1 else "n", len(self.shape))
@@ -168,7 +168,7 @@ class Quantics:
             raise ValueError(
                 f"patches needs int64 centers of shape ({wanted[0]}, n, {wanted[2]}), got "
                 f"{centers.dtype} of shape {tuple(centers.shape)}; pass one row of coordinates "
-                "a center, for each train."
+                "per center, for each train."
             )
         check_least("patches", "1 reads the centers", width=width)
         steps = torch.arange(width, device=centers.device) - width // 2
@@ -180,8 +180,8 @@ class Quantics:
         return _patches.read(train, modes, windows, by_axis=self.order == "sequential")
 
     def _positions(self, device: torch.device) -> Tensor:
-        """Where each number of an array lies among the flattened sites, `(prod(shape),)`."""
-        # Every bit of every axis has a place of its own, so that the places of the axes add.
+        """Position of each entry of an array among the flattened sites, `(prod(shape),)`."""
+        # Every bit of every axis has its own place, so the positions of the axes add up.
         total = torch.zeros((), dtype=torch.int64, device=device)
         for mode, size in enumerate(self._modes):
             along = torch.arange(size, device=device)
@@ -197,7 +197,7 @@ class Quantics:
         if values.dtype != torch.int64 or values.shape[-1:] != (len(sizes),):
             raise ValueError(
                 f"{self!r} needs int64 {name} of shape (..., {len(sizes)}), got {values.dtype} "
-                f"of shape {tuple(values.shape)}; a channel index belongs behind the axes."
+                f"of shape {tuple(values.shape)}; a channel index follows the axes."
             )
         check_inside(f"{self!r} needs {name}", values, sizes)
 
@@ -205,9 +205,9 @@ class Quantics:
         if not self.shape or not all(1 <= size <= 2**62 for size in (*self.shape, self.channels)):
             raise ValueError(
                 f"Quantics needs axes and channels of sizes 1 to 2^62, got shape {self.shape} "
-                f"with {self.channels} channels; leave out axes that do not exist."
+                f"with {self.channels} channels; omit axes that do not exist."
             )
-        advice = '"interleaved" puts bits of one scale side by side'
+        advice = '"interleaved" places bits of one scale next to each other'
         check_choice("Quantics", "order", self.order, ("sequential", "interleaved"), advice)
         check_choice("Quantics", "base", self.base, (2, 4, 8), "it is the size of a site")
 

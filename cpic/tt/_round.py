@@ -1,11 +1,11 @@
 r"""Lower the ranks of trains.
 
-`qr`: a sweep of QR factorisations makes all cores but the last orthogonal, then a sweep of SVDs
+`qr`: a sweep of QR factorizations makes all cores but the last orthogonal, then a sweep of SVDs
 in the other direction truncates each bond {cite}`oseledets2011tt`.
 
-`gram`: with G the Gram matrix of everything right of a bond and M the left unfolding of a core
-whose left neighbors are orthogonal, the singular values at the bond are those of M G^(1/2),
-whose own Gram matrix is r x r {cite}`aldaas2022gram`. Squaring costs half the digits.
+`gram`: with G the Gram matrix of everything to the right of a bond and M the left unfolding of a
+core whose left neighbors are orthogonal, the singular values at the bond are those of M G^(1/2),
+whose Gram matrix is r x r {cite}`aldaas2022gram`. Squaring costs half the digits.
 
 Shapes: cores `(K, l, size, r)`, singular values `(K, n)`, squared errors `(K,)`.
 """
@@ -21,14 +21,14 @@ from cpic.tt._sets import cap_ranks
 
 
 def check_limits(name: str, tol: float, max_rank: int | None) -> None:
-    """Raise unless a tolerance and a bound on the ranks make sense."""
-    advice = "0 keeps all but rounding noise"
+    """Raise unless a tolerance and a bound on the ranks are valid."""
+    advice = "0 removes only rounding noise"
     check_least(name, advice, least=0, tol=-1.0 if tol == float("inf") else tol)
     check_least(name, "pass None for no bound", max_rank=max_rank)
 
 
 def floor_of(matrix: Tensor) -> float:
-    """Relative size of the singular values that rounding alone produces."""
+    """Relative size of the singular values produced by rounding."""
     return min(matrix.shape[-2:]) * torch.finfo(matrix.dtype).eps
 
 
@@ -41,18 +41,18 @@ def choose_ranks(values: Tensor, budget: Tensor, max_rank: int | None) -> tuple[
 
 
 class Budget:
-    """The squared error that a sweep may still make, shared by the bonds that are left.
+    """The squared error that a sweep may still make, shared by the remaining bonds.
 
     Args:
-        square: All of it `(K,)`.
-        n_bonds: How many bonds share it; what one leaves goes to those that follow.
+        square: Total squared errors `(K,)`.
+        n_bonds: Number of bonds; what one does not use is passed on to the following ones.
     """
 
     def __init__(self, square: Tensor, n_bonds: int):
         self.left, self.n_bonds = square, n_bonds
 
     def choose(self, values: Tensor, floor: Tensor, max_rank: int | None) -> Tensor:
-        """Ranks `(K,)` at the next bond, where squares below `floor` count for nothing."""
+        """Ranks `(K,)` at the next bond, where squared tails up to `floor` are always cut."""
         share = self.left.clamp_min(0) / self.n_bonds
         keep, spent = choose_ranks(values, torch.maximum(share, floor), max_rank)
         self.left, self.n_bonds = self.left - spent, self.n_bonds - 1
@@ -71,8 +71,8 @@ def round_cores(
 ) -> list[Tensor]:
     """Cores of lower ranks; see `TensorTrain.round`."""
     check_limits("round", tol, max_rank if isinstance(max_rank, int) else None)
-    check_choice("round", "method", method, ("qr", "gram"), '"qr" is the accurate one')
-    advice = "find the cause where the train was made"
+    check_choice("round", "method", method, ("qr", "gram"), '"qr" is more accurate')
+    advice = "check how the train was made"
     check_finite("round", *cores, what="cores", advice=advice)
     sizes = [core.shape[2] for core in cores]
     bounds = [None] * (len(sizes) + 1) if max_rank is None else cap_ranks(sizes, max_rank)
@@ -120,7 +120,7 @@ def _round_gram(cores: list[Tensor], tol: float, bounds: Sequence[int | None]) -
 
 
 def _right_grams(cores: list[Tensor]) -> list[Tensor]:
-    """Gram matrices `(K, l, l)` of the rows of everything from a site to the end."""
+    """Gram matrices `(K, l, l)` of the product of the cores from each site to the end."""
     gram = cores[-1].new_ones(len(cores[-1]), 1, 1)
     grams = []
     for core in reversed(cores):

@@ -1,9 +1,9 @@
-r"""Hold the multi-indices at which a cross-approximation reads its tensor.
+r"""Store the multi-indices at which a cross-approximation reads its tensor.
 
 For every site k of a tensor with sizes n_0 .. n_{d-1}, `left[k]` lists multi-indices of the modes
 before k and `right[k]` those of the modes after k. The fibers of site k are all combinations
-left[k] x [n_k] x right[k]. Sets are *nested* when every left multi-index extends one of the site
-before and every right one extends one of the site after; then the pivots are among the fibers.
+left[k] x [n_k] x right[k]. Sets are *nested* if every left multi-index extends one of the previous
+site and every right one extends one of the next site; then the pivots are among the fibers.
 
 Shapes: `K` tensors, `d` sites, `ranks[k]` left and `ranks[k+1]` right multi-indices at site k.
 References: {cite}`oseledets2010ttcross`.
@@ -25,17 +25,17 @@ from cpic.tt._points import all_points, random_points
 
 
 def cap_ranks(sizes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ...]:
-    """Largest ranks that `sizes` allow, not above `rank`.
+    """Largest ranks that `sizes` allow, at most `rank`.
 
     Args:
         sizes: Size of each of the `d` modes.
         rank: One bound for all bonds, or `d - 1` bounds, or `d + 1` with ones at the ends.
 
     Returns:
-        `d + 1` ranks, the first and the last one.
+        `d + 1` ranks, with ones at the ends.
 
     Raises:
-        ValueError: If a size or a rank is below one or the number of ranks does not fit.
+        ValueError: If a size or a rank is below one, or the number of ranks is wrong.
 
     Example:
         >>> cap_ranks((2, 2, 2, 2), 10)
@@ -46,13 +46,13 @@ def cap_ranks(sizes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ...
     try:
         ranks = [index(r) for r in rank] if isinstance(rank, Iterable) else [index(rank)] * (d - 1)
     except TypeError:
-        ranks = [0]  # no whole numbers
+        ranks = [0]  # not whole numbers
     if len(ranks) == d + 1 and ranks[0] == ranks[-1] == 1:
         ranks = ranks[1:-1]
     if len(ranks) != d - 1 or any(r < 1 for r in ranks):
         raise ValueError(
             f"cap_ranks needs one rank >= 1 or {d - 1} of them for {d} sites, got {rank}; "
-            "pass an int to use the same bound everywhere."
+            "pass an int for the same bound at all bonds."
         )
     ranks = [1, *ranks, 1]
     for k in range(d):
@@ -63,14 +63,14 @@ def cap_ranks(sizes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ...
 
 
 def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    """Sizes as a tuple of ints, or one clear error."""
+    """Sizes as a tuple of ints, or a `ValueError`."""
     try:
         sizes = tuple(map(index, sizes))
     except TypeError:
         raise ValueError(f"sizes needs whole numbers, got {sizes}; pass them as a tuple.") from None
     if not sizes or any(n < 1 for n in sizes):
         raise ValueError(
-            f"sizes needs at least one mode and every size >= 1, got {sizes}; drop empty modes."
+            f"sizes needs at least one mode and every size >= 1, got {sizes}; remove empty modes."
         )
     return sizes
 
@@ -113,7 +113,7 @@ class IndexSets:
             self._check_shape(f"{side}[{k}]", rows, len(self.sizes[sites]))
         bound = torch.tensor(self.sizes, device=self.device)
         flags = [((rows < 0) | (rows >= bound[sites])).any() for _, _, rows, sites in sides]
-        # Read from the device once.
+        # One transfer from the device for all flags.
         for (side, k, _, sites), outside in zip(sides, torch.stack(flags).tolist(), strict=True):
             if outside:
                 raise ValueError(
@@ -142,7 +142,7 @@ class IndexSets:
     ) -> "IndexSets":
         """Random nested sets of capped rank.
 
-        Near the ends, where a set holds all multi-indices there are, it is complete.
+        Near the ends, where the rank allows all multi-indices, a set is complete.
 
         Args:
             sizes: Size of each of the `d` modes.
@@ -169,7 +169,7 @@ class IndexSets:
     def unchecked(
         cls, sizes: tuple[int, ...], left: tuple[Tensor, ...], right: tuple[Tensor, ...]
     ) -> "IndexSets":
-        """Sets made of checked ones; a check reads from the device."""
+        """Sets derived from checked ones; a check would read from the device."""
         made = object.__new__(cls)
         made.__dict__.update(sizes=sizes, left=left, right=right)
         return made
@@ -186,7 +186,7 @@ class IndexSets:
 
     @property
     def device(self) -> torch.device:
-        """Where the sets are stored."""
+        """Device of the sets."""
         return self.left[0].device
 
     @property
@@ -196,7 +196,7 @@ class IndexSets:
 
     @property
     def n_entries(self) -> int:
-        """Entries of one tensor that one interpolation asks for: all fibers of all sites."""
+        """Entries of one tensor that one interpolation requests: all fibers of all sites."""
         pairs = zip(self.left, self.sizes, self.right, strict=True)
         return sum(before.shape[1] * n * after.shape[1] for before, n, after in pairs)
 
@@ -223,7 +223,7 @@ class IndexSets:
         return self.unchecked(self.sizes, *move)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the sets as plain integer arrays, all or nothing.
+        """Write the sets as plain integer arrays, atomically.
 
         Args:
             path: File to write; an existing one is replaced when the new one is complete.
@@ -235,13 +235,13 @@ class IndexSets:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "IndexSets":
-        """Read what `save` wrote; nothing in the file is executed.
+        """Read a file written by `save`; nothing in it is executed.
 
         Args:
             path: File written by `save`.
 
         Raises:
-            ValueError: If the file is no saved index sets.
+            ValueError: If the file does not contain saved index sets.
         """
 
         def make(arrays: dict[str, Tensor]) -> IndexSets:
@@ -257,7 +257,7 @@ class IndexSets:
 def _random_sides(
     sizes: tuple[int, ...], ranks: tuple[int, ...], n_trains: int, generator: torch.Generator
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Nested sets of different multi-indices: extensions drawn without repetition."""
+    """Nested sets of distinct multi-indices: extensions drawn without replacement."""
     d, device = len(sizes), generator.device
 
     def draw(count: int, total: int) -> Tensor:

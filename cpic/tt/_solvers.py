@@ -1,27 +1,27 @@
 r"""Solve for the cores of a train: X P = M for the pivots P and the fibers M of every bond.
 
-With c columns and r rows of pivots, r <= c, the core X minimizes |X P - M|. Where r = c and P is
-invertible it solves X P = M. Solvers:
+With c columns and r rows of pivots, r <= c, the core X minimizes |X P - M|. If r = c and P is
+invertible, it solves X P = M. Solvers:
 
 - `"solve"`: LU factors of a square P, QR factors of a wide one;
 - `"qr"`: P^T = Q R and X = M Q R^{-T} by a triangular solve, for both;
 - `"ridge"`: min |X P - M|^2 + ridge s^2 |X|^2 with s^2 = |P|^2 / r, the mean square of the singular
-  values, so that the answer does not change with the unit of the entries. It is the least-squares
-  solution for P beside ridge^{1/2} s I: the minimizer of the normal equations, but with the square
-  root of their condition number;
-- `"cvxpylayers"`: the same minimum as a disciplined parametrised program
+  values, so that the result does not depend on the unit of the entries. It is the least-squares
+  solution for P augmented by ridge^{1/2} s I: the solution of the normal equations, but with the
+  square root of their condition number;
+- `"cvxpylayers"`: the same minimum as a disciplined parametrized program
   {cite}`agrawal2019differentiable`, for comparison: slow, and with the accuracy of its solver.
 
-The gradient of a least-squares core comes from a formula, with solves by the factors at hand: the
+The gradient of a least-squares core is computed in closed form with the available factors: the
 backward passes of `torch.linalg.lstsq` and `pinv` are wrong for ill-conditioned pivots, without a
-word. With W = G R^{-1} for the gradient G with respect to X,
+warning. With W = G R^{-1} for the gradient G with respect to X,
 
     grad M = W Q^T,   grad P = -X^T grad M + R^{-1} W^T (M - X P).
 
 A singular P (a constant tensor, a zero background, duplicate multi-indices) would make both
-infinite. The rank is then lowered for that sample alone: an elimination with complete pivoting
+infinite. The rank is then lowered for that sample only: an elimination with complete pivoting
 finds rows I and columns J with an invertible P[I, J]; X is solved on these and zero in its other
-columns. A wide P keeps all its columns.
+columns. For a wide P all columns are used.
 
 Shapes: `K` samples (or samples times bonds), `m` rows of fibers, `r` rows, `c` columns of pivots.
 """
@@ -39,7 +39,7 @@ SOLVERS = get_args(Solver)
 
 
 class Solving(TypedDict, total=False):
-    """How cores are solved for, as `interpolate` explains."""
+    """Options of the solver for cores, as described in `interpolate`."""
 
     solver: Solver
     ridge: float
@@ -61,16 +61,16 @@ def solve_core(
         pivot: Pivots `(K, r, c)` with `r <= c`, possibly singular.
         solver: `"solve"`, `"qr"`, `"ridge"` or `"cvxpylayers"`.
         ridge: Weight of the last two, relative to the mean square of the singular values.
-        rtol: The others count a pivot below `rtol` times the largest as zero, which lowers the
+        rtol: The others treat a pivot below `rtol` times the largest as zero, which lowers the
             rank of that sample. By default 100 times the rounding unit.
 
     Returns:
-        `X` of shape `(K, m, r)`, zero in the columns that a lowered rank leaves out. Differentiable
+        `X` of shape `(K, m, r)`, zero in the columns that a lowered rank omits. Differentiable
         in `matrix` and `pivot`, with `"cvxpylayers"` once and with the others twice.
 
     Raises:
-        ValueError: If the solver is unknown, an option or dtype does not fit, or `r > c`.
-        ImportError: If `"cvxpylayers"` is asked for and not installed.
+        ValueError: If the solver is unknown, an option or dtype is invalid, or `r > c`.
+        ImportError: If `"cvxpylayers"` is requested but not installed.
     """
     check_options(solver, ridge, rtol)
     if matrix.dtype not in (torch.float32, torch.float64) or matrix.dtype != pivot.dtype:
@@ -81,17 +81,17 @@ def solve_core(
     if pivot.shape[-2] > pivot.shape[-1]:
         raise ValueError(
             f"solve_core needs at least as many columns as rows of pivots, got {pivot.shape[-2]} "
-            f"rows and {pivot.shape[-1]} columns; drop rows."
+            f"rows and {pivot.shape[-1]} columns; remove rows."
         )
     system = System(pivot, solver, ridge, rtol)
     return system.core(matrix, lowered=bool(system.bad.any()))
 
 
 class System:
-    """Pivots `(K, r, c)` for whose fibers cores are solved; options are those of `solve_core`.
+    """Pivots `(K, r, c)` of the linear systems for cores, with the options of `solve_core`.
 
     Attributes:
-        bad: Which of them are singular to rounding, bool `(K,)`; none where a ridge is added.
+        bad: Which of them are singular to rounding, bool `(K,)`; empty if a ridge is added.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class System:
             self.bad = _too_large(self._inverse, rtol)
 
     def core(self, matrix: Tensor, *, lowered: bool) -> Tensor:
-        """What `solve_core` returns for the fibers `(K, m, c)`; `lowered` where any is bad."""
+        """The result of `solve_core` for the fibers `(K, m, c)`; `lowered` if any is bad."""
         if self.solver == "ridge":
             return _ridge(matrix, self.pivot, self.ridge)
         if self.solver == "cvxpylayers":
@@ -132,11 +132,11 @@ class System:
 
 
 def check_options(solver: str = "solve", ridge: float = 1e-6, rtol: float | None = None) -> None:
-    """One clear error for a solver or a number that does not fit."""
+    """Raise unless the solver and its options are valid."""
     check_choice("a core", "solver", solver, SOLVERS, '"solve" is exact')
     if not 0 < ridge < float("inf"):
         raise ValueError(
-            f"ridge needs to be a finite number above 0, got {ridge}; use solver='solve' for none."
+            f"ridge needs to be a finite number above 0, got {ridge}; for none use solver='solve'."
         )
     if rtol is not None and not 0 <= rtol < 1:
         raise ValueError(f"rtol needs to be in [0, 1), got {rtol}; None is 100 rounding units.")
@@ -145,14 +145,14 @@ def check_options(solver: str = "solve", ridge: float = 1e-6, rtol: float | None
 def pivot_condition(pivot: Tensor) -> Tensor:
     """Condition number of the pivots of one bond, in the 1-norm; no gradient.
 
-    Gradients through a core are off by about `condition * eps` of their size. See
-    `unreliable_above` for the number from which we call them unreliable.
+    The relative error of gradients through a core is about `condition * eps`. See
+    `unreliable_above` for the number above which they are called unreliable.
 
     Args:
         pivot: `(K, r, c)` with `r <= c`; a wide one is measured by its triangular factor.
 
     Returns:
-        `(K,)`, infinite where the pivots are singular by the default `rtol`: there the direct
+        `(K,)`, infinite if the pivots are singular by the default `rtol`: then the direct
         solvers use a lower rank.
     """
     with torch.no_grad():
@@ -166,7 +166,7 @@ def _one_norms(square: Tensor, inverse: Tensor, bad: Tensor) -> Tensor:
 
 
 def unreliable_above(dtype: torch.dtype) -> float:
-    """The condition number above which gradients keep less than a third of their digits.
+    """The condition number above which gradients have less than a third of their digits.
 
     That is `eps ** (-2/3)`: 2.7e10 in float64 and 4.1e4 in float32.
     """
@@ -174,7 +174,7 @@ def unreliable_above(dtype: torch.dtype) -> float:
 
 
 def _factors(pivot: Tensor, solver: str) -> tuple[Tensor, Tensor] | None:
-    """Q and R of the transposed pivots without gradient, None where LU serves."""
+    """Q and R of the transposed pivots without gradient, None if LU is used."""
     if solver == "solve" and pivot.shape[-2] == pivot.shape[-1]:
         return None
     frame, corner = torch.linalg.qr(pivot.detach().mT)
@@ -183,7 +183,7 @@ def _factors(pivot: Tensor, solver: str) -> tuple[Tensor, Tensor] | None:
 
 def _full_rank(matrix: Tensor, pivot: Tensor, factors: tuple[Tensor, Tensor] | None) -> Tensor:
     if factors is None:
-        # Not checked again, which would read from the device.
+        # `solve_ex`, since a check for singularity would read from the device.
         return torch.linalg.solve_ex(pivot, matrix, left=False).result
     return _LeastSquares.apply(matrix, pivot, *factors)  # pyright: ignore[reportReturnType]
 
@@ -200,12 +200,12 @@ class _LeastSquares(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         matrix, pivot, solution, frame, corner = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: let it see the factors
+        if torch.is_grad_enabled():  # for a second derivative, which includes the factors
             frame, corner = torch.linalg.qr(pivot.mT)
         inner = torch.linalg.solve_triangular(corner, grad, upper=True, left=False)
         to_matrix = inner @ frame.mT
         to_pivot = -solution.mT @ to_matrix
-        if pivot.shape[-2] < pivot.shape[-1]:  # a square system leaves no residual but rounding
+        if pivot.shape[-2] < pivot.shape[-1]:  # the residual of a square system is only rounding
             outer = torch.linalg.solve_triangular(corner.mT, inner, upper=False, left=False)
             to_pivot = to_pivot + outer.mT @ (matrix - solution @ pivot)
         return to_matrix, to_pivot, None, None
@@ -216,7 +216,7 @@ def _ridge(matrix: Tensor, pivot: Tensor, ridge: float) -> Tensor:
     peak = _peak(pivot)  # a constant factor of both, so it needs no gradient
     matrix, pivot = matrix / peak, pivot / peak
     square = pivot.square().sum((-2, -1), keepdim=True)
-    # Zero pivots have no size; any weight gives the core zero.
+    # Zero pivots have no scale; any weight gives a zero core.
     weight = torch.where(square > 0, square * (ridge / r), 1.0).sqrt()
     beside = weight * torch.eye(r, dtype=pivot.dtype, device=pivot.device)
     more = matrix.new_zeros(k, matrix.shape[1], r)
@@ -225,14 +225,12 @@ def _ridge(matrix: Tensor, pivot: Tensor, ridge: float) -> Tensor:
 
 
 def _lowered(matrix: Tensor, pivot: Tensor, bad: Tensor, solver: str, rtol: float | None) -> Tensor:
-    """Solve with the rank of the bad samples lowered to what their pivots have."""
+    """Solve with the rank of the bad samples lowered to that of their pivots."""
     k, r, c = pivot.shape
     m = matrix.shape[1]
     rows, columns, keep = _complete_pivots(pivot.detach(), bad, _rtol(pivot, rtol))
     chosen = pivot.gather(1, rows[..., None].expand(k, r, c)) * keep[..., None]
-    fill = torch.diag_embed(
-        (~keep).to(pivot.dtype)
-    )  # keeps the block invertible where rows are left out
+    fill = torch.diag_embed((~keep).to(pivot.dtype))  # makes the block invertible without them
     if r < c:
         block = torch.cat([chosen, fill], -1)
         target = torch.cat([matrix, matrix.new_zeros(k, m, r)], -1)
@@ -240,7 +238,7 @@ def _lowered(matrix: Tensor, pivot: Tensor, bad: Tensor, solver: str, rtol: floa
         block = chosen.gather(2, columns[:, None].expand(k, r, r)) + fill
         target = matrix.gather(2, columns[:, None].expand(k, m, r))
     solution = _full_rank(target, block, _factors(block, solver))
-    place = torch.where(keep, rows, r)[:, None].expand(k, m, r)  # those left out share one column
+    place = torch.where(keep, rows, r)[:, None].expand(k, m, r)  # omitted ones share one column
     return solution.new_zeros(k, m, r + 1).scatter(2, place, solution)[..., :r]
 
 
@@ -270,20 +268,20 @@ def _corner(pivot: Tensor) -> Tensor:
 
 
 def _inverted(square: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrices scaled to a largest entry of one; their inverse, infinite where there is none."""
+    """Matrices scaled to a largest entry of one, and their inverses, infinite if singular."""
     scaled = _scaled(square)
     inverse, info = torch.linalg.inv_ex(scaled)
     return scaled, inverse.masked_fill((info != 0).view(-1, 1, 1), torch.inf)
 
 
 def _peak(pivot: Tensor) -> Tensor:
-    """The largest size of an entry `(K, 1, 1)`, one where it is too small to divide by."""
+    """The largest absolute entry `(K, 1, 1)`, or one if it is too small to divide by."""
     peak = pivot.detach().abs().amax((-2, -1), keepdim=True)
     return torch.where(peak >= torch.finfo(pivot.dtype).tiny, peak, 1.0)
 
 
 def _scaled(pivot: Tensor) -> Tensor:
-    """Pivots whose largest entry is one, or zero where it was below the smallest normal number."""
+    """Pivots scaled to a largest entry of one, or zero where that is not a normal number."""
     peak = torch.linalg.vector_norm(pivot, torch.inf, (-2, -1), keepdim=True)
     return (pivot / peak).masked_fill(~(peak >= torch.finfo(pivot.dtype).tiny), 0.0)
 

@@ -1,8 +1,8 @@
 r"""Compress dense tensors by a sequence of truncated SVDs.
 
 At each of the d-1 bonds the tensor is unfolded to a matrix M, and replaced by the projection
-U U^T M on its leading left singular vectors. The projections are orthogonal, so the squared
-errors add; what a bond leaves of its share of the allowed error goes to the bonds that follow.
+U U^T M onto its leading left singular vectors. The projections are orthogonal, so the squared
+errors add; the unused part of the error allowed at a bond is passed on to the following bonds.
 
 Shapes: `K` tensors, `d` sites, matrices `(K, m, n)`.
 References: {cite}`oseledets2011tt`.
@@ -28,21 +28,21 @@ def tt_svd(tensor: Tensor, *, tol: float | None = None, max_rank: int | None = N
 
     With only `tol`, each train has a relative Frobenius error of at most `tol`. With only
     `max_rank`, the error is within a factor sqrt(d - 1) of the best possible at these ranks
-    {cite}`oseledets2011tt`. With neither, only what is below rounding is dropped. Carries
+    {cite}`oseledets2011tt`. With neither, only components at rounding level are removed. Carries
     no gradient.
 
     Args:
         tensor: The tensors, `(K, *sizes)`, float32 or float64.
         tol: Allowed error relative to the norm of each tensor, at least 0.
-        max_rank: Bound on all ranks; where it takes effect, the error may exceed `tol`.
+        max_rank: Upper bound on all ranks; if it takes effect, the error may exceed `tol`.
 
     Returns:
-        K trains; all cores but the last have orthonormal columns as left unfoldings. Ranks are
-        the largest that any of the K tensors needs, the others are padded with zeros.
+        K trains; the left unfoldings of all cores but the last have orthonormal columns. Ranks are
+        the largest that any of the K tensors needs; the others are padded with zeros.
 
     Raises:
         TypeError: If `tensor` is not float32 or float64.
-        ValueError: If it has no axis besides the batch, an empty one, or numbers that are not
+        ValueError: If it has no axis besides the batch, an empty one, or values that are not
             finite, or if a bound is out of range.
 
     Example:
@@ -71,15 +71,15 @@ def _check(tensor: Tensor) -> None:
 def decompose(
     tensor: Tensor, tol: float, max_rank: int | None, basis: Callable[[Tensor, Choose], Tensor]
 ) -> list[Tensor]:
-    """Cores of the successive projections on `basis` of each unfolding.
+    """Cores of the successive projections of each unfolding onto its `basis`.
 
     Args:
-        tensor: `(K, *sizes)`.
+        tensor: Tensors `(K, *sizes)`.
         tol: Allowed relative error.
-        max_rank: Bound on all ranks.
-        basis: From matrices `(K, m, n)`, and what gives ranks for their singular values and is
-            asked once, to orthonormal columns `(K, m, r)`, zero beyond these ranks. Gradients pass
-            where they pass through `basis`.
+        max_rank: Upper bound on all ranks.
+        basis: Function of matrices `(K, m, n)`, and of a function from their singular values to
+            ranks that it calls once, to orthonormal columns `(K, m, r)`, zero beyond these ranks.
+            Differentiable if `basis` is.
     """
     trains, *sizes = tensor.shape
     norm = torch.linalg.vector_norm(tensor.detach().flatten(1), dim=-1)
@@ -105,7 +105,7 @@ def truncated_basis(matrix: Tensor, choose: Choose) -> Tensor:
 def _left_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Left singular vectors and values of matrices `(K, m, n)`."""
     if matrix.shape[-1] > matrix.shape[-2]:
-        # The triangular factor of the transpose has them too, and Q need not be formed.
+        # The triangular factor of the transpose has the same ones, and Q need not be formed.
         matrix = torch.linalg.qr(matrix.mT, mode="r").R.mT
     vectors, values, _ = torch.linalg.svd(matrix, full_matrices=False)
     return vectors, values

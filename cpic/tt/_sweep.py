@@ -1,10 +1,10 @@
 r"""One half-sweep over the sites of K tensors, in either direction.
 
-A half-sweep to the right reads the fibers of site k on the left multi-indices chosen so far and on
-the right ones that are given, as a matrix M of (l n) rows and c columns. Rows of it are chosen,
-without gradient, as the next left set; the values themselves keep their gradient, so that a core
-made of M and M[rows] carries it. A half-sweep to the left is the same of the tensor with its modes
-reversed.
+A half-sweep to the right reads the fibers of site k on the left multi-indices selected so far and
+on the given right ones, as a matrix M of (l n) rows and c columns. Rows of it are selected,
+without gradient, as the next left set; the values retain their gradient, so that a core
+computed from M and M[rows] has one. A half-sweep to the left is the same for the tensor with its
+modes reversed.
 
 Shapes: `K` tensors, `d` sites, `l` left and `c` right multi-indices at a site of size `n`.
 References: {cite}`oseledets2010ttcross`.
@@ -26,14 +26,14 @@ from cpic.tt._train import TensorTrain
 
 Towards = Literal["right", "left"]
 Choose = Callable[[Tensor, int], Maxvol]
-"""From matrices `(K, m, c)` and the most rows that are wanted, to the rows."""
+"""From matrices `(K, m, c)` and a maximum number of rows, to the rows."""
 
 
 class Sweep(NamedTuple):
-    """What `sweep` read and chose, in the order of the sites it came by.
+    """What `sweep` read and selected, in the order of the sites it visited.
 
     `matrices`: the fibers `(K, l * n, c)` of all sites. `choices`: the rows of all but the last.
-    `sets`: those of one side as they were, those of the other chosen anew.
+    `sets`: those of one side unchanged, those of the other newly selected.
     """
 
     matrices: list[Tensor]
@@ -48,18 +48,18 @@ def sweep(
     bounds: Sequence[int],
     choose: Choose,
 ) -> Sweep:
-    """Choose the sets of one side anew, given those of the other side.
+    """Select the sets of one side, given those of the other side.
 
     Args:
         read: Values `(K, n)` at multi-indices `(K, n, d)`, not yet known to be finite; called
-            once a site.
-        sets: Where to begin; going right, only the right ones are used.
+            once per site.
+        sets: Current sets; towards the right, only the right ones are used.
         towards: `"right"` or `"left"`.
-        bounds: Most rows to choose at the `d - 1` inner bonds.
-        choose: What chooses them.
+        bounds: Maximum numbers of rows at the `d - 1` inner bonds.
+        choose: Function that selects them.
 
     Raises:
-        ValueError: If a value is NaN or infinite. The device is asked once, in the end.
+        ValueError: If a value is NaN or infinite. This is read from the device once, at the end.
     """
     way, matrices, choices = _Way(sets, towards), [], []
     bounds = bounds if towards == "right" else bounds[::-1]
@@ -71,14 +71,14 @@ def sweep(
                 choices.append(choose(matrices[k].detach(), bounds[k]))
                 way.choose(pairs, choices[k].rows)
     except Exception:
-        way.check(matrices)  # what fails may do so on numbers that are not finite
+        way.check(matrices)  # values that are not finite may be the cause
         raise
     way.check(matrices)
     return Sweep(matrices, choices, way.sets())
 
 
 class _Way:
-    """The multi-indices of a half-sweep, with zeros at the sites that are not theirs."""
+    """The multi-indices of a half-sweep, padded with zeros to all sites."""
 
     def __init__(self, sets: IndexSets, towards: Towards):
         self.given, self.towards, self.d = sets, towards, sets.n_sites
@@ -98,11 +98,11 @@ class _Way:
         return pairs, sums(pairs, beside(self.given.left[at], 0, self.d - at))
 
     def choose(self, pairs: Tensor, rows: Tensor) -> None:
-        """Keep the `rows` `(K, r)` of what `fibers` made."""
+        """Select the `rows` `(K, r)` of the pairs that `fibers` returned."""
         self.chosen.append(pairs[self.each, rows])
 
     def sets(self) -> IndexSets:
-        """Those of one side as they were, those of the other chosen anew."""
+        """Those of one side unchanged, those of the other newly selected."""
         given = self.given
         if self.towards == "right":
             left = [rows[..., :k].contiguous() for k, rows in enumerate(self.chosen)]
@@ -111,14 +111,14 @@ class _Way:
         return IndexSets.unchecked(given.sizes, given.left, tuple(right[::-1]))
 
     def check(self, matrices: Sequence[Tensor]) -> None:
-        """Refuse values that are not finite, those asked for first before others."""
+        """Reject values that are not finite, in the order of the requests."""
         if not all_finite(matrices):
             for k, matrix in enumerate(matrices):
                 check_values(matrix.flatten(1), lambda k=k: self.fibers(k)[1])
 
 
 def as_train(parts: Sequence[Tensor], sizes: Sequence[int], towards: Towards) -> TensorTrain:
-    """The train of cores that are matrices `(K, l * n, r)`, in the order of a half-sweep."""
+    """The train of cores given as matrices `(K, l * n, r)`, in the order of a half-sweep."""
     cores, left = [], 1
     for part, n in zip(parts, sizes if towards == "right" else sizes[::-1], strict=True):
         kept = part[:, : left * n] if part.shape[1] > left * n else part
@@ -138,15 +138,15 @@ def solved_train(
     with_condition: bool,
     **options: Unpack[Solving],
 ) -> tuple[TensorTrain, Tensor]:
-    """The train that interpolates fibers on chosen rows, and the conditions `(K, d - 1)`.
+    """The train that interpolates fibers on selected rows, and the conditions `(K, d - 1)`.
 
     Args:
-        matrices: Fibers `(K, m, c)` of all sites in the order of a half-sweep; pivots that are on
-            no fiber may be behind them.
+        matrices: Fibers `(K, m, c)` of all sites in the order of a half-sweep; pivots that lie on
+            no fiber may follow.
         rows: Which of them are pivots `(K, r)`, of all sites but the last.
         sizes: Sizes of the modes.
         towards: Direction of the half-sweep.
-        with_condition: Whether the conditions are wanted; none without.
+        with_condition: Whether to compute the conditions; empty otherwise.
         **options: Those of `solve_core`.
     """
     *fibers, last = matrices
@@ -163,5 +163,5 @@ def mirrored_entries(read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
 
 
 def check_towards(who: str, towards: str) -> None:
-    """One clear error for a direction that is none."""
+    """Raise unless a direction is known."""
     check_choice(who, "towards", towards, ("right", "left"), "alternate between the two")

@@ -1,4 +1,4 @@
-"""Remember the values of small tensors, so that none is asked for twice.
+"""Store the values of small tensors, so that none is requested twice.
 
 Shapes: `K` tensors, `n` multi-indices, `d` sites.
 """
@@ -14,11 +14,11 @@ from cpic.tt._fibers import ask
 from cpic.tt._ledger import Reader
 from cpic.tt._points import all_points
 
-_ROOM = 2**20  # entries of all tensors that a table may hold
+_ROOM = 2**20  # maximum number of entries of all tensors together
 
 
 class Table(Reader):
-    """A reader that keeps all values of K tensors."""
+    """A reader that stores all values of K tensors."""
 
     def __init__(
         self, entries: Entries, sizes: tuple[int, ...], device: torch.device, n_trains: int
@@ -29,11 +29,11 @@ class Table(Reader):
 
     @staticmethod
     def fits(sizes: tuple[int, ...], n_trains: int) -> bool:
-        """Whether there is room for all values."""
+        """Whether all values fit."""
         return n_trains * math.prod(sizes) <= _ROOM
 
     def points(self, indices: Tensor, *, by: Callable[..., Tensor] = ask) -> Tensor:
-        """Values `(K, n)` at `indices` `(K, n, d)`; those not known yet are asked for."""
+        """Values `(K, n)` at `indices` `(K, n, d)`; unknown ones are requested."""
         keys = (indices * self.weights).sum(-1)
         new = self.values.gather(1, keys).isnan().any(0)
         if bool(new.any()):

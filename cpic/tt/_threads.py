@@ -1,4 +1,4 @@
-"""Run small linear algebra on one thread, and give the caller's setting back."""
+"""Run small linear algebra on one thread, and restore the caller's setting."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

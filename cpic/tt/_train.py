@@ -1,6 +1,6 @@
-r"""Hold K tensors of equal sizes as products of small cores.
+r"""Represent K tensors of equal sizes by products of small cores.
 
-An entry of a tensor train is a product of matrices, one chosen at each site:
+An entry of a tensor train is a product of matrices, one selected at each site:
 
     A[i_1, ..., i_d] = G_1[:, i_1, :] G_2[:, i_2, :] ... G_d[:, i_d, :],
 
@@ -35,12 +35,12 @@ class TensorTrain:
     gradient. No operation changes a train in place.
 
     Args:
-        cores: One floating tensor `(K, l, size, r)` a site, with `r` of one site equal to `l`
-            of the next, and the outer ranks one.
+        cores: One floating-point tensor `(K, l, size, r)` per site, with `r` of one site equal to
+            `l` of the next, and the outer ranks one.
 
     Raises:
-        TypeError: If the cores are not floating tensors of one dtype.
-        ValueError: If there is no core, or their shapes or devices do not fit together.
+        TypeError: If the cores are not floating-point tensors of one dtype.
+        ValueError: If there is no core, or their shapes or devices do not match.
 
     Example:
         >>> train = TensorTrain([torch.ones(1, 1, 4, 2), torch.ones(1, 2, 3, 1)])
@@ -64,7 +64,7 @@ class TensorTrain:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Ranks around and between the sites: one more than sites, the ends are 1."""
+        """The `n_sites + 1` ranks of the bonds, 1 at both ends."""
         return (*(core.shape[1] for core in self.cores), self.cores[-1].shape[3])
 
     @property
@@ -79,16 +79,16 @@ class TensorTrain:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the cores."""
+        """Dtype of the cores."""
         return self.cores[0].dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the cores."""
+        """Device of the cores."""
         return self.cores[0].device
 
     def memory(self) -> int:
-        """Bytes that the cores hold."""
+        """Size of the cores in bytes."""
         return sum(core.numel() * core.element_size() for core in self.cores)
 
     def entries(self, indices: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class TensorTrain:
         return _contract.entries(self.cores, indices)
 
     def full(self, *, max_entries: int = _FULL_LIMIT) -> Tensor:
-        """The dense tensors `(K, *sizes)`; a `ValueError` above `max_entries` numbers."""
+        """The dense tensors `(K, *sizes)`; a `ValueError` above `max_entries` in total."""
         count = self.n_trains * math.prod(self.sizes)
         if count > max_entries:
             raise ValueError(
@@ -107,12 +107,12 @@ class TensorTrain:
         return _contract.full(self.cores)
 
     def inner(self, other: "TensorTrain") -> Tensor:
-        """Sums over all entries of the products of both tensors, `(K,)`."""
+        """Inner products `(K,)` of the tensors: sums of products over all entries."""
         self._match(other, "inner")
         return _contract.inner(self.cores, other.cores)
 
     def norm(self) -> Tensor:
-        """Frobenius norms `(K,)`, accurate also for a difference of nearly equal trains."""
+        """Frobenius norms `(K,)`, accurate even for a difference of nearly equal trains."""
         return _contract.norm(self.cores)
 
     def round(
@@ -128,13 +128,13 @@ class TensorTrain:
         needs; the others are padded with zeros.
 
         Args:
-            tol: Allowed error relative to the norm of each train, at least 0. At 0 only what
-                is below rounding is dropped.
-            max_rank: Bound on all ranks, or one for each bond as in `cap_ranks`; where it takes
+            tol: Allowed error relative to the norm of each train, at least 0. With 0, only
+                components at rounding level are removed.
+            max_rank: Upper bound on all ranks, or one for each bond as in `cap_ranks`; if it takes
                 effect, the error may exceed `tol`.
-            method: `"qr"` orthogonalises and is accurate to rounding; `"gram"` uses Gram
-                matrices, is quicker for large sizes and loses half the digits: errors below
-                the square root of the dtype's epsilon are out of its reach.
+            method: `"qr"` orthogonalizes and is accurate to rounding; `"gram"` uses Gram
+                matrices, is faster for large sizes and loses half the digits: it cannot reach
+                errors below the square root of the dtype's epsilon.
 
         Returns:
             The rounded trains.
@@ -145,10 +145,10 @@ class TensorTrain:
         return TensorTrain(round_cores(self.cores, tol, max_rank, method))
 
     def slice(self, site: int, index: int | Tensor) -> "TensorTrain":
-        """Fix one site at an index, the same for all trains or one each `(K,)`."""
+        """Fix one site at an index, the same for all trains or one per train `(K,)`."""
         if self.n_sites == 1:
             raise ValueError(
-                "slice needs at least two sites, got a train with 1; read its numbers with "
+                "slice needs at least two sites, got a train with 1; read its values with "
                 "`entries`."
             )
         if not -self.n_sites <= site < self.n_sites:
@@ -173,7 +173,7 @@ class TensorTrain:
         return TensorTrain(_arith.concatenate(self.cores))
 
     def scale(self, factor: Tensor | float) -> "TensorTrain":
-        """Times a number, or one number for each train `(K,)`."""
+        """The product with a number, or one number per train `(K,)`."""
         if isinstance(factor, Tensor) and factor.ndim and factor.shape != (self.n_trains,):
             raise ValueError(
                 f"scale needs a number or a tensor of shape ({self.n_trains},), got shape "
@@ -206,10 +206,10 @@ class TensorTrain:
         return self.scale(1 / other)
 
     __radd__, __rmul__ = __add__, __mul__
-    __array_priority__ = 1  # so that a NumPy number on the left leaves the product to us
+    __array_priority__ = 1  # so that a NumPy number on the left defers to `__rmul__`
 
     def __getitem__(self, trains: "int | slice | Tensor") -> "TensorTrain":
-        """Some trains of the batch, chosen as a tensor's first axis would be; K stays explicit."""
+        """Some trains of the batch, indexed like the first axis of a tensor, which is retained."""
         if isinstance(trains, int):
             if not -self.n_trains <= trains < self.n_trains:
                 raise IndexError(
@@ -222,11 +222,11 @@ class TensorTrain:
         return self.n_trains
 
     def to(self, *args, **kwargs) -> "TensorTrain":
-        """Cores moved or cast, with the arguments of `torch.Tensor.to`."""
+        """Trains with moved or cast cores; arguments are those of `torch.Tensor.to`."""
         return TensorTrain([core.to(*args, **kwargs) for core in self.cores])
 
     def detach(self) -> "TensorTrain":
-        """The same numbers without a gradient."""
+        """The same trains without gradient."""
         return TensorTrain([core.detach() for core in self.cores])
 
     def __repr__(self) -> str:
@@ -247,17 +247,17 @@ class TensorTrain:
 
 def _check(cores: tuple[Tensor, ...]) -> None:
     if not cores:
-        raise ValueError("TensorTrain needs at least one core, got none; pass one core a site.")
+        raise ValueError("TensorTrain needs at least one core, got none; pass one per site.")
     for site, core in enumerate(cores):
         if not core.is_floating_point() or core.dtype != cores[0].dtype:
             raise TypeError(
-                f"TensorTrain needs floating cores of one dtype, got {core.dtype} at site {site} "
-                f"and {cores[0].dtype} at site 0; cast them with `core.to(dtype)`."
+                f"TensorTrain needs floating-point cores of one dtype, got {core.dtype} at site "
+                f"{site} and {cores[0].dtype} at site 0; cast them with `core.to(dtype)`."
             )
         if core.ndim != 4 or 0 in core.shape[1:]:
             raise ValueError(
                 "TensorTrain needs cores of shape (K, l, size, r) without empty axes after K, "
-                f"got {tuple(core.shape)} at site {site}; give a single train a batch axis with "
+                f"got {tuple(core.shape)} at site {site}; add a batch axis to a single train with "
                 "`core.unsqueeze(0)`."
             )
         if core.device != cores[0].device or len(core) != len(cores[0]):

@@ -159,7 +159,7 @@ def one(*shape, **options):
 @pytest.mark.parametrize(
     ("cores", "error", "message"),
     [
-        ([], ValueError, r"at least one core.*pass one core"),
+        ([], ValueError, r"at least one core.*pass one per site"),
         ([one(1, 3, 1)], ValueError, r"\(K, l, size, r\).*\(1, 3, 1\) at site 0.*unsqueeze"),
         ([one(1, 1, 0, 1)], ValueError, r"empty axes.*\(1, 1, 0, 1\)"),
         ([one(1, 1, 3, 2), one(1, 3, 3, 1)], ValueError, r"agree.*\(1, 3, 2\), \(3, 3, 1\).*pad"),
