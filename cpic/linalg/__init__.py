@@ -1,4 +1,4 @@
-"""Choose rows, columns and pivots of matrices; eigenvalues and roots with bounded gradients."""
+"""Select rows, columns and pivots of matrices; eigenvalues and roots with bounded gradients."""
 
 from cpic.linalg._eigh import eigh
 from cpic.linalg._gaps import inverse_gap

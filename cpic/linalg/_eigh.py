@@ -1,7 +1,7 @@
 r"""Eigenvalues and eigenvectors of symmetric matrices, with a choice of gradient.
 
 From A = V diag(l) V^T follow dl = diag(V^T dA V) and V^T dV = K^T o (V^T dA V) with the inverse
-gaps K, so that gradients g_l and g_V arrive at A as
+gaps K, so that gradients g_l and g_V are propagated to A as
 
     V (diag(g_l) + K^T o skew(V^T g_V)) V^T,    skew(X) = (X - X^T) / 2.
 
@@ -22,14 +22,14 @@ def eigh(matrix: Tensor, *, gradient: str = "original", **options: Any) -> tuple
     r"""Eigenvalues in descending order and eigenvectors, with bounded gradients.
 
     The values are those of `torch.linalg.eigh`, the largest first. The gradient of the
-    eigenvalues is exact; that of the eigenvectors uses `inverse_gap` with the method and the
-    options named, and is bounded through it: with b the bound of the method, the gradient
-    that arrives at `matrix` has at most the Frobenius norm |g_l| + b |g_V|. It is finite for
-    every finite input, also with repeated eigenvalues, while that product is.
+    eigenvalues is exact; that of the eigenvectors uses `inverse_gap` with the given method and
+    options, and is bounded by it: with b the bound of the method, the gradient
+    with respect to `matrix` has at most the Frobenius norm |g_l| + b |g_V|. It is finite for
+    every finite input, also with repeated eigenvalues, if that product is.
 
     Signs of the eigenvectors, and bases of the eigenvectors of one eigenvalue, are arbitrary: a
-    loss that depends on them has no derivative. Second derivatives are promised for "original"
-    and eigenvalues that differ; for the others they are those of the bounded formula.
+    loss that depends on them has no derivative. Second derivatives are exact for "original"
+    and distinct eigenvalues; for the others they are those of the bounded formula.
 
     Args:
         matrix: The matrices, `(*b, n, n)`, float32 or float64, symmetric to 100 n eps of their
@@ -38,13 +38,13 @@ def eigh(matrix: Tensor, *, gradient: str = "original", **options: Any) -> tuple
         **options: Options of that method.
 
     Returns:
-        The eigenvalues `(*b, n)` and the eigenvectors `(*b, n, n)`, in columns. The gradient that
-        reaches `matrix` is symmetric.
+        The eigenvalues `(*b, n)` and the eigenvectors `(*b, n, n)`, in columns. The gradient with
+        respect to `matrix` is symmetric.
 
     Raises:
         ValueError: If `matrix` is not square, not symmetric or not finite, or the method is
             unknown.
-        TypeError: If `matrix` is not float32 or float64, or an option is not of this method.
+        TypeError: If `matrix` is not float32 or float64, or the method has no such option.
 
     Example:
         >>> values, vectors = eigh(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
@@ -71,7 +71,7 @@ def descending(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pull_back(vectors: Tensor, gaps: Tensor, g_values: Tensor, g_vectors: Tensor) -> Tensor:
-    """The gradient at the matrix of gradients at its eigenvalues and eigenvectors."""
+    """The gradient of the matrix from those of its eigenvalues and eigenvectors."""
     turn = vectors.mT @ g_vectors
     inner = torch.diag_embed(g_values) - gaps * (turn - turn.mT) / 2
     return vectors @ inner @ vectors.mT

@@ -1,14 +1,14 @@
-r"""Inverse gaps between eigenvalues, and the ways to keep them bounded.
+r"""Inverse gaps between eigenvalues, and ways to bound them.
 
 The derivative of the eigenvectors of a symmetric matrix contains 1 / (l_i - l_j) for each pair of
-eigenvalues. Between equal eigenvalues eigenvectors are not even continuous, so no method is
-right there: each chooses how large the answer may become, and from which gap on it is wrong.
+eigenvalues. At equal eigenvalues, eigenvectors are not even continuous, so no method is
+correct there: the methods differ in their bound, and in the gap below which they are wrong.
 
 With `hi` and `lo` the eigenvalue of larger and smaller magnitude and x = lo / hi,
 
     1 / (l_i - l_j) = +-(1 / |hi|) 1 / (1 - x),
 
-which `taylor`, `power` and `pade` bound through the series of 1 / (1 - x). Where the eigenvalues
+which `taylor`, `power` and `pade` bound by the series of 1 / (1 - x). If the eigenvalues
 differ in sign, x < 0, there is nothing to bound, and these three use the exact value.
 
 Shapes: `n` eigenvalues, `*b` independent problems.
@@ -31,9 +31,9 @@ PADE_DEGREES = (1, 2, 5, 10, 50)
 
 
 def inverse_gap(eigenvalues: Tensor, method: str = "original", **options: Any) -> Tensor:
-    r"""The antisymmetric matrix K_ij = 1 / (l_i - l_j), bounded as the method does it.
+    r"""The antisymmetric matrix K_ij = 1 / (l_i - l_j), bounded by the given method.
 
-    The diagonal is zero. In a tie the eigenvalue that comes first counts as the larger one, so
+    The diagonal is zero. In a tie the first eigenvalue counts as the larger one, so
     that K stays antisymmetric. With s the largest magnitude among the eigenvalues and eps the
     relative precision of the dtype, |K| is at most
 
@@ -41,35 +41,35 @@ def inverse_gap(eigenvalues: Tensor, method: str = "original", **options: Any) -
       Exact for all gaps above 1 / L; only overflow is prevented {cite}`ionescu2015matrix`.
     - `"trunc"`: `bound / s`, by default 1e10 / s. Exact for gaps above s / bound.
     - `"topn"`: 1 / (eps s). The eigenvalues beyond the `n_keep` of largest magnitude count as
-      zero, and K is zero between two of them. By default those above n eps s are kept.
+      zero, and K is zero between two of them. By default those above n eps s are retained.
     - `"taylor"`: `(degree + 1) / (eps s)`. Sums x^0 + ... + x^degree, by default to 100; the
       relative error is x^(degree + 1), and K tends to (degree + 1) / hi at a tie.
-    - `"power"`: `steps / (eps s)`. What `steps` power iterations for one eigenvector after the
-      other leave in the gradient, by default 20; see below.
+    - `"power"`: `steps / (eps s)`. The gradient of `steps` power iterations for one eigenvector
+      after the other, by default 20; see below.
     - `"pade"`: `1 / (margin eps s)`. The approximant P(x) / Q(x) of order [degree/degree] at
       x <= 1 - margin. Exact for x up to there; the default margin is eps^(3/4), 1.8e-12 or 6.4e-6.
 
-    No bound exceeds L, also not for s = 0. The bounds of `trunc`, `topn`, `taylor`, `power` and
-    `pade` are free of scale: as long as L is not reached, eigenvalues c times as large give K / c.
+    No bound exceeds L, not even for s = 0. The bounds of `trunc`, `topn`, `taylor`, `power` and
+    `pade` do not depend on scale: unless L is reached, eigenvalues c times as large give K / c.
     These five raise magnitudes below eps s to that value (not `trunc`), or gaps (`topn`).
 
     **Power iteration.** Let v <- M v / |M v| run for `steps` steps, from v_1 itself. Its
     derivative is the sum over k < steps of (M^k / l_1^(k+1)) (1 - v v^T) dM v, so the component
     along v_j is (1 / l_1) times the sum of (l_j / l_1)^k: the Taylor sum with `steps` terms. The
     next vectors come from deflated matrices P M P, where P = 1 - v_1 v_1^T - ... removes the
-    vectors found so far. M_i = P M P maps those to zero, hence only the vectors still to come
-    enter the sum; and the derivative of P itself adds -(v_i^T dv_j) v_j, the antisymmetric
-    partner. Using the projector of *all* vectors at once, 1 - V V^T = 0, loses both parts and
-    leaves a gradient of zero. Deflating by M - l v v^T instead gives the partner one term less
+    vectors found so far. M_i = P M P maps those to zero, hence only the remaining vectors
+    enter the sum; and the derivative of P adds -(v_i^T dv_j) v_j, the antisymmetric
+    counterpart. Using the projector of *all* vectors at once, 1 - V V^T = 0, loses both parts and
+    gives a gradient of zero. Deflating by M - l v v^T instead gives the counterpart one term fewer
     {cite}`wang2022robust`.
 
-    **Padé.** 1 / (1 - x) is rational itself, so for nearly all orders the equations of the
-    coefficients are singular: [m/n] has n equations of rank max(1, n - m). Sound are the orders
-    [m/1] and [0/n], where the solution is unique, and it is 1 / (1 - x); degree 1 is the default.
-    For `degree` m of 2, 5, 10, 50 the solution of least norm is taken, q_j = -1/m and
+    **Padé.** 1 / (1 - x) is itself rational, so for nearly all orders the equations of the
+    coefficients are singular: [m/n] has n equations of rank max(1, n - m). The exceptions are
+    [m/1] and [0/n], where the solution is unique, and is 1 / (1 - x); degree 1 is the default.
+    For `degree` m of 2, 5, 10, 50 the solution of least norm is used, q_j = -1/m and
     p_k = 1 - k/m, which has the same value: P = R and Q = (1 - x) R share the factor R. Its
-    coefficients are positive and fall, so R has no root in the unit disk. Q itself cancels near
-    x = 1; evaluated is R / (R (1 - x)), with 1 - x from the gap, to a few eps.
+    coefficients are positive and decreasing, so R has no root in the unit disk. Q suffers from
+    cancellation near x = 1; R / (R (1 - x)), with 1 - x from the gap, is accurate to a few eps.
 
     Args:
         eigenvalues: The eigenvalues, `(*b, n)`, float32 or float64, in any order.
@@ -81,8 +81,8 @@ def inverse_gap(eigenvalues: Tensor, method: str = "original", **options: Any) -
         K `(*b, n, n)`, always finite; differentiable where no bound is reached.
 
     Raises:
-        ValueError: If the method is unknown, an option is out of range, or numbers are not finite.
-        TypeError: If the dtype is not float32 or float64, or an option is not of this method.
+        ValueError: If the method is unknown, an option is out of range, or a value is not finite.
+        TypeError: If the dtype is not float32 or float64, or the method has no such option.
 
     Example:
         >>> inverse_gap(torch.tensor([3.0, 1.0, 1.0]), "trunc", bound=30.0)
@@ -101,13 +101,13 @@ def inverse_gap(eigenvalues: Tensor, method: str = "original", **options: Any) -
 
 
 def gap_function(who: str, method: str, options: Mapping[str, Any]) -> Gap:
-    """The function of the eigenvalues that a method and its options name."""
+    """The function of the eigenvalues for a method and its options."""
     check_choice(who, "method", method, _METHODS, '"trunc" is a good choice')
     function = _METHODS[method]
     known = [name for name in inspect.signature(function).parameters if name != "values"]
     for name, value in options.items():
         if name not in known:
-            offer = f"pass {', '.join(known)}" if known else "leave it out"
+            offer = f"pass {', '.join(known)}" if known else "omit it"
             raise TypeError(
                 f'{who} needs options of method "{method}", got {name!r}; {offer} instead.'
             )
@@ -127,7 +127,7 @@ def _check_option(who: str, method: str, name: str, value: Any) -> None:
         fine, needs = 0 < value < math.inf, "positive and finite"
     if not fine:
         raise ValueError(
-            f'{who} needs `{name}` {needs} for "{method}", got {value}; leave it out for '
+            f'{who} needs `{name}` {needs} for "{method}", got {value}; omit it for '
             "the default."
         )
 
@@ -154,7 +154,7 @@ def _topn(values: Tensor, n_keep: int | None = None) -> Tensor:
 
 def _taylor(values: Tensor, degree: int = 100) -> Tensor:
     def series(rest: Tensor) -> Tensor:
-        # (1 - x^m) / (1 - x), with 1 - x from the gap: no digits are lost near x = 1.
+        # (1 - x^m) / (1 - x), with 1 - x from the gap: no cancellation near x = 1.
         below = rest.clamp(max=1 - torch.finfo(rest.dtype).eps)
         total = -torch.expm1((degree + 1) * torch.log1p(-below))
         tied = rest == 0
@@ -196,7 +196,7 @@ _METHODS: dict[str, Callable[..., Tensor]] = {
 
 
 def largest_inverse(dtype: torch.dtype) -> float:
-    """L: inverse gaps up to its size leave room for the products that follow."""
+    """L: products with inverse gaps of up to this size do not overflow."""
     return math.sqrt(torch.finfo(dtype).max)
 
 
@@ -208,7 +208,7 @@ def _largest(values: Tensor) -> Tensor:
 
 
 def _pairs(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Differences, their signs with ties broken by order, and what is off the diagonal."""
+    """Differences, their signs with ties broken by order, and a mask of the off-diagonal."""
     gap = values.unsqueeze(-1) - values.unsqueeze(-2)
     place = torch.arange(values.shape[-1], device=values.device)
     by_order = (place - place.unsqueeze(-1)).sign().to(values.dtype)
@@ -217,7 +217,7 @@ def _pairs(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _inverse(values: Tensor, floor: Tensor) -> Tensor:
-    """Inverse gaps, none taken smaller than `floor` `(*b, 1)`."""
+    """Inverse gaps, with gaps raised to at least `floor` `(*b, 1)`."""
     gap, sign, apart = _pairs(values)
     floor = floor.clamp(min=1 / largest_inverse(values.dtype)).unsqueeze(-1)
     gap = torch.where(gap.abs() < floor, sign * floor, gap)

@@ -1,4 +1,4 @@
-"""What the functions accept; and one error for each thing they do not."""
+"""Checks of arguments, with one error message for each kind."""
 
 import math
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from torch.nn.utils import get_total_norm
 
 
 def check_choice(who: str, name: str, given: object, known: Iterable[object], advice: str) -> None:
-    """Refuse a value of the argument `name` that is not among the known ones."""
+    """Raise unless the value of the argument `name` is one of `known`."""
     known = list(known)
     if given not in known:
         offered = ", ".join(map(repr, known))
@@ -17,14 +17,14 @@ def check_choice(who: str, name: str, given: object, known: Iterable[object], ad
 
 
 def check_least(who: str, advice: str, *, least: int = 1, **numbers: float | None) -> None:
-    """Refuse numbers below `least`; None passes."""
+    """Raise if a number is below `least`; None is valid."""
     for name, number in numbers.items():
         if number is not None and not number >= least:
             raise ValueError(f"{who} needs `{name} >= {least}`, got {number}; {advice}.")
 
 
 def need_generator(who: str, generator: torch.Generator | None) -> torch.Generator:
-    """The generator, or one clear error."""
+    """The generator, or a `ValueError` if it is None."""
     if generator is None:
         raise ValueError(
             f"{who} needs a generator, got None; pass `generator=torch.Generator().manual_seed(0)`."
@@ -33,7 +33,7 @@ def need_generator(who: str, generator: torch.Generator | None) -> torch.Generat
 
 
 def rounding_level(matrix: Tensor) -> float:
-    """Largest relative error that passes as rounding: `100 n eps` for matrices of size n."""
+    """Largest relative error that counts as rounding: `100 n eps` for matrices of size n."""
     return 100 * max(1, matrix.shape[-1]) * torch.finfo(matrix.dtype).eps
 
 
@@ -42,13 +42,13 @@ def check_dtype(
     dtype: torch.dtype,
     advice: str = "cast with `.double()`, half precision cannot resolve gaps between eigenvalues",
 ) -> None:
-    """Refuse dtypes without enough digits."""
+    """Raise unless the dtype has enough digits."""
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{who} needs float32 or float64, got {dtype}; {advice}.")
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether no tensor holds NaN or infinity; read from the device once for all of them."""
+    """Whether no tensor contains NaN or infinity; read from the device once for all of them."""
     filled = [tensor for tensor in tensors if tensor.numel() and not _is_whole(tensor)]
     with torch.no_grad():
         return not filled or math.isfinite(get_total_norm(filled, math.inf))
@@ -64,13 +64,13 @@ def check_finite(
     what: str = "numbers",
     advice: str = "replace them with `torch.nan_to_num` or mask them first",
 ) -> None:
-    """Refuse NaN and infinity."""
+    """Raise if a value is NaN or infinite."""
     if not all_finite(tensors):
         raise ValueError(f"{who} needs finite {what}, got NaN or infinity; {advice}.")
 
 
 def symmetrized(who: str, matrix: Tensor) -> Tensor:
-    """`(matrix + matrix.mT) / 2`, after a check that this changes no more than rounding."""
+    """`(matrix + matrix.mT) / 2`, after a check that the difference is only rounding."""
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise ValueError(
             f"{who} needs square matrices (*b, n, n), got shape {tuple(matrix.shape)}; "

@@ -1,13 +1,13 @@
-r"""Approximate matrices by the rows and columns through a few large pivots.
+r"""Approximate matrices by the rows and columns of a few large pivots.
 
 Gaussian elimination with a pivot (i, j) of the residual E subtracts a matrix of rank one and
 leaves zeros in row i and column j:
 
     E <- E - E[:, j] E[i, :] / E[i, j].
 
-After k steps A ~ left @ right, exactly so in the chosen rows and columns. The full search takes
+After k steps A ~ left @ right, exactly so in the selected rows and columns. The full search takes
 the largest entry of E; the rook search an entry that is the largest of its row and its column,
-for which it looks at a few rows and columns only.
+for which it evaluates only a few rows and columns.
 
 Shapes: `m` rows, `n` columns, `k` pivots, `*b` independent problems.
 References: {cite}`dolgov2020parallel`, {cite}`nunez2025learning`.
@@ -22,14 +22,14 @@ from torch import Tensor
 from cpic.linalg._inputs import check_choice, check_finite, check_least, need_generator
 
 _ROOK_STARTS, _ROOK_ROUNDS = 4, 10
-# Steps of an elimination before which nobody looks whether it is done.
+# Number of steps of an elimination before the first test of whether it is done.
 _UNSEEN = 31
 
 
 class RankRevealingLU(NamedTuple):
     """What `rank_revealing_lu` found, with k the largest rank of the batch.
 
-    `rows`, `cols` int64 `(*b, k)` and `pivots` `(*b, k)`, in the order of their choice, padded
+    `rows`, `cols` int64 `(*b, k)` and `pivots` `(*b, k)`, in the order of selection, padded
     with -1 and 0 beyond `rank` int64 `(*b)`; `left` `(*b, m, k)`, `right` `(*b, k, n)`;
     `residual` `(*b)`, the largest absolute entry of `matrix - left @ right`.
     """
@@ -51,25 +51,25 @@ def rank_revealing_lu(
     search: Literal["full", "rook"] = "full",
     generator: torch.Generator | None = None,
 ) -> RankRevealingLU:
-    r"""Factor each matrix through its largest pivots, until they are small.
+    r"""Factor each matrix by its largest pivots, until they are small.
 
     A matrix is done when its next pivot is at most `tol` times its first, or at rounding level.
-    Nothing here carries a gradient: the choice of pivots is piecewise constant, and the factors
-    follow from `matrix[rows]` and `matrix[:, cols]` where one is wanted.
+    The result carries no gradient: the choice of pivots is piecewise constant, and differentiable
+    factors can be computed from `matrix[rows]` and `matrix[:, cols]`.
 
     Args:
         matrix: The matrices, `(*b, m, n)`, float32 or float64.
-        max_rank: Bound on the number of pivots; none beyond `min(m, n)`.
-        tol: Pivots below this part of the first are not taken; at least 0.
-        search: `"full"` looks at every entry for each pivot; `"rook"` alternates between the
+        max_rank: Upper bound on the number of pivots; None for `min(m, n)`.
+        tol: Pivots of at most this fraction of the first are not used; at least 0.
+        search: `"full"` compares all entries for each pivot; `"rook"` alternates between the
             largest entry of a column and of a row until both agree.
-        generator: Where the rook search draws the rows it begins with; needed only there.
+        generator: Draws the initial rows of the rook search; required only there.
 
     Returns:
         Pivots, factors, the numerical rank of each matrix and the largest error of an entry.
 
     Raises:
-        ValueError: If an argument is out of range, numbers are not finite, or the rook search
+        ValueError: If an argument is out of range, a value is not finite, or the rook search
             has no generator.
 
     Example:
@@ -98,9 +98,9 @@ def _check(matrix, max_rank, tol, search, generator) -> torch.Size:
 
 
 class _Full:
-    """Keeps the whole residual and takes its largest entry."""
+    """Stores the whole residual and selects its largest entry."""
 
-    waits = False  # whether every step reads from the device anyway, or draws numbers
+    waits = False  # whether every step reads from the device anyway, or draws random numbers
 
     def __init__(self, matrix: Tensor):
         self.residual = matrix.clone()
@@ -116,7 +116,7 @@ class _Full:
 
 
 class _Rook:
-    """Looks at the residual of a row or a column at a time."""
+    """Evaluates the residual of one row or column at a time."""
 
     waits = True
 
@@ -127,7 +127,7 @@ class _Rook:
 
     def __call__(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
         b, m, n = self.matrix.shape
-        # Rows that hold a pivot are zero by now, and would end the search too early.
+        # The residual of pivot rows is zero, and would end the search too early.
         draw = torch.rand(b, m, generator=self.generator).to(left.device) + self.fresh
         start = draw.topk(min(_ROOK_STARTS, m)).indices
         each = self.each.unsqueeze(1)
@@ -139,7 +139,7 @@ class _Rook:
             row = along_col.abs().argmax(-1)
             along_row = self._row(row, left, right)
             size, next_col = along_row.abs().max(-1)
-            # Only a strictly larger entry moves on, so that ties cannot go round in a circle.
+            # Only a strictly larger entry is accepted, so that ties cannot cause a cycle.
             better = size > along_col[self.each, row].abs()
             if not better.any():
                 break
@@ -169,7 +169,7 @@ def _eliminate(matrix: Tensor, most: int, tol: float, finder) -> tuple[Tensor, .
         if floor is None or active is None:
             floor, active = tol * pivot.abs(), torch.ones_like(pivot, dtype=torch.bool)
         active = active & (pivot.abs() > floor)
-        # Steps beyond the rank add zeros; few of them cost less than a look at the device.
+        # Steps beyond the rank add zeros; a few of them cost less than a read from the device.
         if (finder.waits or (k > _UNSEEN and k & (k - 1) == 0)) and not active.any():
             break
         scaled = along_col * torch.where(active, 1 / pivot, 0.0).unsqueeze(1)

@@ -1,4 +1,4 @@
-r"""Choose rows of a tall matrix that span it well.
+r"""Select rows of a tall matrix that span its row space stably.
 
 Given A of shape (m, r) with m >= r, find r rows S such that no entry of C = A A[S]^{-1} exceeds
 `tol` in absolute value. Then A = C A[S], the rows S of C are the identity, and |det A[S]| is
@@ -6,9 +6,9 @@ within a factor tol^r r^(r/2) of the largest over all choices of r rows.
 
 The search starts from the rows that Gaussian elimination with partial pivoting moves to the top.
 With A = P L U and L1 the top block of L, the first coefficients are P L L1^{-1}: they need no
-division by a pivot of U, so they exist and are bounded for a rank-deficient A too.
+division by a pivot of U, so they exist and are bounded also for a rank-deficient A.
 
-Shapes: `m` rows to choose from, `r` columns, `*b` independent problems.
+Shapes: `m` rows to select from, `r` columns, `*b` independent problems.
 References: {cite}`goreinov2010how`, {cite}`oseledets2010ttcross`.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from cpic._errors import RankDeficientError
 from cpic.linalg._inputs import check_choice, check_least
 
-# Numbers up to which matrices on a GPU are searched on the host; above, transfers cost more.
+# Size up to which matrices on a GPU are searched on the host; above it, transfers cost more.
 _HOST = 2**18
 
 
@@ -48,25 +48,25 @@ def maxvol(
 ) -> Maxvol:
     r"""Select `r` rows of each matrix whose submatrix has nearly maximal volume.
 
-    Starts from the rows that partial pivoting picks, then swaps the row behind the largest
+    Starts from the rows selected by partial pivoting, then swaps the row with the largest
     coefficient into the selection until no coefficient exceeds `tol` {cite}`goreinov2010how`.
     Every swap multiplies the submatrix volume by more than `tol`, so the search cannot cycle.
 
     The choice of rows is piecewise constant in `matrix` and carries no gradient. With
-    `on_deficient="raise"` the coefficients are the solution of one linear system in the chosen
+    `on_deficient="raise"` the coefficients are the solution of one linear system in the selected
     rows and are differentiable; with `"report"` they are those of the search and carry none.
 
     Args:
         matrix: The matrices to select from, `(*b, m, r)` with `m >= r`, float32 or float64.
-        tol: Bound on the absolute value of the coefficients, at least 1.
-        max_iters: Bound on the number of swaps in each matrix of the batch.
-        on_deficient: What happens when a matrix has rank below `r`: `"raise"` an error, or
+        tol: Upper bound on the absolute value of the coefficients, at least 1.
+        max_iters: Maximum number of swaps in each matrix of the batch.
+        on_deficient: Action if a matrix has rank below `r`: `"raise"` an error, or
             `"report"` the rank of each matrix in `rank` and return bounded coefficients that
             still satisfy `coeffs @ matrix[rows] == matrix` to rounding.
 
     Returns:
-        The selected `rows`, in no particular order; `coeffs`; `converged`, false where
-        `max_iters` ran out before `tol` was met, or where the matrix is not finite; and `rank`.
+        The selected `rows`, in no particular order; `coeffs`; `converged`, false if
+        `max_iters` was reached before `tol`, or the matrix is not finite; and `rank`.
 
     Raises:
         ValueError: If `matrix` is not tall, or `tol < 1`, or `on_deficient` is unknown.
@@ -80,15 +80,15 @@ def maxvol(
     *batch, m, r = _check(matrix, tol, on_deficient)
     flat = matrix if len(batch) == 1 else matrix.reshape(math.prod(batch), m, r)
     with torch.no_grad():
-        # Small matrices cost less time on the host than a GPU needs to start on each operation.
+        # For small matrices, the host is faster than the launch of each operation on a GPU.
         searched = (flat.detach() if flat.requires_grad else flat).contiguous()
         if flat.numel() <= _HOST:
             searched = searched.cpu()
         rows, coeffs, rank = _eliminate(searched)
         if on_deficient == "raise" and (short := int((rank < r).sum())):
             raise RankDeficientError(
-                f"maxvol needs full column rank {r}, but {short} of {len(flat)} matrices fall "
-                'short; truncate the columns first, or pass on_deficient="report".'
+                f"maxvol needs full column rank {r}, but {short} of {len(flat)} matrices have a "
+                'lower one; truncate the columns first, or pass on_deficient="report".'
             )
         found = (rows, coeffs, _swap(rows, coeffs, tol, max_iters), rank)
         rows, coeffs, converged, rank = (part.to(flat.device) for part in found)
@@ -133,7 +133,7 @@ def _eliminate(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     each, columns = _numbers(xp, b, matrix)[:, None], _numbers(xp, r, matrix)
     diagonal = abs(factors[:, columns, columns])
     floor = m * torch.finfo(matrix.dtype).eps * xp.amax(diagonal, -1, keepdims=True) if r else 0
-    rank = r - (diagonal <= floor).sum(-1)  # counted this way a NaN is no deficiency
+    rank = r - (diagonal <= floor).sum(-1)  # so that a NaN does not count as deficiency
     filled[each, places[:, :r]] = 0.0
     filled[each, places[:, :r], columns] = 1.0
     filled[each, places[:, r:]] = below
@@ -141,9 +141,9 @@ def _eliminate(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _arrays(*tensors: Tensor) -> tuple[Any, tuple[Any, ...]]:
-    """The memory of tensors as NumPy arrays where it is on the host, else the tensors.
+    """Tensors as NumPy arrays that share their memory if it is on the host, else the tensors.
 
-    Both are indexed alike, and a NumPy operation on a few numbers starts several times faster.
+    Both are indexed alike, and NumPy operations on a few numbers are several times faster.
     """
     if all(tensor.device.type == "cpu" for tensor in tensors):
         return np, tuple(tensor.numpy() for tensor in tensors)
@@ -157,7 +157,7 @@ def _numbers(xp: Any, n: int, like: Tensor) -> Any:
 
 def row_order(swaps: Tensor, m: int) -> Tensor:
     """The order of the rows `(b, m)` after a sequence of swaps `(b, r)`, counted from one."""
-    # In NumPy, as a step is two copies of a few numbers each and torch is slow to start on such.
+    # In NumPy, since each step copies only a few numbers, and torch has a higher overhead.
     order = np.tile(np.arange(m), (len(swaps), 1))
     each = np.arange(len(swaps))
     moves = swaps if swaps.device.type == "cpu" else swaps.cpu()
@@ -171,8 +171,8 @@ def row_order(swaps: Tensor, m: int) -> Tensor:
 def _swap(rows: Tensor, coeffs: Tensor, tol: float, max_iters: int) -> Tensor:
     """Swap rows in place while a coefficient exceeds `tol`; a swap is a rank-one update.
 
-    Those without such a coefficient stay as they are while others of the batch swap, so that it
-    is enough to look rarely whether all are done.
+    Matrices without such a coefficient do not change while others of the batch swap, so
+    infrequent tests of whether all are done suffice.
     """
     b, m, r = coeffs.shape
     if not coeffs.numel():

@@ -1,12 +1,12 @@
-r"""Choose more rows than columns, so that a least-squares fit through them is stable.
+r"""Select more rows than columns, so that a least-squares fit to them is stable.
 
 With C = A pinv(A[S]) for rows S, adding row i to S multiplies det(A[S]^T A[S]) by 1 + |C_i|^2.
 Starting from the rows of `maxvol`, the row with the largest |C_i| is added until there are
-enough, and C follows by a rank-one update:
+enough, and C is computed by a rank-one update:
 
     C <- [C - (C c^T) c / (1 + |c|^2),  C c^T / (1 + |c|^2)],   c = C_i.
 
-Shapes: `m` rows to choose from, `r` columns, `*b` independent problems.
+Shapes: `m` rows to select from, `r` columns, `*b` independent problems.
 References: {cite}`mikhalev2018rectangular`.
 """
 
@@ -22,8 +22,8 @@ from cpic.linalg._maxvol import Maxvol, maxvol, take_rows
 class RectMaxvol(Maxvol):
     """What `rect_maxvol` found.
 
-    `rows` int64 `(*b, n_rows)`, `coeffs` `(*b, m, n_rows)`, and `converged` and `rank` `(*b)` as
-    `maxvol` reports them for the rows it begins with.
+    `rows` int64 `(*b, n_rows)`, `coeffs` `(*b, m, n_rows)`, and `converged` and `rank` `(*b)` of
+    `maxvol` for the initial rows.
     """
 
 
@@ -42,22 +42,22 @@ def rect_maxvol(
     columns the norms of the coefficients are at most about sqrt(r / (n_rows - r + 1)).
 
     The choice carries no gradient. With `on_deficient="raise"` the coefficients are a
-    least-squares solution in the chosen rows and are differentiable; with `"report"` they are
+    least-squares solution in the selected rows and are differentiable; with `"report"` they are
     those of the search and carry none.
 
     Args:
         matrix: The matrices to select from, `(*b, m, r)` with `m >= r`, float32 or float64.
-        n_rows: How many rows to select, from `r` to `m`.
-        tol: Bound on the coefficients of the first `r` rows, at least 1.
-        max_iters: Bound on the number of swaps among the first `r` rows.
-        on_deficient: `"raise"` an error when a matrix has rank below `r`, or `"report"` it.
+        n_rows: Number of rows to select, from `r` to `m`.
+        tol: Upper bound on the coefficients of the first `r` rows, at least 1.
+        max_iters: Maximum number of swaps among the first `r` rows.
+        on_deficient: `"raise"` an error if a matrix has rank below `r`, or `"report"` it.
 
     Returns:
-        Distinct `rows`, in the order of their choice, and `coeffs` of least norm with
+        Distinct `rows`, in the order of selection, and `coeffs` of least norm with
         `coeffs @ matrix[rows] == matrix`; `converged` and `rank` of the first `r` rows.
 
     Raises:
-        ValueError: If `n_rows` is out of range, or for the reasons `maxvol` has.
+        ValueError: If `n_rows` is out of range, or for the same reasons as in `maxvol`.
         RankDeficientError: If a matrix has rank below `r` in its dtype, unless reported.
 
     Example:
@@ -89,7 +89,7 @@ def rect_maxvol(
 
 
 def _grow(rows: Tensor, start: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-    """Add rows until there are `n_rows`; the coefficients grow a column with each."""
+    """Add rows until there are `n_rows`; each adds a column to the coefficients."""
     b, m, r = start.shape
     coeffs = start.new_zeros(b, m, n_rows)
     coeffs[..., :r] = start

@@ -1,11 +1,11 @@
 r"""Square roots of positive semi-definite matrices, with a choice of gradient.
 
 With A = V diag(l) V^T and Q = A^{1/2}, differentiating Q Q = A gives the Lyapunov equation
-dQ Q + Q dQ = dA. It is self-adjoint, so a symmetric gradient G at Q arrives at A as
+dQ Q + Q dQ = dA. It is self-adjoint, so a symmetric gradient G of Q is propagated to A as
 
     V [ (V^T G V)_ij / (l_i^{1/2} + l_j^{1/2}) ] V^T,
 
-in which nothing is singular in a tie. The coupled Newton-Schulz iteration needs products only:
+which is not singular in a tie. The coupled Newton-Schulz iteration needs only products:
 from Y = A / tr A and Z = 1 repeat T = (3 - Z Y) / 2, Y <- Y T, Z <- T Z; then Y tends to the root.
 
 Shapes: `n` rows, `*b` independent problems.
@@ -32,43 +32,43 @@ def sqrtm(
 ) -> Tensor:
     r"""The symmetric square root, with a choice of forward and backward pass.
 
-    Gradients, with G the symmetric part of the gradient at the root, s the largest eigenvalue and
+    Gradients, with G the symmetric part of the gradient of the root, s the largest eigenvalue and
     eps the relative precision:
 
     - `"lyapunov"`: the closed form above, the default of `method="eigh"`. Eigenvalues below eps s
       count as eps s there, which bounds the gradient by |G| / (2 sqrt(eps s)); for all others it
-      is exact, ties included.
+      is exact, including ties.
     - A method of `inverse_gap`: the gradient through `eigh` with that method, of eigenvalues
       raised to eps s. With b its bound, it is at most |G| (b sqrt(s) + 1 / (2 sqrt(eps s))); the
-      part between two equal eigenvalues is lost, though the root itself is smooth there.
+      part between two equal eigenvalues is lost, although the root is smooth there.
     - `"newton"`: the derivative of `steps` = N Newton-Schulz iterations {cite}`li2018towards`,
-      also around an exact root. With t the trace it is at most
+      also for an exact root. With t the trace it is at most
       |G| (1.5^N (1 + sqrt(n)) + sqrt(n) / 2) / sqrt(t).
 
-    The Newton-Schulz iteration converges from the large eigenvalues down: those below about
+    The Newton-Schulz iteration converges first for large eigenvalues: those below about
     (4/9)^N t, 3e-4 t for N = 10, are damped in the root and in this gradient. Z never exceeds
     1.5^N unless an eigenvalue is negative by rounding and diverges, which raises an error.
 
     At the zero matrix the root has no derivative, and the first two gradients are zero. Negative
-    eigenvalues down to -100 n eps s (for `"newton_schulz"` -100 n eps t) pass as rounding, and
-    `"eigh"` counts them as zero. Second derivatives are promised for "lyapunov" at positive
+    eigenvalues down to -100 n eps s (for `"newton_schulz"` -100 n eps t) count as rounding, and
+    `"eigh"` sets them to zero. Second derivatives are supported for "lyapunov" at positive
     definite matrices.
 
     Args:
         matrix: The matrices, `(*b, n, n)`, float32 or float64, positive semi-definite, symmetric
             to 100 n eps of their largest entry; the symmetric part is used.
         method: `"eigh"`, or `"newton_schulz"` for the iteration forward and backward.
-        gradient: One of the above; None takes the one of the method: `"lyapunov"` or `"newton"`.
+        gradient: One of the above; None for that of the method: `"lyapunov"` or `"newton"`.
         steps: Number of Newton-Schulz iterations, at least 1.
         **options: Options of a method of `inverse_gap`.
 
     Returns:
-        The roots `(*b, n, n)`. The gradient that reaches `matrix` is symmetric.
+        The roots `(*b, n, n)`. The gradient with respect to `matrix` is symmetric.
 
     Raises:
         ValueError: If `matrix` is not square, symmetric and finite, or has a negative eigenvalue;
             if a name is unknown or an option out of range; if the iteration diverges.
-        TypeError: If `matrix` is not float32 or float64, or an option is not of this gradient.
+        TypeError: If `matrix` is not float32 or float64, or the gradient has no such option.
 
     Example:
         >>> matrix = torch.tensor([[2.0, 2.0], [2.0, 5.0]], requires_grad=True)
@@ -102,7 +102,7 @@ def _check(method: str, gradient: str, steps: int, options: dict[str, Any]) -> G
 
 
 def _check_positive(matrix: Tensor) -> None:
-    """Without eigenvalues: a Cholesky factor exists once the allowed rounding is added."""
+    """Without eigenvalues: the matrix plus the allowed rounding has a Cholesky factor."""
     shift = rounding_level(matrix) * _trace(matrix).abs() + torch.finfo(matrix.dtype).tiny
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     if (torch.linalg.cholesky_ex(matrix + shift * identity).info > 0).any():
@@ -110,7 +110,7 @@ def _check_positive(matrix: Tensor) -> None:
 
 
 def _nonnegative(values: Tensor, level: float) -> Tensor:
-    """Eigenvalues with those at rounding level below zero set to zero."""
+    """Eigenvalues, with negative ones at rounding level set to zero."""
     if values.numel() and (values < -level * values.abs().amax(-1, keepdim=True)).any():
         raise ValueError(_NEGATIVE.format(f"{float(values.min()):.1e}"))
     return values.clamp(min=0)
@@ -123,7 +123,7 @@ _NEGATIVE = (
 
 
 class _Sqrtm(torch.autograd.Function):
-    """Square roots; eigenvalues and eigenvectors come along for the backward pass."""
+    """Square roots, with eigenvalues and eigenvectors for the backward pass."""
 
     @staticmethod
     def forward(matrix: Tensor, method: str, gradient: str, steps: int, gap: Gap | None):
@@ -149,7 +149,7 @@ class _Sqrtm(torch.autograd.Function):
         elif ctx.gradient == "newton":
             found = _newton_gradient(matrix, given, ctx.steps)
         else:
-            if torch.is_grad_enabled():  # someone will differentiate this gradient
+            if torch.is_grad_enabled():  # for a second derivative
                 values, vectors = eigh_with(matrix, ctx.gap)
                 values = values.clamp(min=0)
             found = _gap_gradient(values, vectors, ctx.gap, given)
@@ -203,7 +203,7 @@ def _trace(matrix: Tensor) -> Tensor:
 
 
 def _scale(matrix: Tensor) -> Tensor:
-    """What the iteration divides by, `(*b, 1, 1)`."""
+    """Divisors of the iteration, `(*b, 1, 1)`."""
     trace = _trace(matrix)
     return torch.where(trace > 0, trace, 1.0)
 
@@ -220,14 +220,14 @@ def _iterate(matrix: Tensor, steps: int) -> list[tuple[Tensor, Tensor]]:
     size = torch.linalg.matrix_norm(pairs[-1][1].detach()) if matrix.numel() else matrix
     if not (size <= 1.001 * matrix.shape[-1] ** 0.5 * 1.5**steps).all():
         raise ValueError(
-            f"sqrtm needs fewer Newton-Schulz steps, got {steps}, which amplify the rounding "
-            "below zero of a singular matrix; or add a small multiple of the identity."
+            f"sqrtm needs fewer Newton-Schulz steps, got {steps}, which amplify eigenvalues that "
+            "are negative by rounding; or add a small multiple of the identity."
         )
     return pairs
 
 
 def _newton_gradient(matrix: Tensor, given: Tensor, steps: int) -> Tensor:
-    """The reverse of the iteration; Y and Z are symmetric, the gradients at them are not."""
+    """The backward pass of the iteration; Y and Z are symmetric, their gradients are not."""
     scale = _scale(matrix)
     *pairs, (last, _) = _iterate(matrix, steps)
     identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)

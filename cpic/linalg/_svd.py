@@ -1,12 +1,12 @@
 r"""Singular values and vectors, with a choice of gradient.
 
 The squares of the singular values are the eigenvalues of A A^T and A^T A, so the inverse gaps
-K_ij = 1 / (s_i^2 - s_j^2) appear. With skew(X) = X - X^T, gradients g_U, g_S, g_V arrive at A as
+K_ij = 1 / (s_i^2 - s_j^2) appear. With skew(X) = X - X^T, gradients g_U, g_S, g_V give that of A as
 
     U [diag(g_S) - (K o skew(U^T g_U)) S - S (K o skew(V^T g_V))] V^T
       + (1 - U U^T) g_U T V^T  +  U T g_V^T (1 - V V^T).
 
-T = 1 / S stands for the gaps to the eigenvalue zero of the directions outside: it is s times the
+T = 1 / S comes from the gaps to the eigenvalue zero of the orthogonal complement: it is s times the
 inverse gap of s^2 and 0, and bounded by the same method.
 
 Shapes: `m` rows, `n` columns, `k = min(m, n)`, `*b` independent problems.
@@ -28,15 +28,15 @@ def svd(
     r"""The thin singular value decomposition, with bounded gradients.
 
     The values are those of `torch.linalg.svd(matrix, full_matrices=False)`. The gradient of the
-    singular values is exact where they are positive and differ; that of the singular vectors
-    uses `inverse_gap` of the squared singular values, divided by the largest, with the method and
-    the options named. Hence the gradient does not depend on the scale of `matrix` but for
+    singular values is exact if they are positive and distinct; that of the singular vectors
+    uses `inverse_gap` of the squared singular values, divided by the largest, with the given method
+    and options. Hence the gradient depends on the scale of `matrix` only through the factor
     1 / s_max, and with b the bound of the method for the largest eigenvalue 1, its Frobenius norm
     is at most |g_S| + 3 b (|g_U| + |g_V|) / s_max. Rank-deficient matrices and zero have finite
-    gradients; "topn" keeps, unless told otherwise, what is above sqrt((k + 1) eps) s_max.
+    gradients; by default, "topn" retains singular values above sqrt((k + 1) eps) s_max.
 
-    Only losses that do not change with the signs of the singular vectors, and with the bases of
-    those that share a singular value, have a derivative. Second derivatives are not promised.
+    Only losses that do not depend on the signs of the singular vectors, nor on the bases of
+    those that share a singular value, have a derivative. Second derivatives are not supported.
 
     Args:
         matrix: The matrices, `(*b, m, n)`, float32 or float64.
@@ -47,8 +47,8 @@ def svd(
         `U` `(*b, m, k)`, the singular values `(*b, k)` in descending order, and `Vh` `(*b, k, n)`.
 
     Raises:
-        ValueError: If `matrix` has less than two axes or is not finite, or the method is unknown.
-        TypeError: If `matrix` is not float32 or float64, or an option is not of this method.
+        ValueError: If `matrix` has fewer than two axes or is not finite, or the method is unknown.
+        TypeError: If `matrix` is not float32 or float64, or the method has no such option.
 
     Example:
         >>> matrix = torch.ones(3, 2, requires_grad=True)  # rank one
@@ -88,7 +88,7 @@ class _SVD(torch.autograd.Function):
         scale = values[..., :1] if values.shape[-1] else values.new_ones(())
         scale = torch.where(scale > 0, scale, 1.0)
         unit = values / scale
-        # The last eigenvalue is the zero of all directions outside the singular vectors.
+        # The last eigenvalue is the zero of the orthogonal complement of the singular vectors.
         gaps = ctx.gap(torch.nn.functional.pad(unit.square(), (0, 1)))
         inside, outside = gaps[..., :-1, :-1], unit * gaps[..., :-1, -1]
         turn_left, turn_right = left.mT @ g_left, right @ g_right.mT
