@@ -1,4 +1,4 @@
-"""Turn a tensor that is given by its entries into a train, with gradients."""
+"""Compute trains from the entries of tensors, with gradients."""
 
 from cpic.bottleneck._base import Bottleneck
 from cpic.bottleneck._by_name import BOTTLENECKS, bottleneck

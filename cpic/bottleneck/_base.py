@@ -1,4 +1,4 @@
-"""What all bottlenecks share: entries in, K trains out."""
+"""The common interface of all bottlenecks: from entries to K trains."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,14 +15,14 @@ from cpic.tt._sets import check_sizes
 
 
 class Bottleneck(torch.nn.Module, ABC):
-    """Turns K tensors, given by their entries, into K trains: `train = bottleneck(entries)`.
+    """Computes K trains from the entries of K tensors: `train = bottleneck(entries)`.
 
-    Differentiable in what `entries` returns. A module, so that its state, if it has one, is saved
-    with a model's and follows it to a device. Anything callable like this can take its place.
+    Differentiable in what `entries` returns. A module, so that its state, if any, is saved
+    and moved with that of a model. Any callable with this signature can be used instead.
 
     Args:
-        sizes: Sizes of the modes of the entries; they also tell bits from whole axes.
-        rank: Bound on the ranks, or the number of terms.
+        sizes: Sizes of the modes of the entries, which may be bits or axes.
+        rank: Upper bound on the ranks, or the number of terms.
         n_trains: Number of tensors K.
         generator: Source of randomness of `Cross` and `CP`.
     """
@@ -43,12 +43,12 @@ class Bottleneck(torch.nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where multi-indices are made."""
+        """Device of the multi-indices."""
         return self.get_buffer("_place").device
 
     @abstractmethod
     def forward(self, entries: Entries) -> TensorTrain:
-        """Trains of the tensors behind `entries`."""
+        """Trains of the tensors with these `entries`."""
 
     def extra_repr(self) -> str:
         """Sizes and rank."""

@@ -1,4 +1,4 @@
-"""Bottlenecks by name, so that a configuration can swap them."""
+"""Bottlenecks by name, for configurations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +33,7 @@ def bottleneck(name: str, sizes: Sequence[int], **options: Any) -> Bottleneck:
         The bottleneck; call it with entries.
 
     Raises:
-        ValueError: If there is no such bottleneck, or an argument does not fit.
+        ValueError: If there is no such bottleneck, or an argument is invalid.
 
     Example:
         >>> train = bottleneck("tt_svd", (8, 8), rank=2)(lambda i: i.sum(-1).double())

@@ -1,9 +1,9 @@
-r"""Evaluate entries in chunks with the memory of one, and exact gradients.
+r"""Evaluate entries in chunks, with the memory of one chunk and exact gradients.
 
 For entries E_i(theta) and a loss L, dL/dtheta is the sum over chunks of (dL/dE)^T dE/dtheta. The
-forward pass evaluates chunk after chunk and keeps the values only. The backward pass gets dL/dE,
-evaluates each chunk once more, now keeping what a gradient needs, adds its part and drops it. This
-costs one more evaluation and changes nothing in the result {cite}`chen2016training`.
+forward pass evaluates one chunk after the other and stores only the values. The backward pass
+receives dL/dE, evaluates each chunk again with its graph, adds its part and frees the graph. This
+costs one more evaluation and does not change the result {cite}`chen2016training`.
 """
 
 import torch
@@ -17,15 +17,15 @@ from cpic.tt import Entries
 def chunked(entries: Entries, size: int) -> Entries:
     """The same entries, evaluated at `size` multi-indices of each tensor at a time.
 
-    Values and gradients, also with respect to what `entries` closes over, are those of one
+    Values and gradients, also with respect to the closure of `entries`, are those of one
     call, up to the order of sums. Each chunk is evaluated twice, with the same state of
-    the global random generators (dropout draws the same masks), a generator of one's own is not
-    rewound. Layers whose value depends on the other multi-indices of a call (batch statistics)
-    do see the chunks; freeze them {cite}`chen2016training`.
+    the global random generators (dropout draws the same masks); other generators are not
+    reset. Layers that depend on the other multi-indices of a call (batch statistics)
+    depend on the chunks; freeze them {cite}`chen2016training`.
 
     Args:
         entries: Maps int64 multi-indices `(K, n, d)` to values `(K, n)`.
-        size: Multi-indices of each tensor in a chunk, at least 1: `K * size` values.
+        size: Number of multi-indices of each tensor in a chunk, at least 1: `K * size` values.
 
     Returns:
         Entries with the peak memory of one chunk in both passes.

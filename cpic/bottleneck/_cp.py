@@ -1,14 +1,14 @@
 r"""Sums of products of vectors (CP), fitted by alternating least squares with gradients.
 
-For A[i_1, ..., i_d] ~ sum_r F_1[r, i_1] ... F_d[r, i_d], one sweep solves for factor after factor:
+For A[i_1, ..., i_d] ~ sum_r F_1[r, i_1] ... F_d[r, i_d], one sweep solves for one factor at a time:
 
     F_k = (H_k + ridge trace(H_k) / R)^{-1} T_k,
 
 with T_k the tensor contracted with all other factors, and H_k the elementwise product of their
 Gram matrices. The number of sweeps is fixed and every step is a product or a solve with a
-positive definite matrix, so the fit is differentiable as it stands. Contractions with the modes
-behind k are shared by the whole sweep, which then costs about four passes over the tensor for
-each term, whatever the number of modes.
+positive definite matrix, so the fit is differentiable. Contractions with the modes
+after k are shared by the whole sweep, which then costs about four passes over the tensor for
+each term, for any number of modes.
 
 Shapes: `K` tensors, `n` size of a mode, `R` terms.
 References: {cite}`kolda2009tensor`.
@@ -30,16 +30,16 @@ class CP(Bottleneck):
 
     As a train it has diagonal cores, all of rank `rank`, which is not bounded by the sizes. The
     gradient passes through all sweeps. On many small modes, such as bits, convergence is slow and
-    depends on the start, which is drawn once and is the same for all tensors and calls.
+    depends on the initial factors, which are drawn once and are the same for all tensors and calls.
 
     Args:
         sizes: Sizes of the modes of the entries.
-        sweeps: How often all factors are solved for.
-        ridge: Weight that keeps the solves definite, relative to the mean eigenvalue; at least
+        sweeps: Number of sweeps over all factors.
+        ridge: Weight of the regularization, relative to the mean eigenvalue; at least
             100 times the rounding unit.
-        max_entries: Bound on the entries that are read at once.
-        **common: `rank`, the number of terms, `n_trains`, and `generator`, which draws the start:
-            those of `Bottleneck`.
+        max_entries: Upper bound on the entries that are read at once.
+        **common: `rank`, the number of terms, `n_trains`, and `generator`, which draws the initial
+            factors: those of `Bottleneck`.
 
     Example:
         >>> cp = CP((4, 4, 4), rank=2, generator=torch.Generator().manual_seed(0))
@@ -69,7 +69,7 @@ class CP(Bottleneck):
             self.register_buffer(f"start{k}", start)
 
     def forward(self, entries: Entries) -> TensorTrain:
-        """Trains of the tensors behind `entries`."""
+        """Trains of the tensors with these `entries`."""
         values = self.read_all(entries, self.max_entries)
         peak = values.detach().abs().amax(-1, keepdim=True)
         peak = torch.where(peak > 0, peak, 1.0)
@@ -101,14 +101,14 @@ class CP(Bottleneck):
 
     def _solve(self, gram: Tensor, contracted: Tensor) -> Tensor:
         size = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
-        ridge = max(self.ridge, 100 * torch.finfo(gram.dtype).eps)  # what rounding leaves definite
+        ridge = max(self.ridge, 100 * torch.finfo(gram.dtype).eps)  # definite in spite of rounding
         weight = torch.where(size > 0, ridge * size, 1.0)
         identity = torch.eye(self.rank, dtype=gram.dtype, device=gram.device)
         return torch.linalg.solve(gram + weight * identity, contracted)
 
 
 def _contractions(values: Tensor, factors: list[Tensor]) -> list[Tensor]:
-    """The tensor contracted with the factors behind each mode, `(K, R or 1, n_1 ... n_k)`."""
+    """The tensor contracted with the factors after each mode, `(K, R or 1, n_1 ... n_k)`."""
     behind = [values.unsqueeze(1)]
     for factor in factors[:0:-1]:
         parts = behind[-1].unflatten(2, (-1, factor.shape[-1]))
@@ -120,7 +120,7 @@ def _contractions(values: Tensor, factors: list[Tensor]) -> list[Tensor]:
 
 
 def _unit(factor: Tensor) -> Tensor:
-    """Rows of length one; those of length zero stay."""
+    """Rows scaled to norm one; zero rows are unchanged."""
     square = factor.square().sum(-1, keepdim=True)
     return factor / torch.where(square > 0, square, 1.0).sqrt()
 

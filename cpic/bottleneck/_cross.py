@@ -1,7 +1,7 @@
-r"""Cross-interpolation that remembers where it read.
+r"""Cross-interpolation that stores its index sets.
 
-Each call in training mode is one half-sweep from the sets of the call before, in the other
-direction. The sets are choices without gradient, so they are state, not parameters.
+Each call in training mode is one half-sweep from the sets of the previous call, in the other
+direction. The sets carry no gradient, so they are state, not parameters.
 
 References: {cite}`oseledets2010ttcross`.
 """
@@ -20,23 +20,23 @@ from cpic.tt import Entries, IndexSets, TensorTrain, interpolate
 
 
 class Cross(Bottleneck):
-    """Half-sweeps of cross-interpolation, one a call {cite}`oseledets2010ttcross`.
+    """Half-sweeps of cross-interpolation, one per call {cite}`oseledets2010ttcross`.
 
-    In training mode a call chooses the sets of one side anew, keeps them and turns round. In
-    evaluation mode it interpolates on the sets as they are and changes nothing. Sets of tensors
-    never seen are random at first: a few calls without gradient, or `sets` from `cross`, find
-    good ones. `state_dict` holds the sets, the direction and the state of the generator, as plain
-    tensors: a run that is resumed takes the same steps.
+    In training mode, a call selects the sets of one side, stores them and reverses the direction.
+    In evaluation mode it interpolates on the current sets and does not change them. Sets of new
+    tensors are random at first: a few calls without gradient, or `sets` from `cross`, find
+    good ones. `state_dict` contains the sets, the direction and the state of the generator, as
+    plain tensors: a resumed run takes the same steps.
 
     Args:
         sizes, rank, n_trains, generator: Those of `Bottleneck`;
-            the generator draws the first sets and those that are added.
-        sets: Sets to begin with instead.
-        tol: How accurate `adapt` keeps the ranks; see `half_sweep`.
+            the generator draws the initial sets and those that are added.
+        sets: Initial sets instead of random ones.
+        tol: Accuracy of the ranks after `adapt`; see `half_sweep`.
         **options: `solver`, `ridge` and `rtol` of `interpolate`.
 
     Attributes:
-        sets: Index sets now.
+        sets: Current index sets.
         towards: Direction of the next half-sweep, `"right"` or `"left"`.
         condition: Condition numbers of the pivots of the last half-sweep `(K, d - 1)`, or None.
 
@@ -69,7 +69,7 @@ class Cross(Bottleneck):
         self.sets = self._checked(sets)
 
     def forward(self, entries: Entries) -> TensorTrain:
-        """Trains of the tensors behind `entries`."""
+        """Trains of the tensors with these `entries`."""
         if not self.training:
             return interpolate(entries, self.sets, **self.options)
         sets, tol = self.sets, None
@@ -85,9 +85,9 @@ class Cross(Bottleneck):
         return found.train
 
     def adapt(self, by: int = 2) -> None:
-        """Let the next call try `by` ranks more at every bond, and keep those `tol` needs.
+        """Let the next call try `by` more ranks at every bond, and retain those that `tol` needs.
 
-        Meant between epochs: ranks rise by at most `by`, up to `rank`, and fall by any number.
+        For use between epochs: ranks rise by at most `by`, up to `rank`, and fall by any number.
         """
         if self.tol is None or by < 1:
             raise ValueError(
@@ -97,7 +97,7 @@ class Cross(Bottleneck):
         self._more = by
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What `state_dict` holds of the search."""
+        """The state of the search in `state_dict`."""
         state = {"towards": self.towards, "more": self._more}
         state["left"], state["right"] = list(self.sets.left), list(self.sets.right)
         if self.generator is not None:
@@ -105,7 +105,7 @@ class Cross(Bottleneck):
         return state
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on where `get_extra_state` was."""
+        """Restore the state of `get_extra_state`."""
         move = [tuple(rows.to(self.device) for rows in state[side]) for side in ("left", "right")]
         self.sets = self._checked(IndexSets(self.sizes, *move))
         self.towards, self._more = state["towards"], state["more"]
@@ -116,7 +116,7 @@ class Cross(Bottleneck):
         if sets.sizes != self.sizes or sets.n_trains != self.n_trains:
             raise ValueError(
                 f"Cross needs index sets of {self.n_trains} tensors of sizes {self.sizes}, got "
-                f"{sets.n_trains} of {sets.sizes}; make a Cross for those."
+                f"{sets.n_trains} of {sets.sizes}; create a Cross for those."
             )
         return sets
 

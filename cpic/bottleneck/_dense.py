@@ -1,10 +1,10 @@
 r"""Bottlenecks that read every entry and truncate singular values.
 
-A TT-SVD replaces unfoldings M by U U^T M with the leading left singular vectors U. Its value does
-not depend on the basis of the space they span, only on the space. So the gradient needs the turns
-of the kept vectors i towards those left out, j, whose inverse gaps 1 / (s_i^2 - s_j^2) are
-bounded unless the spectrum is flat where it is cut; equal kept values do no harm. With G the
-gradient with respect to U and W_ji = (U^T G)_ji / (s_i^2 - s_j^2) for these pairs, zero else,
+A TT-SVD replaces unfoldings M by U U^T M with the leading left singular vectors U. Its value
+depends only on the space they span, not on the basis. The gradient therefore involves only
+rotations of retained vectors i towards truncated ones j, whose inverse gaps 1 / (s_i^2 - s_j^2)
+are bounded unless the spectrum is flat at the cut; equal retained values are harmless. With G the
+gradient with respect to U and W_ji = (U^T G)_ji / (s_i^2 - s_j^2) for these pairs, zero otherwise,
 
     grad M = U (W S + (S W)^T) V^T + (1 - U U^T) G S^{-1} V^T.
 
@@ -28,7 +28,7 @@ from cpic.tt._svd import Choose, decompose, truncated_basis
 
 
 class TTSVD(Bottleneck):
-    """TT-SVD of all entries {cite}`oseledets2011tt`, on the modes that `sizes` gives.
+    """TT-SVD of all entries {cite}`oseledets2011tt`, with modes of the given `sizes`.
 
     With the sizes of a `Quantics` these are bits, with `base=4` modes of size 4; with the shape of
     an array its axes.
@@ -36,11 +36,11 @@ class TTSVD(Bottleneck):
     Args:
         sizes, rank, n_trains, generator: Those of `Bottleneck`;
             the generator is not used.
-        tol: Allowed relative error, within which ranks are lower.
-        gradient: `"subspace"`, exact for all that depends on the entries of the train and not on
-            the gauge of its cores, once differentiable; or `"detached"`, with the bases constant;
-            or a method of `cpic.linalg.svd`, exact also for the cores where gaps allow.
-        max_entries: Bound on the entries that are read at once.
+        tol: Allowed relative error, which lowers the ranks.
+        gradient: `"subspace"`, exact for functions of the entries of the train that do not depend
+            on the gauge of its cores, once differentiable; or `"detached"`, with constant bases;
+            or a method of `cpic.linalg.svd`, exact also for the cores if gaps allow.
+        max_entries: Upper bound on the entries that are read at once.
         **options: Options of that method.
 
     Example:
@@ -69,7 +69,7 @@ class TTSVD(Bottleneck):
         self._basis = _basis(gradient, options)
 
     def forward(self, entries: Entries) -> TensorTrain:
-        """Trains of the tensors behind `entries`."""
+        """Trains of the tensors with these `entries`."""
         return TensorTrain(self._cores(self._shaped(self.read_all(entries, self.max_entries))))
 
     def _shaped(self, values: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class TTSVD(Bottleneck):
 class BlockTT(TTSVD):
     """TT-SVD with the batch as the first mode {cite}`oseledets2011tt`.
 
-    All trains share every core but the first, into which the batch mode is multiplied: the rank
+    All trains share every core but the first, which absorbs the batch mode: the rank
     is that of the batch. Arguments are those of `TTSVD`; `tol` is relative to the whole batch.
 
     Example:
@@ -105,8 +105,8 @@ class MatrixSVD(TTSVD):
 
     Args:
         sizes: Sizes of the modes of the entries.
-        split: Number of modes that are the rows; by default so that rows and columns are of
-            sizes as equal as possible.
+        split: Number of modes that form the rows; by default, the numbers of rows and columns are
+            as equal as possible.
         **options: Those of `TTSVD`.
 
     Example:
@@ -145,12 +145,12 @@ class Identity(TTSVD):
 
 
 def _basis(gradient: str, options: dict[str, Any]) -> Callable[[Tensor, Choose], Tensor]:
-    """The leading left singular vectors with the gradient named, for `decompose`."""
+    """The leading left singular vectors with the given gradient, for `decompose`."""
     if gradient in ("subspace", "detached"):
         if options:
             raise TypeError(f"gradient={gradient!r} has no options, got {', '.join(options)}.")
         return _subspace if gradient == "subspace" else torch.no_grad()(truncated_basis)
-    svd(torch.eye(2), gradient=gradient, **options)  # what does not fit is refused here
+    svd(torch.eye(2), gradient=gradient, **options)  # rejects invalid options early
 
     def basis(matrix: Tensor, choose: Choose) -> Tensor:
         vectors, values, _ = svd(matrix, gradient=gradient, **options)
@@ -167,7 +167,7 @@ def _subspace(matrix: Tensor, choose: Choose) -> Tensor:
 
 
 class _Subspace(torch.autograd.Function):
-    """Leading left singular vectors, of which only the space they span has a gradient."""
+    """Leading left singular vectors, with the gradient of the space they span only."""
 
     @staticmethod
     def forward(

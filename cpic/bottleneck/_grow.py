@@ -1,7 +1,7 @@
-r"""Add multi-indices to nested sets, so that the next half-sweep may choose more.
+r"""Add multi-indices to nested sets, so that the next half-sweep can select more.
 
 From the far end inwards, every set gets new multi-indices that extend one of its neighbor by
-one position and are not in it yet. So the sets stay nested.
+one position and are not in it yet, so that the sets stay nested.
 
 Shapes: `K` tensors, `d` sites, `r` multi-indices of a set.
 """
@@ -31,23 +31,23 @@ def grow(
 ) -> IndexSets:
     """Index sets with more multi-indices on the side that the next half-sweep uses.
 
-    That half-sweep can then find higher ranks; with `tol` it keeps what is needed, and with
+    That half-sweep can then find higher ranks; with `tol` it retains those needed, and with
     `ranks` or `max_rank` it uses the additional ones for a least-squares fit.
 
     Args:
         sets: The sets to add to.
         towards: Direction of the next half-sweep: `"right"` adds right multi-indices.
-        by: How many more at every bond.
-        ranks: Or how many there shall be, as in `cap_ranks`; where there are more, they stay.
+        by: Number of multi-indices to add at every bond.
+        ranks: Or their total numbers, as in `cap_ranks`; larger sets are unchanged.
         points: Or multi-indices `(K, n, d)` whose parts are added, such as those where a
             train is worst.
         generator: Draws the new multi-indices, except for `points`.
 
     Returns:
-        New sets, bounded by what the sizes allow; new multi-indices are behind the old ones.
+        New sets, bounded by what the sizes allow; new multi-indices follow the old ones.
 
     Raises:
-        ValueError: Unless there is one of `by`, `ranks` and `points`, in range, a generator
+        ValueError: Unless exactly one of `by`, `ranks` and `points` is given, in range, a generator
             for the first two, and a known direction.
 
     Example:
@@ -75,7 +75,7 @@ def _drawn(
     ranks: int | Sequence[int] | None,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, ...]:
-    """Right sets with more multi-indices, drawn from those that extend the set behind."""
+    """Right sets with more multi-indices, drawn from those that extend the next set."""
     sizes, side = sets.sizes, list(sets.right)
     if by is not None:
         ranks = [rows.shape[1] + by for rows in side[:-1]]
@@ -89,7 +89,7 @@ def _drawn(
             every = fiber_indices(here[:, :1, :0], sizes[k], after)
             taken = (every[:, :, None] == here[:, None]).all(-1).any(-1)
             noise = torch.rand(len(here), total, generator=drawn, device=drawn.device)
-            rows = (noise.to(here.device) + taken).argsort(-1)[:, :more]  # those taken come last
+            rows = (noise.to(here.device) + taken).argsort(-1)[:, :more]  # present ones come last
             side[k - 1] = torch.cat([here, extend_right(after, rows)], 1)
     return tuple(side)
 
@@ -104,7 +104,7 @@ def _check(
 ) -> None:
     check_towards("grow", towards)
     if sum(option is not None for option in (by, ranks, points)) != 1:
-        raise ValueError("grow needs one of `by`, `ranks` and `points`; leave the others out.")
+        raise ValueError("grow needs one of `by`, `ranks` and `points`; omit the others.")
     check_least("grow", "`half_sweep` lowers ranks by its `tol`", by=by)
     if points is None:
         need_generator("grow", generator)

@@ -1,13 +1,13 @@
-r"""Choose index sets and build a differentiable train on them from the same values.
+r"""Select index sets and build a differentiable train on them from the same values.
 
 `cpic.tt._sweep` reads the fibers of each site as a matrix M of (l n) rows and c columns. Without
-gradient, `maxvol` chooses the rows that become the next set; where fewer than c are wanted, it does
+gradient, `maxvol` selects the rows that become the next set; if fewer than c are requested, it does
 so on the leading left singular vectors. Their values P = M[rows] are among those just read, so the
-core M P^{-1} costs nothing more, and carries the gradient.
+core M P^{-1} requires no further entries, and carries the gradient.
 
-The rows are chosen with the columns they are used with, and by an elimination that divides by no
-small pivot. So the cores have bounded entries where columns depend on each other to rounding too,
-and a train that follows a drifting tensor stays bounded; with rows of an earlier choice it may not.
+The rows are selected for the columns with which they are used, by an elimination that does not
+divide by small pivots. Hence the entries of the cores are bounded even if columns are dependent to
+rounding, and a train that follows a changing tensor stays bounded; with earlier rows it may not.
 
 Shapes: `K` tensors, `d` sites, `l` left and `c` right multi-indices at a site of size `n`.
 References: {cite}`oseledets2010ttcross`, {cite}`goreinov2010how`.
@@ -29,10 +29,10 @@ from cpic.tt._sweep import check_towards, solved_train, sweep
 
 
 class HalfSweep(NamedTuple):
-    """What `half_sweep` made.
+    """What `half_sweep` returns.
 
-    `train`: K trains with gradient. `sets`: the sets it interpolates on, where the next half-sweep
-    begins. `condition` `(K, d - 1)`: condition numbers of the pivots, without gradient.
+    `train`: K trains with gradient. `sets`: the sets it interpolates on, for the next half-sweep.
+    `condition` `(K, d - 1)`: condition numbers of the pivots, without gradient.
     """
 
     train: TensorTrain
@@ -50,38 +50,38 @@ def half_sweep(
     max_rank: int | None = None,
     **options: Unpack[Solving],
 ) -> HalfSweep:
-    r"""Choose the sets of one side anew and interpolate on them, with one reading of the fibers.
+    r"""Select the sets of one side and interpolate on them, reading the fibers once.
 
-    Towards the right the left sets are chosen and the right ones are used as they are; towards
-    the left the other way round. Alternate: `result.sets` with the other direction is the next
-    half-sweep, in the next training step if the tensor changes slowly
+    Towards the right, the left sets are selected and the right ones are fixed; towards
+    the left, vice versa. Alternate the direction: the next half-sweep starts from `result.sets`, in
+    the next training step if the tensor changes slowly
     {cite}`oseledets2010ttcross`. The train and its gradient are those of `interpolate` on
-    `result.sets`, and differentiable in what `entries` returns; the choice carries no gradient.
+    `result.sets`, and differentiable in what `entries` returns; the selection has no gradient.
 
-    `entries` is called once a site, and asked for `result.sets.n_entries` entries of each
-    tensor in all. A tensor whose rank at a bond is below the number of its multi-indices (a zero
+    `entries` is called once per site, for `result.sets.n_entries` entries of each
+    tensor in total. A tensor whose rank at a bond is below the number of its multi-indices (a zero
     background, a constant encoder) gets a core of lower rank, padded with zeros.
 
     Args:
         entries: Maps int64 multi-indices `(K, n, d)` to values `(K, n)`.
-        sets: Where to begin, for the same K; only the right ones are read when going right.
+        sets: Current sets, for the same K; towards the right, only the right ones are used.
         towards: `"right"` or `"left"`.
-        ranks: Numbers of multi-indices to choose, as in `cap_ranks`; by default as many as the
-            used side has. With fewer, the core solves for all multi-indices of the used side in
-            the sense of least squares; the next half-sweep, whose used side these are, is
+        ranks: Numbers of multi-indices to select, as in `cap_ranks`; by default as many as the
+            fixed side has. With fewer, the core is the least-squares solution for all
+            multi-indices of the fixed side; the next half-sweep, whose fixed side they form, is
             square again.
-        tol: Lower the ranks to what this accuracy needs: at each bond the smallest rank at
-            which the singular values left out of the fibers of each tensor are, squared and
-            summed, at most `tol` squared of their sum. The largest need in the batch counts.
-        max_rank: Bound on all ranks, on top of the others.
-        **options: `solver`, `ridge` and `rtol`: how the cores are solved for, as in `interpolate`.
+        tol: Lower the ranks to this accuracy: at each bond the smallest rank at which the squared
+            truncated singular values of the fibers of each tensor sum to at most `tol` squared
+            times the sum of all. The largest rank in the batch is used.
+        max_rank: Upper bound on all ranks, in addition to the others.
+        **options: `solver`, `ridge` and `rtol` of the solver for cores, as in `interpolate`.
 
     Returns:
         The trains, their sets and the conditions of the pivots.
 
     Raises:
-        ValueError: If `towards` is unknown, the used side has fewer multi-indices than `ranks`
-            wants, a bound is out of range, or `entries` returns another shape or numbers that
+        ValueError: If `towards` is unknown, the fixed side has fewer multi-indices than `ranks`
+            requires, a bound is out of range, or `entries` returns another shape or values that
             are not finite.
 
     Example:
@@ -109,7 +109,7 @@ def half_sweep(
 def _bounds(
     sets: IndexSets, towards: str, ranks: int | Sequence[int] | None, max_rank: int | None
 ) -> list[int]:
-    """Ranks of the inner bonds that are wanted at most."""
+    """Maximum ranks of the inner bonds."""
     used = sets.right[:-1] if towards == "right" else sets.left[1:]
     bounds = [rows.shape[1] for rows in used]
     if ranks is not None:
@@ -117,7 +117,7 @@ def _bounds(
         for bond, (most, rank) in enumerate(zip(bounds, wanted, strict=True), start=1):
             if rank > most:
                 raise ValueError(
-                    f"half_sweep needs at least {rank} multi-indices on the side it uses for that "
+                    f"half_sweep needs at least {rank} multi-indices on the fixed side for that "
                     f"rank at bond {bond}, got {most}; add some with `grow`."
                 )
         bounds = list(wanted)
@@ -126,7 +126,7 @@ def _bounds(
 
 @torch.no_grad()
 def _choose(tol: float | None, matrix: Tensor, bound: int) -> Maxvol:
-    """Rows `(K, r)` that carry each of the matrices `(K, m, c)`; r is the same for all."""
+    """Rows `(K, r)` that represent each of the matrices `(K, m, c)`; r is the same for all."""
     peak = torch.linalg.vector_norm(matrix, torch.inf, (-2, -1), keepdim=True)
     matrix = matrix / peak.masked_fill(peak == 0, 1.0)
     rank = min(bound, *matrix.shape[1:])

@@ -127,8 +127,7 @@ def _check_option(who: str, method: str, name: str, value: Any) -> None:
         fine, needs = 0 < value < math.inf, "positive and finite"
     if not fine:
         raise ValueError(
-            f'{who} needs `{name}` {needs} for "{method}", got {value}; omit it for '
-            "the default."
+            f'{who} needs `{name}` {needs} for "{method}", got {value}; omit it for the default.'
         )
 
 
