@@ -1,12 +1,12 @@
-r"""See volumes through an encoder as tensors that are given by their entries.
+r"""Present encoded volumes as tensors that are given by their entries.
 
 A multi-index is a position and a channel. The entry is that channel of the vector the encoder
-makes of the cube around the position:
+computes from the cube around the position:
 
     multi-index -> (position, channel) -> cube of voxels -> encoder -> one of its numbers
 
-Many multi-indices of a call share a position, as the bits of the channel vary while the others
-stay; each distinct position is read and encoded once, for all volumes in one call of the encoder.
+Many multi-indices of a call share a position, since they differ only in the bits of the channel;
+each distinct position is read and encoded once, for all volumes in one call of the encoder.
 
 Shapes: `K` volumes, `n` multi-indices of `d` sites, `m` distinct positions, `D` axes.
 References: {cite}`usvyatsov2021cherry`.
@@ -29,7 +29,7 @@ from cpic.tt._entries import check_indices
 
 
 class Shaped(Protocol):
-    """What all volumes say of themselves."""
+    """Shape and channels of a volume."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -43,7 +43,7 @@ class Shaped(Protocol):
 
 
 class Readable(Shaped, Protocol):
-    """The part of a volume that is needed here."""
+    """The part of the interface of volumes that is used here."""
 
     def cubes(self, centers: Tensor, *, size: int) -> Tensor:
         """Cubes `(n, c, size, ..., size)` around int64 `centers` `(n, D)`, zero padded."""
@@ -51,43 +51,43 @@ class Readable(Shaped, Protocol):
 
 
 class VolumeEntries:
-    """Entries of K encoded volumes, none of which is ever held whole.
+    """Entries of K encoded volumes, which are never stored completely.
 
     Called with int64 multi-indices `(K, n, d)` it returns values `(K, n)`, differentiable in the
     parameters of the encoder: an `Entries` for `cpic.tt.cross` and `cpic.bottleneck`
     {cite}`usvyatsov2021cherry`.
 
     Outside the true shape of the volumes, where a quantics grid is padded to powers of two, the
-    entries are zero and nothing is read (`padding="zero"`), or what the encoder makes of a volume
-    that goes on with zeros (`padding="encode"`, as if the array had been padded first); all
-    positions whose cubes are empty are then one position. Channels in the padding are zero in both.
+    entries are zero and nothing is read (`padding="zero"`), or those of a volume padded with
+    zeros before encoding (`padding="encode"`); all positions whose cubes are empty then count as
+    one. Channels in the padding are zero in both cases.
 
     Args:
         volumes: K volumes of one shape and number of channels, as in `cpic.data.Volume`.
-        encoder: Maps cubes `(m, c, s, ..., s)` to `(m, n_dims)`; it states `n_dims` and
-            `receptive_field`. None takes the voxels themselves; contrasts are then the channels.
+        encoder: Maps cubes `(m, c, s, ..., s)` to `(m, n_dims)`; it has attributes `n_dims` and
+            `receptive_field`. None uses the voxels themselves; contrasts are then the channels.
         grid: Map between multi-indices and positions, of the shape of the volumes and with
-            `n_dims` channels. None: multi-indices are positions, with a channel behind if
+            `n_dims` channels. None: multi-indices are positions, followed by a channel if
             `n_dims` is above 1.
         padding: `"zero"` or `"encode"`.
         chunk: Positions read and encoded at a time, as in `cpic.bottleneck.chunked`: reading
-            and encoding is done again for the gradient, with the memory of one chunk. None
-            does all at once.
-        remember: Keep the vectors of earlier calls with their gradient, and encode new positions
-            only: half of those of a half-sweep, whose neighboring sites share fibers. Changed
-            parameters, or another mode, empty the memory; call `forget` after a backward pass
+            and encoding are repeated for the gradient, with the memory of one chunk. None
+            for all at once.
+        remember: Store the vectors of earlier calls with their gradient, and encode only new
+            positions: half of those of a half-sweep, whose neighboring sites share fibers. A change
+            of the parameters or the mode clears them; call `forget` after a backward pass
             without an update.
-        dtype: Number type of the entries. They lie where the multi-indices do, which may be
-            another device than that of the encoder.
+        dtype: Dtype of the entries. They are on the device of the multi-indices, which may
+            differ from that of the encoder.
 
     Attributes:
         sizes: Sizes of the sites.
-        asked: Entries asked for so far, of all volumes together.
-        encoded: Positions encoded so far, of all volumes together; those that a chunk encodes a
-            second time for the gradient are not counted again.
+        asked: Entries requested so far, of all volumes together.
+        encoded: Positions encoded so far, of all volumes together; a second evaluation of a chunk
+            for the gradient is not counted.
 
     Raises:
-        ValueError: If shapes, channels or options do not fit each other.
+        ValueError: If shapes, channels or options do not match.
 
     Example:
         >>> from cpic.data import ArrayVolume
@@ -114,7 +114,7 @@ class VolumeEntries:
         self.shape = _common_shape(self.volumes)
         self._n_dims = self.volumes[0].channels if encoder is None else _number(encoder, "n_dims")
         self._size = 1 if encoder is None else _number(encoder, "receptive_field")
-        # Far outside all cubes are empty, so one more code along an axis stands for all of it.
+        # Far outside, all cubes are empty, so one extra code along an axis represents them all.
         margin = self._size // 2 + 1 if padding == "encode" else 0
         self._extent = tuple(size + margin for size in self.shape)
         self._grid_of_all = (len(self.volumes), *self._extent)
@@ -125,9 +125,9 @@ class VolumeEntries:
         self.forget()
 
     def forget(self) -> None:
-        """Empty the memory of `remember`."""
-        # Sorted, with the key of all that is outside, and a last one that no search goes beyond.
-        # The first row of the table, of zeros, is that of what is outside.
+        """Clear the vectors stored by `remember`."""
+        # Sorted, with the key of all outside positions, and a last one above all keys.
+        # The first row of the table, of zeros, belongs to the outside.
         self._known = np.array([self._outside, np.iinfo(np.int64).max])
         self._row = np.zeros(2, np.int64)
         self._table: Tensor | None = None
@@ -135,7 +135,8 @@ class VolumeEntries:
 
     def __call__(self, indices: Tensor) -> Tensor:
         """Values `(K, n)` at int64 multi-indices `(K, n, d)`."""
-        # Positions are worked on where volumes are read, on the CPU; vectors stay with the encoder.
+        # Positions are processed on the CPU, where volumes are read; vectors stay on the encoder's
+        # device.
         sites = indices if indices.is_cpu else indices.cpu()
         check_indices(sites, len(self.volumes), self.sizes)
         self.asked += sites.shape[0] * sites.shape[1]
@@ -147,16 +148,16 @@ class VolumeEntries:
         return values.to(indices.device, self.dtype)
 
     def _keys(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """One integer for volume and position, sorted by volume, and the channel, `(K, n)`."""
+        """One integer per volume and position, sorted by volume, and the channel, `(K, n)`."""
         coords = (indices if self.grid is None else self.grid.coords(indices)).numpy()
         at = coords[..., : len(self.shape)]
         channel = coords[..., -1] if self._n_dims > 1 else np.zeros_like(at[..., 0])
-        # Channels are padded to a power of two as well.
+        # Channels are also padded to a power of two.
         inside = channel < self._n_dims
         channel = np.where(inside, channel, 0)
         extent = np.array(self._extent)
         if self.padding == "encode":
-            empty = extent - 1  # its cube begins behind the last voxel
+            empty = extent - 1  # its cube begins after the last voxel
             at = np.where((at >= empty).any(-1, keepdims=True), empty, at)
         else:
             inside &= (at < extent).all(-1)
@@ -172,7 +173,7 @@ class VolumeEntries:
             self.forget()
         new = keys[self._known[np.searchsorted(self._known, keys)] != keys]
         fresh, old = self._encode(new), self._table
-        if old is None or len(old) == 1:  # of what is outside, and where the encoder is
+        if old is None or len(old) == 1:  # only the outside: use the encoder's device
             old = fresh.new_zeros(1, self._n_dims)
         table = torch.cat([old, fresh]) if len(new) else old
         rows = np.concatenate([self._row, np.arange(len(old), len(table))])
@@ -197,7 +198,7 @@ class VolumeEntries:
         return chunked(embed, self.chunk)(torch.from_numpy(keys)[None])[0]
 
     def _read(self, keys: np.ndarray) -> Tensor:
-        """Cubes `(m, c, s, ..., s)` at the positions behind `keys` `(m,)`."""
+        """Cubes `(m, c, s, ..., s)` at the positions of `keys` `(m,)`."""
         owner, *at = np.unravel_index(keys, self._grid_of_all)
         owner, centers = torch.from_numpy(owner), torch.from_numpy(np.stack(at, -1))
         return read_cubes(self.volumes, owner, centers, size=self._size)
@@ -214,18 +215,18 @@ class VolumeEntries:
         if grid is not None and (grid.shape, grid.channels) != (self.shape, self._n_dims):
             raise ValueError(
                 f"VolumeEntries needs a grid for shape {self.shape} and {self._n_dims} channels, "
-                f"got {grid!r}; make it with Quantics({self.shape}, channels={self._n_dims})."
+                f"got {grid!r}; use Quantics({self.shape}, channels={self._n_dims})."
             )
         n_channels = getattr(self.encoder, "in_channels", self.volumes[0].channels)
         if n_channels != self.volumes[0].channels:
             raise ValueError(
-                f"VolumeEntries needs an encoder for {self.volumes[0].channels} contrasts, those "
-                f"of the volumes, got one for {n_channels}; set its `in_channels`."
+                f"VolumeEntries needs an encoder for the {self.volumes[0].channels} contrasts of "
+                f"the volumes, got one for {n_channels}; set its `in_channels`."
             )
         if len(self.volumes) * math.prod(self._extent) >= 2**62:
             raise ValueError(
                 "VolumeEntries needs fewer than 2^62 voxels in a batch, got "
-                f"{len(self.volumes)} volumes of shape {self.shape}; take fewer at once."
+                f"{len(self.volumes)} volumes of shape {self.shape}; use a smaller batch."
             )
 
 
@@ -241,7 +242,7 @@ def _common_shape(volumes: tuple[Readable, ...]) -> tuple[int, ...]:
     if len(kinds) != 1:
         raise ValueError(
             "VolumeEntries needs one or more volumes of one shape and number of channels, got "
-            f"{sorted(kinds) or 'none'}; resample them, or make one for each kind."
+            f"{sorted(kinds) or 'none'}; resample them, or create one for each kind."
         )
     return kinds.pop()[0]
 
@@ -257,7 +258,7 @@ def _number(encoder: nn.Module, name: str) -> int:
 
 
 def _state(encoder: nn.Module | None) -> tuple[Any, ...]:
-    """Changes whenever vectors of before may no longer hold, or lack a gradient."""
+    """A value that changes whenever stored vectors may be outdated, or lack a gradient."""
     if encoder is None:
         return ()
     tensors = [*encoder.parameters(), *encoder.buffers()]

@@ -1,4 +1,4 @@
-"""Read the next positions while those before are encoded."""
+"""Read the next positions while the previous ones are encoded."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 class Prefetch:
-    """What `read` gives for each of `parts`, the next one being read by a thread meanwhile.
+    """The results of `read` for each of `parts`; a thread reads the next one in the background.
 
-    The order of the calls is followed, forwards or backwards (as for gradients). Nothing depends on
-    the thread but the time. Two answers are held at most: the one returned and the next.
+    The direction of the calls is followed, forwards or backwards (as for gradients). The thread
+    affects only the time. At most two results are in memory: the returned one and the next.
 
     Args:
         read: Maps a part to its values.
-        parts: Sorted keys; told apart by their first.
+        parts: Sorted keys, distinguished by the first one.
     """
 
     def __init__(self, read: Callable[[np.ndarray], Tensor], parts: Sequence[np.ndarray]) -> None:
@@ -29,7 +29,7 @@ class Prefetch:
         """The values of `part`."""
         k = self._place[int(part[0])]
         waiting, self._next = self._next, None
-        # Who turns round waits for a read in vain: one of them, between the two passes.
+        # A change of direction discards one read: once, between the two passes.
         future = (
             waiting[1] if waiting and waiting[0] == k else self._thread.submit(self._read, part)
         )

@@ -1,4 +1,4 @@
-"""One feature vector for every one of many trains."""
+"""Feature vectors of many trains."""
 
 from cpic.project._basis import Basis
 from cpic.project._gather import gather

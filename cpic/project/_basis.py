@@ -1,8 +1,8 @@
-r"""Hold orthonormal tensors that share one set of cores.
+r"""Store orthonormal tensors that share one set of cores.
 
 Tensor a of a basis is B_a[i_1 .. i_d] = C_1[a, i_1] C_2[:, i_2] ... C_d[:, i_d], with cores whose
-rows are orthonormal; then <B_a, B_b> is one where a = b and zero elsewhere. A `factor` F says
-how much was seen along them: F^T F is the matrix of second moments of all samples so far, and
+rows are orthonormal; then <B_a, B_b> is one for a = b and zero otherwise. A `factor` F contains
+their weights: F^T F is the matrix of second moments of all samples so far, and
 its eigenvalues are the energies.
 
 Shapes: `r` tensors, `d` sites, cores `(p, size, q)` with `p = r` at the first site and `q = 1` at
@@ -23,20 +23,20 @@ from cpic.tt._files import load_arrays, save_arrays
 
 
 class Basis:
-    """Orthonormal tensors in one train, to take features of other trains.
+    """Orthonormal tensors in one train, to compute features of other trains.
 
-    `project` and `update` make it. A basis of fewer directions than `rank` ends with zero tensors:
+    Made by `project` and `update`. A basis of fewer directions than `rank` ends with zero tensors:
     the features along them are zero. It carries no gradient.
 
     Args:
-        cores: One tensor `(p, size, q)` a site, `q` of one site equal to `p` of the next, the
+        cores: One tensor `(p, size, q)` per site, `q` of one site equal to `p` of the next, the
             last `q` one, the rows of each orthonormal (rows of the first may be zero).
-        factor: Weights `(rank, rank)`; row k holds the k-th principal direction of what was
-            seen, times its singular value. Identity by default.
+        factor: Weights `(rank, rank)`; row k is the k-th principal direction of all samples
+            so far, times its singular value. Identity by default.
 
     Raises:
         TypeError: If the cores are not of one dtype, float32 or float64.
-        ValueError: If shapes do not fit together.
+        ValueError: If shapes do not match.
 
     Example:
         >>> basis = Basis([torch.eye(2).view(2, 2, 1), torch.ones(1, 1, 1)])
@@ -54,7 +54,7 @@ class Basis:
         if self.factor.shape != (self.rank, self.rank) or self.factor.dtype != self.dtype:
             raise ValueError(
                 f"Basis needs a factor of shape {(self.rank, self.rank)} and {self.dtype}, got "
-                f"{tuple(self.factor.shape)} and {self.factor.dtype}; leave it out."
+                f"{tuple(self.factor.shape)} and {self.factor.dtype}; omit it."
             )
 
     @property
@@ -74,7 +74,7 @@ class Basis:
 
     @property
     def n_filled(self) -> int:
-        """How many of the tensors are not zero."""
+        """Number of tensors that are not zero."""
         return int(self.cores[0].flatten(1).any(-1).sum())
 
     @property
@@ -84,33 +84,33 @@ class Basis:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the cores."""
+        """Dtype of the cores."""
         return self.cores[0].dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the cores."""
+        """Device of the cores."""
         return self.cores[0].device
 
     def features(self, trains: TensorTrain) -> Tensor:
         """Inner products `(K, rank)` of K trains with the tensors; differentiable in the trains.
 
         Args:
-            trains: Trains of the sizes, dtype and device of the basis, of any ranks.
+            trains: Trains with the sizes, dtype and device of the basis, of any ranks.
 
         Raises:
-            TypeError: If the dtype is another one.
+            TypeError: If the dtypes differ.
             ValueError: If sizes or device differ.
         """
         self.check_match(trains, "features")
         return _pairs.features(self.cores, trains.cores)
 
     def gram(self) -> Tensor:
-        """Inner products `(rank, rank)` of the tensors: the identity, up to zero tensors."""
+        """Inner products `(rank, rank)` of the tensors: the identity, except for zero tensors."""
         return _pairs.between(self.cores, self.cores)
 
     def full(self) -> Tensor:
-        """The dense tensors `(rank, *sizes)`; a `ValueError` above the limit of a train."""
+        """The dense tensors `(rank, *sizes)`; a `ValueError` above the limit of trains."""
         leading = torch.eye(self.rank, dtype=self.dtype, device=self.device)
         return TensorTrain([leading[None, None], *(c.unsqueeze(0) for c in self.cores)]).full()[0]
 
@@ -124,12 +124,12 @@ class Basis:
         return Basis([first, *self.cores[1:]], self.factor @ rotation.mT)
 
     def to(self, *args, **kwargs) -> "Basis":
-        """Moved or cast, with the arguments of `torch.Tensor.to`."""
+        """The basis moved or cast, with the arguments of `torch.Tensor.to`."""
         cores = [core.to(*args, **kwargs) for core in self.cores]
         return Basis(cores, self.factor.to(*args, **kwargs))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the basis as plain arrays, all or nothing.
+        """Write the basis as plain arrays, atomically.
 
         Args:
             path: File to write; an existing one is replaced when the new one is complete.
@@ -139,13 +139,13 @@ class Basis:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Basis":
-        """Read what `save` wrote, onto the CPU; nothing in the file is executed.
+        """Read a file written by `save`, onto the CPU; nothing in it is executed.
 
         Args:
             path: File written by `save`.
 
         Raises:
-            ValueError: If the file is no saved basis.
+            ValueError: If the file does not contain a saved basis.
         """
 
         def make(arrays: dict[str, Tensor]) -> Basis:
@@ -159,10 +159,10 @@ class Basis:
 
         Args:
             trains: Any trains.
-            operation: What needs them, for the message.
+            operation: Name of the operation, for the message.
         """
         checks = (
-            ("sizes", ValueError, "a basis serves only tensors of its own sizes"),
+            ("sizes", ValueError, "a basis applies only to tensors of its sizes"),
             ("dtype", TypeError, "cast one of them with `.to(dtype)`"),
             ("device", ValueError, "move one of them with `.to(device)`"),
         )
@@ -170,7 +170,7 @@ class Basis:
             own, given = getattr(self, name), getattr(trains, name)
             if given != own:
                 raise kind(
-                    f"{operation} needs trains of the {name} {own} of the basis, got {given}; "
+                    f"{operation} needs trains with the {name} {own} of the basis, got {given}; "
                     f"{advice}."
                 )
 

@@ -1,8 +1,8 @@
-r"""Bring the trains of all processes together, with gradients.
+r"""Gather the trains of all processes, with gradients.
 
-Every process holds some samples; the components are those of all. So each process gathers all
-trains, and then computes the same basis. In the backward pass the gradients that the processes
-found for one sample are summed where that sample lives: the gradient of the sum of all losses.
+Every process has some of the samples; the components are those of all. So each process gathers all
+trains, and then computes the same basis. In the backward pass the gradients of all processes with
+respect to one sample are summed on its process: the gradient of the sum of all losses.
 
 Shapes: `K` trains of this process, cores `(K, l, size, r)`; `P` processes.
 References: {cite}`usvyatsov2021cherry`.
@@ -20,28 +20,28 @@ from cpic.tt._arith import padded
 
 
 def gather(trains: TensorTrain, *, group: Any = None) -> TensorTrain:
-    """The trains of all processes, in the order of the processes; differentiable in one's own.
+    """The trains of all processes, in the order of the processes; differentiable in the local ones.
 
-    A collective: all processes of the group call it, and all or none of them run the backward
-    pass, with gradients enabled in all or none. With a loss of one's own samples in each process
+    A collective: all processes of the group must call it, and all or none run the backward
+    pass, with gradients enabled in all or none. With a loss of the local samples in each process
     the gradients are those of the sum of the losses; with the same loss of all samples in each
-    they are P times its gradient, which averaging over processes, as `DistributedDataParallel`
-    does, undoes.
+    they are P times its gradient, which is compensated by averaging over processes, as in
+    `DistributedDataParallel`.
 
-    Processes may hold different numbers of trains, also none, and other ranks: those are padded
-    with zeros.
+    Processes may have different numbers of trains, including none, and different ranks, which are
+    padded with zeros.
 
     Args:
         trains: The trains of this process.
         group: A process group, by default all processes.
 
     Returns:
-        All trains, on the device of one's own; `trains` itself where `torch.distributed` is not
+        All trains, on the device of the local ones; `trains` itself if `torch.distributed` is not
         initialized.
 
     Raises:
         TypeError: If the dtypes differ between processes.
-        ValueError: If the sizes differ between processes; in all processes alike.
+        ValueError: If the sizes differ between processes; raised in all processes.
 
     Example:
         >>> train = TensorTrain([torch.ones(3, 1, 4, 1)])
@@ -64,14 +64,14 @@ def gather(trains: TensorTrain, *, group: Any = None) -> TensorTrain:
 
 
 def _agreed(trains: TensorTrain, group: Any) -> tuple[list[int], list[int]]:
-    """Numbers of trains of all processes and ranks that hold all of them, or one clear error."""
+    """Numbers of trains of all processes, and their common ranks; raises in all or none."""
     found: list[Any] = [None] * dist.get_world_size(group)
     mine = (trains.sizes, str(trains.dtype), trains.n_trains, trains.ranks)
     dist.all_gather_object(found, mine, group=group)
     sizes, dtypes, counts, ranks = map(list, zip(*found, strict=True))
     if len(set(sizes)) > 1:
         raise ValueError(
-            f"gather needs trains of the same sizes in all processes, got {sizes}; bring the "
+            f"gather needs trains of the same sizes in all processes, got {sizes}; resample the "
             "volumes to one grid first."
         )
     if len(set(dtypes)) > 1:
@@ -83,7 +83,7 @@ def _agreed(trains: TensorTrain, group: Any) -> tuple[list[int], list[int]]:
 
 
 class _Gather(torch.autograd.Function):
-    """Vectors of all processes as rows; backward sums the gradients of all for one's own."""
+    """Vectors of all processes as rows; the backward pass sums the gradients of the local one."""
 
     @staticmethod
     def forward(own: Tensor, group: Any) -> Tensor:

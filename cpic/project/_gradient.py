@@ -1,13 +1,12 @@
-r"""Let the gradient of features flow through the basis, too.
+r"""Gradients of features that include the dependence of the basis on the trains.
 
-The features of a batch are U_r S_r, and X X^T = U S^2 U^T: they are a function of the inner
-products of the samples alone. So their values come from orthogonalised trains, accurate to
+The features of a batch are U_r S_r, and X X^T = U S^2 U^T: they are a function only of the inner
+products of the samples. Their values are computed from orthogonalized trains, accurate to
 rounding, and their gradient from the small matrix of inner products G, whose entries are
-polynomials in the cores. Nothing is differentiated through the QR of a stack of deficient rank.
+polynomials in the cores. No gradient passes through the QR of a rank-deficient stack.
 
-With the accurate eigenvectors U held constant, U^T G U is diagonal in value, so that an
-eigendecomposition of it has the identity for eigenvectors, and the derivatives of U and S^2 for
-derivatives.
+With the accurate eigenvectors U held constant, the value of U^T G U is diagonal, so that the
+eigenvectors of its eigendecomposition are the identity, and its derivatives those of U and S^2.
 
 Shapes: `n` samples, `p` of their `r` features not zero.
 References: {cite}`ionescu2015matrix`.
@@ -21,7 +20,7 @@ from cpic.linalg._gaps import Gap, gap_function
 
 
 def gap_of(operation: str, gradient: str, options: dict) -> Gap | None:
-    """The function of the eigenvalues that `gradient` names; None for a constant basis."""
+    """The function of the eigenvalues for `gradient`; None for a constant basis."""
     if gradient == "detached":
         if options:
             raise TypeError(
@@ -35,7 +34,7 @@ def gap_of(operation: str, gradient: str, options: dict) -> Gap | None:
 
 
 def components(gram: Tensor, left: Tensor, values: Tensor, gap: Gap) -> tuple[Tensor, Tensor]:
-    """`left (n, p)` and `values (p,)` as they are, with the gradient of a function of `gram`.
+    """The values of `left (n, p)` and `values (p,)`, with the gradient of a function of `gram`.
 
     Args:
         gram: Inner products `(n, n)` of the samples.

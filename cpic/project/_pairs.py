@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def right_grams(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
-    """Products `(K, J, l, l')` of what two sets of trains hold from each site to the end."""
+    """Inner products `(K, J, l, l')` of two sets of trains from each site to the end."""
     state = first[-1].new_ones(len(first[0]), len(second[0]), 1, 1)
     found = []
     for a, b in zip(reversed(first), reversed(second), strict=True):
@@ -36,7 +36,7 @@ def features(basis: Sequence[Tensor], cores: Sequence[Tensor]) -> Tensor:
     trains = len(cores[0])
     state = cores[-1].new_ones(trains, 1, 1)
     for frame, core in zip(reversed(basis), reversed(cores), strict=True):
-        # Products of few operations: `@` of batches expands and reshapes before and after.
+        # With few operations: a batched `@` expands and reshapes before and after.
         carried = core.flatten(1, 2).bmm(state).view(trains * core.shape[1], -1)
         state = carried.mm(frame.flatten(1).mT).view(trains, core.shape[1], len(frame))
     return state.flatten(1)

@@ -1,8 +1,8 @@
-r"""Turn K trains into K feature vectors of one length.
+r"""Compute K feature vectors of one length from K trains.
 
-The cores of a train are not unique, so they are no features. The tensor they stand for is: with
+The cores of a train are not unique, so they are no features. The tensor they represent is: with
 the K tensors as rows of X, the uncentered principal components X = U S V^T give the features
-U_r S_r = X V_r, and the rows of V_r^T are an orthonormal basis that is a train as well.
+U_r S_r = X V_r, and the rows of V_r^T are an orthonormal basis that is also a train.
 
 Shapes: `K` trains, `r` features.
 References: {cite}`usvyatsov2021cherry`, {cite}`oseledets2011tt`.
@@ -53,26 +53,27 @@ def project(
     With the tensors as rows of X = U S V^T, the features are X V = U S for the `rank` largest
     singular values {cite}`usvyatsov2021cherry`. The mean is not subtracted. In every column of
     the features the entry of largest magnitude is positive. The features are the inner products
-    of the trains with the basis, so that the same tensor has the same features later.
+    of the trains with the basis, so that the same tensor later has the same features.
 
-    Where the trains span fewer than `rank` directions (fewer trains than `rank`, equal samples),
-    the remaining features, energies and basis tensors are zero: features have one length always.
+    If the trains span fewer than `rank` directions (fewer trains than `rank`, equal samples),
+    the remaining features, energies and basis tensors are zero, so that the length is constant.
 
     Args:
-        trains: The K trains; a `(K, rank)` matrix of features is made of them.
+        trains: The K trains.
         rank: Number of features.
-        route: `"qr"` is accurate to rounding. `"gram"` is quicker and loses components below the
+        route: `"qr"` is accurate to rounding. `"gram"` is faster and loses components below the
             square root of K times epsilon, relative to the largest. `"tree"` merges stacks in
-            pairs and cuts in between: quick and lossy with a `max_rank`, slow without.
-        gradient: `"detached"` takes the basis for a constant, and the gradient flows through the
+            pairs and truncates in between: fast and lossy with a `max_rank`, slow without.
+        gradient: `"detached"` treats the basis as a constant, and the gradient flows through the
             inner products with it. `"exact"` is the derivative of the components, through the
-            matrix of inner products of the trains; unbounded where energies meet. Any method of
-            `cpic.linalg.eigh` bounds it. None sees what `max_rank` or `tol` cut, nor the sign.
-        max_rank: Bound on the ranks between the sites of the basis, which reach K times the rank
-            of the trains without it. With a bound, the basis is that of a nearby batch.
-        tol: Allowed change of the components by such rounding, relative to their norm; of the
-            stacks of every merge with the route `"tree"`. None keeps all.
-        pad: False raises where zeros would be appended.
+            matrix of inner products of the trains; unbounded where energies coincide. Any method
+            of `cpic.linalg.eigh` bounds it. All ignore truncation by `max_rank` or `tol`, and
+            the sign.
+        max_rank: Upper bound on the ranks between the sites of the basis, which are otherwise up
+            to K times the rank of the trains. With it, the basis is that of a nearby batch.
+        tol: Allowed change of the components by this rounding, relative to their norm; with the
+            route `"tree"`, of the stacks of every merge. None for no rounding.
+        pad: If False, raise instead of appending zeros.
         **options: Options of the method in `gradient`.
 
     Returns:
@@ -92,7 +93,7 @@ def project(
     """
     check_batch(trains, "project")
     check_options("project", rank, tol, max_rank)
-    check_choice("project", "route", route, ROUTES, '"qr" is the accurate one')
+    check_choice("project", "route", route, ROUTES, '"qr" is the most accurate')
     gap = gap_of("project", gradient, options)
     with torch.no_grad(), one_thread():
         found = ROUTES[route]([core.detach() for core in trains.cores], rank, tol, max_rank)
@@ -115,7 +116,7 @@ def project(
 def projection(
     basis: Basis, trains: TensorTrain, gap: Gap | None, moving: Callable[[Gap], Tensor]
 ) -> Projection:
-    """Features as the basis gives them, where it moves with the gradient of `moving`."""
+    """Features in the basis; with a `gap`, their gradient is that of `moving`."""
     features = basis.features(trains)
     if gap is not None and features.requires_grad:
         change = moving(gap)
@@ -129,7 +130,7 @@ def filled(found: Reduced, basis: Basis) -> tuple[Tensor, Tensor]:
 
 
 def basis_of(found: Reduced, rank: int, n_sites: int) -> Basis:
-    """Without what rounding alone produces, and with zeros up to `rank`."""
+    """The basis without directions at rounding level, padded with zeros to `rank`."""
     values = found.values[0]
     floor = 8 * max(found.left.shape[1], n_sites) * torch.finfo(values.dtype).eps * values[0]
     values = values[values > floor]
@@ -141,7 +142,7 @@ def basis_of(found: Reduced, rank: int, n_sites: int) -> Basis:
 
 
 def signs(features: Tensor) -> Tensor:
-    """One `(r,)` a column, so that its entry of largest magnitude becomes positive."""
+    """Signs `(r,)` of the columns that make their entries of largest magnitude positive."""
     largest = features.gather(0, features.abs().argmax(0, keepdim=True)).squeeze(0)
     return torch.where(largest < 0, -1.0, 1.0).to(features)
 
@@ -150,13 +151,13 @@ def check_batch(trains: TensorTrain, operation: str) -> None:
     """Raise unless trains can be projected."""
     if trains.n_trains == 0:
         raise ValueError(f"{operation} needs at least one train, got 0; skip empty batches.")
-    advice = "inner products over many sites need the digits, cast with `trains.to(torch.float32)`"
+    advice = "inner products over many sites need more digits, cast with `trains.to(torch.float32)`"
     check_dtype(f"{operation} of trains", trains.dtype, advice)
-    advice = "find the cause where the trains were made"
+    advice = "check how the trains were made"
     check_finite(operation, *trains.cores, what="cores", advice=advice)
 
 
 def check_options(operation: str, rank: int, tol: float | None, max_rank: int | None) -> None:
-    """Raise unless ranks and tolerance make sense."""
+    """Raise unless ranks and tolerance are valid."""
     check_least(operation, "it is the number of features", rank=rank)
     check_limits(operation, tol or 0.0, max_rank)

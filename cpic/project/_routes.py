@@ -1,13 +1,13 @@
 r"""Three routes from K trains to their uncentered principal components.
 
-`qr`: orthogonalise the stack of all trains, then one SVD of a K x K matrix: accurate to rounding.
+`qr`: orthogonalize the stack of all trains, then one SVD of a K x K matrix: accurate to rounding.
 
 `gram`: the eigenvectors of the K x K matrix of inner products are the left singular vectors, and
 the tensors follow as combinations of the trains. Squaring costs half the digits: a component
 below sqrt(K eps) of the largest is lost {cite}`aldaas2022gram`.
 
-`tree`: merge neighboring stacks in pairs, cutting the ranks after every merge, until one is left
-{cite}`usvyatsov2021cherry`. Only small stacks are ever held; what a merge cuts is lost.
+`tree`: merge neighboring stacks in pairs, truncating the ranks after every merge, until one is left
+{cite}`usvyatsov2021cherry`. Only small stacks are in memory; what a merge truncates is lost.
 
 Shapes: `K` trains, cores `(K, l, size, r)`; results as in `Reduced` with `b = 1`.
 """
@@ -34,7 +34,7 @@ def by_qr(cores: Sequence[Tensor], rank: int, tol: float | None, max_rank: int |
 
 
 def by_tree(cores: Sequence[Tensor], rank: int, tol: float | None, max_rank: int | None) -> Reduced:
-    """Pairs of stacks, pairs of pairs, and so on; an odd one is paired with zeros."""
+    """Pairs of stacks, pairs of pairs, and so on; an unpaired one is paired with zeros."""
     trains = len(cores[0])
     cap = None if max_rank is None else max(rank, max_rank)
     lead, stack = cores[0].new_ones(trains, 1, 1), list(cores)
@@ -87,8 +87,8 @@ def _combine(
 ) -> list[Tensor]:
     """Combinations `left (K, p)` of the trains in one set of cores `(p, size, q)` of low ranks.
 
-    With G the Gram matrix of all that is right of a bond, the left singular vectors of M G^(1/2)
-    are the eigenvectors of the small matrix M G M^T.
+    With G the Gram matrix of everything to the right of a bond, the left singular vectors of
+    M G^(1/2) are the eigenvectors of the small matrix M G M^T.
     """
     square = (left * (grams[0].flatten(1) @ left)).sum()
     budget = Budget(tol**2 * square[None], len(cores) - 1)

@@ -1,7 +1,7 @@
-r"""Put many trains into one orthonormal set of cores.
+r"""Combine many trains into one orthonormal set of cores.
 
 K tensors as the rows of a matrix X are one train with a leading mode: its cores are block
-diagonal with one block a tensor. A sweep of QR factorisations from the last site to the first,
+diagonal with one block per tensor. A sweep of QR factorizations from the last site to the first,
 
     blocks_k (I x carry_{k+1}) = carry_k frame_k,        frame_k frame_k^T = I,
 
@@ -24,7 +24,7 @@ from cpic.tt._round import Budget, floor_of, masked
 
 
 class Reduced(NamedTuple):
-    """`left diag(values) cores`: rows of X in `left`, tensors of orthonormal rows in `cores`."""
+    """`left diag(values) cores`: rows of X in `left`, orthonormal tensors in `cores`."""
 
     left: Tensor  # (b, rows, p), orthonormal columns
     values: Tensor  # (b, p), descending
@@ -62,7 +62,7 @@ def decompose(rows: Tensor, cores: Sequence[Tensor], rank: int | None) -> Reduce
 def truncate(
     found: Reduced, tol: float | None, max_rank: int | None, cap_first: int | None = None
 ) -> Reduced:
-    """Lower the ranks between the sites, weighted by the values, and orthonormalise again.
+    """Lower the ranks between the sites, weighted by the values, and orthonormalize again.
 
     The rank-weighted tensors move by at most `tol` relative to the norm of all of them.
     """

@@ -1,12 +1,12 @@
 r"""Follow the principal components of a stream of batches.
 
 All samples so far enter the components only through their second moments X^T X, which the r
-directions of the basis, each times its singular value, stand for up to what was cut. So the
-components of everything are those of r + K tensors: the weighted old ones and the new trains.
+directions of the basis, each times its singular value, represent up to truncation. So the
+components of all samples are those of r + K tensors: the weighted old ones and the new trains.
 
-Components have no sign, and near-equal ones no direction of their own. With C the inner products
+Components have no sign, and near-equal ones no well-defined direction. With C the inner products
 of the old with the new directions and C = U S V^T, the rotation U V^T of the new directions makes
-them closest to the old ones (Procrustes), so that features move no more than the subspace does.
+them closest to the old ones (Procrustes), so that features change no more than the subspace does.
 
 Shapes: `r` tensors of the basis, `K` new trains, `n = r + K` samples.
 References: {cite}`ross2008incremental`, {cite}`brand2006fast`, {cite}`schonemann1966generalized`.
@@ -51,33 +51,34 @@ def update(
 ) -> Projection:
     """Features of new trains in a basis that follows them: one step of an incremental PCA.
 
-    The cost depends on the basis and the new trains, not on how many batches came before
-    {cite}`ross2008incremental`. While all samples together span at most `rank` directions and no
-    rank is cut, the result spans what `project` of all samples would {cite}`brand2006fast`.
+    The cost depends on the basis and the new trains, not on the number of previous batches
+    {cite}`ross2008incremental`. If all samples together span at most `rank` directions and no
+    rank is truncated, the result spans the space of `project` of all samples
+    {cite}`brand2006fast`.
 
     Args:
-        basis: What `project` or an earlier `update` returned; unchanged.
+        basis: Result of `project` or an earlier `update`; unchanged.
         trains: The K new trains, one or more.
         rank: Number of features, by default that of the basis. Another one needs `align=False`.
         align: Rotate the new basis closest to the old one, see `align`. False sorts the directions
-            by energy and chooses signs as `project` does; then features of one sample may jump
+            by energy and selects signs as `project` does; then features of one sample may jump
             from step to step.
-        forgetting: Factor in (0, 1] on the weight of what was seen before. Below one, samples
-            fade: 0.9 counts a batch ten steps old at a third.
-        gradient: As in `project`; the old basis is a constant. The alignment is differentiated
-            too, up to rotations among directions that fill empty places at the same time.
-        max_rank: Bound on the ranks between the sites, by default the largest rank of the basis
-            or the trains, so that they do not grow from step to step.
-        tol: Allowed change by such rounding, relative to the norm of all weighted samples.
+        forgetting: Factor in (0, 1] on the weight of previous samples. Below one, samples
+            decay: with 0.9, a batch ten steps old counts a third.
+        gradient: As in `project`; the old basis is a constant. The alignment is also
+            differentiated, up to rotations among directions that become nonzero in the same step.
+        max_rank: Upper bound on the ranks between the sites, by default the largest rank of the
+            basis or the trains, so that they do not grow from step to step.
+        tol: Allowed change by this rounding, relative to the norm of all weighted samples.
         **options: Options of the method in `gradient`.
 
     Returns:
         The features `(K, rank)` of the new trains; the energies `(rank,)` along the principal
-        directions of everything seen, descending; and the new basis.
+        directions of all samples, descending; and the new basis.
 
     Raises:
         TypeError: If dtypes differ or are not float32 or float64.
-        ValueError: If sizes or devices differ, the rank is another one while `align`, there is
+        ValueError: If sizes or devices differ, the rank differs with `align`, there is
             no train, a core is not finite, or an option is out of range.
 
     Example:
@@ -92,15 +93,15 @@ def update(
     check_batch(trains, "update")
     check_options("update", rank, tol, max_rank)
     basis.check_match(trains, "update")
-    advice = "make a new one with `project`"
+    advice = "create a new one with `project`"
     check_finite("update", *basis.cores, basis.factor, what="basis", advice=advice)
     if align and rank != basis.rank:
         raise ValueError(
             f"update needs the rank {basis.rank} of the basis to align with it, got {rank}; pass "
-            "`align=False`, or make a basis of the new rank with `project`."
+            "`align=False`, or create a basis of the new rank with `project`."
         )
     if not 0 < forgetting <= 1:
-        raise ValueError(f"update needs 0 < forgetting <= 1, got {forgetting}; 1 keeps all.")
+        raise ValueError(f"update needs 0 < forgetting <= 1, got {forgetting}; 1 forgets nothing.")
     gap = gap_of("update", gradient, options)
     cap = max(*basis.ranks, *trains.ranks) if max_rank is None else max_rank
     with torch.no_grad(), one_thread():
@@ -120,23 +121,23 @@ def update(
 def align(basis: Basis, reference: Basis) -> Basis:
     """Rotate a basis closest to another one, in the sum of squares.
 
-    This is the orthogonal Procrustes problem {cite}`schonemann1966generalized`. Where both bases
-    span the same, the result is the reference; tensors that are zero stay zero.
+    This is the orthogonal Procrustes problem {cite}`schonemann1966generalized`. If both bases
+    span the same space, the result is the reference; zero tensors stay zero.
 
     Args:
         basis: The basis to rotate.
         reference: A basis of the same rank, sizes, dtype and device.
 
     Returns:
-        The rotated basis, with the factor rotated along.
+        The rotated basis, with its factor rotated accordingly.
 
     Raises:
         ValueError: If rank, sizes, dtype or device differ.
 
     Example:
         >>> one = Basis([torch.eye(2).view(2, 2, 1)])
-        >>> turned = one.rotated(torch.tensor([[0.6, 0.8], [-0.8, 0.6]]))
-        >>> torch.allclose(align(turned, one).cores[0], one.cores[0])
+        >>> rotated = one.rotated(torch.tensor([[0.6, 0.8], [-0.8, 0.6]]))
+        >>> torch.allclose(align(rotated, one).cores[0], one.cores[0])
         True
     """
     mine, yours = ((one.rank, one.sizes, one.dtype, str(one.device)) for one in (basis, reference))
@@ -169,7 +170,7 @@ def _merged(
 def _closest(reference: Basis, basis: Basis) -> Tensor:
     """The rotation of `basis` that brings it closest to `reference`, among filled tensors.
 
-    Where `basis` has more of them, those the reference lacks follow, sorted by energy.
+    If `basis` has more of them, the additional ones follow, sorted by energy.
     """
     n, known = basis.n_filled, min(reference.n_filled, basis.n_filled)
     rotation = torch.eye(basis.rank, dtype=basis.dtype, device=basis.device)
@@ -209,7 +210,7 @@ def _moving(
 def _turning(rotation: Tensor, products: Tensor) -> Tensor:
     """The polar factor `rotation` of `products`, with its gradient.
 
-    With C = R P, the change of R is R W where P W + W P is the skew part of R^T dC, twice.
+    With C = R P, the change of R is R W, where P W + W P is twice the skew part of R^T dC.
     """
     with torch.no_grad():
         stretch = rotation.mT @ products
