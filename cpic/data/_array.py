@@ -1,4 +1,4 @@
-"""Volumes held as an array, in memory or mapped from a file (`cpic.data._mapped`)."""
+"""Volumes stored as an array, in memory or mapped from a file (`cpic.data._mapped`)."""
 
 import math
 import warnings
@@ -15,22 +15,22 @@ from cpic.data._together import each
 from cpic.data._volume import Reader
 from cpic.data._windows import Windows, spread
 
-# What torch cannot index is read as the next wider type it can.
+# Types that torch cannot index are converted to the next wider one that it can.
 _WIDER = {"uint16": np.int32, "uint32": np.int64, "longdouble": np.float64, "float128": np.float64}
 
 
 class ArrayVolume(Reader):
     """A tensor, NumPy array or memory map as a volume (clauses in `cpic.data.Volume`).
 
-    The values are not copied; a memory map is gathered from without being read whole.
+    The values are not copied; a memory map is read only at the requested positions.
 
     Args:
-        array: (*shape) or, with `channels` above 1, (*shape, channels); two or three sizes.
-        channels: Length of the last axis when it holds channels.
-        nan: Value that replaces NaN and infinity; None refuses such voxels when they are read.
+        array: Values (*shape) or, with `channels` above 1, (*shape, channels); two or three sizes.
+        channels: Length of the last axis if it contains channels.
+        nan: Value that replaces NaN and infinity; with None, reading such voxels raises an error.
 
     Raises:
-        VolumeError: If the shape or the type of the values cannot be a volume.
+        VolumeError: If the shape or the dtype is not valid for a volume.
 
     Example:
         >>> import torch
@@ -54,7 +54,7 @@ class ArrayVolume(Reader):
         if channels > 1 and (array.ndim == 0 or array.shape[-1] != channels):
             raise VolumeError(
                 f"ArrayVolume with channels={channels} needs them in the last axis, got shape "
-                f"{tuple(array.shape)}; move the axis there."
+                f"{tuple(array.shape)}; move that axis to the end."
             )
         values = array if isinstance(array, Tensor | np.memmap) else _as_tensor(array)
         dtype = values.dtype if isinstance(values, Tensor) else torch_dtype(values.dtype)
@@ -78,8 +78,8 @@ class ArrayVolume(Reader):
 
     @classmethod
     def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
-        # All windows are moved inside, where they are one strided view of an array, and those that
-        # stuck out are put together from what they then hold.
+        # All windows are moved inside, where they are one strided view of an array; those that
+        # extended outside are then assembled from the values of the moved ones.
         widths = tuple(min(windows.size, length) for length in windows.shape)
         low = windows.corners.clip(0, np.array(windows.shape) - widths)
 
@@ -97,25 +97,25 @@ class ArrayVolume(Reader):
         return _as_tensor(_padded(values, windows, low, widths)), spent
 
     def _windows(self, low: np.ndarray, widths: tuple[int, ...]) -> Tensor | np.ndarray:
-        """Windows (n, c, *widths) that lie inside, in the kind of array the values are held."""
+        """Windows (n, c, *widths) inside the shape, of the same type as the stored array."""
         stored, axes = self._stored(), tuple(range(len(widths)))
         if isinstance(stored, Tensor):
             for axis, width in enumerate(widths):
                 stored = stored.unfold(axis, width, 1)
             return stored[tuple(torch.from_numpy(low.T.copy()).to(stored.device))]
-        # NumPy copies a window as runs, torch voxel by voxel: half the time on the CPU.
+        # NumPy copies a window by runs, torch voxel by voxel: half the time on the CPU.
         view = np.lib.stride_tricks.sliding_window_view(stored, widths, axes)
         return self._decode(_native(np.asarray(view[tuple(low.T)])))
 
     def _stored(self) -> Tensor | np.ndarray:
-        """Stored values, for reading only; as NumPy's where it can hold and reach them."""
+        """Stored values, for reading only; a NumPy array if device and dtype allow."""
         values = self._values
         if not isinstance(values, Tensor):
             return values
         if not values.is_cpu or values.dtype == torch.bfloat16:
             return values.detach()
         seen = self._seen
-        # What is sent to another process may move to shared memory.
+        # A tensor that is sent to another process may move to shared memory.
         if seen is None or seen.__array_interface__["data"][0] != values.data_ptr():
             self._seen = seen = values.detach().numpy()
         return seen
@@ -124,7 +124,7 @@ class ArrayVolume(Reader):
         return {**self.__dict__, "_seen": None}
 
     def _decode(self, values: np.ndarray) -> np.ndarray:
-        """From stored to returned values; a file with a scale overrides this."""
+        """Convert stored to returned values; overridden for files with a scale."""
         return values
 
     def _count(self, n_voxels: int) -> Ledger:
@@ -142,12 +142,12 @@ class ArrayVolume(Reader):
 
 
 def torch_dtype(kind: np.dtype) -> torch.dtype:
-    """The torch type that values of a NumPy type are read as."""
+    """The torch dtype of values stored in a NumPy dtype."""
     return _as_tensor(np.zeros(1, kind)).dtype
 
 
 def _padded(values: Any, windows: Windows, low: np.ndarray, widths: tuple[int, ...]) -> Any:
-    """The windows (n, c, s, ..., s) that lie at `low` once they are moved inside, 0 outside."""
+    """The windows (n, c, s, ..., s), 0 outside, from those moved inside to `low`."""
     whole = min(widths) == windows.size
     rows = np.flatnonzero(windows.sticks_out) if whole else np.arange(len(windows))
     if whole and len(rows) == 0:
@@ -160,7 +160,7 @@ def _padded(values: Any, windows: Windows, low: np.ndarray, widths: tuple[int, .
     inside = windows.inside(rows, len(widths))[..., None]
     if isinstance(values, Tensor):
         *index, inside = (torch.from_numpy(a).to(values.device) for a in (*index, inside))
-    # The channels come last, as they lie between what is indexed.
+    # The channels come last, since they lie between indexed axes.
     found = values[(index[0], slice(None), *index[1:])]
     found = kind.moveaxis(kind.where(inside, found, kind.zeros_like(found)), -1, 1)
     if not whole:
@@ -170,11 +170,11 @@ def _padded(values: Any, windows: Windows, low: np.ndarray, widths: tuple[int, .
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-    """The values as the type that torch holds them in."""
+    """The values in the type of the torch tensor."""
     kind = array.dtype.newbyteorder("=")
     if kind.kind not in "biufc" or kind.name == "uint64":
         raise VolumeError(
-            f"a volume needs numbers that torch can hold, got {array.dtype}; convert the array, "
+            f"a volume needs a dtype that torch supports, got {array.dtype}; convert the array, "
             "for example to float32."
         )
     return array.astype(_WIDER.get(kind.name, kind), copy=False)

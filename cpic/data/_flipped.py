@@ -1,4 +1,4 @@
-"""A volume mirrored, without being read."""
+"""Mirrored views of volumes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,15 +17,15 @@ from cpic.data._windows import Windows, spread
 class FlippedVolume(Reader):
     """Another volume, mirrored along some axes (clauses in `cpic.data.Volume`).
 
-    Mirroring moves the positions that are asked for, so the volume may be larger than memory. The
-    ledger counts what is read through this view; that of the volume goes on as well.
+    Mirroring changes the requested positions, so the volume may be larger than memory. The
+    ledger counts reads through this view; that of the volume counts them as well.
 
     Args:
-        volume: What is seen in the mirror.
-        axes: Spatial axes to reverse, each once; none leaves the volume as it is.
+        volume: The volume to mirror.
+        axes: Spatial axes to reverse, each once; without any, the volume is unchanged.
 
     Raises:
-        VolumeError: If there is no such axis, or one is named twice.
+        VolumeError: If there is no such axis, or one is given twice.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Volumes that are a formula of the position: any resolution, no memory."""
+"""Volumes that are a function of the position: any resolution, no memory."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from cpic.data._ledger import Ledger
 from cpic.data._volume import Reader
 from cpic.data._windows import Windows, spread
 
-# Positions evaluated at once, so that a large call needs little beyond its answer.
+# Positions evaluated at once, so that a large call needs little memory beyond its result.
 _BLOCK = 2**21
 
 
@@ -19,14 +19,14 @@ class FormulaVolume(Reader):
     """A function of the coordinates as a volume (clauses in `cpic.data.Volume`).
 
     Args:
-        function: Gets D int64 tensors that broadcast against each other, one an axis, all inside
-            the shape, and returns the values at their common shape (with a last axis of
+        function: Maps D int64 tensors that broadcast against each other, one per axis, all inside
+            the shape, to values of their common shape (with a last axis of
             `channels` if that is above 1). Write it as for NumPy: `lambda x, y, z: x * y + z`.
-            To be sent to worker processes it must pickle.
+            For worker processes it must be picklable.
         shape: Two or three sizes; nothing is allocated.
         channels: Values at a position.
-        dtype: That the function returns.
-        nan: Value that replaces NaN and infinity; None refuses them.
+        dtype: Dtype that the function returns.
+        nan: Value that replaces NaN and infinity; with None, they raise an error.
 
     Example:
         >>> import torch
@@ -66,7 +66,7 @@ class FormulaVolume(Reader):
 
     @classmethod
     def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
-        # All have one function, which sees the windows of all.
+        # All have the same function, which is called with the windows of all.
         first, device = volumes[0], windows.device
         window = (windows.size,) * len(windows.shape)
         cubes = torch.empty(len(windows), first.channels, *window, dtype=first.dtype, device=device)
@@ -83,7 +83,7 @@ class FormulaVolume(Reader):
         return cubes, [Ledger() for _ in volumes]
 
     def _read(self) -> Tensor:
-        """On the CPU."""
+        """All voxels, on the CPU."""
         n_axes = len(self.shape)
         lead, *others = [
             torch.arange(length).reshape(-1, *[1] * (n_axes - axis - 1))

@@ -1,4 +1,4 @@
-"""Count what a volume was asked for and what reading it took."""
+"""Count the voxels requested of a volume, and the cost of reading them."""
 
 import math
 import threading
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import Protocol
 
-# Of all ledgers, which are pickled and compared.
+# Shared by all ledgers, since they are pickled and compared.
 _turn = threading.Lock()
 
 
@@ -20,7 +20,7 @@ class _Sized(Protocol):
 class Ledger:
     """Running totals of one volume; every `cubes`, `voxels` and `read` adds to them.
 
-    Ledgers add (`a + b`), so the totals of several volumes or workers are one sum.
+    Ledgers can be added (`a + b`), for the totals of several volumes or workers.
 
     Example:
         >>> ledger = Ledger(asked=10, voxels=8, bytes=32) + Ledger(asked=2, voxels=2, bytes=8)
@@ -29,19 +29,19 @@ class Ledger:
     """
 
     asked: int = 0
-    """Values of positions asked for: duplicates and padding count each time."""
+    """Positions requested: duplicates and padding count each time."""
     voxels: int = 0
-    """Distinct voxels inside the volume, a call; summed over the calls."""
+    """Distinct voxels inside the volume per call, summed over the calls."""
     bytes: int = 0
-    """Bytes fetched: stored bytes of a chunked store, else the bytes of the distinct voxels."""
+    """Bytes read: stored bytes of a chunked store, else the bytes of the distinct voxels."""
     chunks: int = 0
-    """Chunks fetched and decoded; 0 where the file has none."""
+    """Chunks read and decoded; 0 if the file has none."""
 
     def __add__(self, other: "Ledger") -> "Ledger":
         return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def add(self, *, asked: int = 0, voxels: int = 0, bytes: int = 0, chunks: int = 0) -> None:
-        """Add to the totals; threads take turns."""
+        """Add to the totals, with a lock for threads."""
         with _turn:
             self.asked += asked
             self.voxels += voxels
@@ -50,7 +50,7 @@ class Ledger:
 
     @contextmanager
     def passing_on(self, ledgers: Sequence["Ledger"]) -> Iterator[None]:
-        """Add the bytes and chunks that other ledgers count meanwhile: those of parts of a view."""
+        """Add the bytes and chunks that other ledgers count in the block: the parts of a view."""
         before = sum(ledgers, Ledger())
         yield
         after = sum(ledgers, Ledger())
@@ -61,7 +61,7 @@ class Ledger:
         self.asked = self.voxels = self.bytes = self.chunks = 0
 
     def fraction(self, volume: _Sized) -> float:
-        """Voxels read, divided by the voxels `volume` has; above 1 when calls overlap a lot."""
+        """Voxels read, divided by those of `volume`; may exceed 1 if calls overlap."""
         return self.voxels / max(1, math.prod(volume.shape))
 
     def __repr__(self) -> str:

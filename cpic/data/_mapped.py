@@ -1,4 +1,4 @@
-"""Volumes mapped from a file: read by position, without holding the file open for good."""
+"""Volumes mapped from a file: read by position, without keeping all files open."""
 
 import math
 import operator
@@ -15,13 +15,13 @@ from cpic._errors import VolumeError
 from cpic.data._array import ArrayVolume
 from cpic.data._faults import broken, reading
 
-# Each map holds a file open, and a process may open a few hundred; those used last stay.
+# Each map keeps a file open, and a process may open a few hundred; the last used ones stay open.
 _MOST_MAPS = 64
 _maps: "weakref.WeakKeyDictionary[MappedVolume, np.ndarray]" = weakref.WeakKeyDictionary()
 
 
 class FilePart(NamedTuple):
-    """The values of a file whose header, if any, ends at `offset`; `stamp` tells if it changes."""
+    """The values of a file whose header, if any, ends at `offset`; `stamp` detects changes."""
 
     path: Path
     shape: tuple[int, ...]
@@ -40,10 +40,10 @@ class FilePart(NamedTuple):
         offset: int = 0,
         order: str = "C",
     ) -> "FilePart":
-        """Check that the file holds the values.
+        """Check that the file contains the values.
 
         Raises:
-            VolumeError: If it does not, or they are not described.
+            VolumeError: If it does not, or the description is incomplete.
         """
         if shape is None or dtype is None:
             got = f"got shape={shape} and dtype={dtype}"
@@ -63,7 +63,7 @@ class FilePart(NamedTuple):
             kind = np.dtype(dtype)  # type: ignore[call-overload]
         except TypeError as error:
             raise VolumeError(
-                f'{path} needs a type of NumPy as dtype, such as "uint8" or ">i2", got {dtype!r}.'
+                f'{path} needs a NumPy dtype, such as "uint8" or ">i2", got {dtype!r}.'
             ) from error
         needed = offset + math.prod(sizes) * kind.itemsize
         stamp = _stamp(path)
@@ -76,14 +76,14 @@ class FilePart(NamedTuple):
         """Map the values.
 
         Raises:
-            VolumeError: If the file has changed, or there is no room for it in the addresses.
+            VolumeError: If the file has changed, or the address space does not suffice.
         """
         if _stamp(self.path) != self.stamp:
             raise VolumeError(f"{self.path} has changed since it was opened; open it again.")
         try:
             return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, self.order)  # type: ignore[call-overload]
         except (OSError, ValueError, OverflowError) as error:
-            fault = f"cannot be mapped ({error}): it announces {self.stamp[0]:,} bytes"
+            fault = f"cannot be mapped ({error}): it has {self.stamp[0]:,} bytes"
             advice = "check its size, or allow the process more memory (ulimit -v)"
             raise broken(self.path, fault, advice) from error
 
@@ -106,7 +106,7 @@ class MappedVolume(ArrayVolume):
         del self._array
 
     def _view(self, mapped: np.ndarray) -> np.ndarray:
-        """What of the mapped values is the volume."""
+        """The part of the mapped values that is the volume."""
         return mapped
 
     @property
@@ -130,14 +130,14 @@ class MappedVolume(ArrayVolume):
 
 
 class MemmapVolume(MappedVolume):
-    """A `.npy` file, or a raw file of stated shape and type, mapped and never read whole.
+    """A `.npy` file, or a raw file of given shape and dtype, mapped and not read completely.
 
     Args:
         path: The file.
-        shape: For a raw file: its sizes, channels last.
-        dtype: For a raw file: NumPy type, such as "uint8" or ">i2".
-        offset: For a raw file: bytes before the first value.
-        order: For a raw file: "C" (last axis fastest) or "F".
+        shape: Sizes of a raw file, channels last.
+        dtype: NumPy dtype of a raw file, such as "uint8" or ">i2".
+        offset: Number of bytes before the first value of a raw file.
+        order: Order of a raw file: "C" (last axis fastest) or "F".
         channels: As in `ArrayVolume`.
         nan: As in `ArrayVolume`.
     """
@@ -164,13 +164,13 @@ class MemmapVolume(MappedVolume):
 
 
 def _described(path: Path) -> FilePart:
-    """The values of a `.npy` file, as its header says."""
+    """The values of a `.npy` file according to its header."""
     _stamp(path)
     try:
-        # Not numpy.load, which takes what it does not know for pickled objects.
+        # Not numpy.load, which treats unknown files as pickled objects.
         mapped = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OSError, OverflowError) as error:
-        advice = "write it with numpy.save, or give shape and dtype for a raw file"
+        advice = "write it with numpy.save, or pass shape and dtype for a raw file"
         raise broken(path, f"cannot be mapped as .npy ({error})", advice) from error
     order = "C" if mapped.flags.c_contiguous else "F"
     return FilePart.of(path, mapped.shape, mapped.dtype, offset=mapped.offset, order=order)

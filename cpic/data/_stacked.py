@@ -20,8 +20,8 @@ class StackedVolume(Reader):
     The ledger counts a position once, and the bytes and chunks of all parts.
 
     Args:
-        parts: Volumes of one shape; their channels follow each other.
-        nan: Value that replaces NaN and infinity; None refuses such voxels when they are read.
+        parts: Volumes of one shape; their channels are concatenated.
+        nan: Value that replaces NaN and infinity; with None, reading such voxels raises an error.
 
     Raises:
         VolumeError: If there is no part, or the shapes differ.
@@ -52,7 +52,7 @@ class StackedVolume(Reader):
 
     @classmethod
     def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
-        # Parts that are alike, of all volumes, are read together.
+        # Parts of the same kind, of all volumes, are read together.
         first, spent, found = volumes[0], [Ledger() for _ in volumes], []
         for _, run in itertools.groupby(enumerate(first._like()), lambda like: like[1]):
             numbers = [number for number, _ in run]

@@ -1,4 +1,4 @@
-"""Read windows of many volumes in one call, as if they were one volume with one axis more."""
+"""Read windows of many volumes in one call, as if they were one volume with an additional axis."""
 
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,23 +20,23 @@ _READERS = 8
 def read_cubes(volumes: Sequence[Any], owner: Tensor, centers: Tensor, *, size: int) -> Tensor:
     """Read cubes of several volumes of one shape together, each distinct one once.
 
-    The answers and the ledgers are those of `volume.cubes` for each volume, but the work on
-    positions is done once for all, so that a call costs the same number of small operations for
-    2 volumes as for 200. Volumes that may wait for a disk or a server are read by threads. A
-    volume of a class of one's own is asked by its `cubes`, for its distinct positions.
+    The results and the ledgers are those of `volume.cubes` for each volume, but positions are
+    processed once for all, so that a call has the same number of small operations for
+    2 volumes as for 200. Volumes that may wait for a disk or a server are read by threads. For
+    other classes of volumes, `cubes` is called with their distinct positions.
 
     Args:
         volumes: K volumes of one shape and number of channels, as in `cpic.data.Volume`.
-        owner: (n,), int64, the volume of each cube.
-        centers: (n, D), int64; may lie outside the shape, where the cube is 0.
+        owner: The volume of each cube, int64 (n,).
+        centers: Positions, int64 (n, D); may lie outside the shape, where the cube is 0.
         size: Edge of a cube in voxels, odd.
 
     Returns:
-        (n, c, size, ..., size), of the type that all volumes' types promote to; no gradient.
+        (n, c, size, ..., size), of the common dtype of all volumes; no gradient.
 
     Raises:
-        VolumeError: If shapes or channels differ, positions are no int64 tensors that fit them, or
-            a voxel is NaN or infinite (and its volume was not given `nan=`).
+        VolumeError: If shapes or channels differ, positions are not int64 or have the wrong shape,
+            or a voxel is NaN or infinite (and its volume has no `nan=`).
 
     Example:
         >>> from cpic.data import ArrayVolume
@@ -49,7 +49,7 @@ def read_cubes(volumes: Sequence[Any], owner: Tensor, centers: Tensor, *, size: 
     if len(kinds) != 1:
         raise VolumeError(
             "read_cubes needs one or more volumes of one shape and number of channels, got "
-            f"{sorted(kinds) or 'none'}; resample them, or read each kind by itself."
+            f"{sorted(kinds) or 'none'}; resample them, or read each kind separately."
         )
     ((shape, _),) = kinds
     check_centers("read_cubes", centers, shape, size)
@@ -82,9 +82,9 @@ def read_distinct(
 def read_windows(
     volumes: Sequence[Any], windows: Windows, asked: np.ndarray | None = None
 ) -> tuple[Tensor, list[Ledger]]:
-    """Windows (n, c, s, ..., s) of any volumes, and the bytes and chunks read of each of these.
+    """Windows (n, c, s, ..., s) of any volumes, and the bytes and chunks read of each volume.
 
-    The ledgers count both; `asked` (K,) are windows asked for, if more than there are.
+    The ledgers count both; `asked` (K,) are the requested windows, if more than these.
     """
     asked = windows.counts if asked is None else asked
     groups: dict[Hashable, list[int]] = {}
@@ -115,7 +115,7 @@ def _read_kind(
 def read_alike(
     volumes: Sequence[Any], windows: Windows, asked: np.ndarray
 ) -> tuple[Tensor, list[Ledger]]:
-    """As `read_windows`, for volumes that say they are of one kind."""
+    """As `read_windows`, for volumes of one kind."""
     values, spent = volumes[0]._gather(volumes, windows)
     n_voxels = windows.size ** len(windows.shape)
     for volume, n, n_distinct in zip(
@@ -131,7 +131,7 @@ def read_alike(
 def _ask(
     volumes: Sequence[Any], windows: Windows, asked: np.ndarray
 ) -> tuple[Tensor, list[Ledger]]:
-    """By the volumes' own `cubes`; they check, and count what was asked."""
+    """By the `cubes` of the volumes, which check and count the requests."""
     centers = torch.from_numpy(windows.corners + windows.size // 2).to(windows.device)
     spent = [Ledger() for _ in volumes]
 
@@ -144,9 +144,9 @@ def _ask(
 
 
 def each(read: Callable[[int], _T], volumes: Sequence[Any], windows: Windows) -> list[_T]:
-    """What `read` gives for each volume that has windows; for the first one if none has.
+    """The results of `read` for each volume that has windows; for the first one if none has.
 
-    One waits for its file, or a server, while another is decoded.
+    In threads if all differ and may wait for a disk or a server.
     """
     asked = np.flatnonzero(windows.counts).tolist() or [0]
     waiting = {id(volumes[k]) for k in asked if getattr(volumes[k], "waits", True)}
@@ -157,7 +157,7 @@ def each(read: Callable[[int], _T], volumes: Sequence[Any], windows: Windows) ->
 
 
 def on_host(values: Tensor) -> np.ndarray:
-    """The values on the CPU, where a device is waited for if they lie there."""
+    """The values on the CPU; waits for the device if they are on one."""
     return (values if values.is_cpu else values.cpu()).numpy()
 
 
@@ -181,7 +181,7 @@ def check_centers(who: str, centers: Tensor, shape: tuple[int, ...], size: int) 
     if isinstance(size, bool) or not isinstance(size, int) or size < 1 or size % 2 == 0:
         raise VolumeError(
             f"{who} needs an odd size of at least 1, got {size!r}; an even cube has no voxel "
-            f"in its middle, ask for size {size + 1 if isinstance(size, int) else 'n'}."
+            f"in its middle, use size {size + 1 if isinstance(size, int) else 'n'}."
         )
 
 

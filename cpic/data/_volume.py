@@ -1,23 +1,23 @@
 """Read small cubes and single voxels of a volume that may be larger than memory.
 
-A volume is anything that keeps these clauses; `tests/data/test_conformance.py` runs them on all
-implementations, against a dense twin.
+A volume is any object that satisfies these clauses; `tests/data/test_conformance.py` checks them
+for all implementations, against a dense twin.
 
 1. `shape` (2 or 3 sizes, spatial), `channels` and `dtype` are known without reading a voxel.
 2. `cubes(centers, size=s)` with int64 centers (n, D) and s odd gives (n, c, s, ..., s); the voxel
-   at a center lies in the middle, what lies outside the shape is 0.
+   at a center lies in the middle, voxels outside the shape are 0.
 3. `voxels(coords)` with int64 coords (..., D) gives (...), or (..., c) for c > 1; 0 outside.
-4. A center may lie outside the shape, however far: its cube holds what overlaps and 0 elsewhere.
-5. The answer for a position depends on neither its place in the call nor on its neighbors; equal
+4. A center may lie outside the shape at any distance: its cube is 0 outside the shape.
+5. The result for a position depends neither on its place in the call nor on its neighbors; equal
    positions are read once.
-6. Only what the call touches is read; `ledger` counts it. Only `read()` reads all of it.
+6. Only the requested voxels (or their chunks) are read; `ledger` counts them. `read()` reads all.
 7. All positions are int64 and all products of sizes are Python integers, so 8192^3 is safe.
-8. A volume pickles, so that workers can have it; the copy starts with the ledger's totals.
-9. Nothing is written to the place a volume is read from.
-10. A voxel that is NaN or infinite raises `VolumeError` when it is read, unless `nan=` gave its
-    replacement. What does not fit into memory raises it in `read()`.
+8. A volume can be pickled, for worker processes; the copy starts with the ledger's totals.
+9. Nothing is written to the source of a volume.
+10. A voxel that is NaN or infinite raises `VolumeError` when it is read, unless `nan=` gives its
+    replacement. `read()` also raises it if the volume does not fit into memory.
 
-Answers lie on the device of the stored tensor (files: the CPU); a formula's on that of the
+Results are on the device of the stored tensor (files: the CPU); those of a formula on that of the
 positions.
 
 Shapes: `n` positions, `D` spatial axes, `c` channels, `s` size of a cube.
@@ -48,7 +48,7 @@ from cpic.data._windows import Windows
 
 @runtime_checkable
 class Volume(Protocol):
-    """What readers of scans, stores and formulas have in common; clauses in the module docstring.
+    """The interface of readers of scans, stores and formulas; clauses in the module docstring.
 
     Example:
         >>> import torch
@@ -69,12 +69,12 @@ class Volume(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the answers."""
+        """Dtype of the results."""
         ...
 
     @property
     def ledger(self) -> Ledger:
-        """What was asked and read so far."""
+        """Counts of voxels requested and read so far."""
         ...
 
     def cubes(self, centers: Tensor, *, size: int) -> Tensor:
@@ -86,16 +86,16 @@ class Volume(Protocol):
         ...
 
     def read(self) -> Tensor:
-        """All of it, (*shape) or (*shape, c); only for what fits in memory."""
+        """All voxels, (*shape) or (*shape, c); only for volumes that fit in memory."""
         ...
 
 
 class Reader:
-    """What all implementations share: checks, duplicates, padding, the ledger, NaN."""
+    """The common part of all implementations: checks, duplicates, padding, the ledger, NaN."""
 
-    # Whether a read may wait for a disk or a server; then several at once are quicker.
+    # Whether a read may wait for a disk or a server; then parallel reads are faster.
     waits = True
-    # Sentences about what is odd in the source and was read all the same.
+    # Sentences about anomalies of the source that did not prevent reading.
     notes: tuple[str, ...] = ()
 
     def __init__(
@@ -104,7 +104,7 @@ class Reader:
         if len(shape) not in (2, 3) or min(shape, default=0) < 1:
             raise VolumeError(
                 f"a volume needs two or three spatial sizes of at least 1, got {tuple(shape)}; "
-                "put values of one position into the channels."
+                "use channels for several values per position."
             )
         if channels < 1:
             raise VolumeError(f"a volume needs at least one channel, got channels={channels}.")
@@ -164,11 +164,11 @@ class Reader:
                 raise MemoryError
             values = self._read()
         except (MemoryError, RuntimeError) as error:
-            # torch has no error of its own for memory that the CPU lacks.
+            # torch has no specific error for insufficient CPU memory.
             if isinstance(error, RuntimeError) and "allocate" not in str(error):
                 raise
             raise VolumeError(
-                f"{self._called} is too large to be read whole, it needs {n_bytes:,} bytes of "
+                f"{self._called} is too large to be read completely, it needs {n_bytes:,} bytes of "
                 "memory; read parts of it with cubes or voxels."
             ) from error
         self.ledger.add(asked=n_voxels, voxels=n_voxels)
@@ -179,21 +179,21 @@ class Reader:
         return read_distinct([self], owner, centers, size, read_alike)
 
     def _kind(self) -> Hashable:
-        """Volumes of one kind are read in one call of `_gather`; None: by their own `cubes`."""
+        """Volumes of one kind are read in one call of `_gather`; None: by their `cubes`."""
         if type(self).cubes is not Reader.cubes or "cubes" in vars(self):
             return None
         return (type(self)._gather.__func__, self.dtype, *self._like())
 
     def _like(self) -> tuple[Hashable, ...]:
-        """What else volumes that are read together must have in common."""
+        """Further attributes that volumes read together must share."""
         return ()
 
     @classmethod
     def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
         """Windows (n, c, s, ..., s) of volumes of one kind, 0 outside.
 
-        Also what was read of each volume, bytes and chunks, which is counted in the ledgers. A
-        reader has this method, or `_cubes`.
+        Also the bytes and chunks read of each volume, which are counted in the ledgers. A
+        reader implements this method or `_cubes`.
         """
         corners, spent = (
             torch.from_numpy(windows.corners).to(windows.device),
@@ -208,7 +208,7 @@ class Reader:
         return torch.cat(each(read, volumes, windows)), spent
 
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
-        """Cubes (n, c, size, ..., size) from their distinct lowest `corners` (n, D)."""
+        """Cubes (n, c, size, ..., size) at their distinct lowest `corners` (n, D)."""
         raise NotImplementedError
 
     def _read(self) -> Tensor:
@@ -217,7 +217,7 @@ class Reader:
 
     @property
     def _called(self) -> str:
-        """For messages: the file, or what there is of it."""
+        """Name of the source for messages."""
         return str(getattr(self, "path", None) or repr(self))
 
     def _without_nan(self, values: Tensor) -> Tensor:
@@ -242,7 +242,7 @@ class Reader:
 
 
 def memory_bytes() -> int:
-    """Bytes of memory that this machine has; where nothing tells, more than any has."""
+    """Memory of this machine in bytes; if unknown, more than any machine has."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

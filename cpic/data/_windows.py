@@ -1,7 +1,7 @@
-"""Windows of volumes: their positions, and how many voxels they hold together.
+"""Windows of volumes: their positions, and the number of voxels in their union.
 
-Positions take little next to voxels, so they are NumPy arrays, wherever the voxels lie: one small
-operation costs a fraction of torch's, and counting on the CPU keeps no device waiting.
+Positions are few compared with voxels, so they are NumPy arrays, on whichever device the voxels
+are: small operations are faster than in torch, and counting on the CPU blocks no device.
 
 Shapes: `n` windows of `K` volumes, `D` axes, `s` the size of a window.
 """
@@ -18,14 +18,14 @@ from cpic._errors import VolumeError
 
 
 class Windows:
-    """Distinct windows of K volumes of one shape: those of the first one, of the second, ...
+    """Distinct windows of K volumes of one shape: those of the first volume, of the second, ...
 
     Args:
-        corners: (n, D) lowest positions, at most one window outside of the shape.
-        counts: (K,) windows of each volume.
+        corners: Lowest positions (n, D), at most one window outside the shape.
+        counts: Numbers of windows (K,) of each volume.
         size: Edge in voxels.
-        shape: Of the volumes.
-        device: Of the positions that were asked for.
+        shape: Shape of the volumes.
+        device: Device of the requested positions.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Windows:
 
     @functools.cached_property
     def sticks_out(self) -> np.ndarray:
-        """Which windows do not lie inside the shape as a whole, (n,)."""
+        """Which windows do not lie entirely inside the shape, (n,)."""
         outside = (self.corners < 0) | (self.corners + self.size > self.shape)
         return np.logical_or.reduce(outside, axis=1)
 
@@ -82,20 +82,20 @@ class Windows:
         return count_distinct(self)
 
     def of(self, members: Sequence[int]) -> tuple["Windows", np.ndarray]:
-        """The windows of some of the volumes, and their rows among these."""
+        """The windows of some of the volumes, and their rows among all."""
         rows = np.concatenate([np.arange(len(self))[self.parts[k]] for k in members])
         part = Windows(self.corners[rows], self.counts[members], self.size, self.shape, self.device)
         return part, rows
 
     def tiled(self, n_times: int) -> "Windows":
-        """The same windows of `n_times` as many volumes."""
+        """The same windows for `n_times` as many volumes."""
         corners, counts = np.tile(self.corners, (n_times, 1)), np.tile(self.counts, n_times)
         more = Windows(corners, counts, self.size, self.shape, self.device)
         more.n_distinct = np.tile(self.n_distinct, n_times)
         return more
 
     def mirrored(self, axes: np.ndarray) -> "Windows":
-        """Where the windows lie once some axes, (K, D) of bool, of their volumes are reversed."""
+        """The windows after reversal of some axes, bool (K, D), of their volumes."""
         mirror = np.array(self.shape) - self.size - self.corners
         corners = np.where(axes[self.owner], mirror, self.corners)
         other = Windows(corners, self.counts, self.size, self.shape, self.device)
@@ -111,12 +111,12 @@ def distinct(
     shape: tuple[int, ...],
     device: torch.device,
 ) -> tuple[Windows, np.ndarray | None]:
-    """Windows around `centers` (n, D) of volumes `owner` (n,), and which one each is, or None.
+    """Windows around `centers` (n, D) of volumes `owner` (n,), and the window of each, or None.
 
-    None says that the windows are in the order of the centers.
+    None means that the windows are in the order of the centers.
     """
-    # A center far outside gives the same empty window as one just outside, so clamping keeps
-    # the answer and bounds the key.
+    # A center far outside gives the same empty window as one just outside, so clamping does not
+    # change the result and bounds the key.
     half = size // 2
     centers = centers.clip(-half - 1, np.array(shape) + half)
     lengths = [length + 2 * half + 2 for length in shape]
@@ -148,11 +148,11 @@ def spread(axes: Sequence[np.ndarray]) -> list[np.ndarray]:
 def count_distinct(windows: Windows) -> np.ndarray:
     """Voxels in the union of the windows of each volume that lie inside the shape, (K,).
 
-    Where the windows hold more voxels than the volumes they are painted. Else they are counted by
-    runs along the last axis: sorted by start, each run adds what lies before the next.
+    If the windows have more voxels than the volumes, they are marked in a mask. Otherwise they are
+    counted by runs along the last axis: sorted by start, each adds its part before the next.
 
     Raises:
-        VolumeError: If positions of a volume cannot be numbered.
+        VolumeError: If the positions of a volume cannot be numbered.
     """
     n_volumes, n_voxels = len(windows.counts), math.prod(windows.shape)
     if len(windows) == 0:
@@ -178,7 +178,7 @@ def _paint(windows: Windows) -> np.ndarray:
 
 
 def _count_runs(windows: Windows, n_keys: int) -> np.ndarray:
-    """`n_keys`: places of runs in a volume, along a last axis that is a window longer each way."""
+    """`n_keys`: starts of runs in a volume with the last axis a window longer on both sides."""
     size, (*outer, length) = windows.size, windows.shape
     n_volumes, width = len(windows.counts), length + 2 * size
     small = n_volumes * n_keys < 2**31

@@ -190,8 +190,8 @@ def test_a_raw_file_that_is_too_short_or_undescribed_is_refused(tmp_path):
         ("shape", 4, "a tuple of sizes, .* got shape=4 "),
         ("shape", (4.0, 4), r"a tuple of sizes, .* got shape=\(4.0, 4\)"),
         ("offset", "0", "an offset of at least 0, .* offset='0'"),
-        ("dtype", "int17", "a type of NumPy as dtype, .* got 'int17'"),
-        ("dtype", torch.uint8, "a type of NumPy as dtype, .* got torch.uint8"),
+        ("dtype", "int17", "a NumPy dtype, .* got 'int17'"),
+        ("dtype", torch.uint8, "a NumPy dtype, .* got torch.uint8"),
     ],
 )
 def test_what_describes_no_raw_file_is_named(tmp_path, name, value, message):

@@ -1,4 +1,4 @@
-"""Decoded chunks kept from call to call, within a number of bytes."""
+"""A cache of decoded chunks, limited in bytes."""
 
 import threading
 from collections import Counter, OrderedDict
@@ -11,14 +11,14 @@ import numpy as np
 
 from cpic._errors import VolumeError
 
-# Slots begin at multiples of this, so that values of every type lie where they may.
+# Slots begin at multiples of this, for the alignment of all dtypes.
 _ALIGNED = 16
 # More than any machine has, and few enough to be counted.
 _ADDRESSES = 2**56
 
 
 class Held(NamedTuple):
-    """Slots that stay while they are used.
+    """Slots that are not evicted while they are in use.
 
     Attributes:
         memory: All slots, one after the other, as bytes.
@@ -32,19 +32,19 @@ class Held(NamedTuple):
 
 
 class ChunkCache:
-    """Chunks of one volume or several, decoded; the least recently used ones make room for others.
+    """Decoded chunks of one or several volumes; the least recently used ones are evicted first.
 
-    Given as `ZarrVolume(..., cache=)`. Several volumes, read in several threads, may share one; a
-    volume that is opened again finds its chunks. Chunks of all of them take slots of the size that
-    the first one needs. Memory is taken as slots are used for the first time.
+    Passed as `ZarrVolume(..., cache=)`. Several volumes, read in several threads, may share one; a
+    volume that is opened again finds its chunks. The first chunk determines the size of all
+    slots. Memory is allocated when slots are first used.
 
     A pickled copy is empty; volumes pickled together share one copy.
 
     Args:
-        limit_bytes: Decoded bytes to hold at most, at least one chunk.
+        limit_bytes: Maximum number of decoded bytes, at least one chunk.
 
     Attributes:
-        limit_bytes: As given.
+        limit_bytes: The argument.
         hits: Chunks found so far.
         misses: Chunks loaded so far.
 
@@ -70,7 +70,7 @@ class ChunkCache:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all chunks; their memory is given back when no read uses it any more."""
+        """Remove all chunks; their memory is freed when no read uses it any more."""
         with self._changed:
             self._memory, self._slot_bytes = None, 0
             self._slots: OrderedDict[Hashable, int] = OrderedDict()
@@ -80,7 +80,7 @@ class ChunkCache:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the slots used so far: what of the limit is in memory."""
+        """Bytes of the slots used so far: the memory in use."""
         return self._used * self._slot_bytes
 
     def capacity(self, n_bytes: int) -> int:
@@ -88,15 +88,15 @@ class ChunkCache:
         return max(1, min(self.limit_bytes, _ADDRESSES) // _padded(n_bytes))
 
     def known(self, owner: Hashable, ids: Sequence[int]) -> np.ndarray:
-        """Which of the chunks `ids` are held, (n,) bool."""
+        """Which of the chunks `ids` are in the cache, (n,) bool."""
         with self._changed:
             return np.fromiter(((owner, k) in self._slots for k in ids), bool, len(ids))
 
     @contextmanager
     def hold(self, owner: Hashable, ids: Sequence[int], n_bytes: int) -> Iterator[Held]:
-        """Slots for at most `capacity` chunks; nobody else gets them inside the block.
+        """Slots for at most `capacity` chunks, reserved inside the block.
 
-        Whoever enters fills the fresh ones; they are kept if the block ends without an error.
+        The caller fills the fresh ones; they are cached if the block ends without an error.
         """
         keys = [(owner, k) for k in ids]
         with self._changed:
@@ -120,12 +120,12 @@ class ChunkCache:
     def _allocated(self, n_bytes: int) -> np.ndarray:
         if self._memory is None:
             self._slot_bytes = _padded(n_bytes)
-            # Pages come into memory when they are first written.
+            # Pages are allocated when they are first written.
             self._memory = np.empty(self.capacity(n_bytes) * self._slot_bytes, np.uint8)
         if n_bytes > self._slot_bytes:
             raise VolumeError(
                 f"a cache of chunks of {self._slot_bytes} bytes cannot hold chunks of {n_bytes}; "
-                "give volumes of other chunks a cache of their own."
+                "use separate caches for volumes with different chunks."
             )
         return self._memory
 
@@ -157,7 +157,7 @@ class ChunkCache:
         for key, slot in zip(keys, slots, strict=True):
             if self._slots.get(key) == slot:
                 continue
-            # Another volume of the same store may have been first.
+            # Another volume of the same store may have added it first.
             if whole and key not in self._slots:
                 self._slots[key] = slot
             else:

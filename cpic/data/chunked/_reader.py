@@ -1,4 +1,4 @@
-"""Cubes from chunks: each chunk that a call touches is loaded once, or taken from a cache."""
+"""Cubes from chunks: each chunk that a call requires is loaded once, or taken from a cache."""
 
 import functools
 import math
@@ -19,7 +19,7 @@ from cpic.data._volume import Reader
 from cpic.data._windows import Windows, spread
 from cpic.data.chunked._cache import ChunkCache, Held
 
-# Decoded chunks in memory without a cache; a call that touches more is processed in rounds.
+# Decoded chunks in memory without a cache; a call that requires more is processed in rounds.
 _HELD_BYTES = 2**28
 # Maximum number of chunks, however small, requested at once when everything is read.
 _BATCH = 2**16
@@ -57,7 +57,7 @@ class ChunkedReader(Reader):
         cache: int | ChunkCache | None,
         name: Hashable,
     ) -> None:
-        """`dtype`: of the values in memory; `name`: the same for volumes with the same chunks."""
+        """`dtype` of the values in memory; `name` identifies volumes with the same chunks."""
         self.chunks, self._stored = tuple(chunks), dtype
         given = cache is None or isinstance(cache, ChunkCache)
         self.cache = cache if given else ChunkCache(cache)  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ class ChunkedReader(Reader):
 
         def fill(k: int) -> None:
             part, volume = windows.parts[k], volumes[k]
-            # Two threads that read one volume take turns: what came is counted for each call.
+            # Only one thread at a time reads a volume, so that costs are counted per call.
             with volume._turn, spent[k].passing_on([volume.ledger]):
                 volume._fill(pages.part(part), out[part])
 
@@ -105,7 +105,7 @@ class ChunkedReader(Reader):
         return _as_tensor(cubes), spent
 
     def _fill(self, pages: "Pages", out: np.ndarray) -> None:
-        """Write the values of windows into `out` (n, c, s * ... * s); anything outside."""
+        """Write the values of windows into `out` (n, c, s * ... * s); arbitrary outside."""
         ids, needed = pages.ids, pages.needed
         wanted = np.unique(ids[needed])
         cache = self.cache or ChunkCache(max(1, min(_HELD_BYTES, len(wanted) * self._chunk_bytes)))
@@ -113,7 +113,7 @@ class ChunkedReader(Reader):
         for batch in rounds:
             slot = np.searchsorted(batch, ids).clip(max=len(batch) - 1)
             with self._held(batch, cache) as (memory, starts):
-                if len(rounds) == 1:  # all there is: nothing to choose between
+                if len(rounds) == 1:  # all chunks are present: nothing to select
                     memory.take(self._places(pages, starts[slot]), out=out, mode="clip")
                     continue
                 hit = (batch[slot] == ids) & needed
@@ -123,13 +123,13 @@ class ChunkedReader(Reader):
                 out[rows] = np.where(some.chosen(hit[rows])[:, None], values, out[rows])
 
     def _places(self, pages: "Pages", starts: np.ndarray) -> np.ndarray:
-        """Where in memory the values (n, c, s * ... * s) are, from where chunks (n, k) start."""
+        """Offsets in memory of the values (n, c, s * ... * s), from starts of chunks (n, k)."""
         at = pages.chosen(starts)
         at += pages.within() * self.channels
         return at[:, None] + np.arange(self.channels)[:, None]
 
     def _rounds(self, ids: np.ndarray, cache: ChunkCache) -> list[np.ndarray]:
-        """Chunks in sorted batches that fit; those that are held first, before they are dropped."""
+        """Chunks in sorted batches that fit; cached ones first, before they are evicted."""
         size = min(len(ids), cache.capacity(self._chunk_bytes))
         if len(ids) > size and cache is self.cache:
             known = cache.known(self._name, ids.tolist())
@@ -138,18 +138,18 @@ class ChunkedReader(Reader):
 
     @contextmanager
     def _held(self, ids: np.ndarray, cache: ChunkCache) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All values in memory, flat, and where those of each chunk start."""
+        """All values in memory, flat, and the starts of the chunks."""
         try:
             with cache.hold(self._name, ids.tolist(), self._chunk_bytes) as held:
                 yield self._filled(ids, held)
         except MemoryError as error:
             raise VolumeError(
-                f"{self._called} needs more memory than there is ({error}): one of its chunks has "
-                f"{self._chunk_bytes:,} bytes; ask for less at once, or hold less in cache=."
+                f"{self._called} needs more memory than available ({error}): one of its chunks has "
+                f"{self._chunk_bytes:,} bytes; read less at once, or use a smaller cache=."
             ) from error
 
     def _filled(self, ids: np.ndarray, held: Held) -> tuple[np.ndarray, np.ndarray]:
-        """All values in memory and where those of each chunk start, once fresh ones are loaded."""
+        """All values in memory and the starts of the chunks, after loading missing ones."""
         values = held.memory.view(self._stored)
         starts = held.starts // self._stored.itemsize
         if held.fresh.any():
@@ -201,19 +201,19 @@ class ChunkedReader(Reader):
 
     @property
     def _chunks_at_a_position(self) -> int:
-        """Above 1 if a stored chunk does not hold all channels."""
+        """Above 1 if a stored chunk does not contain all channels."""
         return 1
 
 
 class Pages(NamedTuple):
-    """The chunks that windows lie in: `k` of each, of which some are not needed.
+    """The chunks of windows: `k` for each, some of which may not be needed.
 
     Attributes:
         ids: (n, k) numbers of chunks in the grid of chunks.
-        needed: (n, k) whether a voxel of the window lies in it.
-        which: For each axis, (n, s), the place among the chunks of the window.
-        rest: For each axis, (n, s), the place in the chunk.
-        span: Chunks of a window along an axis.
+        needed: (n, k) whether a voxel of the window lies in the chunk.
+        which: For each axis, (n, s), the position among the chunks of the window.
+        rest: For each axis, (n, s), the position in the chunk.
+        span: Number of chunks of a window along an axis.
         chunks: Sizes of a chunk.
     """
 
@@ -226,7 +226,7 @@ class Pages(NamedTuple):
 
     @classmethod
     def of(cls, windows: Windows, chunks: tuple[int, ...], grid: tuple[int, ...]) -> "Pages":
-        """For windows of any number of volumes whose chunks are alike."""
+        """The chunks for windows of any number of volumes with the same chunk sizes."""
         found = [divmod(at, edge) for at, edge in zip(windows.axes, chunks, strict=True)]
         lows = [of[:, :1] for of, _ in found]
         which = [of - low for (of, _), low in zip(found, lows, strict=True)]
@@ -241,7 +241,7 @@ class Pages(NamedTuple):
         return cls(ids, needed, which, [rest for _, rest in found], span, chunks)
 
     def part(self, rows: slice | np.ndarray) -> "Pages":
-        """Of some of the windows."""
+        """The chunks of some of the windows."""
         which, rest = ([of[rows] for of in axes] for axes in (self.which, self.rest))
         return self._replace(ids=self.ids[rows], needed=self.needed[rows], which=which, rest=rest)
 
@@ -251,7 +251,7 @@ class Pages(NamedTuple):
         return np.take_along_axis(values, place, 1)
 
     def within(self) -> np.ndarray:
-        """The place of each voxel in its chunk, (n, s * ... * s)."""
+        """The position of each voxel in its chunk, (n, s * ... * s)."""
         return _joined(self.rest, self.chunks)
 
 
