@@ -35,12 +35,12 @@ def check_batch_norm(owner: nn.Module, n_rows: int) -> None:
         )
 
 
-def check_positive(owner: str, **sizes: int) -> None:
-    """Raise unless every one of `sizes` is a positive integer."""
+def check_positive(owner: str, *, least: int = 1, **sizes: int) -> None:
+    """Raise unless every one of `sizes` is an integer of at least `least`."""
     for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if isinstance(size, bool) or not isinstance(size, int) or size < least:
             raise ValueError(
-                f"{owner} needs `{name}` to be an integer of at least 1, got {size!r}."
+                f"{owner} needs `{name}` to be an integer of at least {least}, got {size!r}."
             )
 
 

@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cpic.nn._checks import check_positive
 from cpic.project import Basis, gather, project, update
+from cpic.project._gradient import gap_of
+from cpic.project._update import check_forgetting
 from cpic.tt import TensorTrain
 
 
@@ -28,7 +31,11 @@ class Components(nn.Module):
         forgetting: As in `cpic.project.update`.
         gradient: As in `cpic.project.project`.
         max_rank: Upper bound on the ranks of the basis.
-        momentum: Weight of a new batch in mean and standard deviation of the features.
+        momentum: Weight of a new batch in mean and standard deviation of the features, from 0,
+            the average of all batches, to 1.
+
+    Raises:
+        ValueError: If an option is unknown or out of range.
 
     Attributes:
         basis: The basis, or None before the first batch.
@@ -50,6 +57,13 @@ class Components(nn.Module):
         momentum: float = 0.1,
     ):
         super().__init__()
+        bounds = {"rank": rank, "refresh": refresh, "max_rank": 1 if max_rank is None else max_rank}
+        check_positive("Components", **bounds)
+        check_positive("Components", least=0, follow=0 if follow is None else follow)
+        check_forgetting("Components", forgetting)
+        gap_of("Components", gradient, {})
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"Components needs 0 <= momentum <= 1, got {momentum}.")
         self.rank, self.follow, self.refresh = rank, follow, refresh
         self.forgetting, self.gradient, self.max_rank = forgetting, gradient, max_rank
         self.momentum, self.steps = momentum, 0

@@ -100,8 +100,7 @@ def update(
             f"update needs the rank {basis.rank} of the basis to align with it, got {rank}; pass "
             "`align=False`, or create a basis of the new rank with `project`."
         )
-    if not 0 < forgetting <= 1:
-        raise ValueError(f"update needs 0 < forgetting <= 1, got {forgetting}; 1 forgets nothing.")
+    check_forgetting("update", forgetting)
     gap = gap_of("update", gradient, options)
     cap = max(*basis.ranks, *trains.ranks) if max_rank is None else max_rank
     with torch.no_grad(), one_thread():
@@ -148,6 +147,14 @@ def align(basis: Basis, reference: Basis) -> Basis:
         )
     with torch.no_grad():
         return basis.rotated(_closest(reference, basis))
+
+
+def check_forgetting(operation: str, forgetting: float) -> None:
+    """Raise unless the factor is in (0, 1]."""
+    if not 0 < forgetting <= 1:
+        raise ValueError(
+            f"{operation} needs 0 < forgetting <= 1, got {forgetting}; 1 forgets nothing."
+        )
 
 
 def _merged(

@@ -299,7 +299,9 @@ def test_terabytes_of_holes_are_read_in_parts_and_not_whole(tmp_path):
     path = sparse(tmp_path / "a.nii")
     volume = data.open_volume(path)
     assert volume.voxels(torch.tensor([[0, 0, 0], [2**14 - 1, 9, 9]])).tolist() == [1, 0]
-    with pytest.raises(VolumeError, match=r"a\.nii is too large to be read completely, it needs 2,199,"):
+    with pytest.raises(
+        VolumeError, match=r"a\.nii is too large to be read completely, it needs 2,199,"
+    ):
         volume.read()
     done = subprocess.run(
         [sys.executable, "-c", SPACE, path], capture_output=True, text=True, check=False

@@ -308,6 +308,15 @@ REFUSED = [
     ("`select`", lambda net, s: model(select=0)),
     ("`n_warm_starts`", lambda net, s: model(n_warm_starts=0)),
     ("`chunk >= 1`", lambda net, s: model(chunk=0)),
+    ("Components needs `rank` to be an integer of at least 1, got 0", lambda *_: Components(0)),
+    ("`refresh` to be an integer of at least 1, got 0", lambda *_: Components(2, refresh=0)),
+    ("`refresh` to be an integer", lambda *_: Components(2, refresh=1.5)),
+    ("`follow` to be an integer of at least 0, got -1", lambda *_: Components(2, follow=-1)),
+    ("`max_rank` to be an integer of at least 1", lambda *_: Components(2, max_rank=0)),
+    ("Components needs 0 < forgetting <= 1, got 0", lambda *_: Components(2, forgetting=0.0)),
+    ("Components with a gradient .* out of", lambda *_: Components(2, gradient="nearby")),
+    ("0 <= momentum <= 1, got 2", lambda *_: Components(2, momentum=2.0)),
+    ("0 <= momentum <= 1, got nan", lambda *_: Components(2, momentum=float("nan"))),
 ]
 
 

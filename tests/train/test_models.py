@@ -36,6 +36,22 @@ def test_old_names_of_more_options_are_taken_with_a_warning():
             check_model("tt_mlp", Network(more={old: OLD[old]}), 20)
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            {"components": {"refresh": 0}},
+            "Components needs `refresh` to be an integer of at least 1",
+        ),
+        ({"components": {"momentum": -1.0}}, "needs 0 <= momentum"),
+        ({"n_sweeps": 0}, "Search needs `n_sweeps` to be an integer of at least 1"),
+    ],
+)
+def test_options_out_of_range_are_rejected_before_data_are_read(more, message):
+    with pytest.raises(ValueError, match=message):
+        check_model("cpic", Network(more=more), 20)
+
+
 @pytest.mark.parametrize("name", ["rank", "chunk", "generator", "search", "nothing"])
 def test_options_that_are_set_elsewhere_are_no_more_options(name):
     with pytest.raises(ValueError, match="there is no setting"):

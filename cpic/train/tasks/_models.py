@@ -62,6 +62,7 @@ def check_model(name: str, model: Network, batch_size: int) -> None:
                 f"features are found in the scans of a batch, got {number}; lower it or raise "
                 "batch_size."
             )
+    grouped({"rank": model.rank, "chunk": model.chunk, **more})  # rejects values out of range
 
 
 def _check_more(
