@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cpic._errors import VolumeError
 from cpic.data._ledger import Ledger
-from cpic.data._together import read_windows
+from cpic.data._together import read_parts
 from cpic.data._volume import Reader, Volume
 from cpic.data._windows import Windows, spread
 
@@ -51,9 +51,7 @@ class FlippedVolume(Reader):
         for k, volume in enumerate(volumes):
             reverse[k, list(volume.axes)] = True
         inner = [volume.volume for volume in volumes]
-        values, spent = read_windows(inner, windows.mirrored(reverse))
-        for volume, cost in zip(volumes, spent, strict=True):
-            volume.ledger.add(bytes=cost.bytes, chunks=cost.chunks)
+        values, spent = read_parts(volumes, inner, windows.mirrored(reverse))
         # A window is counted from its other end along a reversed axis.
         steps = np.arange(windows.size)
         places = np.where(reverse[..., None], steps[::-1], steps)[windows.owner]

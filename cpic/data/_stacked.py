@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cpic._errors import VolumeError
 from cpic.data._ledger import Ledger
-from cpic.data._together import read_windows
+from cpic.data._together import read_parts
 from cpic.data._volume import Reader, Volume
 from cpic.data._windows import Windows
 
@@ -57,12 +57,10 @@ class StackedVolume(Reader):
         for _, run in itertools.groupby(enumerate(first._like()), lambda like: like[1]):
             numbers = [number for number, _ in run]
             parts = [volume.parts[number] for number in numbers for volume in volumes]
-            values, costs = read_windows(parts, windows.tiled(len(numbers)))
+            values, costs = read_parts(volumes, parts, windows.tiled(len(numbers)))
             values = values.unflatten(0, (len(numbers), len(windows))).transpose(0, 1)
             found.append(values.flatten(1, 2).to(first.dtype))
-            spent = [sum(costs[k :: len(volumes)], begun) for k, begun in enumerate(spent)]
-        for volume, cost in zip(volumes, spent, strict=True):
-            volume.ledger.add(bytes=cost.bytes, chunks=cost.chunks)
+            spent = [before + cost for before, cost in zip(spent, costs, strict=True)]
         return found[0] if len(found) == 1 else torch.cat(found, 1), spent
 
     def _read(self) -> Tensor:

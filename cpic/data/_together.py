@@ -106,6 +106,20 @@ def read_windows(
     return values[order.to(values.device)], spent
 
 
+def read_parts(
+    views: Sequence[Any], parts: Sequence[Any], windows: Windows
+) -> tuple[Tensor, list[Ledger]]:
+    """As `read_windows` of `parts`, one or more per view in the same order as the views.
+
+    The bytes and chunks are those of each view, and are counted in its ledger as well.
+    """
+    values, costs = read_windows(parts, windows)
+    spent = [sum(costs[k :: len(views)], Ledger()) for k in range(len(views))]
+    for view, cost in zip(views, spent, strict=True):
+        view.ledger.add(bytes=cost.bytes, chunks=cost.chunks)
+    return values, spent
+
+
 def _read_kind(
     kind: Hashable, volumes: Sequence[Any], windows: Windows, asked: np.ndarray
 ) -> tuple[Tensor, list[Ledger]]:

@@ -167,6 +167,21 @@ def test_equal_to_one_volume_after_the_other_and_so_are_the_ledgers(
             assert asked == volume.ledger
 
 
+@pytest.mark.parametrize("read_all", [False, True])
+@pytest.mark.parametrize("make", [flipped, stacked, stacked_of_all])
+def test_a_view_counts_the_bytes_and_chunks_of_its_parts(make, read_all, generator, tmp_path):
+    views = make(tmp_path, 3)
+    if read_all:
+        views[0].read()
+    else:
+        data.read_cubes(views, *draw(3, 30, generator), size=3)
+    for view in views:
+        parts = view.parts if hasattr(view, "parts") else [view.volume]
+        total = sum((part.ledger for part in parts), data.Ledger())
+        assert (view.ledger.bytes, view.ledger.chunks) == (total.bytes, total.chunks)
+    assert views[0].ledger.bytes > 0
+
+
 def test_types_are_promoted_as_by_torch(generator):
     volumes = [data.ArrayVolume(stored(dtype=kind)) for kind in (np.uint8, np.int16, np.float32)]
     owner, centers = draw(3, 20, generator)
