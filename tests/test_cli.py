@@ -81,6 +81,21 @@ def test_wrong_arguments_are_one_line_and_code_2(arguments, message, capsys):
     assert captured.out == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["brats", "--print_config"], 0, ""),
+        (["data", "check", "."], 2, "cpic data check: it needs jsonargparse; pip install"),
+        (["film"], 2, "cpic film: it needs jsonargparse; pip install"),
+    ],
+    ids=["brats", "data", "film"],
+)
+def test_only_commands_that_use_the_parser_need_it(words, code, message, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    assert cli.main(words) == code
+    assert capsys.readouterr().err.startswith(message)
+
+
 def command(*words, code=None, **variables):
     """The command in a process of its own; `code` runs before it."""
     text = f"import sys\n{code or ''}\nfrom cpic.cli import main\nsys.exit(main(sys.argv[1:]))"
@@ -162,7 +177,7 @@ HOW = {
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("jsonargparse", ["brats", "--print_config"]),
+        ("yaml", ["brats", "--print_config"]),
         ("lightning", ["brats", "--root", "nowhere"]),
         ("jsonargparse", ["book", "run", "no-such"]),
     ],

@@ -37,10 +37,12 @@ def _run(words: list[str]) -> int:
         from cpic import train
         from cpic.cli import _train
 
-        parser = _parser(train.COMMANDS)
+        # Training commands parse their own flags.
+        parser = None if words and words[0] in train.COMMANDS else _parser(train.COMMANDS)
     except ImportError as error:
-        raise ImportError("it needs jsonargparse; pip install 'cpic[book]'") from error
-    if words and words[0] in train.COMMANDS:
+        advice = "pip install 'cpic[train,data]' or 'cpic[book]'"
+        raise ImportError(f"it needs {error.name or error}; {advice}") from error
+    if parser is None:
         return _train.run(words[0], words[1:], train.COMMANDS)
     words, texts = _parameters(words)
     options = parser.parse_args(words)
