@@ -114,6 +114,22 @@ def test_a_file_that_unpacks_to_more_than_it_announces_leaves_nothing(tmp_path):
         check_packed(read_stored(path))
 
 
+EMPTY = {
+    "name": b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * 2**21,
+    "comment": b"\x1f\x8b\x08\x10" + bytes(6) + b"a" * 2**21,
+    "members": packed(b"") * 2**17,
+    "zeros": packed(b"") + bytes(2**21),
+}
+
+
+@pytest.mark.parametrize("raw", EMPTY.values(), ids=EMPTY)
+def test_compressed_bytes_without_content_are_limited(tmp_path, raw):
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(raw + packed(content()))
+    with pytest.raises(VolumeError, match=r"a\.nii\.gz is damaged: 1,049,656 .* fewer than 540"):
+        data.open_volume(path, cache=tmp_path / "cache")
+
+
 def announcing(sizes, raw=None):
     """A NIfTI-2 header of these sizes, and a few voxels."""
     raw = bytearray(raw or nibabel.Nifti2Image(np.ones((8, 8, 8), np.uint8), np.eye(4)).to_bytes())

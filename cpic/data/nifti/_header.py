@@ -53,16 +53,36 @@ class Stored(NamedTuple):
         )
 
 
+class _Limited:
+    """A file of which only `left` more bytes may be read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.left = file, 0
+
+    def read(self, size: int, /) -> bytes:
+        raw = self._file.read(min(size, self.left + 1))
+        self.left -= len(raw)
+        if self.left < 0:
+            raise _trust.DoubtError("has too many bytes")
+        return raw
+
+
 class Unpacking:
     """The decompressed content of a file; every fault is one error that names it."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
-        self._path, self._stream = path, gzip.GzipFile(fileobj=file)
+        self._path, self._file = path, _Limited(file)
+        self._stream = gzip.GzipFile(fileobj=self._file)  # type: ignore[call-overload]
 
     def read(self, size: int, /) -> bytes:
         """At most so many bytes, none at the end."""
+        # The name and the comment in a gzip header, and the number of empty members, are unlimited.
+        self._file.left = limit = 2 * size + SLACK
         try:
             return self._stream.read(size)
+        except _trust.DoubtError as error:
+            fault = f"is damaged: {limit:,} compressed bytes hold fewer than {size:,}"
+            raise broken(self._path, fault) from error
         except (EOFError, zlib.error, OSError) as error:
             raise broken(self._path, f"is truncated or damaged ({error})") from error
 
