@@ -116,7 +116,8 @@ class Run:
         # Zeros carry no information on the entries that were not read.
         self.unknown = ~truth.any(-1) & (n < math.prod(sizes))
         peak = raw.abs().amax(-1, keepdim=True)
-        exponent = torch.where(peak > 0, torch.frexp(peak).exponent, 0)
+        largest = math.frexp(torch.finfo(peak.dtype).max)[1] - 1  # the next power of two overflows
+        exponent = torch.where(peak > 0, torch.frexp(peak).exponent.clamp_max(largest), 0)
         self.factor = torch.ldexp(torch.ones_like(peak), exponent)
         reader.scale = self.factor
         self.seen, self.truth = seen / self.factor, truth / self.factor

@@ -53,4 +53,4 @@ def relative_error(truth: Tensor, values: Tensor) -> Tensor:
     peak = torch.where(peak > 0, peak, 1.0)
     gap = ((truth - values) / peak).norm(dim=-1)
     size = (truth / peak).norm(dim=-1)
-    return torch.where(gap > 0, gap / size, 0.0)
+    return torch.where(gap == 0, 0.0, gap / size)

@@ -126,7 +126,7 @@ def _search(best, side, sizes, rank, n_trains, generator, dtype, device) -> None
 
     def distance(indices: Tensor) -> Tensor:
         values = best(indices)
-        return (values if side else -values) + other
+        return (values if side else -values) / 2 + other / 2  # the whole distance may overflow
 
     cross(
         distance, sizes, rank=rank, n_trains=n_trains, sweeps=2, method="square",

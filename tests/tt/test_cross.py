@@ -419,3 +419,16 @@ def test_a_long_mode_is_read_once(generator):
     found = cross(lambda i: i.sum(-1).double().sin(), (20_000, 1), tol=1e-6, generator=generator)
     assert found.ledger.asked <= 2 * 20_000
     assert found.converged.all()
+
+
+@pytest.mark.parametrize("options", [{"rank": 1}, {"tol": 1e-4}], ids=str)
+@pytest.mark.parametrize(("dtype", "top"), [(torch.float64, 1.7e308), (torch.float32, 3.3e38)])
+def test_values_near_the_largest_number(dtype, top, options, generator):
+    def entries(i):
+        return (top * torch.cos(0.1 * i.double()).prod(-1)).to(dtype)
+
+    found = cross(entries, (9,) * 5, generator=generator, dtype=dtype, **options)
+    assert found.converged.all()
+    truth = entries(torch.cartesian_prod(*[torch.arange(9)] * 5))
+    full = found.train.full().flatten()
+    torch.testing.assert_close(full / top, truth.to(full) / top, rtol=0, atol=1e-5)

@@ -54,6 +54,16 @@ def test_small_and_constant_tensors(sizes, generator):
     assert float(found.minimum) == float(found.maximum) == 2.5
 
 
+@pytest.mark.parametrize(("dtype", "top"), [(torch.float64, 1.7e308), (torch.float32, 3.3e38)])
+def test_values_near_the_largest_number(dtype, top, generator):
+    def entries(i):
+        return (top * (i.double().mean(-1) / 5.5 - 1)).to(dtype)
+
+    found = find_extrema(entries, (12,) * 5, generator=generator, dtype=dtype)
+    assert (found.argmin.tolist(), found.argmax.tolist()) == ([[0] * 5], [[11] * 5])
+    assert [float(found.minimum), float(found.maximum)] == pytest.approx([-top, top], rel=1e-6)
+
+
 def test_nan_is_refused(generator):
     with pytest.raises(ValueError, match="finite"):
         find_extrema(lambda i: torch.full(i.shape[:-1], torch.nan), (9,) * 3, generator=generator)
