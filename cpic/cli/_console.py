@@ -79,7 +79,7 @@ def _is_gone(stream: Any) -> bool:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[None]:
-    """Raise an interrupt again if a library that was being imported swallowed it."""
+    """Raise an interrupt again if a library that was being imported suppressed it."""
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not ours or threading.current_thread() is not threading.main_thread():
         yield

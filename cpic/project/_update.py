@@ -209,12 +209,12 @@ def _moving(
     turn = rotation[:n, :n]
     if align and n:
         old = torch.cat([seen, cross])[:, :n]  # inner products of all samples with the old basis
-        turn = _turning(turn, old.mT @ (left / values))
+        turn = _polar(turn, old.mT @ (left / values))
     moved = (left * values)[len(seen) :] @ turn.mT
     return F.pad(moved, (0, len(rotation) - n))
 
 
-def _turning(rotation: Tensor, products: Tensor) -> Tensor:
+def _polar(rotation: Tensor, products: Tensor) -> Tensor:
     """The polar factor `rotation` of `products`, with its gradient.
 
     With C = R P, the change of R is R W, where P W + W P is twice the skew part of R^T dC.

@@ -1,6 +1,7 @@
-"""Structure lint of the notebooks: prints file, cell, rule and what to do; exits 1 on a finding.
+"""Lint of notebooks, and of words in pages and docstrings: prints place, rule and what to do.
 
-python tests/book/lint.py [NOTEBOOKS...]      default: every notebook directly in book/
+python tests/book/lint.py [NOTEBOOKS...]      default: every notebook directly in book/, all pages
+                                              and the docstrings of cpic; exits 1 on a finding
 """
 
 import ast
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = ("MODE", "SEED", "DEVICE", "DATA")
 MAX_LINES = 20
 MIN_ALT = 15
+TEXTS = ("*.md", "book/*.md", "cpic/**/*.py")
 SECTIONS = (
     "Goals",
     "Where it fails",
@@ -25,6 +27,27 @@ SECTIONS = (
 # Functions of cpic.show that return a figure (explore brings its own texts), and of pyplot.
 FIGURES = ("slices", "triplet", "positions", "spectra", "train_to_scale", "budget", "error_curve")
 PYPLOT = ("subplots", "figure", "imshow", "plot")
+
+# Words that are not the field's, and the terms to use; the glossary in book/notation.md has more.
+WORDS = {
+    "asked for": "requested",
+    "by turns": "alternately",
+    "dear(?:er|est|ly)?": "expensive",
+    "in vain": "without success",
+    "keep(?:s|ing)? the books": "count",
+    "kept whole": "not split",
+    "per cent": "percent",
+    "regular (?:matrix|matrices|block|pivots?)": "invertible",
+    "screw(?:s|ed|ing)?": "assemble",
+    "swallow(?:s|ed|ing)?": "absorb, or suppress for an exception",
+    "turn(?:s|ed|ing)? round": "reverse",
+    "unturned": "not rotated",
+    "what is (?:said|asked|missed)": "a noun: request, error",
+}
+AVOIDED = {
+    re.compile(rf"\b(?:{word})\b".replace(" ", r"\s+"), re.IGNORECASE): use
+    for word, use in WORDS.items()
+}
 
 DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{([a-z:_-]+)\}[ \t]*(\S.*)?$", re.MULTILINE)
 IMAGE = re.compile(r"!\[([^\]]*)\]\(")
@@ -298,6 +321,36 @@ def provenance(nb: Notebook) -> Iterator[Finding]:
         yield Finding(None, "provenance", fix)
 
 
+def words_in(text: str) -> Iterator[tuple[int, str]]:
+    """Line, from 0, of each word to avoid, and what to do."""
+    for word, use in AVOIDED.items():
+        for match in word.finditer(text):
+            found = " ".join(match[0].split())
+            yield text.count("\n", 0, match.start()), f"{found!r} is not a standard term; {use}"
+
+
+def docstrings(source: str) -> Iterator[tuple[int, str]]:
+    """Line, from 1, and text of the docstrings of a module."""
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, kinds) and (text := ast.get_docstring(node, clean=False)):
+            yield node.body[0].lineno, text
+
+
+def words_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Line, from 1, of each word to avoid in a page or in the docstrings of a module."""
+    text = path.read_text(encoding="utf-8")
+    for first, part in docstrings(text) if path.suffix == ".py" else [(1, text)]:
+        for line, fix in words_in(part):
+            yield first + line, fix
+
+
+def words(nb: Notebook) -> Iterator[Finding]:
+    for i, text, _ in nb.of("markdown"):
+        for _, fix in words_in(text):
+            yield Finding(i, "words", fix)
+
+
 Rule = Callable[[Notebook], Iterator[Finding]]
 EVERYWHERE: tuple[Rule, ...] = (
     kernel,
@@ -309,6 +362,7 @@ EVERYWHERE: tuple[Rule, ...] = (
     headings,
     alt_text,
     tables,
+    words,
     slider,
     provenance,
 )
@@ -327,15 +381,17 @@ def read(path: Path) -> Notebook:
 
 
 def main(arguments: list[str]) -> int:
-    """Check the named notebooks, or all of the book."""
+    """Check the named notebooks, or all of the book, its pages and the docstrings."""
     paths = [Path(a) for a in arguments] or sorted((ROOT / "book").glob("*.ipynb"))
-    count = 0
-    for path in paths:
-        for cell, rule, fix in check(read(path)):
-            count += 1
-            print(f"{path}: {'notebook' if cell is None else f'cell {cell}'}: {rule}: {fix}")
-    print(f"{len(paths)} notebooks, {count} findings")
-    return int(count > 0)
+    found = [
+        f"{path}: {'notebook' if cell is None else f'cell {cell}'}: {rule}: {fix}"
+        for path in paths
+        for cell, rule, fix in check(read(path))
+    ]
+    texts = [] if arguments else [p for kind in TEXTS for p in sorted(ROOT.glob(kind))]
+    found += [f"{path}:{line}: words: {fix}" for path in texts for line, fix in words_of(path)]
+    print("\n".join([*found, f"{len(paths)} notebooks, {len(found)} findings"]))
+    return int(bool(found))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.book.lint import ROOT, Notebook, check, main, read
+from tests.book.lint import ROOT, Notebook, check, main, read, words_of
 
 TEMPLATE = ROOT / "book" / "_template.ipynb"
 
@@ -75,6 +75,8 @@ BREAKS = [
     ("alt", append("code", "figure, ax = plt.subplots()")),
     ("alt", edit("ax.semilogy", metadata={"mystnb": {"image": {"alt": "image"}}})),
     ("tables", append("markdown", "| | error |\n|---|---|\n| TT | 0.1 |")),
+    ("words", append("markdown", "The solve is what is said to be\nasked for.")),
+    ("words", append("markdown", "A dense solve is dear.")),
     ("slider", replace("show.explore(", "print(")),
     ("provenance", edit("run.provenance(", metadata={})),
     ("provenance", lambda c: c["cells"].append(copy.deepcopy(cell_with(c, "my_guess = 1")))),
@@ -139,6 +141,17 @@ def test_every_rule_has_a_break():
     names = {"cell_length": "cell-length", "alt_text": "alt"}
     rules = {names.get(r.__name__, r.__name__) for r in lint.EVERYWHERE + lint.CHAPTERS}
     assert rules == {rule for rule, _ in BREAKS}
+
+
+def test_words_to_avoid_are_found_in_pages_and_docstrings(tmp_path):
+    page, module = tmp_path / "a.md", tmp_path / "a.py"
+    page.write_text(
+        "# Title\n\nThe sides are chosen by\nturns. Regular matrices are Dear; dearth.\n"
+    )
+    module.write_text('x = 1  # dear\n\n\ndef f():\n    """Do.\n\n    Swallows it.\n    """\n')
+    assert sorted(line for line, _ in words_of(page)) == [3, 4, 4]
+    assert [line for line, _ in words_of(module)] == [7]
+    assert all("standard term" in fix for path in (page, module) for _, fix in words_of(path))
 
 
 def test_hook_may_be_a_folded_drawing_cell(template):
