@@ -36,7 +36,7 @@ class Quantics:
         shape: True sizes of the axes, any integers of at least 1.
         channels: Size of a channel mode after the axes; with 1, coordinates have none.
         order: `"sequential"` or `"interleaved"`. If axes have different numbers of bits, the
-            interleaved order ends with those of the longest.
+            interleaved order ends with those of the longer ones.
         base: Size of a site, 2, 4 or 8, which holds 1, 2 or 3 consecutive bits. A site does not
             combine axes in the sequential order, nor axes and channels in
             either; if the bits do not fill the last site of such a run, it is smaller.
