@@ -221,7 +221,7 @@ def test_rounding_passes_as_symmetric(generator):
         (torch.eye(2).bfloat16(), {}, TypeError, r"got torch\.bfloat16"),
         (torch.eye(2).long(), {}, TypeError, r"got torch\.int64"),
         (torch.eye(2), {"gradient": "exact"}, ValueError, r"eigh needs .*'trunc'.*got 'exact'"),
-        (torch.eye(2), {"steps": 3}, TypeError, r"eigh needs options.*'steps'; leave it out"),
+        (torch.eye(2), {"steps": 3}, TypeError, r"eigh needs options.*'steps'; omit it"),
     ],
 )
 def test_rejects(matrix, options, error, message):

@@ -156,7 +156,7 @@ def test_differentiable_where_no_bound_is_reached(name):
     [
         ([1.0, 2.0], "pad", {}, ValueError, r"'trunc', .*got 'pad'"),
         ([1.0, 2.0], "trunc", {"degree": 3}, TypeError, r"'degree'; pass bound"),
-        ([1.0, 2.0], "original", {"values": 3}, TypeError, r"'values'; leave it out"),
+        ([1.0, 2.0], "original", {"values": 3}, TypeError, r"'values'; omit it"),
         ([1.0, 2.0], "trunc", {"bound": 0.0}, ValueError, r"`bound` positive and finite.*got 0\.0"),
         ([1.0, 2.0], "trunc", {"bound": torch.nan}, ValueError, r"`bound` positive.*got nan"),
         ([1.0, 2.0], "taylor", {"degree": 0}, ValueError, r"`degree` a whole number.*got 0"),

@@ -254,7 +254,7 @@ def test_basis_speaks_and_moves(generator):
 @pytest.mark.parametrize(
     ("change", "options", "kind", "message"),
     [
-        (lambda t: t.scale(torch.nan), {}, ValueError, r"finite cores.*cause"),
+        (lambda t: t.scale(torch.nan), {}, ValueError, r"finite cores.*check how"),
         (lambda t: t.to(torch.float16), {}, TypeError, r"float32 or float64, got torch\.float16"),
         (lambda t: t.to(torch.bfloat16), {}, TypeError, r"got torch\.bfloat16; inner"),
         (lambda t: t[:0], {}, ValueError, r"at least one train, got 0"),

@@ -230,7 +230,7 @@ def test_another_rank_without_alignment(generator):
             lambda t: t.slice(0, 0),
             {},
             ValueError,
-            r"update needs trains of the sizes.*got \(4, 2, 5\)",
+            r"update needs trains with the sizes.*got \(4, 2, 5\)",
         ),
         (lambda t: t.to(torch.float32), {}, TypeError, r"dtype torch\.float64.*cast"),
         (lambda t: t.to(torch.float16), {}, TypeError, r"float32 or float64, got torch\.float16"),

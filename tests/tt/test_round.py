@@ -82,5 +82,5 @@ def test_rejects(generator, options, message):
 
 
 def test_rejects_nan(generator):
-    with pytest.raises(ValueError, match=r"finite cores.*cause"):
+    with pytest.raises(ValueError, match=r"finite cores.*check how the train was made"):
         random_train(generator, SIZES, 2, 1).scale(torch.nan).round()
