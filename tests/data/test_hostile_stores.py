@@ -599,7 +599,7 @@ def test_caches_of_chunks_that_are_none(tmp_path, cache):
 
 @pytest.mark.parametrize("cache", [2**62, 2**90])
 def test_a_cache_larger_than_the_memory_is_one_sentence(tmp_path, cache):
-    refused(make(tmp_path / "v.zarr"), "more memory than there is", cache=cache)
+    refused(make(tmp_path / "v.zarr"), "more memory than available", cache=cache)
 
 
 SPOILED = {

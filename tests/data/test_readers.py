@@ -159,7 +159,7 @@ def test_an_unknown_ending_lists_the_known(tmp_path):
         (lambda: data.ArrayVolume(np.zeros((0, 2))), r"at least 1, got \(0, 2\)"),
         (lambda: data.ArrayVolume(np.zeros((4, 4, 2)), channels=3), r"channels=3 .* \(4, 4, 2\)"),
         (lambda: data.ArrayVolume(np.zeros((2, 2), complex)), "complex128; pass the modulus"),
-        (lambda: data.ArrayVolume(np.full((2, 2), "x")), "numbers that torch can hold, got <U1"),
+        (lambda: data.ArrayVolume(np.full((2, 2), "x")), "a dtype that torch supports, got <U1"),
         (lambda: data.ArrayVolume([[1.0]]), "a tensor or a NumPy array, got list"),
         (lambda: data.mni152("t2"), "'t1', 'gm' and 'wm', got 't2'"),
         (lambda: data.photograph("eagle"), "one of astronaut, .*; got 'eagle'"),
