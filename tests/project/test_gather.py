@@ -99,11 +99,11 @@ def test_all_processes_raise_alike(found):
     assert found[0][4] == found[1][4]
     sites, dtype, other_sites, sizes = found[0][4]
     assert sites.startswith("ValueError")
-    assert f"got [{SIZES}, {SIZES[1:]}]; bring" in sites
+    assert f"got [{SIZES}, {SIZES[1:]}]; resample" in sites
     assert dtype.startswith("TypeError")
     assert "['torch.float64', 'torch.float32']" in dtype
     assert "trains of the same sizes in all processes" in other_sites
-    assert "[(3,), (4,)]; bring" in sizes
+    assert "[(3,), (4,)]; resample" in sizes
 
 
 def test_without_processes_nothing_happens(generator):
