@@ -17,6 +17,15 @@ import pytest
 import torch
 from filelock import FileLock
 
+from tests import card
+
+# What a machine has: no test is skipped for want of a GPU.
+DEVICES = [
+    "cpu",
+    "card",
+    *([pytest.param("cuda", marks=pytest.mark.cuda)] if torch.cuda.is_available() else []),
+]
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
@@ -29,6 +38,23 @@ def pytest_runtest_setup(item):
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    """A device with numbers of full precision; see `tests.card` for that which every machine has.
+
+    On the CPU, what is created without saying where lands on another device.
+    """
+    if request.param == "cuda":
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield torch.device("cuda", 0)
+    elif request.param == "card":
+        with card.Card():
+            yield card.DEVICE
+    else:
+        with card.Card(), card.DEVICE:
+            yield torch.device("cpu")
 
 
 @pytest.fixture(scope="session")
