@@ -3,8 +3,8 @@
 Inside `Card()`, a tensor on `meta` holds numbers, which the CPU works with out of sight. All else
 is as with a GPU: a result lies where its operands do, operands on two devices are an error (but for
 single numbers and for indices on the CPU), and so is a generator of the CPU that draws for the
-device. Numbers come back by `Tensor.to`, `cpu`, `item` and `tolist`, not by `numpy`. It works in the
-thread that entered it.
+device. Numbers come back by `Tensor.to`, `cpu`, `item` and `tolist`, not by `numpy`. All this holds
+in the thread that entered.
 """
 
 from contextlib import ExitStack

@@ -1,6 +1,7 @@
 """Every function on every device, with its gradient."""
 
 import pytest
+import torch
 
 from cpic import linalg
 from cpic.linalg._gaps import _METHODS
@@ -9,7 +10,7 @@ from tests.devices import DTYPES, check, drawn, graded, missing, source
 
 def symmetric(device, dtype):
     matrix = drawn(device, dtype, 2, 4, 4)
-    return matrix @ matrix.mT
+    return matrix @ matrix.mT + torch.diag(1 + drawn(device, dtype, 4))
 
 
 def of_signs(parts):

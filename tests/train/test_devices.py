@@ -171,9 +171,9 @@ def test_the_precision_of_products_is_left_alone_without_a_gpu_and_after_errors(
     try:
         with matmul_precision(32, on_gpu=False):
             assert torch.get_float32_matmul_precision() == name
-        with pytest.raises(ValueError, match="stop"), matmul_precision(32, on_gpu=True):
+        with contextlib.suppress(ValueError), matmul_precision(32, on_gpu=True):
             assert torch.get_float32_matmul_precision() == "high"
-            raise ValueError("stop")
+            raise ValueError
         assert torch.get_float32_matmul_precision() == name
     finally:
         torch.set_float32_matmul_precision("highest")
