@@ -1,7 +1,8 @@
 """`python -m tests.bench`: print the tables, write `_build/bench.json` and `_build/peers.json`.
 
-Parts are named: search, tolerance, gradients, features, volumes, stores, training; and races, all
-libraries on all problems, which takes hours and is run only when it is asked for.
+Parts are named: search, tolerance, gradients, features, volumes, stores, training; gpu, where there
+is one; and races, all libraries on all problems, which takes hours and is run only when it is asked
+for.
 """
 
 import argparse
@@ -19,11 +20,11 @@ from tests.bench.cases_peers import peer_races, run_race
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parts = all_parts()
+    parts, on_gpu = all_parts(), torch.cuda.is_available()
     parser.add_argument(
         "--parts",
         nargs="+",
-        default=list(parts),
+        default=[name for name in parts if name != "gpu" or on_gpu],
         choices=[*parts, "races"],
         help="parts to run; default: all but the races",
     )
@@ -39,6 +40,8 @@ def main() -> None:
     )
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "WHO"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if "gpu" in given.parts and not on_gpu:
+        parser.error("the part gpu needs a CUDA device, and torch finds none on this machine.")
     torch.set_num_threads(1)
     if given.peak:
         case, who = all_cases()[given.peak[0]], given.peak[1]
