@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tests.bench import harness, race
 from tests.bench.cases import all_cases, all_parts
 from tests.bench.cases_peers import peer_races, run_race
+from tests.bench.training import store_all
 
 
 def main() -> None:
@@ -37,6 +38,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=harness.ROOT / "_build" / "bench.json")
     parser.add_argument(
         "--peers", type=Path, default=harness.ROOT / "_build" / "peers.json", help="of the races"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin no case after so many"
     )
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "WHO"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -62,10 +66,15 @@ def main() -> None:
     races = [races[name] for name in chosen("races", races)]
     if not any(cases.values()) and not races:
         parser.error(f"no name in {', '.join(given.parts)} holds one of {given.only}.")
-    rows = []
+    rows, late = [], time.monotonic() + 60 * given.minutes
+    if cases.get("gpu"):
+        store_all((256,) * 3, 20)
     for part, some in cases.items():
         begin = time.monotonic()
         for case in tqdm(some, disable=None, unit="case", desc=part):
+            if time.monotonic() > late:
+                print(f"no time was left for {case.name}")
+                continue
             rows += harness.measure(case, given.repeats)
             rows += harness.memory(case)
             # Kept after each, so that a run that is interrupted leaves what it has.

@@ -14,8 +14,8 @@ from cpic import tt
 from tests.bench import problems
 from tests.bench.cases_bottleneck import bottleneck_cases
 from tests.bench.cases_data import data_cases
-from tests.bench.cases_gradient import gradient_cases
 from tests.bench.cases_gpu import gpu_cases
+from tests.bench.cases_gradient import gradient_cases
 from tests.bench.cases_project import project_cases
 from tests.bench.cases_stores import store_cases
 from tests.bench.cases_tolerance import tolerance_cases

@@ -9,11 +9,13 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity
 
 from cpic.train.loop._globals import matmul_precision
 from tests.bench.harness import Case
@@ -52,7 +54,7 @@ def measured(make: Callable[[], Callable[[], object]], device: str, batch: int) 
     """Figures of what `make` returns, called several times."""
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
-        gc.collect()
+        gc.collect()  # models of earlier rows
         torch.cuda.reset_peak_memory_stats(device)
     with matmul_precision(32, on_gpu=on_gpu):
         call = make()
@@ -60,7 +62,7 @@ def measured(make: Callable[[], Callable[[], object]], device: str, batch: int) 
         figures = {"seconds": seconds / batch}
         if on_gpu:
             figures["MB"] = torch.cuda.max_memory_allocated(device) / 1e6
-            spans = device_spans(call)
+            spans = device_spans(call, device)
             figures |= {"idle": 1 - busy(spans) / seconds, "kernels": len(spans)}
     return figures
 
@@ -79,17 +81,18 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def device_spans(call: Callable[[], object]) -> list[tuple[float, float]]:
+def device_spans(call: Callable[[], object], device: str) -> list[tuple[float, float]]:
     """Beginning and end, in seconds, of all that a device does in a call."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiled:
+    kind = torch.device(device).type.upper()
+    with torch.profiler.profile(activities=[getattr(ProfilerActivity, kind)]) as profiled:
         call()
-        torch.cuda.synchronize()
-    on_device = torch.autograd.DeviceType.CUDA
-    return [
-        (event.time_range.start / 1e6, event.time_range.end / 1e6)
+        synchronize(device)
+    spans = [
+        (event.time_range.start, event.time_range.end)
         for event in profiled.events() or ()
-        if event.device_type == on_device
+        if event.device_type == getattr(DeviceType, kind)
     ]
+    return [(start / 1e6, end / 1e6) for start, end in spans]
 
 
 def busy(spans: Iterable[tuple[float, float]]) -> float:
@@ -101,41 +104,72 @@ def busy(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def gpu_cases(
-    device: str = "cuda", side: int = 256, sides: tuple[int, ...] = (512, 8192), **options: Any
-) -> dict[str, Case]:
+@dataclass(frozen=True)
+class Steps:
+    """What is measured on a device: volumes of `side`^3, and formulas of `sides`.
+
+    `options` are of `Setting`.
+    """
+
+    device: str = "cuda"
+    side: int = 256
+    sides: tuple[int, ...] = (512, 8192)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def plain(self) -> Setting:
+        """Volumes in memory."""
+        shape = (self.side,) * 3
+        return Setting(shape=shape, source="memory", device=self.device, **self.options)
+
+    @property
+    def ours(self) -> dict[str, tuple[Setting, float | None]]:
+        """Settings of C-PIC by name, and the seconds that a step may take."""
+        where, plain = f"{self.side}^3", self.plain
+        found: dict[str, tuple[Setting, float | None]] = {}
+        for variant in ("paper", "fast"):
+            one = replace(plain, variant=variant)
+            found[f"step {where}, {variant}"] = one, GOALS["step"]
+            found[f"step {where}, {variant}, known sets"] = (
+                replace(one, select=10**6),
+                GOALS["known"],
+            )
+        stores = replace(plain, source="stores", cache=2**31)  # holds all of them
+        found[f"step {where}, fast, in stores"] = stores, None
+        for length in self.sides:
+            formula = replace(plain, shape=(length,) * 3, source="formula", n_dims=8)
+            found[f"step {length}^3, fast, formula"] = formula, GOALS.get(length)
+        return found
+
+    @property
+    def networks(self) -> dict[str, Setting]:
+        """Settings of the network by name."""
+        batches = {n: replace(self.plain, batch=n) for n in (1, 2)}
+        return {f"ResNet-34 {self.side}^3, batch {n}": one for n, one in batches.items()}
+
+
+def gpu_cases(steps: Steps = Steps()) -> dict[str, Case]:
     """Every case by its name."""
-    setting = Setting(shape=(side,) * 3, source="memory", device=device, **options)
-    network = partial(dense, replace(setting, batch=1))
-    where, cases = f"{side}^3", []
-    for variant in ("paper", "fast"):
-        one = replace(setting, variant=variant)
-        known, named = replace(one, select=10**6), f"{where}, encoder {variant}, GPU"
-        cases += [
-            _case(f"step {named}", one, {"ResNet-34": network}, GOALS["step"], SHARE),
-            _case(f"step on known sets {named}", known, {}, GOALS["known"]),
-        ]
-    stores = replace(setting, source="stores", cache=2**31)  # all of them
-    in_memory = {"in memory": partial(step, setting)}
-    cases.append(_case(f"step {where}, volumes in stores, GPU", stores, in_memory, None, 1.5))
-    for length in sides:
-        formula = replace(setting, shape=(length,) * 3, source="formula", n_dims=8)
-        cases.append(_case(f"step {length}^3 of a formula, GPU", formula, {}, GOALS.get(length)))
+    cases = [_case(name, *made, steps) for name, made in steps.ours.items()]
     return {case.name: case for case in cases}
 
 
-def _case(
-    name: str,
-    setting: Setting,
-    peers: Mapping[str, Callable[..., Mapping[str, float]]],
-    seconds: float | None,
-    share: float = 1.0,
-) -> Case:
+def _case(name: str, setting: Setting, seconds: float | None, steps: Steps) -> Case:
+    peers, shares = {}, {}
+    if setting.source == "stores":
+        peers, shares = {"in memory": partial(step, steps.plain)}, {("seconds", "in memory"): 1.5}
+    elif setting.source == "memory" and setting.select == 1:
+        network = partial(dense, next(iter(steps.networks.values())))
+        peers, shares = {"ResNet-34": network}, {("seconds", "ResNet-34"): SHARE}
     goals = {"MB": 1500.0, "idle": 0.3}
     if seconds is not None:
         goals["seconds"] = seconds / setting.batch
-    shares = {("seconds", peer): share for peer in peers}
-    ours = partial(step, setting)
     return Case(
-        name=name, ours=ours, peers=peers, goals=goals, shares=shares, repeats=1, peak="none"
+        name=f"{name}, GPU",
+        ours=partial(step, setting),
+        peers=peers,
+        goals=goals,
+        shares=shares,
+        repeats=1,
+        peak="none",
     )

@@ -5,11 +5,15 @@ forward, backward, clipping, an update by RAdam. The volumes are read from disk 
 """
 
 import math
+import multiprocessing
+import os
 import shutil
 import statistics
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -101,10 +105,24 @@ def volumes(setting: Setting) -> Sequence[data.Volume]:
     return [data.ZarrVolume(path, cache=cache) for path in paths]
 
 
+def store_all(shape: Sequence[int], n: int) -> None:
+    """Write n stores that `stored` then finds, on all cores."""
+    missing = [seed for seed in range(n) if not _path(shape, seed).exists()]
+    if missing:
+        # A process with a GPU cannot be forked.
+        workers = min(len(missing), os.cpu_count() or 1)
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(partial(stored, tuple(shape)), missing))
+
+
+def _path(shape: Sequence[int], seed: int) -> Path:
+    size = "x".join(map(str, shape))
+    return ROOT / "_build" / f"bench-heads-{size}" / f"{seed}.zarr"
+
+
 def stored(shape: Sequence[int], seed: int) -> Path:
     """A head as a store of 32^3 chunks, made once: the template cut by `seed`, with texture."""
-    size = "x".join(map(str, shape))
-    path = ROOT / "_build" / f"bench-heads-{size}" / f"{seed}.zarr"
+    path = _path(shape, seed)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         chunks = tuple(min(32, n) for n in shape)
