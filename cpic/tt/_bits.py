@@ -48,13 +48,14 @@ class Bits:
             (s, place, *bit) for s, group in enumerate(groups) for place, bit in enumerate(group)
         ]
         rows = torch.tensor(bits, dtype=torch.int64, device=_HOST).reshape(-1, 4)
+        sites, places, modes, at = rows.unbind(1)
         shape = (len(bits), n_modes * (1 + self.wide))
         to_coords = torch.zeros(shape, dtype=torch.float64, device=_HOST)
         to_sites = torch.zeros(len(bits), len(groups), dtype=torch.float64, device=_HOST)
         for row, (site, place, mode, bit) in enumerate(bits):
             to_coords[row, mode + bit // _HALF * n_modes] = 2.0 ** (bit % _HALF)
             to_sites[row, site] = 2.0**place
-        self._tables = {_HOST: _Tables(*rows.unbind(1), to_coords, to_sites)}
+        self._tables = {_HOST: _Tables(sites, places, modes, at, to_coords, to_sites)}
 
     def coords(self, sites: Tensor) -> Tensor:
         """Coordinates `(..., D)` of int64 sites `(..., s)`."""
