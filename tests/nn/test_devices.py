@@ -1,10 +1,12 @@
 """Every network, loss and metric on every device, with gradients of inputs and parameters."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from cpic import nn
-from cpic.data import ArrayVolume, brain_like
+from cpic import data, nn
+from cpic.data import ArrayVolume
 from cpic.nn import baselines, metrics, patches
 from cpic.nn._memory import SetMemory
 from cpic.tt import IndexSets, Quantics, TensorTrain
@@ -232,11 +234,17 @@ def test_results_and_gradients_lie_where_the_input_does(name, device, dtype):
     check(TABLE[name], device, dtype)
 
 
-def test_formulas_are_evaluated_where_the_positions_are(device):
-    grid = Quantics((64, 64, 64))
+@pytest.mark.parametrize(
+    "make",
+    [data.brain_like, data.gaussians, partial(data.gaussians, rotated=True), data.spike],
+    ids=["brain_like", "gaussians", "rotated gaussians", "spike"],
+)
+def test_formulas_are_evaluated_where_the_positions_are(make, device):
+    grid = Quantics((16, 16, 16))
     below = torch.tensor(grid.sizes, device=device)
     indices = (drawn(device, torch.float64, 1, 30, grid.n_sites) * below).long()
-    formula = brain_like((64, 64, 64))
+    formula = make((16, 16, 16))
+    assert formula.read().device == CPU
     values = nn.VolumeEntries([formula], None, grid)(indices)
     assert values.device == device
     torch.testing.assert_close(values.cpu(), nn.VolumeEntries([formula], None, grid)(indices.cpu()))

@@ -11,12 +11,13 @@ from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from cpic import train
+from cpic.nn import CPIC, CubeEncoder, Search, TwoHeadRegressor
 from cpic.train import Classification, HistogramLinear, Quantiles, dense, fit_fold, read_checkpoint
 from cpic.train.loop._globals import matmul_precision
 from tests import card
 from tests.devices import CPU, tensors
 from tests.train import cohorts
-from tests.train.tiny import Scans, make_cpic, make_data, make_task, table
+from tests.train.tiny import Scans, make_data, make_task, table
 
 
 class OnCard(CPUAccelerator):
@@ -85,6 +86,13 @@ def with_classes():
     return few(samples=samples)
 
 
+def cpic():
+    torch.manual_seed(0)
+    encoder, head = CubeEncoder(2, variant="fast"), TwoHeadRegressor(3, n_outputs=1)
+    search, generator = Search(rank=3, n_sweeps=1), torch.Generator().manual_seed(0)
+    return CPIC(encoder, head, shape=(8, 8, 8), search=search, generator=generator)
+
+
 def histogram(n_outputs):
     torch.manual_seed(0)
     return dense(HistogramLinear(n_outputs, n_bins=8), (8, 8, 8))
@@ -92,7 +100,7 @@ def histogram(n_outputs):
 
 # Each without noise, which a GPU draws from a generator of its own.
 RUNS = {
-    "C-PIC, Regression": lambda: (make_task(make_cpic()), few(min_patients=3)),
+    "C-PIC, Regression": lambda: (make_task(cpic()), few(min_patients=3)),
     "Quantiles": lambda: (Quantiles(histogram(3), lr=1e-2), few(visits=2)),
     "Classification": lambda: (Classification(histogram(2), lr=1e-2), with_classes()),
 }
