@@ -110,7 +110,7 @@ def remembered(device, dtype):
     memory.put(NAMES[1:3], sets)
     found = SetMemory(SIZES, 2, generator=source()).to(device)
     found.load_state_dict(memory.state_dict())
-    begun = found.begin(3, n_warm_starts=2)
+    begun = found.double().begin(3, n_warm_starts=2)
     visits = found.visits(NAMES).tolist()
     assert (visits, found.towards(NAMES)) == ([1, 2, 1, 0], "right")
     return [begun, found.get(NAMES), drawn(device, dtype, 1)]
@@ -121,7 +121,7 @@ def followed(device, dtype):
     made = nn.Components(2, follow=2, refresh=1).to(device)
     parts = [made(trains(device, dtype, seed=10 * k)) for k in range(3)]
     assert made.basis.device == device
-    return [*parts, made.eval()(trains(device, dtype))]
+    return [*parts, made.eval().double()(trains(device, dtype))]
 
 
 def patch_model(kind, n_outputs):

@@ -128,13 +128,37 @@ def test_a_run_goes_on_on_another_device(fit, fit_on_cpu):
     assert_close(fit("back", *RUNS[name](), resume=True), whole)
 
 
-def test_a_cohort_is_trained_on_and_predicted(device, ngpus, tmp_path):
-    options = cohorts.options("brats", tmp_path)
-    results = train.brats(**options, ngpus=ngpus)
-    (result,) = results
+COMMANDS = {
+    "brats": lambda options: train.brats(**options("brats")),
+    "osic": lambda options: train.osic(**options("osic")),
+    "baseline": lambda options: train.baseline(
+        "histogram", task="brats", **options("brats", dense=True)
+    ),
+}
+GPU = pytest.param("cuda", marks=pytest.mark.cuda)
+
+
+# On the CPU in the tests of the command line.
+@pytest.mark.parametrize("device", ["card", GPU], indirect=True)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_cohort_is_trained_on_and_predicted(name, device, ngpus, tmp_path):
+    def options(task, **kind):
+        return {**cohorts.options(task, tmp_path, **kind), "ngpus": ngpus}
+
+    (result,) = COMMANDS[name](options)
     assert result.metrics["rmse"] > 0
     saved = read_checkpoint(result.latest)
     assert {tensor.device for tensor in tensors(saved["model"])} == {CPU}
+    if name == "brats":
+        out, cache = tmp_path / "days.csv", cohorts.folder() / "cache"
+        train.predict(result.latest, cohorts.brats(), out=out, cache=cache)
+        assert len(out.read_text().splitlines()) > 10
+
+
+def test_every_public_name_is_tried():
+    tried = {"CohortData", "FoldResult", "Regression", "HistogramLinear", "dense", "fit_fold"}
+    tried |= {"Quantiles", "Classification", "predict", "read_checkpoint", *COMMANDS}
+    assert set(train.__all__) == tried
 
 
 class Tipped(OnCard):
