@@ -8,7 +8,7 @@ SITE   := _build/html/index.html
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check lab serve bench results clean new-chapter install vendor browser
+.PHONY: help book test test-gpu check lab serve bench results clean new-chapter install vendor browser
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,6 +38,13 @@ test: install vendor browser  ## all tests, notebooks and the browser included: 
 	$(BIN)/python book/build.py
 	$(BIN)/python -m pytest -n logical --dist worksteal tests
 
+test-gpu: install  ## test and measure on a GPU: at most 6 minutes on one card
+	@$(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make test-gpu needs a GPU; torch finds none on this machine")'
+	@status=0; \
+	timeout 150 $(BIN)/python -m pytest -q -m cuda -W default tests/*/test_devices.py tests/bench/test_cases_gpu.py || status=$$?; \
+	timeout 200 $(BIN)/python -m tests.bench --parts gpu --minutes 2.5 --out _build/gpu.json || status=$$?; \
+	exit $$status
+
 check: install  ## format, lint, types, notebooks, spelling: about 1 minute
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -64,6 +71,8 @@ results:  ## train and measure what the chapters quote, into book/results: hours
 	$(BIN)/python book/results/make_toy.py
 	$(BIN)/python book/results/make_resolution.py
 	$(BIN)/python book/results/make_cost.py
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
+	then $(BIN)/python book/results/make_gpu.py; else echo "no GPU: book/results/gpu.json stays as it is"; fi
 	$(BIN)/python -m tests.bench --parts races --peers book/results/peers.json
 
 new-chapter: install  ## start a chapter: make new-chapter NAME=05_gradients

@@ -17,6 +17,10 @@ import pytest
 import torch
 from filelock import FileLock
 
+from tests import card
+
+DEVICES = ["cpu", "card", pytest.param("cuda", marks=pytest.mark.cuda)]
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
@@ -26,9 +30,36 @@ def pytest_runtest_setup(item):
     torch.manual_seed(0)
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests of a GPU are none of a machine without one, so nothing is reported as skipped."""
+    if torch.cuda.is_available():
+        return
+    gone = [item for item in items if item.get_closest_marker("cuda")]
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = [item for item in items if not item.get_closest_marker("cuda")]
+
+
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    """A device with numbers of full precision; see `tests.card` for that which every machine has.
+
+    On the CPU, what is created without saying where lands on another device.
+    """
+    if request.param == "cuda":
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield torch.device("cuda", 0)
+    elif request.param == "card":
+        with card.Card():
+            yield card.DEVICE
+    else:
+        with card.Card(), card.DEVICE:
+            yield torch.device("cpu")
 
 
 @pytest.fixture(scope="session")

@@ -96,17 +96,17 @@ class Finer(Reader):
 
 
 class Scans:
-    """The cohort at one size."""
+    """The cohort at one size, made at another."""
 
-    def __init__(self, prepared: cohorts.Prepared, size: int, every: int):
-        self.prepared, self.size, self.every = prepared, size, every
+    def __init__(self, prepared: cohorts.Prepared, size: int, every: int = 1, made: int = MADE_AT):
+        self.prepared, self.size, self.every, self.made = prepared, size, every, made
 
     def volume(self, patient: str, /) -> Volume:
         """The scan of a patient."""
         values = self.prepared.in_memory(patient).read()
-        if self.size > MADE_AT:
-            return Finer(values, self.size // MADE_AT, every=self.every)
-        pooled = avg_pool3d(values[None, None], MADE_AT // self.size)[0, 0]
+        if self.size > self.made:
+            return Finer(values, self.size // self.made, every=self.every)
+        pooled = avg_pool3d(values[None, None], self.made // self.size)[0, 0]
         return ArrayVolume(pooled)
 
 
@@ -114,27 +114,42 @@ def make_row(name: str, work: Path) -> dict[str, Any]:
     """Train the first fold at one size."""
     size, every = ROWS[name]
     prepared = brats_like((MADE_AT,) * 3, SETTINGS["small"].patients["brats"]).prepared
-    pair = cohorts.folds(prepared.cohort, 5)[0]
+    scans = Scans(prepared, size, every)
+    found = train_fold(scans, OPTIONS, work / name, num_epochs=EPOCHS)
+    return {"name": name, "size": size, "every": every, **found}
+
+
+def train_fold(
+    scans: "Scans", options: dict[str, Any], folder: Path, *, fold: int = 0, **run: Any
+) -> dict[str, Any]:
+    """Train a fold; returns its errors relative to those of the mean, and what a step took.
+
+    Args:
+        scans: The cohort.
+        options: Of the model, as in `OPTIONS`.
+        folder: Files of the run, which are made anew.
+        fold: Which of five.
+        **run: Options of `fit_fold`.
+    """
+    prepared = scans.prepared
+    pair = cohorts.folds(prepared.cohort, 5)[fold]
     data = train.CohortData(
-        Scans(prepared, size, every),
+        scans,
         prepared.samples,
         fold=pair,
-        batch_size=21,
+        batch_size=options.get("batch_size", 21),
         scale=SCALE_DAYS,
-        min_patients=10,
+        min_patients=options["rank"],
     )
     standard = _standard(prepared.cohort.subset(pair[0]).samples)
-    module = make_module({**OPTIONS, "shape": (size,) * 3, "standard": standard})
-    folder = work / name
+    settings = {**options, "shape": (scans.size,) * 3, "standard": standard}
     shutil.rmtree(folder, ignore_errors=True)
-    result = train.fit_fold(module, data, folder=folder, num_epochs=EPOCHS)
+    module = make_module(settings, fold=fold)
+    result = train.fit_fold(module, data, folder=folder, fold=fold, **run)
     mean = result.metrics["mean_error"]
     rows = curve_of(folder)
     errors = [round(row["val_error"] / mean, 3) for row in rows]
     return {
-        "name": name,
-        "size": size,
-        "every": every,
         "errors": errors[-LAST:],
         "curve": errors,
         "encoded": round(rows[-1]["encoded_per_sample"]),

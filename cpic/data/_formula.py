@@ -86,7 +86,7 @@ class FormulaVolume(Reader):
         """All voxels, on the CPU."""
         n_axes = len(self.shape)
         lead, *others = [
-            torch.arange(length).reshape(-1, *[1] * (n_axes - axis - 1))
+            torch.arange(length, device="cpu").reshape(-1, *[1] * (n_axes - axis - 1))
             for axis, length in enumerate(self.shape)
         ]
         block = max(1, _BLOCK // math.prod(self.shape[1:]))

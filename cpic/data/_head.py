@@ -76,7 +76,7 @@ def brain_like(shape: tuple[int, ...], *, seed: int = 0) -> FormulaVolume:
         raise VolumeError(f"brain_like needs two or three sizes, got {tuple(shape)}.")
     generator = torch.Generator().manual_seed(seed)
     # Folds are coarse and texture is fine; (kind, wave, axis, frequency and phase).
-    waves = torch.rand(2, 8, 3, 2, generator=generator, dtype=torch.float32)
+    waves = torch.rand(2, 8, 3, 2, generator=generator, dtype=torch.float32, device="cpu")
     low, high = waves.new_tensor([8.0, 30.0]), waves.new_tensor([22.0, 90.0])
     waves[..., 0] = low[:, None, None] + (high - low)[:, None, None] * waves[..., 0]
     waves[..., 1] = 2 * torch.pi * waves[..., 1]

@@ -72,7 +72,7 @@ def gaussians(
     if n < 1:
         raise VolumeError(f"gaussians needs n of at least 1, got {n}.")
     generator = torch.Generator().manual_seed(seed)
-    draw = functools.partial(torch.rand, generator=generator, dtype=torch.float64)
+    draw = functools.partial(torch.rand, generator=generator, dtype=torch.float64, device="cpu")
     centers = 0.2 + 0.6 * draw(len(shape), n)
     widths = 0.05 + 0.07 * draw(len(shape), n)
     heights = 0.5 + 0.5 * draw(n)
@@ -82,7 +82,7 @@ def gaussians(
         return FormulaVolume(_Rotated(tuple(shape), heights, centers.mT.contiguous(), roots), shape)
     tables = []
     for axis, length in enumerate(shape):
-        points = (torch.arange(length, dtype=torch.float64) + 0.5) / length
+        points = (torch.arange(length, dtype=torch.float64, device="cpu") + 0.5) / length
         tables.append((-0.5 * ((points[:, None] - centers[axis]) / widths[axis]).square()).exp())
     tables[0] = tables[0] * heights
     return FormulaVolume(_Separable(tables), shape)
@@ -116,11 +116,9 @@ def exact_rank(
     ranks = [
         min(rank, math.prod(sizes[:site]), math.prod(sizes[site:])) for site in range(n_sites + 1)
     ]
+    options = {"generator": generator, "dtype": torch.float64, "device": generator.device}
     return [
-        torch.randn(
-            n_trains, ranks[k], sizes[k], ranks[k + 1], generator=generator, dtype=torch.float64
-        )
-        / ranks[k] ** 0.5
+        torch.randn(n_trains, ranks[k], sizes[k], ranks[k + 1], **options) / ranks[k] ** 0.5
         for k in range(n_sites)
     ]
 
@@ -150,9 +148,9 @@ def spike(
         raise VolumeError(f"spike needs a share between 0 and 1, got {share}.")
     tables = []
     for position, length in zip(at, shape, strict=True):
-        points = (torch.arange(length, dtype=torch.float64) + 0.5) / length
-        bump = (-0.5 * ((points - 0.5) / 0.25).square()).exp()
-        tables.append(torch.stack([bump, torch.arange(length) == position], 1))
+        place = torch.arange(length, device="cpu")
+        bump = (-0.5 * (((place.double() + 0.5) / length - 0.5) / 0.25).square()).exp()
+        tables.append(torch.stack([bump, place == position], 1))
     bumps = math.prod(table[:, 0].norm().item() for table in tables)
     below = math.prod(table[p, 0].item() for p, table in zip(at, tables, strict=True))
     # |bump + h e|^2 = |bump|^2 + 2 h below + h^2, and h = share times that norm.

@@ -78,21 +78,20 @@ def rank_revealing_lu(
         >>> found.rank, found.rows, found.cols
         (tensor(1), tensor([3]), tensor([3]))
     """
-    *batch, m, n = _check(matrix, max_rank, tol, search, generator)
+    *batch, m, n = _check(matrix, max_rank, tol, search)
     flat = matrix.detach().reshape(math.prod(batch), m, n)
     most = min(m, n) if max_rank is None else min(m, n, max_rank)
-    finder = _Full(flat) if search == "full" else _Rook(flat, generator)
+    who = 'rank_revealing_lu with search="rook"'
+    finder = _Full(flat) if search == "full" else _Rook(flat, need_generator(who, generator))
     state = _eliminate(flat, most, max(tol, max(m, n) * torch.finfo(flat.dtype).eps), finder)
     return RankRevealingLU(*(part.reshape((*batch, *part.shape[1:])) for part in state))
 
 
-def _check(matrix, max_rank, tol, search, generator) -> torch.Size:
+def _check(matrix, max_rank, tol, search) -> torch.Size:
     who = "rank_revealing_lu"
     check_least(who, "pass None for no bound", max_rank=max_rank)
     check_least(who, "0 stops at rounding level", least=0, tol=tol)
     check_choice(who, "search", search, ("full", "rook"), '"full" finds the largest pivots')
-    if search == "rook":
-        need_generator(f'{who} with search="rook"', generator)
     check_finite(who, matrix)
     return matrix.shape
 
@@ -120,7 +119,7 @@ class _Rook:
 
     waits = True
 
-    def __init__(self, matrix: Tensor, generator: torch.Generator | None):
+    def __init__(self, matrix: Tensor, generator: torch.Generator):
         self.matrix, self.generator = matrix, generator
         self.each = torch.arange(len(matrix), device=matrix.device)
         self.fresh = torch.ones(matrix.shape[:2], dtype=torch.bool, device=matrix.device)
@@ -128,7 +127,8 @@ class _Rook:
     def __call__(self, left: Tensor, right: Tensor) -> tuple[Tensor, ...]:
         b, m, n = self.matrix.shape
         # The residual of pivot rows is zero, and would end the search too early.
-        draw = torch.rand(b, m, generator=self.generator).to(left.device) + self.fresh
+        where = self.generator.device
+        draw = torch.rand(b, m, generator=self.generator, device=where).to(left.device) + self.fresh
         start = draw.topk(min(_ROOK_STARTS, m)).indices
         each = self.each.unsqueeze(1)
         rows = self.matrix[each, start] - left[each, start] @ right

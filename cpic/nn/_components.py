@@ -143,5 +143,5 @@ class Components(nn.Module):
         # The spread of features in float64 stays in float64, whatever the dtype of the head.
         self.mean, self.variance = self.mean.double(), self.variance.double()
         if self.basis is not None:
-            self.basis = self.basis.to(fn(torch.empty(0)).device)
+            self.basis = self.basis.to(self.mean.device)
         return self

@@ -186,7 +186,7 @@ class CPIC(nn.Module):
     def _dense(self, entries: VolumeEntries) -> TensorTrain:
         options = {"rank": self.search.rank, "n_trains": len(entries.volumes)}
         made = bottleneck(self.search.by, self.sizes, **options, generator=self.generator)
-        return made(entries)
+        return made.to(self.memory.device)(entries)
 
     def _check(self, volumes: Sequence[Readable], names: Sequence[str]) -> None:
         if len(volumes) != len(names) or len(set(names)) != len(names) or not names:

@@ -187,7 +187,7 @@ class VolumeEntries:
     def _encode(self, keys: np.ndarray) -> Tensor:
         self.encoded += len(keys)
         if len(keys) == 0:
-            return torch.zeros(0, self._n_dims, dtype=self.dtype)
+            return torch.zeros(0, self._n_dims, dtype=self.dtype, device="cpu")
         if self.chunk is None or len(keys) <= self.chunk:
             return self._embed(self._read(keys))
         cubes = Prefetch(self._read, np.split(keys, range(self.chunk, len(keys), self.chunk)))

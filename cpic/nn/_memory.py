@@ -16,6 +16,7 @@ from cpic._renamed import renamed
 from cpic.tt import IndexSets
 
 Towards = Literal["right", "left"]
+_HOST = torch.device("cpu")  # of what is counted, whatever the default device
 
 
 class SetMemory(nn.Module):
@@ -38,11 +39,16 @@ class SetMemory(nn.Module):
         self._start = 0
         # Left and right sets, one row per name, after a first row for new names.
         self._parts = [*first.left, *first.right]
-        self._visits = torch.zeros(1, dtype=torch.int64)
+        self._visits = torch.zeros(1, dtype=torch.int64, device=_HOST)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the sets are stored."""
+        return self._parts[0].device
 
     def visits(self, names: Sequence[str]) -> Tensor:
         """Number of visits of each name, int64 `(K,)`."""
-        known = torch.tensor([name in self.slots for name in names])
+        known = torch.tensor([name in self.slots for name in names], device=_HOST)
         return self._visits[self._places(names)] * known
 
     def get(self, names: Sequence[str]) -> IndexSets:
@@ -56,10 +62,10 @@ class SetMemory(nn.Module):
         With `n_warm_starts` above 1, the sets of so many names together, or of all there are.
         """
         n_names = len(self._visits) - 1
-        rows = torch.tensor([self._start])
+        rows = torch.tensor([self._start], device=_HOST)
         if n_names > 1:
             n_warm_starts = min(n_warm_starts, n_names)
-            steps = torch.arange(n_warm_starts) * n_names // n_warm_starts
+            steps = torch.arange(n_warm_starts, device=_HOST) * n_names // n_warm_starts
             rows = 1 + (self._start - 1 + steps) % n_names
         return self._sets(_side_by_side(part, n_trains) for part in self._rows(rows))
 
@@ -68,7 +74,7 @@ class SetMemory(nn.Module):
         fresh = [name for name in names if name not in self.slots]
         if fresh:
             self.slots.update({name: len(self._visits) + k for k, name in enumerate(fresh)})
-            more = torch.zeros(len(fresh), dtype=torch.int64)
+            more = torch.zeros(len(fresh), dtype=torch.int64, device=_HOST)
             self._visits = torch.cat([self._visits, more])
             self._parts = [
                 torch.cat([part, part[:1].expand(len(fresh), -1, -1)]) for part in self._parts
@@ -85,10 +91,10 @@ class SetMemory(nn.Module):
         return "left" if odd > 0.5 else "right"
 
     def _places(self, names: Sequence[str]) -> Tensor:
-        return torch.tensor([self.slots.get(name, self._start) for name in names])
+        return torch.tensor([self.slots.get(name, self._start) for name in names], device=_HOST)
 
     def _rows(self, rows: Tensor) -> list[Tensor]:
-        rows = rows.to(self._parts[0].device)
+        rows = rows.to(self.device)
         return [part[rows] for part in self._parts]
 
     def _sets(self, parts: Iterable[Tensor]) -> IndexSets:
@@ -125,12 +131,13 @@ class SetMemory(nn.Module):
             )
         IndexSets(self.sizes, state["left"], state["right"])  # checks them
         self.slots = {name: k for k, name in enumerate(state["names"], start=1)}
-        self._visits, self._start = state["visits"].clone(), int(state["start"])
-        self._parts = [part.to(self._parts[0].device, copy=True) for part in parts]
+        self._visits, self._start = state["visits"].to(_HOST, copy=True), int(state["start"])
+        self._parts = [part.to(self.device, copy=True) for part in parts]
 
     def _apply(self, fn: Any, recurse: bool = True) -> "SetMemory":
         super()._apply(fn, recurse)
-        self._parts = [part.to(fn(torch.empty(0)).device) for part in self._parts]
+        device = fn(torch.empty(0, device=self.device)).device
+        self._parts = [part.to(device) for part in self._parts]
         return self
 
 

@@ -100,7 +100,8 @@ class Network(Group):
     Attributes:
         rank: Upper bound on the ranks of the trains, and number of features.
         chunk: Positions encoded at once; limits the memory.
-        precision: Bits of the numbers of the network; trains always have 64.
+        precision: Bits of the numbers of the network; trains always have 64. On a GPU, products
+            of 32-bit numbers are made in TF32.
         more: Further options of the model, by name; see `cpic.nn.CPIC`, and for baselines
             `cpic.nn.baselines.resnet34`, `cpic.nn.baselines.DownsampleCNN` and
             `cpic.train.HistogramLinear`.

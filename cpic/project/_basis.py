@@ -50,7 +50,8 @@ class Basis:
     def __init__(self, cores: Sequence[Tensor], factor: Tensor | None = None):
         self.cores = tuple(cores)
         _check(self.cores)
-        self.factor = torch.eye(self.rank).to(self.cores[0]) if factor is None else factor
+        made = {"dtype": self.dtype, "device": self.device}
+        self.factor = torch.eye(self.rank, **made) if factor is None else factor
         if self.factor.shape != (self.rank, self.rank) or self.factor.dtype != self.dtype:
             raise ValueError(
                 f"Basis needs a factor of shape {(self.rank, self.rank)} and {self.dtype}, got "

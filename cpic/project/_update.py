@@ -228,4 +228,5 @@ def _polar(rotation: Tensor, products: Tensor) -> Tensor:
         inverse = torch.where(total > floor, 1 / total, 0.0)
     change = rotation.mT @ (products - products.detach())
     skew = axes.mT @ (change - change.mT) @ axes
-    return rotation @ (torch.eye(len(levels)).to(axes) + axes @ (skew * inverse) @ axes.mT)
+    identity = torch.eye(len(levels), dtype=axes.dtype, device=axes.device)
+    return rotation @ (identity + axes @ (skew * inverse) @ axes.mT)

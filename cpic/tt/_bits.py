@@ -18,6 +18,7 @@ Bit = tuple[int, int]  # the mode it belongs to, its place in the coordinate
 # The product is computed in floating point, since GPUs have no integer matrix product. It is exact
 # if all terms, which are different powers of two, are below 2 to this power.
 _HALF = 32
+_HOST = torch.device("cpu")  # where tables are made, whatever the default device
 
 
 class _Tables(NamedTuple):
@@ -46,13 +47,15 @@ class Bits:
         bits = [
             (s, place, *bit) for s, group in enumerate(groups) for place, bit in enumerate(group)
         ]
-        sites, places, modes, at = torch.tensor(bits, dtype=torch.int64).reshape(-1, 4).unbind(1)
-        to_coords = torch.zeros(len(bits), n_modes * (1 + self.wide), dtype=torch.float64)
-        to_sites = torch.zeros(len(bits), len(groups), dtype=torch.float64)
+        rows = torch.tensor(bits, dtype=torch.int64, device=_HOST).reshape(-1, 4)
+        sites, places, modes, at = rows.unbind(1)
+        shape = (len(bits), n_modes * (1 + self.wide))
+        to_coords = torch.zeros(shape, dtype=torch.float64, device=_HOST)
+        to_sites = torch.zeros(len(bits), len(groups), dtype=torch.float64, device=_HOST)
         for row, (site, place, mode, bit) in enumerate(bits):
             to_coords[row, mode + bit // _HALF * n_modes] = 2.0 ** (bit % _HALF)
             to_sites[row, site] = 2.0**place
-        self._tables = {torch.device("cpu"): _Tables(sites, places, modes, at, to_coords, to_sites)}
+        self._tables = {_HOST: _Tables(sites, places, modes, at, to_coords, to_sites)}
 
     def coords(self, sites: Tensor) -> Tensor:
         """Coordinates `(..., D)` of int64 sites `(..., s)`."""
@@ -74,6 +77,5 @@ class Bits:
 
     def _on(self, device: torch.device) -> _Tables:
         if device not in self._tables:
-            here = self._tables[torch.device("cpu")]
-            self._tables[device] = _Tables(*(table.to(device) for table in here))
+            self._tables[device] = _Tables(*(table.to(device) for table in self._tables[_HOST]))
         return self._tables[device]

@@ -1,7 +1,8 @@
 """`python -m tests.bench`: print the tables, write `_build/bench.json` and `_build/peers.json`.
 
-Parts are named: search, tolerance, gradients, features, volumes, stores, training; and races, all
-libraries on all problems, which takes hours and is run only when it is asked for.
+Parts are named: search, tolerance, gradients, features, volumes, stores, training; gpu, where there
+is one; and races, all libraries on all problems, which takes hours and is run only when it is asked
+for.
 """
 
 import argparse
@@ -15,15 +16,16 @@ from tqdm import tqdm
 from tests.bench import harness, race
 from tests.bench.cases import all_cases, all_parts
 from tests.bench.cases_peers import peer_races, run_race
+from tests.bench.training import store_all
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parts = all_parts()
+    parts, on_gpu = all_parts(), torch.cuda.is_available()
     parser.add_argument(
         "--parts",
         nargs="+",
-        default=list(parts),
+        default=[name for name in parts if name != "gpu" or on_gpu],
         choices=[*parts, "races"],
         help="parts to run; default: all but the races",
     )
@@ -37,8 +39,13 @@ def main() -> None:
     parser.add_argument(
         "--peers", type=Path, default=harness.ROOT / "_build" / "peers.json", help="of the races"
     )
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin no case after so many"
+    )
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "WHO"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if "gpu" in given.parts and not on_gpu:
+        parser.error("the part gpu needs a CUDA device, and torch finds none on this machine.")
     torch.set_num_threads(1)
     if given.peak:
         case, who = all_cases()[given.peak[0]], given.peak[1]
@@ -59,10 +66,15 @@ def main() -> None:
     races = [races[name] for name in chosen("races", races)]
     if not any(cases.values()) and not races:
         parser.error(f"no name in {', '.join(given.parts)} holds one of {given.only}.")
-    rows = []
+    rows, late = [], time.monotonic() + 60 * given.minutes
+    if cases.get("gpu"):
+        store_all((256,) * 3, 20)
     for part, some in cases.items():
         begin = time.monotonic()
         for case in tqdm(some, disable=None, unit="case", desc=part):
+            if time.monotonic() > late:
+                print(f"no time was left for {case.name}")
+                continue
             rows += harness.measure(case, given.repeats)
             rows += harness.memory(case)
             # Kept after each, so that a run that is interrupted leaves what it has.

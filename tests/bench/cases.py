@@ -14,6 +14,7 @@ from cpic import tt
 from tests.bench import problems
 from tests.bench.cases_bottleneck import bottleneck_cases
 from tests.bench.cases_data import data_cases
+from tests.bench.cases_gpu import gpu_cases
 from tests.bench.cases_gradient import gradient_cases
 from tests.bench.cases_project import project_cases
 from tests.bench.cases_stores import store_cases
@@ -160,6 +161,7 @@ def all_parts() -> dict[str, dict[str, Case]]:
         "volumes": data_cases(),
         "stores": store_cases(),
         "training": training_cases(),
+        "gpu": gpu_cases(),
     }
 
 

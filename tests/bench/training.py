@@ -5,11 +5,15 @@ forward, backward, clipping, an update by RAdam. The volumes are read from disk 
 """
 
 import math
+import multiprocessing
+import os
 import shutil
 import statistics
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -32,9 +36,9 @@ Variant = Literal["fast", "paper"]
 class Setting:
     """What is trained on what.
 
-    `source`: "stores", distinct heads in Zarr stores written once, or "formula", one
-    phantom head a sample, at any resolution. `cache`: bytes of decoded chunks that all stores
-    together hold.
+    `source`: "stores", distinct heads in Zarr stores written once; "memory", the same read whole;
+    or "formula", one phantom head a sample, at any resolution. `cache`: bytes of decoded chunks
+    that all stores together hold. `select`: visits between selections of the index sets.
     """
 
     shape: tuple[int, ...]
@@ -43,8 +47,10 @@ class Setting:
     batch: int = 20
     variant: Variant = "fast"
     chunk: int | None = None
-    source: Literal["stores", "formula"] = "stores"
+    source: Literal["stores", "memory", "formula"] = "stores"
     cache: int | None = 2**29
+    select: int = 1
+    device: str = "cpu"
 
 
 class Training:
@@ -59,14 +65,14 @@ class Training:
             self.encoder,
             TwoHeadRegressor(setting.rank),
             shape=setting.shape,
-            search=Search(rank=setting.rank),
+            search=Search(rank=setting.rank, select=setting.select),
             reading=Reading(chunk=setting.chunk),
             generator=generator,
-        )
+        ).to(setting.device)
         self.optimizer = torch.optim.RAdam(self.model.parameters(), lr=1e-3)
         self.volumes = volumes(setting)
         self.names = [f"patient {k}" for k in range(setting.batch)]
-        self.target = torch.rand(setting.batch, generator=generator)
+        self.target = torch.rand(setting.batch, generator=generator).to(setting.device)
         for _ in range(warm):
             self.step()
 
@@ -94,13 +100,29 @@ def volumes(setting: Setting) -> Sequence[data.Volume]:
         return [brain_like(setting.shape, seed=k) for k in range(setting.batch)]
     cache = None if setting.cache is None else ChunkCache(setting.cache)
     paths = [stored(setting.shape, k) for k in range(setting.batch)]
+    if setting.source == "memory":
+        return [data.ArrayVolume(data.ZarrVolume(path).read()) for path in paths]
     return [data.ZarrVolume(path, cache=cache) for path in paths]
+
+
+def store_all(shape: Sequence[int], n: int) -> None:
+    """Write n stores that `stored` then finds, on all cores."""
+    missing = [seed for seed in range(n) if not _path(shape, seed).exists()]
+    if missing:
+        # A process with a GPU cannot be forked.
+        workers = min(len(missing), os.cpu_count() or 1)
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(partial(stored, tuple(shape)), missing))
+
+
+def _path(shape: Sequence[int], seed: int) -> Path:
+    size = "x".join(map(str, shape))
+    return ROOT / "_build" / f"bench-heads-{size}" / f"{seed}.zarr"
 
 
 def stored(shape: Sequence[int], seed: int) -> Path:
     """A head as a store of 32^3 chunks, made once: the template cut by `seed`, with texture."""
-    size = "x".join(map(str, shape))
-    path = ROOT / "_build" / f"bench-heads-{size}" / f"{seed}.zarr"
+    path = _path(shape, seed)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         chunks = tuple(min(32, n) for n in shape)
@@ -138,14 +160,15 @@ def one_step(training: Training, steps: int = 3) -> dict[str, float]:
 
 
 class Dense:
-    """The ResNet-34 on one whole volume, which is in memory."""
+    """The ResNet-34 on whole volumes, which are in memory, where the network is."""
 
-    def __init__(self, shape: Sequence[int], volume: data.Volume):
-        self.model = resnet34()
-        self.values = volume.read().float().view(1, 1, *shape)
+    def __init__(self, shape: Sequence[int], *volumes: data.Volume, device: str = "cpu"):
+        self.model = resnet34().to(device)
+        whole = torch.stack([volume.read() for volume in volumes]).float()
+        self.values = whole.view(-1, 1, *shape).to(device)
 
     def step(self) -> None:
-        """Forward and backward of a batch of one."""
+        """Forward and backward of the batch."""
         self.model.train()
         self.model(self.values).square().sum().backward()
 

@@ -70,3 +70,83 @@ def test_a_row_of_the_table_and_its_searches(tables, tmp_path, monkeypatch):
     made = path.stat().st_mtime_ns
     tables.main()
     assert path.stat().st_mtime_ns == made  # not made again
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RESULTS.glob("make_*.py")))
+def test_every_script_says_what_it_does(name, load, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        load(name).main()
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {name}")
+
+
+@pytest.fixture
+def gpu(load, tmp_path, monkeypatch):
+    """The script that measures a GPU, called with further arguments; returns failures and rows."""
+    module, out = load("make_gpu"), tmp_path / "gpu.json"
+
+    def run(*args):
+        fixed = ["--device", "cpu", "--quick", "--out", str(out), "--work", str(tmp_path / "work")]
+        monkeypatch.setattr("sys.argv", ["make_gpu.py", *fixed, *args])
+        failed = module.main()
+        return failed, json.loads(out.read_text())["rows"] if out.exists() else {}
+
+    run.module, run.out = module, out
+    return run
+
+
+def test_the_record_of_a_gpu_is_made_in_one_command(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.bench.training.ROOT", tmp_path)
+    monkeypatch.setattr(gpu.module, "store_all", lambda shape, n: None)  # made when they are read
+    monkeypatch.setattr("tests.bench.cases_gpu.STEPS", 1)
+    failed, rows = gpu("--commit", "abc")
+    assert failed == 0
+    steps = [name for name in rows if "training" not in name]
+    assert len(steps) == 8
+    assert all(rows[name]["seconds"] > 0 for name in steps)
+    fold = rows["training, fold 0"]
+    assert len(fold["curve"]) == fold["epochs_planned"] == 2
+    wanted = {"date", "torch", "commit", "cpus", "gpu", "device"}
+    assert all(row["provenance"].keys() >= wanted for row in rows.values())
+    assert {row["provenance"]["commit"] for row in rows.values()} == {"abc"}
+
+
+def fake_rows(monkeypatch, gpu, **measures):
+    monkeypatch.setattr(gpu.module, "store_all", lambda shape, n: None)
+    monkeypatch.setattr(gpu.module, "rows", lambda *_: iter(measures.items()))
+
+
+def test_a_row_that_fails_leaves_the_others(gpu, monkeypatch, caplog):
+    fake_rows(
+        monkeypatch, gpu, a=lambda: {"seconds": 1}, b=lambda: 1 // 0, c=lambda: {"seconds": 3}
+    )
+    failed, rows = gpu()
+    assert (failed, list(rows)) == (1, ["a", "c"])
+    assert "b failed" in caplog.text
+    # Measured again: what is not, stays.
+    fake_rows(monkeypatch, gpu, c=lambda: {"seconds": 4})
+    assert {name: row["seconds"] for name, row in gpu()[1].items()} == {"a": 1, "c": 4}
+
+
+def test_a_run_that_is_killed_keeps_what_it_had(gpu, monkeypatch):
+    def killed():
+        raise KeyboardInterrupt
+
+    fake_rows(monkeypatch, gpu, a=lambda: {"seconds": 1}, b=killed)
+    with pytest.raises(KeyboardInterrupt):
+        gpu()
+    assert list(json.loads(gpu.out.read_text())["rows"]) == ["a"]
+
+
+def test_nothing_is_begun_when_time_is_up(gpu, monkeypatch):
+    fake_rows(monkeypatch, gpu, a=lambda: {"seconds": 1})
+    assert gpu("--minutes", "0.1") == (0, {})
+
+
+def test_without_a_gpu_the_script_says_so(gpu, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as stopped:
+        gpu("--device", "cuda")
+    assert stopped.value.code == 2
+    assert "a GPU is needed, and torch finds none" in capsys.readouterr().err

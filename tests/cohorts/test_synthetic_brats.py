@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import pickle
 import runpy
 import subprocess
 import sys
@@ -256,6 +257,15 @@ def test_progress_may_be_any_bar(tmp_path):
 
     synthetic.make_brats_like(tmp_path / "x", n_patients=2, shape=(24, 24, 24), progress=bar)
     assert seen == [(name, 2, "x") for name in patients(2)]
+
+
+def test_patients_may_be_made_in_processes(root, tmp_path):
+    def run(make, *args):
+        return map(pickle.loads(pickle.dumps(make)), *args)
+
+    other = tmp_path / "cohort"
+    synthetic.make_brats_like(other, n_patients=4, shape=SHAPE, seed=7, run=run)
+    assert contents(other) == contents(root)
 
 
 def test_script_prints_the_best_error(tmp_path, capsys):

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gzip
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ def make_brats_like(
     shape: tuple[int, int, int] = (240, 240, 155),
     seed: int = 0,
     progress: Progress = False,
+    run: Callable[..., Iterable[Any]] = map,
 ) -> Path:
     """Generate a cohort with the tree, formats and columns of BraTS 2020.
 
@@ -170,6 +172,7 @@ def make_brats_like(
         shape: Numbers of voxels, each at least 24.
         seed: Seed of all random choices.
         progress: Show a progress bar; or a callable that wraps the patients, such as `tqdm.tqdm`.
+        run: Maps a function over the patients; use `Executor.map` for several processes.
 
     Returns:
         The folder that holds the tree of the real set.
@@ -190,7 +193,7 @@ def make_brats_like(
     names = [_name(k + 1) for k in range(n_patients)]
     recipe = {"kind": "brats", "version": 1, "seed": seed, "shape": list(shape)}
     make = functools.partial(_make_patient, seed=seed, shape=shape)
-    known = _store.fill(root, root / TREE, recipe, names, make, progress=progress)
+    known = _store.fill(root, root / TREE, recipe, names, make, progress=progress, run=run)
     truth = pandas.DataFrame(known)
     truth["alive"] = truth.index == _ALIVE
     days = truth["survival_days"].astype(str).mask(truth["alive"], "ALIVE (361 days later)")

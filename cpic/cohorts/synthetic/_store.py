@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ def fill(
     make: Callable[[int, Path], dict[str, Any]],
     *,
     progress: Progress = False,
+    run: Callable[..., Iterable[dict[str, Any]]] = map,
 ) -> list[dict[str, Any]]:
     """Generate the missing patients; return the facts about all of them, in order.
 
@@ -96,17 +98,17 @@ def fill(
         names: Folder names of the patients.
         make: Writes patient k into an empty folder and returns its truth, which must be JSON.
         progress: Show a progress bar.
+        run: Maps a function over numbers and names of the patients, in processes if they take what
+            they are given.
 
     Raises:
         CohortError: If root has other content, or more patients.
     """
     from filelock import FileLock
-    from threadpoolctl import threadpool_limits
 
     root.mkdir(parents=True, exist_ok=True)
     # If two processes use one folder, the second one waits, and then finds the work done.
-    # Small matrix products are slower on several threads, and their sums depend on the number.
-    with FileLock(root / ".lock"), threadpool_limits(1):
+    with FileLock(root / ".lock"):
         _open(root, recipe)
         truths = root / ".truth"
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,15 +119,24 @@ def fill(
                 f"{root} holds {len(more)} patients more than the {len(names)} requested: request "
                 "all of them, or choose an empty folder."
             )
-        known = []
-        for k, name in enumerate(shown(progress, names, total=len(names), desc=root.name)):
-            note = truths / f"{name}.json"
-            # The folder is renamed last, so its presence means that it is complete.
-            if not (folder / name).is_dir():
-                part = folder / f".{name}.part"
-                shutil.rmtree(part, ignore_errors=True)
-                part.mkdir()
-                write_text(note, json.dumps(make(k, part)) + "\n")
-                os.replace(part, folder / name)
-            known.append(json.loads(note.read_text(encoding="utf-8")))
-    return known
+        known = iter(run(partial(_fill_one, folder, truths, make), range(len(names)), names))
+        return [next(known) for _ in shown(progress, names, total=len(names), desc=root.name)]
+
+
+def _fill_one(
+    folder: Path, truths: Path, make: Callable[[int, Path], dict[str, Any]], k: int, name: str
+) -> dict[str, Any]:
+    """Generate a patient unless it is there; return the facts about it."""
+    from threadpoolctl import threadpool_limits
+
+    note = truths / f"{name}.json"
+    # The folder is renamed last, so its presence means that it is complete.
+    if not (folder / name).is_dir():
+        part = folder / f".{name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        # Small matrix products are slower on several threads, and sums depend on their number.
+        with threadpool_limits(1):
+            write_text(note, json.dumps(make(k, part)) + "\n")
+        os.replace(part, folder / name)
+    return json.loads(note.read_text(encoding="utf-8"))

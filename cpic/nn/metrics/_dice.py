@@ -35,7 +35,7 @@ class Dice:
         if isinstance(n_classes, bool) or not isinstance(n_classes, int) or n_classes < 2:
             raise ValueError(f"Dice needs `n_classes >= 2`, an integer, got {n_classes!r}.")
         self.n_classes = n_classes
-        self.counts = torch.zeros(3, n_classes, dtype=torch.int64)
+        self.counts = torch.zeros(3, n_classes, dtype=torch.int64, device="cpu")
 
     def add(self, predictions: Tensor, target: Tensor) -> None:
         """Count positions.

@@ -13,6 +13,9 @@ from torch import Tensor
 from cpic.nn._checks import check_positive
 from cpic.nn._entries import Shaped
 from cpic.nn.patches._model import Sampled
+from cpic.tt._points import random_points
+
+_HOST = torch.device("cpu")  # of what is counted, whatever the default device
 
 
 class Watched:
@@ -29,9 +32,9 @@ class Watched:
 
     def read_at(self) -> Tensor:
         """Distinct positions within the shape, `(m, D)`, sorted."""
-        none = torch.zeros(0, len(self.shape), dtype=torch.int64)
-        centers = torch.cat([none, *self.centers])
-        inside = ((centers >= 0) & (centers < torch.tensor(self.shape))).all(1)
+        none = torch.zeros(0, len(self.shape), dtype=torch.int64, device=_HOST)
+        centers = torch.cat(self.centers or [none])
+        inside = ((centers >= 0) & (centers < centers.new_tensor(self.shape))).all(1)
         return centers[inside].unique(dim=0)
 
 
@@ -44,8 +47,7 @@ def read_and_random(watched: Sequence[Watched], *, most: int, generator: torch.G
     read = [_some(volume.read_at(), most, generator) for volume in watched]
     most = max(1, *(len(positions) for positions in read))
     shape = watched[0].shape
-    drawn = torch.rand(len(read), 2 * most, len(shape), generator=generator, dtype=torch.float64)
-    positions = (drawn * torch.tensor(shape)).long()
+    positions = random_points(shape, 2 * most, n_trains=len(read), generator=generator)
     for row, found in zip(positions, read, strict=True):
         row[: len(found)] = found
     return positions
@@ -141,9 +143,10 @@ class BalancedPositions:
             for k in range(len(self.labels)):
                 places = (classes == k).nonzero()[:, 0]
                 counts.append(len(places))
-                kept.append(_some(places, most, generator))
-        self.counts = torch.tensor(counts).view(len(volumes), -1)
-        self._kept = torch.tensor([len(places) for places in kept]).view_as(self.counts)
+                kept.append(_some(places.cpu(), most, generator))
+        self.counts = torch.tensor(counts, device=_HOST).view(len(volumes), -1)
+        n_kept = [len(places) for places in kept]
+        self._kept = torch.tensor(n_kept, device=_HOST).view_as(self.counts)
         self._places = torch.cat(kept)
         self._first = self._kept.flatten().cumsum(0).view_as(self._kept) - self._kept
 
@@ -158,14 +161,16 @@ class BalancedPositions:
             generator: Generator of the positions, drawn with replacement.
 
         Returns:
-            Int64 positions `(K, n, D)` and their classes `(K, n)`.
+            Int64 positions `(K, n, D)` and their classes `(K, n)`, on the CPU.
         """
+        rows = rows.cpu()
         kept = self._kept[rows]
         # Classes that occur come first, and alternate.
         present = (kept == 0).long().argsort(dim=1, stable=True)
-        turn = torch.arange(n) % (kept > 0).sum(1, keepdim=True)
+        turn = torch.arange(n, device=_HOST) % (kept > 0).sum(1, keepdim=True)
         classes = present.gather(1, turn)
-        share = torch.rand(classes.shape, generator=generator, dtype=torch.float64)
+        options = {"generator": generator, "device": generator.device, "dtype": torch.float64}
+        share = torch.rand(classes.shape, **options).cpu()
         place = (share * kept.gather(1, classes)).long() + self._first[rows].gather(1, classes)
         return _coords(self._places[place], self.shape), classes
 
@@ -174,7 +179,8 @@ def _some(rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """All rows, or a random subset if there are more than `most`."""
     if len(rows) <= most:
         return rows
-    return rows[torch.randperm(len(rows), generator=generator)[:most]]
+    order = torch.randperm(len(rows), generator=generator, device=generator.device)
+    return rows[order[:most].to(rows.device)]
 
 
 def _checked(labels: Sequence[int]) -> tuple[int, ...]:

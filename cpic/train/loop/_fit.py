@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +24,7 @@ from cpic.train.loop._batches import CohortData
 from cpic.train.loop._checkpointing import Checkpointing, StopRunError
 from cpic.train.loop._distributed import is_first, launched, rank_and_size
 from cpic.train.loop._faults import Faults
+from cpic.train.loop._globals import matmul_precision, quiet
 from cpic.train.loop._task import Task
 from cpic.train.results._results import FoldResult, plain, writing
 
@@ -79,7 +79,8 @@ def fit_fold(
         max_minutes: Time limit; training also stops within an epoch, and validates.
         max_faults: Number of failed steps that are tolerated.
         save_every: Also save within an epoch, after every so many steps.
-        precision: Bits of the floating type, 32 or 64.
+        precision: Bits of the floating type, 32 or 64. On a GPU, products of 32-bit numbers are
+            made in TF32, with a relative rounding of 5e-4.
         progress: Show a progress bar with seconds, evaluations and voxels per sample.
         wandb: Also log to Weights & Biases.
         seed: Seed of the global generator of torch, for noise and dropout.
@@ -119,7 +120,12 @@ def fit_fold(
     if resume:
         saving.load(module, data)
     if saving.run.epoch < num_epochs and not saving.ended:
-        with _quiet(), torch.random.fork_rng(range(found)), _signals(saving):
+        with (
+            quiet(),
+            matmul_precision(precision, on_gpu=ngpus > 0),
+            torch.random.fork_rng(range(found)),
+            _signals(saving),
+        ):
             torch.manual_seed(seed + rank_and_size()[0])
             trainer = _trainer(saving, num_epochs, ngpus, num_nodes, progress, wandb)
             trainer.fit(module, datamodule=data)
@@ -230,18 +236,3 @@ def _signals(saving: Checkpointing) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's messages about other products and devices, but not its warnings."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # Lightning uses a name that torch deprecates.
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
-            yield
-    finally:
-        logger.setLevel(before)
