@@ -155,6 +155,63 @@ def jittered(shape: Sequence[int], count: int, draw: Draw) -> Points:
     return Points(positions, weights.expand(draw.n_arrays, -1))
 
 
+def importance(
+    shape: Sequence[int], count: int, draw: Draw, *, map: Tensor, mix: float = 0.1
+) -> Points:
+    """Positions drawn in proportion to a map, mixed with uniform ones.
+
+    The cells of the map are drawn systematically: in their order, in equal steps of their
+    cumulated odds, from a random start. The position in a cell is uniform.
+
+    Args:
+        shape: Sizes of the arrays.
+        count: Number of positions.
+        draw: For how many arrays.
+        map: `(*sizes)` or `(K, *sizes)`, at least 0, of one cell or more an axis and at most as
+            many as entries.
+        mix: Share of the uniform positions, in (0, 1].
+    """
+    odds = _cells(map, shape, draw)
+    if not 0 < mix <= 1:
+        raise ValueError(
+            f"importance needs a mix above 0 and at most 1, got {mix}; without uniform positions "
+            "what the map calls 0 is never read, and means are biased."
+        )
+    begins, widths = blocks(shape, odds.shape[1:], draw.device)
+    volumes = widths.double().prod(-1)
+    odds = odds.flatten(1) * volumes
+    share = (1 - mix) * odds / odds.sum(1, keepdim=True) + mix * volumes / math.prod(shape)
+    steps = torch.arange(count, device=draw.device) + draw.uniform("importance", 1)
+    ends = share.cumsum(1)
+    cell = torch.searchsorted(ends / ends[:, -1:], steps / count).clamp_max(share.shape[1] - 1)
+    inside = (draw.uniform("importance", count, len(shape)) * widths[0, cell]).long()
+    expected = count * share.gather(1, cell) / volumes[0, cell]
+    return Points(begins[0, cell] + inside, 1 / (math.prod(shape) * expected))
+
+
+def _cells(map: Tensor, shape: Sequence[int], draw: Draw) -> Tensor:
+    """The map as float64 `(K, *sizes)`, checked."""
+    cells = map.detach().to(draw.device, torch.float64)
+    cells = cells[None] if cells.ndim == len(shape) else cells
+    fits = cells.ndim == len(shape) + 1 and len(cells) in (1, draw.n_arrays)
+    if not fits or any(not 1 <= m <= n for m, n in zip(cells.shape[1:], shape, strict=True)):
+        raise ValueError(
+            f"importance needs a map of at most {tuple(shape)} cells, or one for each of "
+            f"{draw.n_arrays} arrays, got shape {tuple(map.shape)}."
+        )
+    if not bool((cells.isfinite() & (cells >= 0)).all()):
+        raise ValueError(
+            "importance needs a map of finite numbers of at least 0, got NaN, infinity or a number "
+            "below 0; replace them, for example with `map.nan_to_num(0).clamp_min(0)`."
+        )
+    if not bool(cells.flatten(1).any(1).all()):
+        raise ValueError(
+            "importance needs a map with a number above 0 for each array, got only zeros; choose "
+            "by 'jittered' where nothing is known."
+        )
+    return cells.expand(draw.n_arrays, *cells.shape[1:])
+
+
 def blocks(
     shape: Sequence[int], parts: Sequence[int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -175,6 +232,7 @@ def _equal(positions: Tensor) -> Tensor:
 
 PLACERS: dict[str, Placer] = {
     "grid": grid,
+    "importance": importance,
     "jittered": jittered,
     "low-discrepancy": low_discrepancy,
     "random": random,

@@ -18,8 +18,21 @@ CASES = [
     ("random", {}, True),
     ("jittered", {}, True),
     ("low-discrepancy", {}, True),
+    ("importance", {"map": "cells"}, True),
 ]
 DRAWN = [(by, options) for by, options, drawn in CASES if drawn]
+
+
+def place(shape, by, options, **arguments):
+    """`positions`, where a map is one of two cells an axis, the last of them dark."""
+    if "map" in options:
+        cells = torch.ones([min(2, n) for n in shape])
+        cells.view(-1)[-1] = 0
+        options = {"map": cells, "mix": 0.3}
+    return positions(shape, by=by, **options, **arguments)
+
+
+OPTIONS = {by: options for by, options, _ in CASES}
 
 
 def test_every_placer_is_tested():
@@ -32,12 +45,15 @@ def test_every_placer_is_tested():
 def test_positions_are_inside_and_weights_sum_to_one(by, options, drawn, shape, share, generator):
     total = math.prod(shape)
     budget = max(1, int(share * total))
-    found = positions(shape, by=by, budget=budget, n_arrays=3, generator=generator, **options)
+    found = place(shape, by, options, budget=budget, n_arrays=3, generator=generator)
     k, m, d = found.positions.shape
     assert (k, d) == (3, len(shape))
     assert 1 <= m <= budget
     assert ((found.positions >= 0) & (found.positions < torch.tensor(shape))).all()
     assert found.weights.shape == (k, m)
+    if by == "importance":
+        assert (found.weights > 0).all()
+        return
     torch.testing.assert_close(found.weights.sum(1), torch.ones(3).double())
     if by != "low-discrepancy":
         assert all(len(rows.unique(dim=0)) == m for rows in found.positions)
@@ -49,7 +65,7 @@ def test_the_mean_is_unbiased(by, options, generator):
     """10 000 draws; a rough array, so that no symmetry hides a wrong weight."""
     shape, n = (5, 7), 10_000
     array = torch.rand(shape, generator=generator, dtype=torch.float64) ** 3
-    found = positions(shape, by=by, budget=9, n_arrays=n, generator=generator, **options)
+    found = place(shape, by, options, budget=9, n_arrays=n, generator=generator)
     values = array[found.positions.unbind(-1)]
     estimate = (found.weights * values).sum(1)
     error = (estimate.mean() - array.mean()) / (estimate.std() / n**0.5)
@@ -100,14 +116,15 @@ def test_jittered_has_one_position_in_each_block(generator):
 
 def test_huge_arrays_need_no_memory(generator):
     for by in PLACERS:
-        found = positions((2**20,) * 3, by=by, budget=1000, generator=generator)
+        found = place((2**20,) * 3, by, OPTIONS[by], budget=1000, generator=generator)
         assert found.positions.shape[1] <= 1000
         assert found.positions.amax() > 2**19
 
 
 def test_the_same_seed_gives_the_same_positions():
     def draw(by):
-        return positions((50, 40), by=by, budget=30, generator=torch.Generator().manual_seed(3))
+        seed = torch.Generator().manual_seed(3)
+        return place((50, 40), by, OPTIONS[by], budget=30, generator=seed)
 
     for by in PLACERS:
         assert (draw(by).positions == draw(by).positions).all()
