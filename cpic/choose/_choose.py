@@ -103,7 +103,10 @@ def choose(
 
             `"coarse-to-fine"`: `coarse`, the share of the budget for a grid of equal strides, by
             default 0.25. Its intervals are then halved where its values jump and bend, and what is
-            found there decides where to halve again, down to intervals of `finest` entries.
+            found there decides where to halve again, down to intervals of `finest` entries. With
+            `level`, `(K, *sizes)`, the grid is the next coarser level of a pyramid, such as a level
+            of an OME-Zarr: means over blocks, in place of entries at their centers, each counted as
+            one entry read.
 
             `"cross-square"`, `"cross-least-squares"`: a train {cite}`oseledets2010ttcross`, of the
             axes or, with `bits="sequential"` or `"interleaved"`, of the bits of the coordinates in
@@ -183,15 +186,18 @@ def _coarse_to_fine(
     draw: Draw,
     *,
     coarse: float = 0.25,
+    level: Tensor | None = None,
     finest: int = 1,
 ) -> dict[str, Any]:
     check_least("coarse-to-fine", "1 halves down to single entries", finest=finest)
-    few = min(count, max(_share(coarse, count), 2 ** len(shape)))
-    points = grid(shape, few, draw, phase="ends")
-    assert points.axes is not None
-    axes = [axis[0] for axis in points.axes]
-    values = log(points.positions).unflatten(1, [len(axis) for axis in axes])
-    left = count - points.positions.shape[1]
+    if level is None:
+        few = min(count, max(_share(coarse, count), 2 ** len(shape)))
+        axes = [axis[0] for axis in grid(shape, few, draw, phase="ends").axes or ()]
+        values = log(_refine.nodes(axes, draw.n_arrays))
+    else:
+        axes, values = _refine.from_level(log, level, shape, count, draw)
+    values = values.unflatten(1, [len(axis) for axis in axes])
+    left = count - values[0].numel()
     steps = _refine.search(log, axes, values.detach(), count=left, finest=finest)
     remake = partial(_refine.rebuild, shape, axes, steps, finest)
     return {"picture": remake(log.all()[1]), "remake": remake}

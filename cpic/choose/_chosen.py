@@ -97,13 +97,16 @@ class Log:
     """Asks `entries`, checks what comes back, and keeps it."""
 
     def __init__(self, entries: Entries):
-        self._entries = entries
+        self.entries = entries
         self._positions: list[Tensor] = []
         self._values: list[Tensor] = []
 
     def __call__(self, indices: Tensor) -> Tensor:
         """Values `(K, n)` at `indices` `(K, n, D)`."""
-        values = ask(self._entries, indices)
+        return self.keep(indices, ask(self.entries, indices))
+
+    def keep(self, indices: Tensor, values: Tensor) -> Tensor:
+        """Note values that were got in another way."""
         self._positions.append(indices)
         self._values.append(values)
         return values

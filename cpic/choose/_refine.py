@@ -23,7 +23,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cpic.choose._budget import edges, product
+from cpic.choose._chosen import Log
 from cpic.choose._picture import Grid
+from cpic.choose._points import Draw
+from cpic.tt._fibers import ask
 
 # Of score times volume from one step to the next, on photographs and heads.
 DECAY = 0.35
@@ -42,6 +46,40 @@ class Step:
     axis: int
     middles: Tensor
     real: Tensor
+
+
+def nodes(axes: Sequence[Tensor], n_arrays: int) -> Tensor:
+    """Positions `(K, m, D)` of a grid, the last axis fastest."""
+    return product([axis[None] for axis in axes]).expand(n_arrays, -1, -1)
+
+
+def from_level(
+    log: Log, level: Tensor, shape: Sequence[int], count: int, draw: Draw
+) -> tuple[list[Tensor], Tensor]:
+    """A grid, and its values `(K, m)`: a coarser level in the middle, entries around it."""
+    sizes = tuple(level.shape[1:])
+    fits = level.ndim == len(shape) + 1 and len(level) == draw.n_arrays
+    if not fits or any(not 1 <= m <= n for m, n in zip(sizes, shape, strict=True)):
+        raise ValueError(
+            f"coarse-to-fine needs a level of shape ({draw.n_arrays}, ...) with at most "
+            f"{tuple(shape)} values, got {tuple(level.shape)}; put the arrays first."
+        )
+    axes, inside = [], torch.ones(1, 1, dtype=torch.bool, device=draw.device)
+    for n, m in zip(shape, sizes, strict=True):
+        cuts = edges(n, m, device=draw.device)
+        centers = (cuts[:-1] + cuts[1:] - 1) // 2
+        axes.append(torch.cat([centers, cuts.new_tensor([0, n - 1])]).unique())
+        inside = (inside[:, :, None] & torch.isin(axes[-1], centers)).flatten(1)
+    positions = nodes(axes, draw.n_arrays)
+    if positions.shape[1] > count:
+        raise ValueError(
+            f"coarse-to-fine needs a budget of at least {positions.shape[1]} for a level of "
+            f"{sizes} and the entries around it, got {count}; pass a coarser level."
+        )
+    around = ask(log.entries, positions[:, ~inside[0]])
+    values = around.new_empty(positions.shape[:2])
+    values[:, ~inside[0]], values[:, inside[0]] = around, level.flatten(1).to(around)
+    return axes, log.keep(positions, values)
 
 
 def search(
@@ -146,7 +184,7 @@ def _halves(line: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ends and middles of the intervals of an axis, and where in them the middles lie."""
     low, high = line[:-1], line[1:]
     middle = (low + high) // 2
-    return low, high, middle, (middle - low) / (high - low).clamp_min(1)
+    return low, high, middle, (middle - low).double() / (high - low).clamp_min(1)
 
 
 def _ends(values: Tensor, axis: int) -> tuple[Tensor, Tensor]:

@@ -125,6 +125,32 @@ def test_coarse_to_fine_looks_where_something_is():
     assert error < 0.5 * rival
 
 
+def test_a_level_of_a_pyramid_is_read_as_it_is():
+    """Means over blocks of three are the values at their centers where an array is linear."""
+    x, y = torch.meshgrid(torch.arange(45.0), torch.arange(36.0), indexing="ij")
+    linear = ((1 + x) * (2 - y)).double()[None]
+    spiked = linear.clone()
+    spiked[0, 20, 20] += 1000
+    for array in (linear, spiked):
+        level = torch.nn.functional.avg_pool2d(array, 3)
+        got = found("coarse-to-fine", {"level": level}, array, 500)
+        assert 15 * 12 <= int(got.asked) <= 500
+        wrong = (got.dense() - array).abs() > 1e-6
+        if array is linear:
+            assert not wrong.any()
+        else:
+            near = ((got.positions[0] - 19).abs() <= 2).all(-1)
+            assert near.sum() > 4  # of the level only the center is that near
+            assert not wrong[0, :15, :15].any()
+    refused = {"level": torch.ones(2, 5, 5)}, {"level": torch.ones(1, 46, 5)}
+    for options, message in [
+        *((o, "needs a level") for o in refused),
+        ({"level": level}, "at least"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            found("coarse-to-fine", options, linear, 200)
+
+
 def test_coarse_to_fine_has_nothing_to_read_on_a_constant():
     got = found("coarse-to-fine", {}, torch.full((2, 40, 40), 3.0), 0.2)
     assert (got.asked <= 0.05 * 1600).all()
