@@ -219,8 +219,8 @@ def oracles(array: Tensor, count: int, points: Tensor, truth: Tensor) -> dict[st
 def make_cell(name: str) -> list[dict[str, Any]]:
     """All choosers on all functions of one kind and number of axes."""
     axes, kind = int(name.split("-")[0]), name.split("-")[1]
-    flat = axes <= 4
-    names = [by for by in (*PLAIN, *BITS) if flat or by not in (*FLAT, "jittered")]
+    left_out = {*RANDOM[1:], *(() if axes <= 4 else FLAT)}
+    names = [by for by in (*PLAIN, *BITS) if by not in left_out]
     rows = []
     noises = [("equal", 0.0), ("equal", 0.1), ("along", 0.0), ("oblique", 0.0)]
     for (widths, noise), detail in itertools.product(noises, DETAIL):
