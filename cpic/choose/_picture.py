@@ -1,6 +1,6 @@
 """Arrays rebuilt from what was read of them, as entries and as a whole.
 
-Shapes: `K` arrays, `D` axes, `m` positions read, `n` points asked for.
+Shapes: `K` arrays, `D` axes, `m` positions read, `n` points requested.
 """
 
 import itertools

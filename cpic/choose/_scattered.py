@@ -1,6 +1,6 @@
 """Arrays rebuilt from values at positions that form no grid, by SciPy.
 
-Shapes: `K` arrays, `m` positions, `D` axes, `n` points asked for.
+Shapes: `K` arrays, `m` positions, `D` axes, `n` points requested.
 """
 
 from collections.abc import Callable

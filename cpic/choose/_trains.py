@@ -3,7 +3,7 @@ r"""Read what a tensor train needs, within a budget.
 The budget fixes the rank: least squares samples as much as it allows, and the square search gets
 the largest rank whose sweeps could not ask for more, even if no entry were met twice.
 
-Shapes: `K` arrays, `D` axes, `n` points asked for.
+Shapes: `K` arrays, `D` axes, `n` points requested.
 """
 
 import math
