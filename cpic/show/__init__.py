@@ -8,19 +8,21 @@ if TYPE_CHECKING:
     from cpic.show._charts import error_curve, spectra
     from cpic.show._cost import budget, train_to_scale
     from cpic.show._explore import explore
+    from cpic.show._rivals import rivals
 
 __all__ = [
     "budget",
     "error_curve",
     "explore",
     "positions",
+    "rivals",
     "slices",
     "spectra",
     "train_to_scale",
     "triplet",
 ]
 
-_HOMES = ("_explore", "_anatomy", "_charts", "_cost")
+_HOMES = ("_explore", "_anatomy", "_charts", "_cost", "_rivals")
 
 
 def __getattr__(name: str):

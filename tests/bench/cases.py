@@ -13,6 +13,7 @@ import torch
 from cpic import tt
 from tests.bench import problems
 from tests.bench.cases_bottleneck import bottleneck_cases
+from tests.bench.cases_choose import choose_cases
 from tests.bench.cases_data import data_cases
 from tests.bench.cases_gpu import gpu_cases
 from tests.bench.cases_gradient import gradient_cases
@@ -156,6 +157,7 @@ def all_parts() -> dict[str, dict[str, Case]]:
     return {
         "search": search_cases(),
         "tolerance": tolerance_cases(),
+        "choosers": choose_cases(),
         "gradients": {case.name: case for case in gradient_cases()} | bottleneck_cases(),
         "features": project_cases(),
         "volumes": data_cases(),

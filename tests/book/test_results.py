@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
+from cpic import tt
+
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 
 
@@ -150,3 +152,35 @@ def test_without_a_gpu_the_script_says_so(gpu, monkeypatch, capsys):
         gpu("--device", "cuda")
     assert stopped.value.code == 2
     assert "a GPU is needed, and torch finds none" in capsys.readouterr().err
+
+
+def test_functions_of_the_map_of_choosers(load, generator):
+    """Noise of the deviation it claims, of the entry alone; bells along the axes have rank 4."""
+    script = load("make_choosers")
+    function = script.Functions(3, "bells", "oblique", "large", 0.1)
+    points = torch.stack(torch.meshgrid(*[torch.arange(64)] * 3, indexing="ij"), -1).view(1, -1, 3)
+    points = points.expand(3, -1, -1)
+    pure, noisy = function.pure(points), function(points)
+    noise = noisy - pure
+    rms = pure.square().mean(1).sqrt()
+    torch.testing.assert_close(noise.std(1), 0.1 * rms, rtol=0.1, atol=0)
+    assert (noise.mean(1).abs() < 0.001 * rms).all()
+    assert (
+        torch.corrcoef(torch.cat([noise, noise.roll(1, 1)])).fill_diagonal_(0).abs() < 0.02
+    ).all()
+    torch.testing.assert_close(function(points[:, :9]), noisy[:, :9])
+    straight = script.Functions(3, "bells", "along", "small", 0.0)
+    dense = straight(points).view(3, 64, 64, 64)
+    assert max(tt.tt_svd(dense, tol=1e-10).ranks) == 4
+
+
+def test_a_row_of_choosers_at_equal_reading(load, monkeypatch):
+    script = load("make_choosers")
+    photograph = torch.rand(1, 8, 8).repeat_interleave(16, 1).repeat_interleave(16, 2)
+    monkeypatch.setattr(script, "subject", lambda name: torch.cat([photograph] * 3))
+    monkeypatch.setattr(script, "SHARES", (0.05,))
+    (row,) = script.make_subject("blocks")
+    assert row["errors"]["coarse-to-fine"][0] < 0.9 * row["errors"]["best grid"][0]
+    assert row["errors"]["grid"][0] >= row["errors"]["best grid"][0]
+    assert {"random", "importance", "tt-svd", "grid+tt-svd"} <= set(row["errors"])
+    assert all(share <= 0.0501 for share in row["read"].values())

@@ -9,7 +9,9 @@ from matplotlib import colors
 from matplotlib.figure import Figure
 
 from cpic import show
+from cpic.choose import choose
 from cpic.show import _cost, _figure
+from cpic.tt import dense_entries
 
 SHAPE = (12, 10, 8)
 
@@ -87,6 +89,36 @@ def test_positions_are_drawn_where_they_are_and_once(generator):
     beside = show.positions(rand(generator), coords, at=(4, 0, 0), thickness=1)
     assert len(beside.axes[0].collections[0].get_offsets()) == 0
     show.positions(rand(generator), torch.empty(0, 3, dtype=torch.int64))
+
+
+def test_rivals_show_what_was_read_at_its_true_size(generator):
+    volume = rand(generator).double()
+    options = {"budget": 0.3, "generator": generator}
+    names = ("grid", "random")
+    chosen = {by: choose(dense_entries(volume[None]), SHAPE, by=by, **options) for by in names}
+    figure = show.rivals(volume, chosen, axis=1, at=4, window=(0, 1))
+    np.testing.assert_array_equal(image(figure, 0).get_array(), volume[:, 4].T)
+    for column, one in enumerate(chosen.values()):
+        rebuilt = one.dense()[0]
+        above, below = figure.axes[2 * column + 1], figure.axes[2 * column + 2]
+        np.testing.assert_array_equal(above.images[0].get_array(), rebuilt[:, 4].T)
+        marks = torch.zeros(SHAPE)
+        marks[one.positions[0].unbind(-1)] = 1
+        np.testing.assert_array_equal(below.images[0].get_array(), marks[:, 4].T)
+        assert below.images[0].get_interpolation() == "nearest"
+        error = float((rebuilt - volume).norm() / volume.norm())
+        assert f"error {error:.2g}" in above.get_title()
+        assert below.get_title() == f"read {100 * int(one.asked) / volume.numel():.2g} %"
+    thick = show.rivals(volume, chosen, axis=1, at=4, thickness=3).axes[2].images[0].get_array()
+    seen = torch.zeros(SHAPE)
+    seen[chosen["grid"].positions[0].unbind(-1)] = 1
+    np.testing.assert_array_equal(thick, seen[:, 2:7].amax(1).T)
+    photo = volume[0]
+    one = choose(dense_entries(photo[None]), photo.shape, budget=0.5)
+    assert image(show.rivals(photo, {"grid": one}), 1).origin == "upper"
+    for wrong in ({}, {"grid": one}):
+        with pytest.raises(ValueError, match="rivals needs"):
+            show.rivals(volume, wrong)
 
 
 def test_spectra_of_a_tensor_and_of_given_values(generator):
