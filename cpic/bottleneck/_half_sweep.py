@@ -110,8 +110,8 @@ def _bounds(
     sets: IndexSets, towards: str, ranks: int | Sequence[int] | None, max_rank: int | None
 ) -> list[int]:
     """Ranks of the inner bonds that are wanted at most."""
-    used = sets.right[:-1] if towards == "right" else sets.left[1:]
-    bounds = [rows.shape[1] for rows in used]
+    used = sets.counts("right")[:-1] if towards == "right" else sets.counts("left")[1:]
+    bounds = list(used)
     if ranks is not None:
         wanted = cap_ranks(sets.sizes, ranks)[1:-1]
         for bond, (most, rank) in enumerate(zip(bounds, wanted, strict=True), start=1):
