@@ -156,4 +156,5 @@ def _on_fibers(left: Rows, pairs: Tensor, place: Layout) -> tuple[list[Tensor], 
     rows = torch.minimum(equal.max(-1).indices, place.last)
     each = torch.arange(len(pairs), device=pairs.device).view(-1, 1, 1)
     nested = (pairs[each, rows + place.pairs[:, :1]] == pivots).all((0, 2, 3)).tolist()
-    return [row[:, :r] for row, r in zip(rows.unbind(1), left.counts[1:], strict=True)], nested
+    counts = zip(rows.unbind(1), left.counts[1:], strict=True)
+    return [row if row.shape[1] == r else row[:, :r] for row, r in counts], nested
