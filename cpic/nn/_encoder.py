@@ -106,7 +106,20 @@ class CubeEncoder(nn.Module):
         """Vectors `(n, n_dims)` of cubes `(n, c, s, ..., s)`."""
         _check_cubes(self, cubes, self.n_axes)
         weight = next(self.parameters())
-        return self.layers(cubes.to(weight.dtype, memory_format=self._format)).flatten(1)
+        values = cubes.to(weight.dtype, memory_format=self._format)
+        for layer in self.layers:
+            values = _applied(layer, values)
+        return values.flatten(1)
+
+
+def _applied(layer: nn.Module, values: Tensor) -> Tensor:
+    """A layer of convolutions; `(n, channels)` once a cube has shrunk to one position."""
+    if not isinstance(layer, nn.Conv2d | nn.Conv3d):
+        return layer(values)
+    if values.ndim > 2 and values.shape[2:] != layer.kernel_size:
+        return layer(values)
+    # Which is a matrix product then: twice as fast on a CPU as the same called a convolution.
+    return nn.functional.linear(values.flatten(1), layer.weight.flatten(1), layer.bias)
 
 
 class PatchEncoder(nn.Module):
