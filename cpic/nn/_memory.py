@@ -145,7 +145,6 @@ class SetMemory(nn.Module):
         return self
 
 
-
 def _side_by_side(side: Rows, n_trains: int) -> Rows:
     """The multi-indices of all rows, for each of K trains; the empty one only once."""
     empty = 0 if side.side == "left" else len(side.counts) - 1

@@ -9,7 +9,6 @@ Shapes: `K` tensors, `d` sites, `ranks[k]` left and `ranks[k+1]` right multi-ind
 References: {cite}`oseledets2010ttcross`.
 """
 
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -198,7 +197,9 @@ class IndexSets:
     def counts(self, side: Side) -> tuple[int, ...]:
         """How many multi-indices each site has on one side."""
         known = self.__dict__.get(f"_{side}")
-        return tuple(rows.shape[1] for rows in getattr(self, side)) if known is None else known.counts
+        return (
+            tuple(rows.shape[1] for rows in getattr(self, side)) if known is None else known.counts
+        )
 
     @property
     def n_sites(self) -> int:

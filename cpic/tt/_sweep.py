@@ -84,7 +84,10 @@ class _Way:
     def __init__(self, sets: IndexSets, towards: Towards):
         self.sizes, self.d = sets.sizes, sets.n_sites
         self.given = sets.rows(towards)
-        self.others, self.steps = self.given.each(), steps(sets.sizes, sets.device).split(sets.sizes)
+        self.others, self.steps = (
+            self.given.each(),
+            steps(sets.sizes, sets.device).split(sets.sizes),
+        )
         self.sites = range(self.d) if towards == "right" else range(self.d)[::-1]
         self.chosen = [self.given.whole.new_zeros(sets.n_trains, 1, self.d)]
         self.each = torch.arange(sets.n_trains, device=sets.device).unsqueeze(1)
