@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -148,25 +149,49 @@ def torch_dtype(kind: np.dtype) -> torch.dtype:
 
 def _padded(values: Any, windows: Windows, low: np.ndarray, widths: tuple[int, ...]) -> Any:
     """The windows (n, c, s, ..., s) that lie at `low` once they are moved inside, 0 outside."""
-    whole = min(widths) == windows.size
-    rows = np.flatnonzero(windows.sticks_out) if whole else np.arange(len(windows))
-    if whole and len(rows) == 0:
-        return values
-    kind: Any = torch if isinstance(values, Tensor) else np
-    shift = (windows.corners - low)[rows]
-    at = [shift[:, axis, None] + np.arange(windows.size) for axis in range(len(widths))]
-    at = [positions.clip(0, width - 1) for positions, width in zip(at, widths, strict=True)]
-    index = [rows.reshape(-1, *[1] * len(widths)), *spread(at)]
-    inside = windows.inside(rows, len(widths))[..., None]
-    if isinstance(values, Tensor):
-        *index, inside = (torch.from_numpy(a).to(values.device) for a in (*index, inside))
+    if min(widths) < windows.size:
+        whole: Any = (
+            values.new_zeros
+            if isinstance(values, Tensor)
+            else partial(np.zeros, dtype=values.dtype)
+        )
+        larger = whole((*values.shape[:2], *[windows.size] * len(widths)))
+        larger[(..., *map(slice, widths))] = values
+        values = larger
+    if windows.sticks_out.any():
+        (_moved_at_once if isinstance(values, Tensor) else _moved)(values, windows, low)
+    return values
+
+
+def _moved(values: np.ndarray, windows: Windows, low: np.ndarray) -> None:
+    """Move the contents of windows that stick out, those by one step along an axis together."""
+    size, shift = windows.size, windows.corners - low
+    for axis in range(shift.shape[1]):
+        for step in np.unique(shift[:, axis]).tolist():
+            if step == 0:
+                continue
+            rows = np.flatnonzero(shift[:, axis] == step)
+            lines = [slice(None)] * (2 + axis)
+            kept = max(0, size - abs(step))
+            before, after = slice(0, kept), slice(size - kept, size)
+            there, here = (after, before) if step > 0 else (before, after)
+            moved = np.zeros((len(rows), *values.shape[1:]), values.dtype)
+            moved[(*lines, here)] = values[(rows, *lines[1:], there)]
+            values[rows] = moved
+
+
+def _moved_at_once(values: Tensor, windows: Windows, low: np.ndarray) -> None:
+    """The same in a few operations, as a GPU needs it."""
+    rows = np.flatnonzero(windows.sticks_out)
+    shift, n_axes = (windows.corners - low)[rows], low.shape[1]
+    at = [shift[:, axis, None] + np.arange(windows.size) for axis in range(n_axes)]
+    at = [positions.clip(0, windows.size - 1) for positions in at]
+    index = [rows.reshape(-1, *[1] * n_axes), *spread(at)]
+    inside = windows.inside(rows, n_axes)[..., None]
+    *index, inside = (torch.from_numpy(a).to(values.device) for a in (*index, inside))
     # The channels come last, as they lie between what is indexed.
     found = values[(index[0], slice(None), *index[1:])]
-    found = kind.moveaxis(kind.where(inside, found, kind.zeros_like(found)), -1, 1)
-    if not whole:
-        return found
-    values[index[0].reshape(-1)] = found
-    return values
+    values[index[0].reshape(-1)] = torch.where(inside, found, 0).movedim(-1, 1)
 
 
 def _native(array: np.ndarray) -> np.ndarray:

@@ -87,6 +87,27 @@ class ChunkCache:
         """Chunks of `n_bytes` that fit."""
         return max(1, min(self.limit_bytes, _ADDRESSES) // _padded(n_bytes))
 
+    @contextmanager
+    def pinned(self, keys: Sequence[Hashable]) -> Iterator[Held | None]:
+        """Slots of chunks `(owner, id)` that are all held, kept inside the block; else None."""
+        with self._changed:
+            memory, slots = self._memory, [self._slots.get(key) for key in keys]
+            found = None
+            if memory is not None and None not in slots:
+                self.hits += len(keys)
+                self._pins.update(slots)  # type: ignore[arg-type]
+                for key in keys:
+                    self._slots.move_to_end(key)
+                starts = np.asarray(slots, np.int64) * self._slot_bytes
+                found = Held(memory, starts, np.zeros(len(keys), bool))
+        try:
+            yield found
+        finally:
+            with self._changed:
+                if found is not None and memory is self._memory:
+                    self._pins -= Counter(slots)
+                self._changed.notify_all()
+
     def known(self, owner: Hashable, ids: Sequence[int]) -> np.ndarray:
         """Which of the chunks `ids` are held, (n,) bool."""
         with self._changed:
