@@ -87,7 +87,7 @@ class ArrayVolume(Reader):
         def take(k: int) -> Any:
             return volumes[k]._windows(low[windows.parts[k]], widths)
 
-        parts = each(take, volumes, windows)
+        parts = each(take, volumes, windows.asked)
         spent = [
             volume._count(n) for volume, n in zip(volumes, windows.n_distinct.tolist(), strict=True)
         ]

@@ -140,19 +140,15 @@ def _ask(
         with spent[k].passing_on(counted):
             return volumes[k].cubes(centers[windows.parts[k]], size=windows.size)
 
-    return torch.cat(each(ask, volumes, windows)), spent
+    return torch.cat(each(ask, volumes, windows.asked)), spent
 
 
-def each(
-    read: Callable[[int], _T], volumes: Sequence[Any], windows: Windows, *, ready: bool = False
-) -> list[_T]:
-    """What `read` gives for each volume that has windows; for the first one if none has.
+def each(read: Callable[[int], _T], volumes: Sequence[Any], asked: Sequence[int]) -> list[_T]:
+    """What `read` gives for each of the volumes that are asked.
 
-    One waits for its file, or a server, while another is decoded; unless all is `ready` in memory,
-    which threads would only take turns at.
+    One waits for its file, or a server, while another is decoded.
     """
-    asked = np.flatnonzero(windows.counts).tolist() or [0]
-    waiting = {id(volumes[k]) for k in asked if not ready and getattr(volumes[k], "waits", True)}
+    waiting = {id(volumes[k]) for k in asked if getattr(volumes[k], "waits", True)}
     if len(waiting) == len(asked) > 1:
         with ThreadPoolExecutor(min(_READERS, len(asked))) as pool:
             return list(pool.map(read, asked))

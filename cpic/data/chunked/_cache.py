@@ -88,13 +88,16 @@ class ChunkCache:
         return max(1, min(self.limit_bytes, _ADDRESSES) // _padded(n_bytes))
 
     @contextmanager
-    def pinned(self, keys: Sequence[Hashable]) -> Iterator[Held | None]:
-        """Slots of chunks `(owner, id)` that are all held, kept inside the block; else None."""
+    def pinned(self, keys: Sequence[Hashable], n_loaded: int) -> Iterator[Held | None]:
+        """Slots of chunks `(owner, id)` that are all held, kept inside the block; else None.
+
+        `n_loaded` of them were loaded for this.
+        """
         with self._changed:
             memory, slots = self._memory, [self._slots.get(key) for key in keys]
             found = None
             if memory is not None and None not in slots:
-                self.hits += len(keys)
+                self.hits += len(keys) - n_loaded
                 self._pins.update(slots)  # type: ignore[arg-type]
                 for key in keys:
                     self._slots.move_to_end(key)

@@ -91,42 +91,67 @@ class ChunkedReader(Reader):
         spent = [Ledger() for _ in volumes]
         wanted = [np.unique(pages.ids[part][pages.needed[part]]) for part in windows.parts]
 
-        def fill(k: int) -> None:
-            part, volume = windows.parts[k], volumes[k]
-            # Two threads that read one volume take turns: what came is counted for each call.
-            with volume._turn, spent[k].passing_on([volume.ledger]):
-                volume._fill(pages.part(part), wanted[k], out[part])
+        # Two threads that read one volume take turns: what came is counted for each call.
+        def load(k: int) -> int:
+            with volumes[k]._turn, spent[k].passing_on([volumes[k].ledger]):
+                return volumes[k]._load_missing(wanted[k])
 
-        if not cls._copied(volumes, pages, windows.owner, wanted, out):
-            each(fill, volumes, windows)
+        def fill(k: int) -> None:
+            part = windows.parts[k]
+            with volumes[k]._turn, spent[k].passing_on([volumes[k].ledger]):
+                volumes[k]._fill(pages.part(part), wanted[k], out[part])
+
+        if first._is_room(volumes, sum(map(len, wanted))):
+            missing = [k for k in windows.asked if not volumes[k]._known(wanted[k]).all()]
+            n_loaded = sum(each(load, volumes, missing))
+            if first._copied(volumes, pages, windows.owner, wanted, n_loaded, out):
+                return _as_tensor(cls._cubes_of(out, windows)), spent
+        each(fill, volumes, windows.asked)
+        return _as_tensor(cls._cubes_of(out, windows)), spent
+
+    @staticmethod
+    def _cubes_of(out: np.ndarray, windows: Windows) -> np.ndarray:
+        """Windows (n, c, s, ..., s), 0 outside."""
         if windows.sticks_out.any():
             rows = np.flatnonzero(windows.sticks_out)
             inside = windows.inside(rows, len(windows.shape)).reshape(len(rows), 1, -1)
             out[rows] = np.where(inside, out[rows], np.zeros((), out.dtype))
-        cubes = out.reshape(*out.shape[:2], *[windows.size] * len(windows.shape))
-        return _as_tensor(cubes), spent
+        return out.reshape(*out.shape[:2], *[windows.size] * len(windows.shape))
 
-    @classmethod
+    def _is_room(self, volumes: Sequence[Any], n_chunks: int) -> bool:
+        """Whether one cache can hold so many chunks of all volumes, and there are any."""
+        cache = self.cache
+        if cache is None or any(volume.cache is not cache for volume in volumes):
+            return False
+        return 0 < n_chunks <= cache.capacity(self._chunk_bytes)
+
+    def _known(self, ids: np.ndarray) -> np.ndarray:
+        """Which chunks the cache has, (n,) bool."""
+        return self.cache.known(self._name, ids.tolist())  # type: ignore[union-attr]
+
+    def _load_missing(self, wanted: np.ndarray) -> int:
+        """Put the chunks that the cache does not have there, and say how many these are."""
+        missing = wanted[~self._known(wanted)]
+        with self._held(missing, self.cache):  # type: ignore[arg-type]
+            return len(missing)
+
     def _copied(
-        cls,
+        self,
         volumes: Sequence[Any],
         pages: Pages,
         owner: np.ndarray,
         wanted: list[np.ndarray],
+        n_loaded: int,
         out: np.ndarray,
     ) -> bool:
-        """Write the values of all windows at once, if all chunks are in one cache."""
-        first = volumes[0]
-        shared = all(volume.cache is first.cache for volume in volumes)
-        if first.cache is None or not shared or not any(map(len, wanted)):
-            return False
+        """Write the values of all windows at once, unless a chunk was dropped meanwhile."""
         pairs = zip(volumes, wanted, strict=True)
         keys = [(volume._name, k) for volume, ids in pairs for k in ids.tolist()]
-        with first.cache.pinned(keys) as held:
+        with self.cache.pinned(keys, n_loaded) as held:  # type: ignore[union-attr]
             if held is None:
                 return False
-            memory, starts = held.memory.view(first._stored), held.starts // first._stored.itemsize
-            n_chunks = math.prod(first._grid)
+            memory, starts = held.memory.view(self._stored), held.starts // self._stored.itemsize
+            n_chunks = math.prod(self._grid)
             numbers = np.concatenate([k * n_chunks + ids for k, ids in enumerate(wanted)])
             slot = np.searchsorted(numbers, owner[:, None] * n_chunks + pages.ids)
             pages.copy(memory, starts[slot.clip(max=len(numbers) - 1)], out)
