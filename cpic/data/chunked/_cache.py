@@ -112,9 +112,13 @@ class ChunkCache:
                 self._changed.notify_all()
 
     def known(self, owner: Hashable, ids: Sequence[int]) -> np.ndarray:
-        """Which of the chunks `ids` are held, (n,) bool."""
+        """Which of the chunks `ids` are held, (n,) bool; they are the last to make room now."""
         with self._changed:
-            return np.fromiter(((owner, k) in self._slots for k in ids), bool, len(ids))
+            known = [(owner, k) in self._slots for k in ids]
+            for k, held in zip(ids, known, strict=True):
+                if held:
+                    self._slots.move_to_end((owner, k))
+        return np.array(known, bool)
 
     @contextmanager
     def hold(self, owner: Hashable, ids: Sequence[int], n_bytes: int) -> Iterator[Held]:
