@@ -128,7 +128,7 @@ def _bounds(
 def _choose(tol: float | None, matrix: Tensor, bound: int) -> Maxvol:
     """Rows `(K, r)` that carry each of the matrices `(K, m, c)`; r is the same for all."""
     peak = torch.linalg.vector_norm(matrix, torch.inf, (-2, -1), keepdim=True)
-    matrix = matrix / peak.masked_fill(peak == 0, 1.0)
+    matrix = matrix / peak.clamp_min(torch.finfo(matrix.dtype).tiny)
     rank = min(bound, *matrix.shape[1:])
     if tol is not None or rank < matrix.shape[2]:
         vectors, values, _ = torch.linalg.svd(matrix, full_matrices=False)

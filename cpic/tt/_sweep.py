@@ -19,7 +19,7 @@ from torch import Tensor
 from cpic.linalg import Maxvol
 from cpic.linalg._inputs import all_finite, check_choice
 from cpic.tt._bonds import solve_bonds
-from cpic.tt._fibers import check_values, steps, sums
+from cpic.tt._fibers import check_values, steps
 from cpic.tt._rows import Rows
 from cpic.tt._sets import IndexSets
 from cpic.tt._solvers import Solving
@@ -84,10 +84,8 @@ class _Way:
     def __init__(self, sets: IndexSets, towards: Towards):
         self.sizes, self.d = sets.sizes, sets.n_sites
         self.given = sets.rows(towards)
-        self.others, self.steps = (
-            self.given.each(),
-            steps(sets.sizes, sets.device).split(sets.sizes),
-        )
+        self.others = self.given.whole.unsqueeze(1).split(self.given.counts, 2)
+        self.steps = steps(sets.sizes, sets.device).split(sets.sizes)
         self.sites = range(self.d) if towards == "right" else range(self.d)[::-1]
         self.chosen = [self.given.whole.new_zeros(sets.n_trains, 1, self.d)]
         self.each = torch.arange(sets.n_trains, device=sets.device).unsqueeze(1)
@@ -95,8 +93,8 @@ class _Way:
     def fibers(self, k: int) -> tuple[Tensor, Tensor]:
         """Multi-indices of the rows of the k-th matrix, `(K, l n, d)`, and of its entries."""
         at = self.sites[k]
-        pairs = sums(self.chosen[k], self.steps[at].unsqueeze(0))
-        return pairs, sums(pairs, self.others[at])
+        pairs = (self.chosen[k].unsqueeze(2) + self.steps[at]).flatten(1, 2)
+        return pairs, (pairs.unsqueeze(2) + self.others[at]).flatten(1, 2)
 
     def choose(self, pairs: Tensor, rows: Tensor) -> None:
         """Keep the `rows` `(K, r)` of what `fibers` made."""
