@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,17 +148,14 @@ def torch_dtype(kind: np.dtype) -> torch.dtype:
 
 def _padded(values: Any, windows: Windows, low: np.ndarray, widths: tuple[int, ...]) -> Any:
     """The windows (n, c, s, ..., s) that lie at `low` once they are moved inside, 0 outside."""
+    is_tensor = isinstance(values, Tensor)
     if min(widths) < windows.size:
-        whole: Any = (
-            values.new_zeros
-            if isinstance(values, Tensor)
-            else partial(np.zeros, dtype=values.dtype)
-        )
-        larger = whole((*values.shape[:2], *[windows.size] * len(widths)))
-        larger[(..., *map(slice, widths))] = values
-        values = larger
+        shape, kept = (*values.shape[:2], *[windows.size] * len(widths)), values
+        values = kept.new_zeros(shape) if is_tensor else np.zeros(shape, kept.dtype)
+        values[(..., *map(slice, widths))] = kept
     if windows.sticks_out.any():
-        (_moved_at_once if isinstance(values, Tensor) else _moved)(values, windows, low)
+        move: Any = _moved_at_once if is_tensor else _moved
+        move(values, windows, low)
     return values
 
 

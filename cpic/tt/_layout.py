@@ -36,8 +36,10 @@ class Layout(NamedTuple):
 
     def on(self, device: torch.device) -> "Layout":
         """The same tables on another device."""
-        *tables, n_pairs = self
-        return self if device.type == "cpu" else Layout(*(t.to(device) for t in tables), n_pairs)
+        if device.type == "cpu":
+            return self
+        tables = zip(self._fields[:-1], self[:-1], strict=True)
+        return self._replace(**{name: table.to(device) for name, table in tables})
 
 
 @lru_cache(maxsize=32)
@@ -48,7 +50,7 @@ def layout(sizes: tuple[int, ...], left: tuple[int, ...], right: tuple[int, ...]
     tables = [*_products(left, sizes), *_products(n_pairs, right)]
     tables += [_beside(n_pairs, 0), _beside(left, 1), np.array(n_pairs[:-1])[:, None] - 1, weights]
     with torch.inference_mode(False):  # else no gradient could flow where they are used again
-        return Layout(*map(torch.from_numpy, tables), tuple(n_pairs))
+        return Layout._make([*map(torch.from_numpy, tables), tuple(n_pairs)])
 
 
 def _products(first: Sequence[int], second: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -36,7 +36,7 @@ class Rows(NamedTuple):
     @classmethod
     def beside(cls, sets: Sequence[Tensor], side: Side) -> "Rows":
         """From the `(K, r, d)` of each site."""
-        return cls(torch.cat(sets, 1), tuple(rows.shape[1] for rows in sets), side)
+        return cls(torch.cat(tuple(sets), 1), tuple(rows.shape[1] for rows in sets), side)
 
     def each(self) -> tuple[Tensor, ...]:
         """Those of each site `(K, r, d)`."""

@@ -94,11 +94,11 @@ class ChunkCache:
         `n_loaded` of them were loaded for this.
         """
         with self._changed:
-            memory, slots = self._memory, [self._slots.get(key) for key in keys]
-            found = None
-            if memory is not None and None not in slots:
+            memory, found = self._memory, None
+            slots = [self._slots[key] for key in keys if key in self._slots]
+            if memory is not None and len(slots) == len(keys):
                 self.hits += len(keys) - n_loaded
-                self._pins.update(slots)  # type: ignore[arg-type]
+                self._pins.update(slots)
                 for key in keys:
                     self._slots.move_to_end(key)
                 starts = np.asarray(slots, np.int64) * self._slot_bytes
