@@ -126,8 +126,8 @@ def read_fibers(entries: Entries, sets: IndexSets) -> Fibers:
     rows, nested = _on_fibers(left, pairs, place)
     # Pivots that are on no fiber are asked for besides.
     aside = [k for k, on_fibers in enumerate(nested) if not on_fibers]
-    befores, afters = left.each()[1:], right.each()
-    more = [sums(befores[k], afters[k]) for k in aside]
+    left_sets, right_sets = left.each(), right.each()
+    more = [sums(left_sets[k + 1], right_sets[k]) for k in aside]
     values = ask(entries, torch.cat([fibers, *more], 1) if more else fibers, known=sets.sizes)
     if values.dtype not in (torch.float32, torch.float64):
         raise ValueError(
