@@ -109,9 +109,9 @@ def half_sweep(
 def _bounds(
     sets: IndexSets, towards: str, ranks: int | Sequence[int] | None, max_rank: int | None
 ) -> list[int]:
-    """Maximum ranks of the inner bonds."""
-    used = sets.right[:-1] if towards == "right" else sets.left[1:]
-    bounds = [rows.shape[1] for rows in used]
+    """Ranks of the inner bonds that are wanted at most."""
+    used = sets.counts("right")[:-1] if towards == "right" else sets.counts("left")[1:]
+    bounds = list(used)
     if ranks is not None:
         wanted = cap_ranks(sets.sizes, ranks)[1:-1]
         for bond, (most, rank) in enumerate(zip(bounds, wanted, strict=True), start=1):
@@ -128,7 +128,7 @@ def _bounds(
 def _choose(tol: float | None, matrix: Tensor, bound: int) -> Maxvol:
     """Rows `(K, r)` that represent each of the matrices `(K, m, c)`; r is the same for all."""
     peak = torch.linalg.vector_norm(matrix, torch.inf, (-2, -1), keepdim=True)
-    matrix = matrix / peak.masked_fill(peak == 0, 1.0)
+    matrix = matrix / peak.clamp_min(torch.finfo(matrix.dtype).tiny)
     rank = min(bound, *matrix.shape[1:])
     if tol is not None or rank < matrix.shape[2]:
         vectors, values, _ = torch.linalg.svd(matrix, full_matrices=False)

@@ -86,7 +86,7 @@ class ArrayVolume(Reader):
         def take(k: int) -> Any:
             return volumes[k]._windows(low[windows.parts[k]], widths)
 
-        parts = each(take, volumes, windows)
+        parts = each(take, volumes, windows.asked)
         spent = [
             volume._count(n) for volume, n in zip(volumes, windows.n_distinct.tolist(), strict=True)
         ]
@@ -147,26 +147,47 @@ def torch_dtype(kind: np.dtype) -> torch.dtype:
 
 
 def _padded(values: Any, windows: Windows, low: np.ndarray, widths: tuple[int, ...]) -> Any:
-    """The windows (n, c, s, ..., s), 0 outside, from those moved inside to `low`."""
-    whole = min(widths) == windows.size
-    rows = np.flatnonzero(windows.sticks_out) if whole else np.arange(len(windows))
-    if whole and len(rows) == 0:
-        return values
-    kind: Any = torch if isinstance(values, Tensor) else np
-    shift = (windows.corners - low)[rows]
-    at = [shift[:, axis, None] + np.arange(windows.size) for axis in range(len(widths))]
-    at = [positions.clip(0, width - 1) for positions, width in zip(at, widths, strict=True)]
-    index = [rows.reshape(-1, *[1] * len(widths)), *spread(at)]
-    inside = windows.inside(rows, len(widths))[..., None]
-    if isinstance(values, Tensor):
-        *index, inside = (torch.from_numpy(a).to(values.device) for a in (*index, inside))
-    # The channels come last, since they lie between indexed axes.
-    found = values[(index[0], slice(None), *index[1:])]
-    found = kind.moveaxis(kind.where(inside, found, kind.zeros_like(found)), -1, 1)
-    if not whole:
-        return found
-    values[index[0].reshape(-1)] = found
+    """The windows (n, c, s, ..., s) that lie at `low` once they are moved inside, 0 outside."""
+    is_tensor = isinstance(values, Tensor)
+    if min(widths) < windows.size:
+        shape, kept = (*values.shape[:2], *[windows.size] * len(widths)), values
+        values = kept.new_zeros(shape) if is_tensor else np.zeros(shape, kept.dtype)
+        values[(..., *map(slice, widths))] = kept
+    if windows.sticks_out.any():
+        move: Any = _moved_at_once if is_tensor else _moved
+        move(values, windows, low)
     return values
+
+
+def _moved(values: np.ndarray, windows: Windows, low: np.ndarray) -> None:
+    """Move the contents of windows that stick out, those by one step along an axis together."""
+    size, shift = windows.size, windows.corners - low
+    for axis in range(shift.shape[1]):
+        for step in np.unique(shift[:, axis]).tolist():
+            if step == 0:
+                continue
+            rows = np.flatnonzero(shift[:, axis] == step)
+            lines = [slice(None)] * (2 + axis)
+            kept = max(0, size - abs(step))
+            before, after = slice(0, kept), slice(size - kept, size)
+            there, here = (after, before) if step > 0 else (before, after)
+            moved = np.zeros((len(rows), *values.shape[1:]), values.dtype)
+            moved[(*lines, here)] = values[(rows, *lines[1:], there)]
+            values[rows] = moved
+
+
+def _moved_at_once(values: Tensor, windows: Windows, low: np.ndarray) -> None:
+    """The same in a few operations, as a GPU needs it."""
+    rows = np.flatnonzero(windows.sticks_out)
+    shift, n_axes = (windows.corners - low)[rows], low.shape[1]
+    at = [shift[:, axis, None] + np.arange(windows.size) for axis in range(n_axes)]
+    at = [positions.clip(0, windows.size - 1) for positions in at]
+    index = [rows.reshape(-1, *[1] * n_axes), *spread(at)]
+    inside = windows.inside(rows, n_axes)[..., None]
+    *index, inside = (torch.from_numpy(a).to(values.device) for a in (*index, inside))
+    # The channels come last, as they lie between what is indexed.
+    found = values[(index[0], slice(None), *index[1:])]
+    values[index[0].reshape(-1)] = torch.where(inside, found, 0).movedim(-1, 1)
 
 
 def _native(array: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Protocol
 
 # Shared by all ledgers, since they are pickled and compared.
@@ -38,7 +38,12 @@ class Ledger:
     """Chunks read and decoded; 0 if the file has none."""
 
     def __add__(self, other: "Ledger") -> "Ledger":
-        return Ledger(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Ledger(
+            self.asked + other.asked,
+            self.voxels + other.voxels,
+            self.bytes + other.bytes,
+            self.chunks + other.chunks,
+        )
 
     def add(self, *, asked: int = 0, voxels: int = 0, bytes: int = 0, chunks: int = 0) -> None:
         """Add to the totals, with a lock for threads."""

@@ -154,15 +154,14 @@ def _ask(
         with spent[k].passing_on(counted):
             return volumes[k].cubes(centers[windows.parts[k]], size=windows.size)
 
-    return torch.cat(each(ask, volumes, windows)), spent
+    return torch.cat(each(ask, volumes, windows.asked)), spent
 
 
-def each(read: Callable[[int], _T], volumes: Sequence[Any], windows: Windows) -> list[_T]:
-    """The results of `read` for each volume that has windows; for the first one if none has.
+def each(read: Callable[[int], _T], volumes: Sequence[Any], asked: Sequence[int]) -> list[_T]:
+    """What `read` gives for each of the volumes that are asked.
 
     In threads if all differ and may wait for a disk or a server.
     """
-    asked = np.flatnonzero(windows.counts).tolist() or [0]
     waiting = {id(volumes[k]) for k in asked if getattr(volumes[k], "waits", True)}
     if len(waiting) == len(asked) > 1:
         with ThreadPoolExecutor(min(_READERS, len(asked))) as pool:

@@ -205,7 +205,7 @@ class Reader:
                 part, n_distinct = corners[windows.parts[k]], int(windows.n_distinct[k])
                 return volumes[k]._cubes(part, windows.size, n_distinct)
 
-        return torch.cat(each(read, volumes, windows)), spent
+        return torch.cat(each(read, volumes, windows.asked)), spent
 
     def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
         """Cubes (n, c, size, ..., size) at their distinct lowest `corners` (n, D)."""

@@ -48,6 +48,11 @@ class Windows:
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
     @functools.cached_property
+    def asked(self) -> list[int]:
+        """The volumes that have windows; the first one if none has."""
+        return np.flatnonzero(self.counts).tolist() or [0]
+
+    @functools.cached_property
     def parts(self) -> list[slice]:
         """The windows of each volume."""
         ends = self.counts.cumsum().tolist()

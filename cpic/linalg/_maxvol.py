@@ -127,9 +127,11 @@ def _eliminate(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     factors, swaps, _ = torch.linalg.lu_factor_ex(matrix)
     top, rest = factors.split((r, m - r), 1)
     below = torch.linalg.solve_triangular(top, rest, upper=False, left=False, unitriangular=True)
-    coeffs = matrix.new_empty(b, m, r)
-    order = row_order(swaps, m)
-    xp, (factors, below, filled, places) = _arrays(factors, below, coeffs, order)
+    coeffs, filled = _empty(matrix, b, m, r)
+    order = _order(swaps, m)
+    rows = torch.from_numpy(np.ascontiguousarray(order[:, :r])).to(matrix.device)
+    xp, (factors, below) = _arrays(factors, below)
+    places = order if xp is np else torch.from_numpy(order).to(matrix.device)
     each, columns = _numbers(xp, b, matrix)[:, None], _numbers(xp, r, matrix)
     diagonal = abs(factors[:, columns, columns])
     floor = m * torch.finfo(matrix.dtype).eps * xp.amax(diagonal, -1, keepdims=True) if r else 0
@@ -137,7 +139,7 @@ def _eliminate(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     filled[each, places[:, :r]] = 0.0
     filled[each, places[:, :r], columns] = 1.0
     filled[each, places[:, r:]] = below
-    return order[:, :r].contiguous(), coeffs, torch.as_tensor(rank)
+    return rows, coeffs, torch.as_tensor(rank)
 
 
 def _arrays(*tensors: Tensor) -> tuple[Any, tuple[Any, ...]]:
@@ -145,9 +147,21 @@ def _arrays(*tensors: Tensor) -> tuple[Any, tuple[Any, ...]]:
 
     Both are indexed alike, and NumPy operations on a few numbers are several times faster.
     """
-    if all(tensor.device.type == "cpu" for tensor in tensors):
+    if all(map(_on_host, tensors)):
         return np, tuple(tensor.numpy() for tensor in tensors)
     return torch, tensors
+
+
+def _on_host(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
+def _empty(like: Tensor, *shape: int) -> tuple[Tensor, Any]:
+    """New memory as a tensor, and as `_arrays` gives it."""
+    if not _on_host(like):
+        return (made := like.new_empty(shape)), made
+    array = np.empty(shape, np.float32 if like.dtype == torch.float32 else np.float64)
+    return torch.from_numpy(array), array
 
 
 def _numbers(xp: Any, n: int, like: Tensor) -> Any:
@@ -157,15 +171,19 @@ def _numbers(xp: Any, n: int, like: Tensor) -> Any:
 
 def row_order(swaps: Tensor, m: int) -> Tensor:
     """The order of the rows `(b, m)` after a sequence of swaps `(b, r)`, counted from one."""
-    # In NumPy, since each step copies only a few numbers, and torch has a higher overhead.
+    return torch.from_numpy(_order(swaps, m)).to(swaps.device)
+
+
+def _order(swaps: Tensor, m: int) -> np.ndarray:
+    # In NumPy, as a step is two copies of a few numbers each and torch is slow to start on such.
     order = np.tile(np.arange(m), (len(swaps), 1))
     each = np.arange(len(swaps))
-    moves = swaps if swaps.device.type == "cpu" else swaps.cpu()
+    moves = swaps if _on_host(swaps) else swaps.cpu()
     for k, there in enumerate(moves.numpy().T - 1):
         here = order[:, k].copy()
         order[:, k] = order[each, there]
         order[each, there] = here
-    return torch.from_numpy(order).to(swaps.device)
+    return order
 
 
 def _swap(rows: Tensor, coeffs: Tensor, tol: float, max_iters: int) -> Tensor:
@@ -177,8 +195,8 @@ def _swap(rows: Tensor, coeffs: Tensor, tol: float, max_iters: int) -> Tensor:
     b, m, r = coeffs.shape
     if not coeffs.numel():
         return torch.ones(b, dtype=torch.bool, device=coeffs.device)
-    column_of, row_of = coeffs.new_empty(b, m, 1), coeffs.new_empty(b, 1, r)
-    xp, (chosen, table, there, update) = _arrays(rows, coeffs, column_of, row_of)
+    (column_of, there), (row_of, update) = _empty(coeffs, b, m, 1), _empty(coeffs, b, 1, r)
+    xp, (chosen, table) = _arrays(rows, coeffs)
     flat, each = table.reshape(b, m * r), _numbers(xp, b, coeffs)
     with np.errstate(all="ignore"):
         for k in range(max_iters):

@@ -27,5 +27,6 @@ class Centered(nn.Module):
     def forward(self, cubes: Tensor) -> Tensor:
         """Vectors `(n, n_dims)` of cubes `(n, c, s, ..., s)`."""
         # In one call, since batch norm sees the whole batch.
-        vectors = self.encoder(torch.cat([cubes, torch.zeros_like(cubes[:1])]))
-        return vectors[:-1] - vectors[-1:]
+        more = torch.cat([cubes, cubes.new_zeros(1, *cubes.shape[1:])])
+        vectors, empty = self.encoder(more).split([len(cubes), 1])
+        return vectors - empty

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cpic.nn._checks import check_positive
+from cpic.nn._distributed import all_rows
 from cpic.project import Basis, gather, project, update
 from cpic.project._gradient import gap_of
 from cpic.project._update import check_forgetting
@@ -77,7 +78,7 @@ class Components(nn.Module):
             return self._scaled(self._known().features(trains))
         raw = self._followed(trains)
         # All processes use the same basis and statistics.
-        everyone = gather(TensorTrain([raw.detach()[:, None, :, None]])).cores[0].flatten(1)
+        everyone, _ = all_rows(raw.detach())
         mean, variance = everyone.mean(0), everyone.var(0, correction=0)
         share = max(self.momentum, 1 / (self.steps + 1))
         self.mean.lerp_(mean.to(self.mean), share)
@@ -114,8 +115,8 @@ class Components(nn.Module):
     def _scaled(self, raw: Tensor) -> Tensor:
         # A feature that is constant carries no information, and dividing by its spread gives noise.
         floor = 1e-12 * (self.variance + self.mean.square()).max()
-        alive = self.variance > floor
-        scale = torch.where(alive, torch.where(alive, self.variance, 1.0).rsqrt(), 0.0)
+        constant = ~(self.variance > floor)
+        scale = self.variance.masked_fill(constant, 1.0).rsqrt().masked_fill(constant, 0.0)
         return (raw - self.mean.to(raw)) * scale.to(raw)
 
     def _known(self) -> Basis:

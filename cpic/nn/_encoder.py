@@ -23,6 +23,8 @@ _LAYERS = {
     ("fast", 3): (((16, 3, 3), (32, 3, 1)), 1),
     ("fast", 2): (((16, 5, 4), (32, 4, 1)), 1),
 }
+# Contrasts from which on a strided first layer takes a CPU half the time if they lie last.
+_MANY = 4
 
 
 class CubeEncoder(nn.Module):
@@ -96,8 +98,9 @@ class CubeEncoder(nn.Module):
             layers[-1] = nn.Sigmoid()
         self.receptive_field = field
         self.layers = nn.Sequential(*layers).to(precision)
-        last = torch.channels_last_3d if n_axes == 3 else torch.channels_last
-        self._format = last if channels_last else torch.contiguous_format
+        self._last = torch.channels_last_3d if n_axes == 3 else torch.channels_last
+        self._format = self._last if channels_last else torch.contiguous_format
+        self._strided = variant == "fast" and in_channels >= _MANY
         for weight in self.layers.parameters():
             if weight.ndim == n_axes + 2:
                 weight.data = weight.data.contiguous(memory_format=self._format)
@@ -106,7 +109,24 @@ class CubeEncoder(nn.Module):
         """Vectors `(n, n_dims)` of cubes `(n, c, s, ..., s)`."""
         _check_cubes(self, cubes, self.n_axes)
         weight = next(self.parameters())
-        return self.layers(cubes.to(weight.dtype, memory_format=self._format)).flatten(1)
+        layout = self._last if self._strided and weight.is_cpu else self._format
+        values = cubes.to(weight.dtype, memory_format=layout)
+        for layer in self.layers:
+            values = _applied(layer, values, layout == self._last)
+        return values.flatten(1)
+
+
+def _applied(layer: nn.Module, values: Tensor, channels_last: bool) -> Tensor:
+    """A layer of convolutions; `(n, channels)` once a cube has shrunk to one position."""
+    if not isinstance(layer, nn.Conv2d | nn.Conv3d):
+        return layer(values)
+    if values.ndim > 2 and values.shape[2:] != layer.kernel_size:
+        return layer(values)
+    # Which is a matrix product then: twice as fast on a CPU as the same called a convolution.
+    weight = layer.weight
+    if channels_last and values.ndim > 2:
+        values, weight = values.movedim(1, -1), weight.movedim(1, -1)
+    return nn.functional.linear(values.flatten(1), weight.flatten(1), layer.bias)
 
 
 class PatchEncoder(nn.Module):

@@ -176,10 +176,9 @@ class VolumeEntries:
         if old is None or len(old) == 1:  # only the outside: use the encoder's device
             old = fresh.new_zeros(1, self._n_dims)
         table = torch.cat([old, fresh]) if len(new) else old
-        rows = np.concatenate([self._row, np.arange(len(old), len(table))])
-        known = np.concatenate([self._known, new])
-        order = known.argsort()
-        known, rows = known[order], rows[order]
+        place = np.searchsorted(self._known, new)
+        known = np.insert(self._known, place, new)
+        rows = np.insert(self._row, place, np.arange(len(old), len(table)))
         if self.remember:
             self._known, self._row, self._table, self._state = known, rows, table, state
         return table, rows[np.searchsorted(known, keys)]

@@ -6,14 +6,16 @@ volume starts from the result of its last one, an epoch ago, and a single half-s
 Shapes: `K` volumes of a call, `N` stored volumes, `d` sites.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cpic._renamed import renamed
 from cpic.tt import IndexSets
+from cpic.tt._rows import Rows
 
 Towards = Literal["right", "left"]
 _HOST = torch.device("cpu")  # of what is counted, whatever the default device
@@ -38,17 +40,12 @@ class SetMemory(nn.Module):
         self.slots: dict[str, int] = {}
         self._start = 0
         # Left and right sets, one row per name, after a first row for new names.
-        self._parts = [*first.left, *first.right]
-        self._visits = torch.zeros(1, dtype=torch.int64, device=_HOST)
+        self._sides = [first.rows("left"), first.rows("right")]
+        self._visits = np.zeros(1, np.int64)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the sets are stored."""
-        return self._parts[0].device
-
-    def visits(self, names: Sequence[str]) -> Tensor:
+    def visits(self, names: Sequence[str]) -> np.ndarray:
         """Number of visits of each name, int64 `(K,)`."""
-        known = torch.tensor([name in self.slots for name in names], device=_HOST)
+        known = np.array([name in self.slots for name in names])
         return self._visits[self._places(names)] * known
 
     def get(self, names: Sequence[str]) -> IndexSets:
@@ -62,51 +59,59 @@ class SetMemory(nn.Module):
         With `n_warm_starts` above 1, the sets of so many names together, or of all there are.
         """
         n_names = len(self._visits) - 1
-        rows = torch.tensor([self._start], device=_HOST)
+        rows = np.array([self._start])
         if n_names > 1:
             n_warm_starts = min(n_warm_starts, n_names)
-            steps = torch.arange(n_warm_starts, device=_HOST) * n_names // n_warm_starts
+            steps = np.arange(n_warm_starts) * n_names // n_warm_starts
             rows = 1 + (self._start - 1 + steps) % n_names
-        return self._sets(_side_by_side(part, n_trains) for part in self._rows(rows))
+        return self._sets([_side_by_side(side, n_trains) for side in self._rows(rows)])
 
     def put(self, names: Sequence[str], sets: IndexSets) -> None:
         """Store the sets of K names, and count a visit of each."""
         fresh = [name for name in names if name not in self.slots]
         if fresh:
             self.slots.update({name: len(self._visits) + k for k, name in enumerate(fresh)})
-            more = torch.zeros(len(fresh), dtype=torch.int64, device=_HOST)
-            self._visits = torch.cat([self._visits, more])
-            self._parts = [
-                torch.cat([part, part[:1].expand(len(fresh), -1, -1)]) for part in self._parts
-            ]
+            self._visits = np.pad(self._visits, (0, len(fresh)))
+            self._sides = [_longer(side, len(fresh)) for side in self._sides]
         rows = self._places(names)
         self._visits[rows] += 1
         self._start = int(rows[0])
-        for kept, part in zip(self._parts, (*sets.left, *sets.right), strict=True):
-            kept[rows.to(kept.device)] = part.to(kept.device)
+        for kept, side in zip(self._sides, (sets.rows("left"), sets.rows("right")), strict=True):
+            kept.whole[self._on(rows)] = side.whole.to(self.device)
 
     def towards(self, names: Sequence[str]) -> Towards:
         """The direction that is due for most of the names: it alternates with every visit."""
-        odd = (self.visits(names) % 2).double().mean()
+        odd = (self.visits(names) % 2).mean()
         return "left" if odd > 0.5 else "right"
 
-    def _places(self, names: Sequence[str]) -> Tensor:
-        return torch.tensor([self.slots.get(name, self._start) for name in names], device=_HOST)
+    def _places(self, names: Sequence[str]) -> np.ndarray:
+        return np.array([self.slots.get(name, self._start) for name in names])
 
-    def _rows(self, rows: Tensor) -> list[Tensor]:
-        rows = rows.to(self.device)
-        return [part[rows] for part in self._parts]
+    def _on(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(rows).to(self.device)
 
-    def _sets(self, parts: Iterable[Tensor]) -> IndexSets:
-        parts, d = tuple(parts), len(self.sizes)
-        return IndexSets.unchecked(self.sizes, parts[:d], parts[d:])  # what is kept is checked
+    def _rows(self, rows: np.ndarray) -> list[Rows]:
+        at = self._on(rows)
+        return [side._replace(whole=side.whole[at]) for side in self._sides]
+
+    def _sets(self, sides: Sequence[Rows]) -> IndexSets:
+        return IndexSets.joined(self.sizes, *sides)  # what is kept is checked
+
+    @property
+    def device(self) -> torch.device:
+        """Of the stored sets."""
+        return self._sides[0].whole.device
+
+    def _move(self, device: torch.device) -> None:
+        self._sides = [side._replace(whole=side.whole.to(device)) for side in self._sides]
 
     def get_extra_state(self) -> dict[str, Any]:
         """The state for a checkpoint: names, their sets and visits, as plain tensors."""
         # Copies, since `put` writes in place.
-        parts, d = [part.clone() for part in self._parts], len(self.sizes)
-        state = {"names": list(self.slots), "visits": self._visits.clone(), "start": self._start}
-        return {"sizes": list(self.sizes), **state, "left": parts[:d], "right": parts[d:]}
+        left, right = (list(side.alone()) for side in self._sides)
+        visits = torch.from_numpy(self._visits.copy())
+        state = {"names": list(self.slots), "visits": visits, "start": self._start}
+        return {"sizes": list(self.sizes), **state, "left": left, "right": right}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore the state of `get_extra_state`.
@@ -129,19 +134,26 @@ class SetMemory(nn.Module):
                 f"SetMemory needs sets and visits of {n_rows - 1} names and of a first one, got "
                 f"other numbers of them, or begins with {state['start']}; use another checkpoint."
             )
-        IndexSets(self.sizes, state["left"], state["right"])  # checks them
+        sets = IndexSets(self.sizes, state["left"], state["right"])
         self.slots = {name: k for k, name in enumerate(state["names"], start=1)}
-        self._visits, self._start = state["visits"].to(_HOST, copy=True), int(state["start"])
-        self._parts = [part.to(self.device, copy=True) for part in parts]
+        self._visits, self._start = state["visits"].cpu().numpy().copy(), int(state["start"])
+        device = self.device
+        self._sides = [sets.rows("left"), sets.rows("right")]
+        self._move(device)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "SetMemory":
         super()._apply(fn, recurse)
-        device = fn(torch.empty(0, device=self.device)).device
-        self._parts = [part.to(device) for part in self._parts]
+        self._move(fn(torch.empty(0)).device)
         return self
 
 
-def _side_by_side(rows: Tensor, n_trains: int) -> Tensor:
-    """The multi-indices of all rows, for each of K trains; empty ones only once."""
-    rows = rows.flatten(0, 1) if rows.shape[-1] else rows[0]
-    return rows.expand(n_trains, *rows.shape)
+def _side_by_side(side: Rows, n_trains: int) -> Rows:
+    """The multi-indices of all rows, for each of K trains; the empty one only once."""
+    empty = 0 if side.side == "left" else len(side.counts) - 1
+    sets = [rows.flatten(0, 1) if k != empty else rows[0] for k, rows in enumerate(side.each())]
+    return Rows.beside([rows.expand(n_trains, *rows.shape) for rows in sets], side.side)
+
+
+def _longer(side: Rows, n: int) -> Rows:
+    """With the first row `n` times more behind the last one."""
+    return side._replace(whole=torch.cat([side.whole, side.whole[:1].expand(n, -1, -1)]))

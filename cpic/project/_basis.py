@@ -12,6 +12,7 @@ References: {cite}`oseledets2011tt`, {cite}`usvyatsov2021cherry`.
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -104,7 +105,11 @@ class Basis:
             ValueError: If sizes or device differ.
         """
         self.check_match(trains, "features")
-        return _pairs.features(self.cores, trains.cores)
+        return _pairs.features(self._merged, _pairs.merged(trains.cores))
+
+    @cached_property
+    def _merged(self) -> list[Tensor]:
+        return [core[0] for core in _pairs.merged([core[None] for core in self.cores])]
 
     def gram(self) -> Tensor:
         """Inner products `(rank, rank)` of the tensors: the identity, except for zero tensors."""

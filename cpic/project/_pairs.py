@@ -8,7 +8,11 @@ Shapes: `K` and `J` trains, cores `(K, l, size, r)`; a basis has cores `(p, size
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
+
+# Sites that are made one have at most this size: more would cost products in vain.
+_WIDE = 16
 
 
 def right_grams(first: Sequence[Tensor], second: Sequence[Tensor]) -> list[Tensor]:
@@ -32,7 +36,7 @@ def inner_pairs(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
 
 
 def features(basis: Sequence[Tensor], cores: Sequence[Tensor]) -> Tensor:
-    """Inner products `(K, p)` of trains with the tensors of a basis."""
+    """Inner products `(K, p)` of trains with the tensors of a basis, of as many sites."""
     trains = len(cores[0])
     state = cores[-1].new_ones(trains, 1, 1)
     for frame, core in zip(reversed(basis), reversed(cores), strict=True):
@@ -40,6 +44,42 @@ def features(basis: Sequence[Tensor], cores: Sequence[Tensor]) -> Tensor:
         carried = core.flatten(1, 2).bmm(state).view(trains * core.shape[1], -1)
         state = carried.mm(frame.flatten(1).mT).view(trains, core.shape[1], len(frame))
     return state.flatten(1)
+
+
+def merged(cores: Sequence[Tensor]) -> list[Tensor]:
+    """The same trains with small neighboring sites as one, so that fewer products are left.
+
+    Two times in a row, neighbors are multiplied where that leaves their sizes small; those of
+    equal shapes in one product.
+    """
+    for _ in range(2):
+        sizes = [core.shape[2] for core in cores]
+        pairs, k = [], 0
+        while k < len(cores):
+            both = k + 1 < len(cores) and sizes[k] * sizes[k + 1] <= _WIDE
+            pairs.append((k, k + 1) if both else (k,))
+            k = pairs[-1][-1] + 1
+        cores = _multiplied(cores, pairs)
+    return list(cores)
+
+
+def _multiplied(cores: Sequence[Tensor], pairs: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """One core for each of the pairs, or the single core there is."""
+    alike: dict[tuple[torch.Size, ...], list[tuple[int, ...]]] = {}
+    for pair in pairs:
+        alike.setdefault(tuple(cores[k].shape for k in pair), []).append(pair)
+    found: dict[int, Tensor] = {}
+    for shapes, some in alike.items():
+        sides = [[cores[pair[j]] for pair in some] for j in range(len(shapes))]
+        if len(sides) == 1:
+            found.update((k, core) for (k,), core in zip(some, sides[0], strict=True))
+            continue
+        first, second = (torch.cat(side) if len(side) > 1 else side[0] for side in sides)
+        (_, left, n, _), (_, _, m, right) = shapes
+        whole = first.flatten(1, 2).bmm(second.flatten(2)).view(-1, left, n * m, right)
+        parts = whole.chunk(len(some)) if len(some) > 1 else [whole]
+        found.update(zip((pair[0] for pair in some), parts, strict=True))
+    return [found[pair[0]] for pair in pairs]
 
 
 def between(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ References: {cite}`khoromskij2011quantics`.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,7 +56,8 @@ class Bits:
         for row, (site, place, mode, bit) in enumerate(bits):
             to_coords[row, mode + bit // _HALF * n_modes] = 2.0 ** (bit % _HALF)
             to_sites[row, site] = 2.0**place
-        self._tables = {_HOST: _Tables(sites, places, modes, at, to_coords, to_sites)}
+        self._to_coords = to_coords.numpy()
+        self._tables = {torch.device("cpu"): _Tables(sites, places, modes, at, to_coords, to_sites)}
 
     def coords(self, sites: Tensor) -> Tensor:
         """Coordinates `(..., D)` of int64 sites `(..., s)`."""
@@ -63,7 +65,11 @@ class Bits:
         bits = sites
         if not self.binary:
             bits = sites.index_select(-1, tables.site) >> tables.place & 1
-        coords = (bits.double() @ tables.to_coords).long()
+        if bits.is_cpu:  # NumPy starts on few numbers sooner
+            product = bits.numpy().astype(np.float64) @ self._to_coords
+            coords = torch.from_numpy(product.astype(np.int64))
+        else:
+            coords = (bits.double() @ tables.to_coords).long()
         if not self.wide:
             return coords
         low, high = coords.split(self.n_modes, -1)

@@ -8,6 +8,7 @@ Shapes: `K` tensors, `l` left and `r` right multi-indices, `n` the size of the s
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,12 +44,15 @@ def fiber_indices(left: Tensor, size: int, right: Tensor, *, pairs: Tensor | Non
     return product(left, torch.arange(size, device=left.device)[None, :, None], right)
 
 
-def beside(rows: Tensor, before: int, after: int) -> Tensor:
-    """Multi-indices `(K, n, s)` padded with zeros to `(K, n, before + s + after)`.
+def steps(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """The positions of every site `(sum(sizes), d)`, zero at the other sites.
 
-    Those of different modes are combined by adding them, see `sums`.
+    Multi-indices of different modes are then combined by adding them, see `sums`.
     """
-    return torch.nn.functional.pad(rows, (before, after))
+    site = np.repeat(np.arange(len(sizes)), sizes)
+    table = np.zeros((len(site), len(sizes)), np.int64)
+    table[np.arange(len(site)), site] = np.concatenate([np.arange(n) for n in sizes])
+    return torch.from_numpy(table).to(device)
 
 
 def sums(first: Tensor, second: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from typing import Literal, NamedTuple, Unpack, overload
 import torch
 from torch import Tensor
 
-from cpic.tt._bonds import apart, by_shape, joined
 from cpic.tt._entries import Entries
-from cpic.tt._fibers import ask, beside, sums
+from cpic.tt._fibers import ask, steps, sums
+from cpic.tt._layout import Layout, layout
+from cpic.tt._rows import Rows
 from cpic.tt._sets import IndexSets
 from cpic.tt._solvers import Solving, check_options
 from cpic.tt._sweep import Towards, mirrored_entries, solved_train
@@ -87,13 +88,13 @@ def interpolate(
         13.0
     """
     check_options(**options)
-    pairs = zip(sets.left[1:], sets.right, strict=False)
-    more = [after.shape[1] - before.shape[1] for before, after in pairs]
+    pairs = zip(sets.counts("left")[1:], sets.counts("right"), strict=False)
+    more = [after - before for before, after in pairs]
     if min(more, default=0) < 0 < max(more, default=0):
         raise ValueError(
-            "interpolate needs at least as many right as left multi-indices at all bonds, or at "
-            f"least as many left as right ones at all, got {sets.ranks[1:-1]} left and "
-            f"{tuple(rows.shape[1] for rows in sets.right[:-1])} right ones; drop some."
+            "interpolate needs at all bonds as many right as left multi-indices, or at all as "
+            f"many left as right ones, or more; got {sets.ranks[1:-1]} left and "
+            f"{sets.counts('right')[:-1]} right ones; drop some."
         )
     sizes: tuple[int, ...] = sets.sizes
     towards: Towards = "right"
@@ -118,44 +119,42 @@ class Fibers(NamedTuple):
 
 def read_fibers(entries: Entries, sets: IndexSets) -> Fibers:
     """Fibers and pivots of all sites in one call."""
-    left, steps, right, pivots = _beside(sets)
-    blocks, rows, nested = _on_fibers(left, steps, right, pivots)
-    rows = rows[:-1]
-    for k in (k for k, on_fibers in enumerate(nested) if not on_fibers):
-        behind = blocks[k].shape[1] // sets.right[k].shape[1]
-        blocks[k] = torch.cat([blocks[k], sums(pivots[k], right[k])], 1)
-        rows[k] = torch.arange(sets.ranks[k + 1], device=sets.device).expand_as(rows[k]) + behind
-    values = ask(entries, torch.cat(blocks, 1), known=sets.sizes)
+    left, right = sets.rows("left"), sets.rows("right")
+    place = layout(sets.sizes, left.counts, right.counts).on(sets.device)
+    pairs = left.whole[:, place.pair_left] + steps(sets.sizes, sets.device)[place.pair_step]
+    fibers = pairs[:, place.entry_pair] + right.whole[:, place.entry_right]
+    rows, nested = _on_fibers(left, pairs, place)
+    # Pivots that are on no fiber are asked for besides.
+    aside = [k for k, on_fibers in enumerate(nested) if not on_fibers]
+    left_sets, right_sets = left.each(), right.each()
+    more = [sums(left_sets[k + 1], right_sets[k]) for k in aside]
+    values = ask(entries, torch.cat([fibers, *more], 1) if more else fibers, known=sets.sizes)
     if values.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"interpolate needs float32 or float64 values, got {values.dtype}; cast what `entries` "
             "returns."
         )
-    parts = values.split([block.shape[1] for block in blocks], 1)
-    columns = [right.shape[1] for right in sets.right]
-    return Fibers([v.unflatten(1, (-1, c)) for v, c in zip(parts, columns, strict=True)], rows)
+    counts = [m * c for m, c in zip(place.n_pairs, right.counts, strict=True)]
+    *parts, rest = values.split([*counts, values.shape[1] - sum(counts)], 1)
+    matrices = [v.unflatten(1, (-1, c)) for v, c in zip(parts, right.counts, strict=True)]
+    rest = rest.split([part.shape[1] for part in more], 1)
+    for k, part in zip(aside, rest, strict=True):
+        behind = torch.arange(rows[k].shape[1], device=sets.device) + place.n_pairs[k]
+        rows[k] = behind.expand_as(rows[k])
+        matrices[k] = torch.cat([matrices[k], part.unflatten(1, (-1, right.counts[k]))], 1)
+    return Fibers(matrices, rows)
 
 
-def _beside(sets: IndexSets) -> tuple[list[Tensor], ...]:
-    """Left sets, positions, right sets and left pivots of all sites, zero at other sites."""
-    d, sizes = sets.n_sites, sets.sizes
-    each = {n: torch.arange(n, device=sets.device).view(1, n, 1) for n in {*sizes}}
-    each = {n: numbers.expand(sets.n_trains, -1, -1) for n, numbers in each.items()}
-    left = [beside(rows, 0, d - k) for k, rows in enumerate(sets.left)]
-    steps = [beside(each[n], k, d - k - 1) for k, n in enumerate(sizes)]
-    right = [beside(rows, k + 1, 0) for k, rows in enumerate(sets.right)]
-    return left, steps, right, [*left[1:], left[0][:, :0]]  # the last site has none
-
-
-def _on_fibers(*sides: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[bool]]:
-    """Fibers of all sites, rows of the pivots in them, and whether all are on fibers: read once."""
-    groups = by_shape(*sides)
-    blocks, rows, nested = [], [], []
-    for left, steps, right, pivots in zip(*(joined(groups, side) for side in sides), strict=True):
-        pairs = sums(left, steps)
-        blocks.append(sums(pairs, right))
-        found, place = (pivots.unsqueeze(2) == pairs.unsqueeze(1)).all(-1).max(-1)
-        rows.append(place)
-        nested.append(found.all(1))
-    flags = [flag.all() for flag in apart(groups, nested)]
-    return apart(groups, blocks), apart(groups, rows), torch.stack(flags).tolist()
+def _on_fibers(left: Rows, pairs: Tensor, place: Layout) -> tuple[list[Tensor], list[bool]]:
+    """Where the pivots are among the pairs of each site, and whether they are: read once."""
+    if len(left.counts) == 1:
+        return [], []
+    pivots = left.whole[:, place.pivots]  # (K, d - 1, r, d)
+    # Compared by numbers that are the same for the same multi-index, then one by one.
+    key, of_pairs = ((rows * place.weights).sum(-1) for rows in (pivots, pairs))
+    equal = key.unsqueeze(-1) == of_pairs[:, place.pairs].unsqueeze(2)
+    rows = torch.minimum(equal.max(-1).indices, place.last)
+    each = torch.arange(len(pairs), device=pairs.device).view(-1, 1, 1)
+    nested = (pairs[each, rows + place.pairs[:, :1]] == pivots).all((0, 2, 3)).tolist()
+    counts = zip(rows.unbind(1), left.counts[1:], strict=True)
+    return [row if row.shape[1] == r else row[:, :r] for row, r in counts], nested

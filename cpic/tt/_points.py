@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cpic.tt._pivots import extend_left, extend_right
+
 
 def random_points(
     sizes: Sequence[int], n: int, *, n_trains: int, generator: torch.Generator
@@ -31,3 +33,31 @@ def all_points(sizes: Sequence[int], *, device: torch.device | str = "cpu") -> T
     if not columns:
         return torch.zeros(1, 0, dtype=torch.int64, device=device)
     return torch.stack(columns[::-1], -1)
+
+
+def random_sides(
+    sizes: tuple[int, ...], ranks: tuple[int, ...], n_trains: int, generator: torch.Generator
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Nested sets of different multi-indices: extensions drawn without repetition."""
+    d, device = len(sizes), generator.device
+
+    def draw(count: int, total: int) -> Tensor:
+        noise = torch.rand(n_trains, total, generator=generator, device=device)
+        return noise.argsort(-1)[:, :count].sort(-1).values
+
+    empty = torch.zeros(n_trains, 1, 0, dtype=torch.int64, device=device)
+    left, right = [empty], [empty]
+    for k in range(d - 1):
+        rows = draw(ranks[k + 1], ranks[k] * sizes[k])
+        left.append(extend_left(left[-1], rows, sizes[k]))
+    for k in range(d - 1, 0, -1):
+        rows = draw(ranks[k], ranks[k + 1] * sizes[k])
+        right.insert(0, extend_right(right[0], rows))
+    return tuple(left), tuple(right)
+
+
+def complete_or(sizes: tuple[int, ...], points: Tensor) -> Tensor:
+    """All multi-indices where there are as many as `points` `(K, n, d)`, else these."""
+    if math.prod(sizes) != points.shape[1]:
+        return points.contiguous()
+    return all_points(sizes, device=points.device).expand(len(points), -1, -1).contiguous()

@@ -9,7 +9,6 @@ Shapes: `K` tensors, `d` sites, `ranks[k]` left and `ranks[k+1]` right multi-ind
 References: {cite}`oseledets2010ttcross`.
 """
 
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ import torch
 from torch import Tensor
 
 from cpic.tt._files import load_arrays, save_arrays
-from cpic.tt._pivots import extend_left, extend_right, mirrored
-from cpic.tt._points import all_points, random_points
+from cpic.tt._pivots import mirrored
+from cpic.tt._points import complete_or, random_points, random_sides
+from cpic.tt._rows import Rows, Side
 
 
 def cap_ranks(sizes: Sequence[int], rank: int | Sequence[int]) -> tuple[int, ...]:
@@ -157,22 +157,49 @@ class IndexSets:
         sizes, ranks = check_sizes(sizes), cap_ranks(sizes, rank)
         d, n = len(sizes), max(ranks)
         if points is None:
-            return cls(sizes, *_random_sides(sizes, ranks, n_trains, generator))
+            return cls(sizes, *random_sides(sizes, ranks, n_trains, generator))
         if points.shape[1] < n:
             more = random_points(sizes, n - points.shape[1], n_trains=n_trains, generator=generator)
             points = torch.cat([points, more.to(points.device)], 1)
-        left = [_complete_or(sizes[:k], points[:, : ranks[k], :k]) for k in range(d)]
-        right = [_complete_or(sizes[k + 1 :], points[:, : ranks[k + 1], k + 1 :]) for k in range(d)]
+        left = [complete_or(sizes[:k], points[:, : ranks[k], :k]) for k in range(d)]
+        right = [complete_or(sizes[k + 1 :], points[:, : ranks[k + 1], k + 1 :]) for k in range(d)]
         return cls(sizes, tuple(left), tuple(right))
 
     @classmethod
     def unchecked(
         cls, sizes: tuple[int, ...], left: tuple[Tensor, ...], right: tuple[Tensor, ...]
     ) -> "IndexSets":
-        """Sets derived from checked ones; a check would read from the device."""
+        """Sets made of checked ones; a check reads from the device."""
+        return cls._made(sizes=sizes, left=left, right=right)
+
+    @classmethod
+    def joined(cls, sizes: tuple[int, ...], left: Rows, right: Rows) -> "IndexSets":
+        """Sets made of checked ones; those of single sites are cut out when they are requested."""
+        return cls._made(sizes=sizes, _left=left, _right=right)
+
+    @classmethod
+    def _made(cls, **parts: object) -> "IndexSets":
         made = object.__new__(cls)
-        made.__dict__.update(sizes=sizes, left=left, right=right)
+        made.__dict__.update(parts)
         return made
+
+    def __getattr__(self, name: str) -> tuple[Tensor, ...]:
+        if name in ("left", "right") and f"_{name}" in self.__dict__:
+            return self.__dict__.setdefault(name, self.__dict__[f"_{name}"].alone())
+        raise AttributeError(f"IndexSets has no attribute {name!r}")
+
+    def rows(self, side: Side) -> Rows:
+        """The multi-indices of all sites on one side."""
+        if f"_{side}" not in self.__dict__:
+            self.__dict__[f"_{side}"] = Rows.of(getattr(self, side), side)
+        return self.__dict__[f"_{side}"]
+
+    def counts(self, side: Side) -> tuple[int, ...]:
+        """How many multi-indices each site has on one side."""
+        known = self.__dict__.get(f"_{side}")
+        return (
+            tuple(rows.shape[1] for rows in getattr(self, side)) if known is None else known.counts
+        )
 
     @property
     def n_sites(self) -> int:
@@ -182,23 +209,27 @@ class IndexSets:
     @property
     def n_trains(self) -> int:
         """Number of tensors K."""
-        return self.left[0].shape[0]
+        return len(self._any)
 
     @property
     def device(self) -> torch.device:
-        """Device of the sets."""
-        return self.left[0].device
+        """Where the sets are stored."""
+        return self._any.device
+
+    @property
+    def _any(self) -> Tensor:
+        return self.left[0] if "left" in self.__dict__ else self.rows("left").whole
 
     @property
     def ranks(self) -> tuple[int, ...]:
         """Number of left multi-indices at the `d + 1` bonds, ones at the ends."""
-        return (*(rows.shape[1] for rows in self.left), 1)
+        return (*self.counts("left"), 1)
 
     @property
     def n_entries(self) -> int:
-        """Entries of one tensor that one interpolation requests: all fibers of all sites."""
-        pairs = zip(self.left, self.sizes, self.right, strict=True)
-        return sum(before.shape[1] * n * after.shape[1] for before, n, after in pairs)
+        """Entries of one tensor that one interpolation asks for: all fibers of all sites."""
+        each = zip(self.counts("left"), self.sizes, self.counts("right"), strict=True)
+        return sum(before * n * after for before, n, after in each)
 
     @property
     def nested(self) -> bool:
@@ -210,8 +241,7 @@ class IndexSets:
     @property
     def square(self) -> bool:
         """Whether every bond has as many left as right multi-indices."""
-        pairs = zip(self.left[1:], self.right, strict=False)
-        return all(before.shape[1] == after.shape[1] for before, after in pairs)
+        return self.counts("left")[1:] == self.counts("right")[:-1]
 
     def mirrored(self) -> "IndexSets":
         """The sets of the tensors with their modes reversed."""
@@ -252,33 +282,6 @@ class IndexSets:
             return cls(sizes, left, right)
 
         return load_arrays(path, "IndexSets", make)
-
-
-def _random_sides(
-    sizes: tuple[int, ...], ranks: tuple[int, ...], n_trains: int, generator: torch.Generator
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Nested sets of distinct multi-indices: extensions drawn without replacement."""
-    d, device = len(sizes), generator.device
-
-    def draw(count: int, total: int) -> Tensor:
-        noise = torch.rand(n_trains, total, generator=generator, device=device)
-        return noise.argsort(-1)[:, :count].sort(-1).values
-
-    empty = torch.zeros(n_trains, 1, 0, dtype=torch.int64, device=device)
-    left, right = [empty], [empty]
-    for k in range(d - 1):
-        rows = draw(ranks[k + 1], ranks[k] * sizes[k])
-        left.append(extend_left(left[-1], rows, sizes[k]))
-    for k in range(d - 1, 0, -1):
-        rows = draw(ranks[k], ranks[k + 1] * sizes[k])
-        right.insert(0, extend_right(right[0], rows))
-    return tuple(left), tuple(right)
-
-
-def _complete_or(sizes: tuple[int, ...], points: Tensor) -> Tensor:
-    if math.prod(sizes) != points.shape[1]:
-        return points.contiguous()
-    return all_points(sizes, device=points.device).expand(len(points), -1, -1).contiguous()
 
 
 def extended(before: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -213,7 +213,7 @@ class _LeastSquares(torch.autograd.Function):
 
 def _ridge(matrix: Tensor, pivot: Tensor, ridge: float) -> Tensor:
     k, r, _ = pivot.shape
-    peak = _peak(pivot)  # a constant factor of both, so it needs no gradient
+    peak = peak_of(pivot)  # a constant factor of both, so it needs no gradient
     matrix, pivot = matrix / peak, pivot / peak
     square = pivot.square().sum((-2, -1), keepdim=True)
     # Zero pivots have no scale; any weight gives a zero core.
@@ -274,8 +274,8 @@ def _inverted(square: Tensor) -> tuple[Tensor, Tensor]:
     return scaled, inverse.masked_fill((info != 0).view(-1, 1, 1), torch.inf)
 
 
-def _peak(pivot: Tensor) -> Tensor:
-    """The largest absolute entry `(K, 1, 1)`, or one if it is too small to divide by."""
+def peak_of(pivot: Tensor) -> Tensor:
+    """The largest size of an entry `(K, 1, 1)`, one where it is too small to divide by."""
     peak = pivot.detach().abs().amax((-2, -1), keepdim=True)
     return torch.where(peak >= torch.finfo(pivot.dtype).tiny, peak, 1.0)
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from cpic.linalg import Maxvol
 from cpic.linalg._inputs import all_finite, check_choice
 from cpic.tt._bonds import solve_bonds
-from cpic.tt._fibers import beside, check_values, sums
+from cpic.tt._fibers import check_values, steps
+from cpic.tt._rows import Rows
 from cpic.tt._sets import IndexSets
 from cpic.tt._solvers import Solving
 from cpic.tt._train import TensorTrain
@@ -81,34 +82,29 @@ class _Way:
     """The multi-indices of a half-sweep, padded with zeros to all sites."""
 
     def __init__(self, sets: IndexSets, towards: Towards):
-        self.given, self.towards, self.d = sets, towards, sets.n_sites
+        self.sizes, self.d = sets.sizes, sets.n_sites
+        self.given = sets.rows(towards)
+        self.others = self.given.whole.unsqueeze(1).split(self.given.counts, 2)
+        self.steps = steps(sets.sizes, sets.device).split(sets.sizes)
         self.sites = range(self.d) if towards == "right" else range(self.d)[::-1]
-        empty = sets.left[0] if towards == "right" else sets.right[-1]
-        self.chosen = [beside(empty, 0, self.d)]
+        self.chosen = [self.given.whole.new_zeros(sets.n_trains, 1, self.d)]
         self.each = torch.arange(sets.n_trains, device=sets.device).unsqueeze(1)
-        numbers = {n: torch.arange(n, device=sets.device).view(1, n, 1) for n in {*sets.sizes}}
-        self.numbers = [numbers[n] for n in sets.sizes]
 
     def fibers(self, k: int) -> tuple[Tensor, Tensor]:
         """Multi-indices of the rows of the k-th matrix, `(K, l n, d)`, and of its entries."""
         at = self.sites[k]
-        pairs = sums(self.chosen[k], beside(self.numbers[at], at, self.d - at - 1))
-        if self.towards == "right":
-            return pairs, sums(pairs, beside(self.given.right[at], at + 1, 0))
-        return pairs, sums(pairs, beside(self.given.left[at], 0, self.d - at))
+        pairs = (self.chosen[k].unsqueeze(2) + self.steps[at]).flatten(1, 2)
+        return pairs, (pairs.unsqueeze(2) + self.others[at]).flatten(1, 2)
 
     def choose(self, pairs: Tensor, rows: Tensor) -> None:
         """Select the `rows` `(K, r)` of the pairs that `fibers` returned."""
         self.chosen.append(pairs[self.each, rows])
 
     def sets(self) -> IndexSets:
-        """Those of one side unchanged, those of the other newly selected."""
-        given = self.given
-        if self.towards == "right":
-            left = [rows[..., :k].contiguous() for k, rows in enumerate(self.chosen)]
-            return IndexSets.unchecked(given.sizes, tuple(left), given.right)
-        right = [rows[..., self.d - k :].contiguous() for k, rows in enumerate(self.chosen)]
-        return IndexSets.unchecked(given.sizes, given.left, tuple(right[::-1]))
+        """Those of one side as they were, those of the other chosen anew."""
+        if self.given.side == "right":
+            return IndexSets.joined(self.sizes, Rows.beside(self.chosen, "left"), self.given)
+        return IndexSets.joined(self.sizes, self.given, Rows.beside(self.chosen[::-1], "right"))
 
     def check(self, matrices: Sequence[Tensor]) -> None:
         """Reject values that are not finite, in the order of the requests."""

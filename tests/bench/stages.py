@@ -102,9 +102,14 @@ def _watch(training: Training, stages: Stages, stack: ExitStack) -> None:
 
 
 def _first_node(node: Any) -> Any:
-    """The node of the first layer: the one whose input has no gradient."""
-    while node.next_functions[0][0] is not None:
-        node = node.next_functions[0][0]
+    """The node of the first layer: the convolution whose input has no gradient."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        first, *others = [inner for inner, _ in node.next_functions] or [None]
+        if first is None and node.name().startswith("Convolution"):
+            break
+        waiting += [inner for inner in (first, *others) if inner is not None]
     return node
 
 

@@ -5,15 +5,11 @@ forward, backward, clipping, an update by RAdam. The volumes are read from disk 
 """
 
 import math
-import multiprocessing
-import os
 import shutil
 import statistics
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -30,15 +26,18 @@ from tests.bench.harness import ROOT
 from tests.bench.timing import processor_clock
 
 Variant = Literal["fast", "paper"]
+HEADS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What is trained on what.
 
-    `source`: "stores", distinct heads in Zarr stores written once; "memory", the same read whole;
-    or "formula", one phantom head a sample, at any resolution. `cache`: bytes of decoded chunks
-    that all stores together hold. `select`: visits between selections of the index sets.
+    `source`: "stores", distinct heads in Zarr stores written once, or "formula", one
+    phantom head a sample, at any resolution. `cache`: bytes of decoded chunks that all stores
+    together hold. `select`: visits between selections of the sets. `contrasts`: heads that are the
+    channels of one volume. `edge`: of the chunks of a store. `foreach`: whether the optimizer
+    updates all parameters at once, which is its default on a GPU.
     """
 
     shape: tuple[int, ...]
@@ -50,7 +49,9 @@ class Setting:
     source: Literal["stores", "memory", "formula"] = "stores"
     cache: int | None = 2**29
     select: int = 1
-    device: str = "cpu"
+    contrasts: int = 1
+    edge: int = 32
+    foreach: bool | None = None
 
 
 class Training:
@@ -60,16 +61,20 @@ class Training:
         self.setting = setting
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
-        self.encoder = CubeEncoder(setting.n_dims, variant=setting.variant)
+        self.encoder = CubeEncoder(
+            setting.n_dims, in_channels=setting.contrasts, variant=setting.variant
+        )
         self.model = CPIC(
             self.encoder,
             TwoHeadRegressor(setting.rank),
             shape=setting.shape,
+            contrasts=setting.contrasts,
             search=Search(rank=setting.rank, select=setting.select),
             reading=Reading(chunk=setting.chunk),
             generator=generator,
-        ).to(setting.device)
-        self.optimizer = torch.optim.RAdam(self.model.parameters(), lr=1e-3)
+        )
+        parameters = self.model.parameters()
+        self.optimizer = torch.optim.RAdam(parameters, lr=1e-3, foreach=setting.foreach)
         self.volumes = volumes(setting)
         self.names = [f"patient {k}" for k in range(setting.batch)]
         self.target = torch.rand(setting.batch, generator=generator).to(setting.device)
@@ -78,13 +83,18 @@ class Training:
 
     def step(self) -> float:
         """One step; returns the loss."""
+        loss = self.gradient()
+        self.optimizer.step()
+        return loss
+
+    def gradient(self) -> float:
+        """A step without the update."""
         self.model.train()
         self.optimizer.zero_grad()
         predicted = self.model(self.volumes, self.names)[:, 1]
         loss = (predicted - self.target).square().mean()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
         return float(loss.detach())
 
     @torch.no_grad()
@@ -95,37 +105,27 @@ class Training:
 
 
 def volumes(setting: Setting) -> Sequence[data.Volume]:
-    """As many distinct volumes as the batch has samples, none of them in memory."""
+    """As many volumes as the batch has samples, none of them in memory; `HEADS` are distinct."""
     if setting.source == "formula":
         return [brain_like(setting.shape, seed=k) for k in range(setting.batch)]
     cache = None if setting.cache is None else ChunkCache(setting.cache)
-    paths = [stored(setting.shape, k) for k in range(setting.batch)]
-    if setting.source == "memory":
-        return [data.ArrayVolume(data.ZarrVolume(path).read()) for path in paths]
-    return [data.ZarrVolume(path, cache=cache) for path in paths]
+
+    def head(k: int) -> data.Volume:
+        return data.ZarrVolume(stored(setting.shape, k % HEADS, setting.edge), cache=cache)
+
+    if setting.contrasts == 1:
+        return [head(k) for k in range(setting.batch)]
+    parts = range(setting.contrasts)
+    return [data.StackedVolume([head(k + c) for c in parts]) for k in range(setting.batch)]
 
 
-def store_all(shape: Sequence[int], n: int) -> None:
-    """Write n stores that `stored` then finds, on all cores."""
-    missing = [seed for seed in range(n) if not _path(shape, seed).exists()]
-    if missing:
-        # A process with a GPU cannot be forked.
-        workers = min(len(missing), os.cpu_count() or 1)
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(partial(stored, tuple(shape)), missing))
-
-
-def _path(shape: Sequence[int], seed: int) -> Path:
-    size = "x".join(map(str, shape))
-    return ROOT / "_build" / f"bench-heads-{size}" / f"{seed}.zarr"
-
-
-def stored(shape: Sequence[int], seed: int) -> Path:
-    """A head as a store of 32^3 chunks, made once: the template cut by `seed`, with texture."""
-    path = _path(shape, seed)
+def stored(shape: Sequence[int], seed: int, edge: int = 32) -> Path:
+    """A head as a store of such chunks, made once: the template cut by `seed`, with texture."""
+    size = "x".join(map(str, shape)) + f"-{edge}" * (edge != 32)
+    path = ROOT / "_build" / f"bench-heads-{size}" / f"{seed}.zarr"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        chunks = tuple(min(32, n) for n in shape)
+        chunks = tuple(min(edge, n) for n in shape)
         folder = Path(tempfile.mkdtemp(".part", ".", path.parent))
         try:
             data.save_zarr(head(shape, seed), folder / "head.zarr", chunks=chunks)

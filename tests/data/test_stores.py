@@ -187,6 +187,31 @@ class TestCache:
         again.voxels(at)
         assert again.ledger.chunks == 1
 
+    def test_chunks_that_a_call_wants_make_room_last(self, tmp_path):
+        for k in range(3):
+            data.save_zarr(stored(seed=k), tmp_path / f"{k}.zarr", chunks=(4, 4, 4))
+        cache = ChunkCache(3 * 512)
+        volumes = [data.ZarrVolume(tmp_path / f"{k}.zarr", cache=cache) for k in range(3)]
+        at = torch.tensor([[1, 1, 1]])
+        for volume in volumes:
+            volume.voxels(at)
+        # The chunk of the first volume is the oldest one, but wanted beside two new ones.
+        owner, centers = torch.tensor([0, 1, 2]), torch.tensor([[1, 1, 1], [5, 5, 5], [5, 5, 5]])
+        found = data.read_cubes(volumes, owner, centers, size=1).flatten()
+        values = [stored(seed=k)[tuple(c)] for k, c in enumerate(centers.tolist())]
+        assert found.tolist() == pytest.approx(values)
+        assert [volume.ledger.chunks for volume in volumes] == [1, 2, 2]
+        assert (cache.hits, cache.misses) == (1, 5)
+
+    def test_a_chunk_that_is_dropped_meanwhile_is_read_again(self, tmp_path, monkeypatch):
+        data.save_zarr(stored(), tmp_path / "v.zarr", chunks=(4, 4, 4))
+        cache = ChunkCache(2**20)
+        volumes = [data.ZarrVolume(tmp_path / "v.zarr", cache=cache) for _ in range(2)]
+        monkeypatch.setattr(volumes[0], "_copied", lambda *args: False)
+        at = torch.tensor([[5, 5, 5], [6, 1, 7]])
+        found = data.read_cubes(volumes, torch.tensor([0, 1]), at, size=1).flatten()
+        assert found.tolist() == pytest.approx([stored()[5, 5, 5], stored()[6, 1, 7]])
+
     def test_another_store_in_its_place_is_read(self, tmp_path):
         import shutil
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cpic.nn import CubeEncoder, PatchEncoder, QuantileHead, TwoHeadRegressor
 
@@ -130,3 +131,43 @@ def test_dense_encoder_has_two_hidden_layers_with_batch_norm():
 def test_bad_input_is_one_sentence(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("in_channels", [1, 4])
+@pytest.mark.parametrize(("variant", "n_axes"), [("paper", 3), ("fast", 3), ("fast", 2)])
+def test_products_instead_of_convolutions_change_nothing(
+    variant, n_axes, in_channels, channels_last, generator
+):
+    encoder = CubeEncoder(
+        4,
+        in_channels=in_channels,
+        n_axes=n_axes,
+        variant=variant,
+        channels_last=channels_last,
+        precision=torch.float64,
+    )
+    size = encoder.receptive_field
+    cubes = torch.randn(5, in_channels, *[size] * n_axes, generator=generator, dtype=torch.float64)
+    cubes.requires_grad_()
+    inputs = [cubes, *encoder.parameters()]
+    found, wanted = encoder(cubes), encoder.layers(cubes).flatten(1)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
+    slopes = (torch.autograd.grad(part.square().sum(), inputs) for part in (found, wanted))
+    for mine, theirs in zip(*slopes, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-14)
+
+
+def test_no_gradient_of_the_cubes_is_computed_unless_it_is_asked_for():
+    encoder = CubeEncoder(4, variant="fast")
+    masks = []
+
+    class Masks(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.convolution_backward.default:
+                masks.append(args[-1])
+            return func(*args, **(kwargs or {}))
+
+    with Masks():
+        encoder(torch.rand(3, 1, 9, 9, 9)).sum().backward()
+    assert masks == [[False, True, True]]

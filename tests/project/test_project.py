@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from cpic.project import Basis, project
+from cpic.project import Basis, _pairs, project
 from cpic.tt import TensorTrain, cap_ranks, tt_svd
 
 ROUTES = ["qr", "gram", "tree"]
@@ -298,3 +298,14 @@ def test_rejects_trains_of_another_kind(generator, change, kind, message):
 def test_basis_rejects(cores, factor, kind, message):
     with pytest.raises(kind, match=message):
         Basis(cores, factor)
+
+
+@pytest.mark.parametrize("sizes", [(2,) * 11, (2, 9, 2, 2, 3, 17, 2), (5,)])
+def test_merged_sites_hold_the_same_tensors(sizes, generator):
+    trains = random_train(generator, sizes, 4, 3)
+    merged = TensorTrain(_pairs.merged(trains.cores))
+    assert merged.n_sites < len(sizes) or len(sizes) == 1
+    assert max(merged.sizes) <= max(16, *sizes)
+    assert_close(merged.full().flatten(1), trains.full().flatten(1))
+    basis = project(trains, 2).basis
+    assert_close(basis.features(trains), _pairs.features(basis.cores, trains.cores))

@@ -1,5 +1,7 @@
 """Index sets: caps, nesting, saving, counts, refusals."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,19 @@ def test_random_sets_are_nested_and_complete_at_the_ends(generator):
     assert sets.nested
     assert sets.ranks == (1, 2, 6, 2, 1)
     assert (sets.left[1].flatten() == torch.tensor([0, 1] * 3)).all()
+
+
+def test_sets_of_all_sites_in_one_tensor_are_the_same_sets(generator):
+    sets = IndexSets.random((2, 3, 4, 2), 6, n_trains=3, generator=generator)
+    joined = IndexSets.joined(sets.sizes, sets.rows("left"), sets.rows("right"))
+    assert (joined.n_trains, joined.ranks, joined.n_entries) == (3, sets.ranks, sets.n_entries)
+    assert joined.counts("right") == sets.counts("right") == (2, 6, 2, 1)
+    for side in ("left", "right"):
+        assert all(map(torch.equal, getattr(joined, side), getattr(sets, side)))
+    copied = pickle.loads(pickle.dumps(joined))
+    assert copied.nested
+    with pytest.raises(AttributeError, match="no attribute 'middle'"):
+        _ = sets.middle
 
 
 def test_a_stranger_breaks_the_nesting(generator):

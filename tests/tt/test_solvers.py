@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cpic.tt import IndexSets, dense_entries, interpolate
-from cpic.tt._bonds import solve_bonds
+from cpic.tt._bonds import _groups, solve_bonds
 from cpic.tt._program import _layer
 from cpic.tt._solvers import (
     SOLVERS,
@@ -336,3 +336,42 @@ def test_bonds_of_one_shape_are_one_batch_and_come_back_in_their_order(generator
         assert torch.equal(core, solve_core(matrix, pivot))
         assert torch.equal(condition, pivot_condition(pivot))
     assert solve_bonds(matrices, rows, with_condition=False)[1] == []
+
+
+def bonds_of_three_shapes(generator, scale=1.0):
+    """Square bonds, of which one is singular in the second sample; small and large ones."""
+    shapes = [(4, 2), (8, 4), (8, 4), (6, 3)]
+    matrices = [
+        torch.randn(2, m, c, generator=generator, dtype=torch.float64) * scale for m, c in shapes
+    ]
+    matrices[1][1, :, 1] = matrices[1][1, :, 0]
+    rows = [torch.stack([torch.randperm(m, generator=generator)[:c]] * 2) for m, c in shapes]
+    return [matrix.requires_grad_() for matrix in matrices], rows
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e150])
+def test_bonds_of_several_shapes_are_solved_for_as_each_alone(scale, generator):
+    matrices, rows = bonds_of_three_shapes(generator, scale)
+    together = solve_bonds(matrices, rows, with_condition=True)
+    alone = [
+        solve_bonds([matrix], [row], with_condition=True)
+        for matrix, row in zip(matrices, rows, strict=True)
+    ]
+    for k, ((core,), (condition,)) in enumerate(alone):
+        torch.testing.assert_close(together[0][k], core, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(together[1][k], condition, rtol=1e-10, atol=0)
+        slopes = (
+            torch.autograd.grad((c / c.detach().abs().max()).sum(), matrices[k], retain_graph=True)
+            for c in (together[0][k], core)
+        )
+        torch.testing.assert_close(*(slope * scale for (slope,) in slopes), rtol=1e-8, atol=1e-10)
+    assert together[1][1].isinf().tolist() == [False, True]
+
+
+def test_bonds_of_very_different_shapes_are_no_one_batch(generator):
+    shapes = [(100, 2), (6, 6)]
+    matrices = [torch.randn(1, m, c, generator=generator, dtype=torch.float64) for m, c in shapes]
+    rows = [torch.arange(c)[None] for _, c in shapes]
+    assert len(_groups(matrices, rows, "solve")) == 2
+    assert len(_groups(matrices[:1] * 2, rows[:1] * 2, "qr")) == 1
+    assert solve_bonds([], [], with_condition=True) == ([], [])

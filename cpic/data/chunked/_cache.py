@@ -87,10 +87,38 @@ class ChunkCache:
         """Chunks of `n_bytes` that fit."""
         return max(1, min(self.limit_bytes, _ADDRESSES) // _padded(n_bytes))
 
-    def known(self, owner: Hashable, ids: Sequence[int]) -> np.ndarray:
-        """Which of the chunks `ids` are in the cache, (n,) bool."""
+    @contextmanager
+    def pinned(self, keys: Sequence[Hashable], n_loaded: int) -> Iterator[Held | None]:
+        """Slots of chunks `(owner, id)` that are all held, kept inside the block; else None.
+
+        `n_loaded` of them were loaded for this.
+        """
         with self._changed:
-            return np.fromiter(((owner, k) in self._slots for k in ids), bool, len(ids))
+            memory, found = self._memory, None
+            slots = [self._slots[key] for key in keys if key in self._slots]
+            if memory is not None and len(slots) == len(keys):
+                self.hits += len(keys) - n_loaded
+                self._pins.update(slots)
+                for key in keys:
+                    self._slots.move_to_end(key)
+                starts = np.asarray(slots, np.int64) * self._slot_bytes
+                found = Held(memory, starts, np.zeros(len(keys), bool))
+        try:
+            yield found
+        finally:
+            with self._changed:
+                if found is not None and memory is self._memory:
+                    self._pins -= Counter(slots)
+                self._changed.notify_all()
+
+    def known(self, owner: Hashable, ids: Sequence[int]) -> np.ndarray:
+        """Which of the chunks `ids` are held, (n,) bool; they are the last to make room now."""
+        with self._changed:
+            known = [(owner, k) in self._slots for k in ids]
+            for k, held in zip(ids, known, strict=True):
+                if held:
+                    self._slots.move_to_end((owner, k))
+        return np.array(known, bool)
 
     @contextmanager
     def hold(self, owner: Hashable, ids: Sequence[int], n_bytes: int) -> Iterator[Held]:

@@ -1,6 +1,5 @@
 """Cubes from chunks: each chunk that a call requires is loaded once, or taken from a cache."""
 
-import functools
 import math
 import threading
 from abc import abstractmethod
@@ -16,8 +15,9 @@ from cpic.data._array import _as_tensor
 from cpic.data._ledger import Ledger
 from cpic.data._together import each
 from cpic.data._volume import Reader
-from cpic.data._windows import Windows, spread
+from cpic.data._windows import Windows
 from cpic.data.chunked._cache import ChunkCache, Held
+from cpic.data.chunked._pages import Pages
 
 # Decoded chunks in memory without a cache; a call that requires more is processed in rounds.
 _HELD_BYTES = 2**28
@@ -89,44 +89,93 @@ class ChunkedReader(Reader):
         pages = Pages.of(windows, first.chunks, first._grid)
         out = np.empty((len(windows), first.channels, n_voxels), first._stored)
         spent = [Ledger() for _ in volumes]
+        wanted = [np.unique(pages.ids[part][pages.needed[part]]) for part in windows.parts]
+
+        # Two threads that read one volume take turns: what came is counted for each call.
+        def load(k: int) -> int:
+            with volumes[k]._turn, spent[k].passing_on([volumes[k].ledger]):
+                return volumes[k]._load_missing(wanted[k])
 
         def fill(k: int) -> None:
-            part, volume = windows.parts[k], volumes[k]
-            # Only one thread at a time reads a volume, so that costs are counted per call.
-            with volume._turn, spent[k].passing_on([volume.ledger]):
-                volume._fill(pages.part(part), out[part])
+            part = windows.parts[k]
+            with volumes[k]._turn, spent[k].passing_on([volumes[k].ledger]):
+                volumes[k]._fill(pages.part(part), wanted[k], out[part])
 
-        each(fill, volumes, windows)
+        if first._is_room(volumes, sum(map(len, wanted))):
+            missing = [k for k in windows.asked if not volumes[k]._known(wanted[k]).all()]
+            n_loaded = sum(each(load, volumes, missing))
+            if first._copied(volumes, pages, windows.owner, wanted, n_loaded, out):
+                return _as_tensor(cls._cubes_of(out, windows)), spent
+        each(fill, volumes, windows.asked)
+        return _as_tensor(cls._cubes_of(out, windows)), spent
+
+    @staticmethod
+    def _cubes_of(out: np.ndarray, windows: Windows) -> np.ndarray:
+        """Windows (n, c, s, ..., s), 0 outside."""
         if windows.sticks_out.any():
             rows = np.flatnonzero(windows.sticks_out)
             inside = windows.inside(rows, len(windows.shape)).reshape(len(rows), 1, -1)
             out[rows] = np.where(inside, out[rows], np.zeros((), out.dtype))
-        cubes = out.reshape(*out.shape[:2], *[windows.size] * len(windows.shape))
-        return _as_tensor(cubes), spent
+        return out.reshape(*out.shape[:2], *[windows.size] * len(windows.shape))
 
-    def _fill(self, pages: "Pages", out: np.ndarray) -> None:
-        """Write the values of windows into `out` (n, c, s * ... * s); arbitrary outside."""
+    def _is_room(self, volumes: Sequence[Any], n_chunks: int) -> bool:
+        """Whether one cache can hold so many chunks of all volumes, and there are any."""
+        cache = self.cache
+        if cache is None or any(volume.cache is not cache for volume in volumes):
+            return False
+        return 0 < n_chunks <= cache.capacity(self._chunk_bytes)
+
+    def _known(self, ids: np.ndarray) -> np.ndarray:
+        """Which chunks the cache has, (n,) bool."""
+        return self.cache.known(self._name, ids.tolist())  # type: ignore[union-attr]
+
+    def _load_missing(self, wanted: np.ndarray) -> int:
+        """Put the chunks that the cache does not have there, and say how many these are."""
+        missing = wanted[~self._known(wanted)]
+        with self._held(missing, self.cache):  # type: ignore[arg-type]
+            return len(missing)
+
+    def _copied(
+        self,
+        volumes: Sequence[Any],
+        pages: Pages,
+        owner: np.ndarray,
+        wanted: list[np.ndarray],
+        n_loaded: int,
+        out: np.ndarray,
+    ) -> bool:
+        """Write the values of all windows at once, unless a chunk was dropped meanwhile."""
+        pairs = zip(volumes, wanted, strict=True)
+        keys = [(volume._name, k) for volume, ids in pairs for k in ids.tolist()]
+        with self.cache.pinned(keys, n_loaded) as held:  # type: ignore[union-attr]
+            if held is None:
+                return False
+            memory, starts = held.memory.view(self._stored), held.starts // self._stored.itemsize
+            n_chunks = math.prod(self._grid)
+            numbers = np.concatenate([k * n_chunks + ids for k, ids in enumerate(wanted)])
+            slot = np.searchsorted(numbers, owner[:, None] * n_chunks + pages.ids)
+            pages.copy(memory, starts[slot.clip(max=len(numbers) - 1)], out)
+        return True
+
+    def _fill(self, pages: Pages, wanted: np.ndarray, out: np.ndarray) -> None:
+        """Write the values of windows in chunks `wanted` into `out` (n, c, s * ... * s).
+
+        Outside of the volume they may be anything.
+        """
         ids, needed = pages.ids, pages.needed
-        wanted = np.unique(ids[needed])
         cache = self.cache or ChunkCache(max(1, min(_HELD_BYTES, len(wanted) * self._chunk_bytes)))
         rounds = self._rounds(wanted, cache)
         for batch in rounds:
             slot = np.searchsorted(batch, ids).clip(max=len(batch) - 1)
             with self._held(batch, cache) as (memory, starts):
-                if len(rounds) == 1:  # all chunks are present: nothing to select
-                    memory.take(self._places(pages, starts[slot]), out=out, mode="clip")
+                if len(rounds) == 1:  # all there is: nothing to choose between
+                    pages.copy(memory, starts[slot], out)
                     continue
                 hit = (batch[slot] == ids) & needed
                 rows = np.flatnonzero(hit.any(1))
                 some = pages.part(rows)
-                values = memory.take(self._places(some, starts[slot[rows]]))
+                values = memory.take(some.places(starts[slot[rows]], self.channels))
                 out[rows] = np.where(some.chosen(hit[rows])[:, None], values, out[rows])
-
-    def _places(self, pages: "Pages", starts: np.ndarray) -> np.ndarray:
-        """Offsets in memory of the values (n, c, s * ... * s), from starts of chunks (n, k)."""
-        at = pages.chosen(starts)
-        at += pages.within() * self.channels
-        return at[:, None] + np.arange(self.channels)[:, None]
 
     def _rounds(self, ids: np.ndarray, cache: ChunkCache) -> list[np.ndarray]:
         """Chunks in sorted batches that fit; cached ones first, before they are evicted."""
@@ -203,66 +252,3 @@ class ChunkedReader(Reader):
     def _chunks_at_a_position(self) -> int:
         """Above 1 if a stored chunk does not contain all channels."""
         return 1
-
-
-class Pages(NamedTuple):
-    """The chunks of windows: `k` for each, some of which may not be needed.
-
-    Attributes:
-        ids: (n, k) numbers of chunks in the grid of chunks.
-        needed: (n, k) whether a voxel of the window lies in the chunk.
-        which: For each axis, (n, s), the position among the chunks of the window.
-        rest: For each axis, (n, s), the position in the chunk.
-        span: Number of chunks of a window along an axis.
-        chunks: Sizes of a chunk.
-    """
-
-    ids: np.ndarray
-    needed: np.ndarray
-    which: list[np.ndarray]
-    rest: list[np.ndarray]
-    span: int
-    chunks: tuple[int, ...]
-
-    @classmethod
-    def of(cls, windows: Windows, chunks: tuple[int, ...], grid: tuple[int, ...]) -> "Pages":
-        """The chunks for windows of any number of volumes with the same chunk sizes."""
-        found = [divmod(at, edge) for at, edge in zip(windows.axes, chunks, strict=True)]
-        lows = [of[:, :1] for of, _ in found]
-        which = [of - low for (of, _), low in zip(found, lows, strict=True)]
-        span = 1 + max((int(of.max()) for of in which if of.size), default=0)
-        steps, used = np.arange(span), []
-        for axis, of in enumerate(which):
-            low = windows.corners[:, axis, None]
-            overlaps = (low < windows.shape[axis]) & (low + windows.size > 0)
-            used.append((steps <= of[:, -1:]) & overlaps)
-        needed = _flat(functools.reduce(np.logical_and, spread(used)))
-        ids = _joined([low + steps for low in lows], grid)
-        return cls(ids, needed, which, [rest for _, rest in found], span, chunks)
-
-    def part(self, rows: slice | np.ndarray) -> "Pages":
-        """The chunks of some of the windows."""
-        which, rest = ([of[rows] for of in axes] for axes in (self.which, self.rest))
-        return self._replace(ids=self.ids[rows], needed=self.needed[rows], which=which, rest=rest)
-
-    def chosen(self, values: np.ndarray) -> np.ndarray:
-        """For each voxel (n, s * ... * s), the value of its chunk of (n, k)."""
-        place = _joined(self.which, [self.span] * len(self.which))
-        return np.take_along_axis(values, place, 1)
-
-    def within(self) -> np.ndarray:
-        """The position of each voxel in its chunk, (n, s * ... * s)."""
-        return _joined(self.rest, self.chunks)
-
-
-def _joined(digits: list[np.ndarray], bases: Sequence[int]) -> np.ndarray:
-    """One number for each combination of the digits (n, s) of the axes, (n, s * ... * s)."""
-    joined, *others = spread(digits)
-    for digit, base in zip(others, bases[1:], strict=True):
-        joined = joined * base + digit
-    return _flat(joined)
-
-
-def _flat(values: np.ndarray) -> np.ndarray:
-    """View (n, ...) as (n, m)."""
-    return values.reshape(len(values), math.prod(values.shape[1:]))

@@ -1,0 +1,101 @@
+"""Where the voxels of windows lie in chunks, and how they are copied out of them.
+
+Shapes: `n` windows, `s` the size of a window, `D` axes, `k` chunks of a window, `c` channels.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from cpic.data._windows import Windows, spread
+
+
+class Pages(NamedTuple):
+    """The chunks that windows lie in: `k` of each, of which some are not needed.
+
+    Attributes:
+        ids: (n, k) numbers of chunks in the grid of chunks.
+        needed: (n, k) whether a voxel of the window lies in it.
+        which: for each axis, (n, s), the place among the chunks of the window.
+        rest: for each axis, (n, s), the place in the chunk.
+        span: chunks of a window along an axis.
+        chunks: sizes of a chunk.
+    """
+
+    ids: np.ndarray
+    needed: np.ndarray
+    which: list[np.ndarray]
+    rest: list[np.ndarray]
+    span: int
+    chunks: tuple[int, ...]
+
+    @classmethod
+    def of(cls, windows: Windows, chunks: tuple[int, ...], grid: tuple[int, ...]) -> "Pages":
+        """For windows of any number of volumes whose chunks are alike."""
+        found = [divmod(at, edge) for at, edge in zip(windows.axes, chunks, strict=True)]
+        lows = [of[:, :1] for of, _ in found]
+        which = [of - low for (of, _), low in zip(found, lows, strict=True)]
+        span = 1 + max((int(of.max()) for of in which if of.size), default=0)
+        steps, used = np.arange(span), []
+        for axis, of in enumerate(which):
+            low = windows.corners[:, axis, None]
+            overlaps = (low < windows.shape[axis]) & (low + windows.size > 0)
+            used.append((steps <= of[:, -1:]) & overlaps)
+        needed = _flat(functools.reduce(np.logical_and, spread(used)))
+        ids = _joined([low + steps for low in lows], grid)
+        return cls(ids, needed, which, [rest for _, rest in found], span, chunks)
+
+    def part(self, rows: slice | np.ndarray) -> "Pages":
+        """Of some of the windows."""
+        which, rest = ([of[rows] for of in axes] for axes in (self.which, self.rest))
+        return self._replace(ids=self.ids[rows], needed=self.needed[rows], which=which, rest=rest)
+
+    def chosen(self, values: np.ndarray) -> np.ndarray:
+        """For each voxel (n, s * ... * s), the value of its chunk of (n, k)."""
+        place = _joined(self.which, [self.span] * len(self.which))
+        return np.take_along_axis(values, place, 1)
+
+    def places(self, starts: np.ndarray, channels: int) -> np.ndarray:
+        """Where in memory the values (n, c, s * ... * s) are, from where chunks (n, k) start."""
+        return self._places(starts, channels)[:, None] + np.arange(channels)[:, None]
+
+    def _places(self, starts: np.ndarray, channels: int) -> np.ndarray:
+        """Those of the first channel, (n, s * ... * s)."""
+        at = self.chosen(starts)
+        at += _joined(self.rest, self.chunks) * channels
+        return at
+
+    def copy(self, memory: np.ndarray, starts: np.ndarray, out: np.ndarray) -> None:
+        """Write the values of windows into `out` (n, c, s * ... * s), from where chunks start.
+
+        Windows whose lines along the last axis lie in one chunk are copied line by line.
+        """
+        which, rest = self.which[-1], self.rest[-1]
+        channels, size = out.shape[1], rest.shape[1]
+        as_lines = (which[:, -1] == 0) & (rest[:, -1] - rest[:, 0] == size - 1)
+        rows, others = np.flatnonzero(as_lines), np.flatnonzero(~as_lines)
+        if len(rows):
+            part = self.part(rows)
+            which, rest = ([*axes[:-1], axes[-1][:, :1]] for axes in (part.which, part.rest))
+            at = part._replace(which=which, rest=rest)._places(starts[rows], channels)
+            lines = sliding_window_view(memory, size * channels)[at]
+            out[rows] = lines.reshape(len(rows), -1, channels).swapaxes(1, 2)
+        if len(others):
+            out[others] = memory.take(self.part(others).places(starts[others], channels))
+
+
+def _joined(digits: list[np.ndarray], bases: Sequence[int]) -> np.ndarray:
+    """One number for each combination of the digits (n, s) of the axes, (n, s * ... * s)."""
+    joined, *others = spread(digits)
+    for digit, base in zip(others, bases[1:], strict=True):
+        joined = joined * base + digit
+    return _flat(joined)
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """View (n, ...) as (n, m)."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))

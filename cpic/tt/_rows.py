@@ -1,0 +1,49 @@
+"""One side of index sets, the multi-indices of all sites in one tensor.
+
+An operation on all sites is then one.
+
+Shapes: `K` tensors, `d` sites, `R` multi-indices of all sites together.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Side = Literal["left", "right"]
+
+
+class Rows(NamedTuple):
+    """One side of index sets.
+
+    `whole`: multi-indices `(K, R, d)`, site after site, zero at the sites that are not theirs.
+    `counts`: how many of them each site has. `side`: `"left"` of the site or `"right"` of it.
+    """
+
+    whole: Tensor
+    counts: tuple[int, ...]
+    side: Side
+
+    @classmethod
+    def of(cls, sets: Sequence[Tensor], side: Side) -> "Rows":
+        """From the `(K, r, k)` or `(K, r, d - k - 1)` of each site."""
+        d = len(sets)
+        around = [(0, d - k) if side == "left" else (k + 1, 0) for k in range(d)]
+        pairs = zip(sets, around, strict=True)
+        return cls.beside([torch.nn.functional.pad(*pair) for pair in pairs], side)
+
+    @classmethod
+    def beside(cls, sets: Sequence[Tensor], side: Side) -> "Rows":
+        """From the `(K, r, d)` of each site."""
+        return cls(torch.cat(tuple(sets), 1), tuple(rows.shape[1] for rows in sets), side)
+
+    def each(self) -> tuple[Tensor, ...]:
+        """Those of each site `(K, r, d)`."""
+        return self.whole.split(self.counts, 1)
+
+    def alone(self) -> tuple[Tensor, ...]:
+        """Those of each site, at its own modes only: undoes `of`."""
+        left = self.side == "left"
+        cut = [part[..., :k] if left else part[..., k + 1 :] for k, part in enumerate(self.each())]
+        return tuple(part.contiguous() for part in cut)
