@@ -18,7 +18,6 @@ from cpic.tt import IndexSets
 from cpic.tt._rows import Rows
 
 Towards = Literal["right", "left"]
-_HOST = torch.device("cpu")  # of what is counted, whatever the default device
 
 
 class SetMemory(nn.Module):
@@ -143,7 +142,7 @@ class SetMemory(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "SetMemory":
         super()._apply(fn, recurse)
-        self._move(fn(torch.empty(0)).device)
+        self._move(fn(torch.empty(0, device=self.device)).device)
         return self
 
 
