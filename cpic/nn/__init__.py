@@ -5,12 +5,14 @@ from cpic.nn._core_heads import CoreHead, CorePredictor
 from cpic.nn._cpic import CPIC, Counts
 from cpic.nn._encoder import CubeEncoder, PatchEncoder
 from cpic.nn._entries import VolumeEntries
+from cpic.nn._features import FEATURES, count_features
 from cpic.nn._heads import Classifier, QuantileHead, TwoHeadRegressor
 from cpic.nn._memory import SetMemory
-from cpic.nn._options import Reading, Search
+from cpic.nn._options import Positions, Reading, Search
 
 __all__ = [
     "CPIC",
+    "FEATURES",
     "Classifier",
     "Components",
     "CoreHead",
@@ -18,10 +20,12 @@ __all__ = [
     "Counts",
     "CubeEncoder",
     "PatchEncoder",
+    "Positions",
     "QuantileHead",
     "Reading",
     "Search",
     "SetMemory",
     "TwoHeadRegressor",
     "VolumeEntries",
+    "count_features",
 ]

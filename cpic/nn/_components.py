@@ -12,17 +12,17 @@ References: {cite}`usvyatsov2021cherry`.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cpic.nn._checks import check_positive
-from cpic.nn._distributed import all_rows
+from cpic.nn._standard import Standard
 from cpic.project import Basis, gather, project, update
 from cpic.project._gradient import gap_of
 from cpic.project._update import check_forgetting
 from cpic.tt import TensorTrain
 
 
-class Components(nn.Module):
+class Components(Standard):
     """Centered and scaled features `(K, r)` of K trains.
 
     Args:
@@ -43,9 +43,6 @@ class Components(nn.Module):
         steps: Number of training steps so far.
     """
 
-    mean: Tensor
-    variance: Tensor
-
     def __init__(
         self,
         rank: int,
@@ -57,34 +54,32 @@ class Components(nn.Module):
         max_rank: int | None = None,
         momentum: float = 0.1,
     ):
-        super().__init__()
         bounds = {"rank": rank, "refresh": refresh, "max_rank": 1 if max_rank is None else max_rank}
         check_positive("Components", **bounds)
         check_positive("Components", least=0, follow=0 if follow is None else follow)
         check_forgetting("Components", forgetting)
         gap_of("Components", gradient, {})
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"Components needs 0 <= momentum <= 1, got {momentum}.")
+        super().__init__(rank, momentum=momentum)
         self.rank, self.follow, self.refresh = rank, follow, refresh
         self.forgetting, self.gradient, self.max_rank = forgetting, gradient, max_rank
-        self.momentum, self.steps = momentum, 0
         self.basis: Basis | None = None
-        self.register_buffer("mean", torch.zeros(rank, dtype=torch.float64))
-        self.register_buffer("variance", torch.ones(rank, dtype=torch.float64))
 
-    def forward(self, trains: TensorTrain) -> Tensor:
-        """Features of K trains; in training mode basis and statistics are updated."""
-        if not self.training:
-            return self._scaled(self._known().features(trains))
-        raw = self._followed(trains)
-        # All processes use the same basis and statistics.
-        everyone, _ = all_rows(raw.detach())
-        mean, variance = everyone.mean(0), everyone.var(0, correction=0)
-        share = max(self.momentum, 1 / (self.steps + 1))
-        self.mean.lerp_(mean.to(self.mean), share)
-        self.variance.lerp_(variance.to(self.variance), share)
-        self.steps += 1
-        return self._scaled(raw)
+    def forward(
+        self, trains: TensorTrain, at: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        """Features of K trains; in training mode basis and statistics are updated.
+
+        Args:
+            trains: The K trains.
+            at: Multi-indices `(n, d)` of entries where a residual is known.
+            residual: What the tensors have beyond the trains there, times the quadrature weights
+                `(K, n)`: the inner products of the tensors with the basis are then estimated
+                without bias, whatever the trains are.
+        """
+        raw = self._followed(trains) if self.training else self._known().features(trains)
+        if at is not None and residual is not None:
+            raw = raw + residual @ self._known().entries(at)
+        return self.standardized(raw)
 
     def _followed(self, trains: TensorTrain) -> Tensor:
         due = self.follow is None or self.steps < self.follow
@@ -112,13 +107,6 @@ class Components(nn.Module):
                 f"features, got {trains.n_trains}; raise the batch size or lower the rank."
             )
 
-    def _scaled(self, raw: Tensor) -> Tensor:
-        # A feature that is constant carries no information, and dividing by its spread gives noise.
-        floor = 1e-12 * (self.variance + self.mean.square()).max()
-        constant = ~(self.variance > floor)
-        scale = self.variance.masked_fill(constant, 1.0).rsqrt().masked_fill(constant, 0.0)
-        return (raw - self.mean.to(raw)) * scale.to(raw)
-
     def _known(self) -> Basis:
         if self.basis is None:
             raise ValueError(
@@ -141,8 +129,6 @@ class Components(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Components":
         super()._apply(fn, recurse)
-        # The spread of features in float64 stays in float64, whatever the dtype of the head.
-        self.mean, self.variance = self.mean.double(), self.variance.double()
         if self.basis is not None:
             self.basis = self.basis.to(self.mean.device)
         return self

@@ -5,6 +5,7 @@ r"""From whole volumes to predictions through a few thousand of their voxels.
 References: {cite}`usvyatsov2021cherry`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import NamedTuple
@@ -18,8 +19,10 @@ from cpic.nn._centered import Centered
 from cpic.nn._components import Components
 from cpic.nn._distributed import all_names, all_rows, all_sets
 from cpic.nn._entries import Readable, VolumeEntries, sizes_of
+from cpic.nn._features import Encoded, Points, Pooled, check_kinds
 from cpic.nn._memory import SetMemory
-from cpic.nn._options import OBJECTS, OLD, Reading, Search, grouped
+from cpic.nn._options import OBJECTS, OLD, Positions, Reading, Search, grouped
+from cpic.nn._positions import ORDERED, chosen, encode
 from cpic.tt import IndexSets, Quantics, TensorTrain, interpolate
 
 
@@ -53,6 +56,11 @@ class CPIC(nn.Module):
         shape: Spatial sizes of the volumes.
         contrasts: Channels of the volumes.
         search: Ranks of the trains, and options of the search.
+        positions: Where volumes are read: options, or the name of a chooser in `Positions`.
+        features: Names of features, which the head gets side by side: `"components"`, those of
+            the published model; `"moments"`, the mean, first and second moments of each channel;
+            `"maximum"`, its largest value among the vectors read; `"attention"`, a mean of the
+            vectors with learned weights. `count_features` has their number.
         components: Computes features of trains; by default as many as the rank. If `max_rank` of
             its basis is not set, it is twice the rank of the trains.
         reading: How volumes are read and encoded.
@@ -82,6 +90,8 @@ class CPIC(nn.Module):
         shape: Sequence[int],
         contrasts: int = 1,
         search: Search | None = None,
+        positions: Positions | str = "cross",
+        features: Sequence[str] = ("components",),
         components: Components | None = None,
         reading: Reading | None = None,
         generator: torch.Generator,
@@ -96,9 +106,19 @@ class CPIC(nn.Module):
         self.grid = Quantics(self.shape, channels=n_dims, order=order) if quantics else None
         self.sizes = sizes_of(self.shape, n_dims, self.grid)
         self.memory = SetMemory(self.sizes, rank, generator=generator)
+        self.positions = Positions(by=positions) if isinstance(positions, str) else positions
+        self.features = tuple(features)
+        check_kinds(self.features)
+        if "components" in self.features and self.positions.by not in ("cross", *ORDERED):
+            raise ValueError(
+                f"CPIC needs positions in a fixed order for components, got {self.positions.by!r}; "
+                'use "grid" or "jittered", or other features.'
+            )
         self.components = components or Components(rank)
         if self.components.max_rank is None:
             self.components.max_rank = 2 * rank
+        others = [kind for kind in self.features if kind != "components"]
+        self.pooled = Pooled(others, self.shape, n_dims, self.grid) if others else None
         self.reset_counts()
 
     def forward(
@@ -120,7 +140,7 @@ class CPIC(nn.Module):
         Returns:
             The output of the head for features `(B, n_features)`.
         """
-        features = self.components(self.trains(volumes, names))
+        features = self.features_of(volumes, names)
         features = features.to(next(self.head.parameters(), features))
         if rows is not None:
             features = features[rows.to(features.device)]
@@ -131,24 +151,82 @@ class CPIC(nn.Module):
         whole = [all_rows(part) for part in given]
         return self.head(*(part for part, _ in whole))[whole[0][1]]
 
-    def trains(self, volumes: Sequence[Readable], names: Sequence[str]) -> TensorTrain:
-        """Trains of K encoded volumes, with gradient."""
+    def features_of(self, volumes: Sequence[Readable], names: Sequence[str]) -> Tensor:
+        """Features `(K, r)` of K volumes, with gradient; in training mode statistics change."""
+        encoded = self.encode(volumes, names)
+        found = {}
+        if "components" in self.features:
+            points, at = encoded.points, encoded.indices
+            residual = None
+            if at is not None:  # means over positions, for inner products with the basis
+                residual = points.weighted.flatten(1) * math.prod(self.shape)
+            found["components"] = self.components(encoded.trains, at, residual)
+        if self.pooled is not None:
+            found["others"] = self.pooled(encoded, len(volumes))
+        first, *others = found.values()
+        return torch.cat([first, *(part.to(first) for part in others)], 1)
+
+    def encode(self, volumes: Sequence[Readable], names: Sequence[str]) -> Encoded:
+        """K encoded volumes as far as they are read, with gradient."""
         self._check(volumes, names)
-        encoder, reading, by_cross = self.encoder, self.reading, self.search.by == "cross"
-        entries = VolumeEntries(
+        if self.positions.by == "cross":
+            return self._corrected(*self._trains(volumes, names))
+        entries = self._entries(volumes, remember=False)
+        encoded = encode(entries, self.positions, self.generator if self.training else None)
+        self._count(entries)
+        return encoded
+
+    def trains(self, volumes: Sequence[Readable], names: Sequence[str]) -> TensorTrain:
+        """Trains of K encoded volumes by the cross, with gradient."""
+        self._check(volumes, names)
+        entries, trains = self._trains(volumes, names)
+        self._count(entries)
+        return trains
+
+    def _trains(
+        self, volumes: Sequence[Readable], names: Sequence[str]
+    ) -> tuple[VolumeEntries, TensorTrain]:
+        by_cross = self.search.by == "cross"
+        entries = self._entries(volumes, remember=by_cross or self.pooled is not None)
+        return entries, self._cross(entries, names) if by_cross else self._dense(entries)
+
+    def _corrected(self, entries: VolumeEntries, trains: TensorTrain) -> Encoded:
+        """Trains with what they lack at some positions, and all vectors read."""
+        points = indices = None
+        if self.positions.correction:
+            # A train is not zero in the padding, so it is corrected there, too.
+            shape, n_volumes = entries.padded, len(entries.volumes)
+            count = self.positions.correction * math.prod(shape) // math.prod(self.shape)
+            generator = self.generator if self.training else None
+            at, weights, _ = chosen(shape, "jittered", count, generator)
+            indices = entries.indices(at[0])
+            everywhere = indices.expand(n_volumes, -1, -1)
+            beyond = entries(everywhere) - trains.entries(everywhere)
+            beyond = beyond.view(n_volumes, at.shape[1], -1) * weights[..., None].to(beyond)
+            share = math.prod(shape) / math.prod(self.shape)
+            points = Points(at.expand(n_volumes, -1, -1), beyond * share)
+        owner, vectors = (None, None) if self.pooled is None else entries.read()
+        self._count(entries)
+        return Encoded(trains, points, indices, owner, vectors)
+
+    def _entries(self, volumes: Sequence[Readable], *, remember: bool) -> VolumeEntries:
+        encoder, reading = self.encoder, self.reading
+        return VolumeEntries(
             volumes,
             Centered(encoder) if reading.centered and encoder is not None else encoder,
             self.grid,
             padding=reading.padding,
             chunk=reading.chunk,
-            remember=by_cross,
+            remember=remember,
         )
-        trains = self._cross(entries, names) if by_cross else self._dense(entries)
+
+    def _count(self, entries: VolumeEntries) -> None:
         past = self.counts
         self.counts = Counts(
-            past.volumes + len(volumes), past.asked + entries.asked, past.encoded + entries.encoded
+            past.volumes + len(entries.volumes),
+            past.asked + entries.asked,
+            past.encoded + entries.encoded,
         )
-        return trains
 
     def reset_counts(self) -> None:
         """Reset the counts."""
@@ -160,7 +238,9 @@ class CPIC(nn.Module):
             # Not from the sets of its name: a prediction must not depend on which volumes were
             # seen.
             begun = self.memory.begin(len(names), n_warm_starts=search.n_warm_starts)
-            return half_sweep(entries, self._sought(entries, begun), solver=search.solver).train
+            sets = self._sought(entries, begun)
+            entries.mark()
+            return half_sweep(entries, sets, solver=search.solver).train
         # All processes select the same, and store the sets of all.
         everyone = all_names(names)
         sets, visits = self.memory.get(names), self.memory.visits(everyone)
@@ -168,6 +248,7 @@ class CPIC(nn.Module):
         fresh = bool((visits == 0).any())
         if fresh:
             sets = self._sought(entries, sets)
+        entries.mark()
         if fresh or bool((visits % search.select == 0).any()):
             train, sets, _ = half_sweep(entries, sets, towards=towards, solver=search.solver)
         else:

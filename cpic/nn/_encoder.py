@@ -26,6 +26,13 @@ _LAYERS = {
 # Contrasts from which on a strided first layer takes a CPU half the time if they lie last.
 _MANY = 4
 
+_ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+    "linear": nn.Identity,
+}
+
 
 class CubeEncoder(nn.Module):
     """Convolutions without padding that shrink a cube to one vector {cite}`usvyatsov2021cherry`.
@@ -45,6 +52,9 @@ class CubeEncoder(nn.Module):
         in_channels: Contrasts of a cube.
         n_axes: 3 for cubes, 2 for patches.
         variant: `"paper"` or `"fast"`.
+        activation: After the hidden layers.
+        last: After the last layer: `"linear"` is nothing; None is the published one, `"sigmoid"` in
+            three dimensions and `"relu"` in two.
         channels_last: Store the weights so that the channels of a voxel are contiguous in memory.
         bias: Initial value of the last biases; None draws them. With a value well below zero the
             channels of a new encoder are nearly off, except where they respond to a structure.
@@ -73,6 +83,8 @@ class CubeEncoder(nn.Module):
         in_channels: int = 1,
         n_axes: int = 3,
         variant: Literal["paper", "fast"] = "paper",
+        activation: Literal["relu", "gelu"] = "relu",
+        last: Literal["sigmoid", "relu", "linear"] | None = None,
         channels_last: bool = False,
         bias: float | None = None,
         precision: torch.dtype = torch.float32,
@@ -84,18 +96,26 @@ class CubeEncoder(nn.Module):
                 'CubeEncoder needs variant "paper" or "fast", 2 or 3 axes, and precision '
                 f"torch.float32 or torch.float64, got {variant!r}, {n_axes!r} and {precision!r}."
             )
+        last = last or ("sigmoid" if n_axes == 3 else "relu")
+        if activation not in _ACTIVATIONS or last not in _ACTIVATIONS:
+            raise ValueError(
+                f"CubeEncoder needs activations out of {', '.join(_ACTIVATIONS)}, got "
+                f"{activation!r} and last={last!r}."
+            )
         self.n_dims, self.in_channels, self.n_axes = n_dims, in_channels, n_axes
         hidden, kernel = _LAYERS[variant, n_axes]
         convolution = nn.Conv3d if n_axes == 3 else nn.Conv2d
         layers: list[nn.Module] = []
         field, step, width = 1, 1, in_channels
         for channels, size, stride in (*hidden, (n_dims, kernel, 1)):
-            layers += [convolution(width, channels, size, stride=stride), nn.ReLU()]
+            layers += [
+                convolution(width, channels, size, stride=stride),
+                _ACTIVATIONS[activation](),
+            ]
             field, step, width = field + (size - 1) * step, step * stride, channels
         if bias is not None:
             nn.init.constant_(layers[-2].bias, bias)  # type: ignore[arg-type]
-        if n_axes == 3:
-            layers[-1] = nn.Sigmoid()
+        layers[-1] = _ACTIVATIONS[last]()
         self.receptive_field = field
         self.layers = nn.Sequential(*layers).to(precision)
         self._last = torch.channels_last_3d if n_axes == 3 else torch.channels_last

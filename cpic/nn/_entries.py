@@ -122,6 +122,7 @@ class VolumeEntries:
         self.sizes = sizes_of(self.shape, self._n_dims, grid)
         self._check()
         self.asked = self.encoded = 0
+        self._wanted: list[np.ndarray] = []
         self.forget()
 
     def forget(self) -> None:
@@ -142,10 +143,53 @@ class VolumeEntries:
         self.asked += sites.shape[0] * sites.shape[1]
         keys, channel = self._keys(sites)
         keys, inverse = np.unique(keys, return_inverse=True)
+        self._wanted.append(keys)
         table, rows = self._vectors(keys)
         place = rows[inverse.reshape(channel.shape)] * self._n_dims + channel
         values = table.flatten()[torch.from_numpy(place).to(table.device)]
         return values.to(indices.device, self.dtype)
+
+    def vectors(self, positions: Tensor) -> Tensor:
+        """Vectors `(K, m, n_dims)` at int64 positions `(K, m, D)` inside the volumes."""
+        at = positions.cpu().numpy()
+        self.asked += at.shape[0] * at.shape[1] * self._n_dims
+        keys, inverse = np.unique(self._key(at), return_inverse=True)
+        table, rows = self._vectors(keys)
+        rows = torch.from_numpy(rows[inverse.reshape(at.shape[:2])]).to(table.device)
+        return table[rows].to(positions.device, self.dtype)
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """Sizes of the axes with their padding."""
+        return self.shape if self.grid is None else self.grid.padded
+
+    def indices(self, positions: Tensor) -> Tensor:
+        """Multi-indices `(m p, d)` of all p channels at positions `(m, D)`.
+
+        In a quantics grid positions and channels may lie in the padding.
+        """
+        n_channels = self._n_dims if self.grid is None else self.grid.padded_channels
+        at = positions.repeat_interleave(n_channels, 0)
+        if n_channels > 1:
+            channel = torch.arange(n_channels, device=positions.device)
+            at = torch.cat([at, channel.repeat(len(positions))[:, None]], 1)
+        return at if self.grid is None else self.grid.sites(at)
+
+    def mark(self) -> None:
+        """Begin the list of positions that `read` returns."""
+        self._wanted = []
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Distinct positions requested since `mark`, with the vectors in memory.
+
+        Returns:
+            The volume of each, int64 `(M,)`, and its vector `(M, n_dims)`.
+        """
+        keys = np.unique(np.concatenate([np.zeros(0, np.int64), *self._wanted]))
+        keys = keys[keys != self._outside]
+        table, rows = self._vectors(keys)
+        owner = torch.from_numpy(keys // math.prod(self._extent)).to(table.device)
+        return owner, table[torch.from_numpy(rows).to(table.device)]
 
     def _keys(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """One integer per volume and position, sorted by volume, and the channel, `(K, n)`."""
@@ -162,9 +206,12 @@ class VolumeEntries:
         else:
             inside &= (at < extent).all(-1)
             at = np.where(inside[..., None], at, 0)
+        return np.where(inside, self._key(at), self._outside), channel
+
+    def _key(self, at: np.ndarray) -> np.ndarray:
+        """One integer `(K, n)` for volume and position `(K, n, D)`, sorted by volume."""
         owner = np.arange(len(at)).reshape(-1, 1)
-        keys = np.ravel_multi_index((owner, *np.moveaxis(at, -1, 0)), self._grid_of_all)
-        return np.where(inside, keys, self._outside), channel
+        return np.ravel_multi_index((owner, *np.moveaxis(at, -1, 0)), self._grid_of_all)
 
     def _vectors(self, keys: np.ndarray) -> tuple[Tensor, np.ndarray]:
         """A table of vectors `(r, n_dims)`, and the rows of distinct, sorted `keys` `(m,)`."""

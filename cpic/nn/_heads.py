@@ -23,6 +23,8 @@ class TwoHeadRegressor(nn.Module):
         n_features: Number of features of a train, the rank of the projection.
         n_tabular: Number of tabular features, 0 for none.
         batch_norm: Whether batch norm follows the layers of width 100 and 20.
+        layer_norm: Whether layer norm follows them in its place. It treats each sample alone: a
+            prediction then depends neither on the batch in training nor on running statistics.
         n_outputs: Outputs per sample.
         noise: Standard deviation of the noise.
         generator: Generator of the noise; the global one if None, as in dropout.
@@ -45,6 +47,7 @@ class TwoHeadRegressor(nn.Module):
         *,
         n_tabular: int = 0,
         batch_norm: bool = True,
+        layer_norm: bool = False,
         n_outputs: int = 3,
         noise: float = 0.2,
         generator: torch.Generator | None = None,
@@ -56,14 +59,20 @@ class TwoHeadRegressor(nn.Module):
                 f"TwoHeadRegressor needs `n_tabular >= 0` and `noise >= 0`, got {n_tabular} and "
                 f"{noise}; 0 leaves out the branch or the noise."
             )
-        self.n_features, self.n_tabular, self.batch_norm = n_features, n_tabular, batch_norm
+        self.n_features, self.n_tabular = n_features, n_tabular
+        self.batch_norm = batch_norm and not layer_norm
         self.noise, self.generator = noise, generator
         self.tabular = None
         if n_tabular:
             self.tabular = nn.Sequential(*dense(n_tabular, 500, 100, batch_norm=False))
         width = n_features + (100 if n_tabular else 0)
         self.layers = nn.Sequential(
-            *dense(width, 100, 20, n_outputs=n_outputs, batch_norm=batch_norm)
+            *dense(
+                *(width, 100, 20),
+                n_outputs=n_outputs,
+                batch_norm=self.batch_norm,
+                layer_norm=layer_norm,
+            )
         )
 
     def forward(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:
@@ -105,6 +114,7 @@ class QuantileHead(nn.Module):
         n_features: Number of features of a train.
         n_tabular: Number of tabular features, 0 for none.
         ordered: Whether to prevent quantiles from crossing.
+        layer_norm: As in `TwoHeadRegressor`.
         noise: As in `TwoHeadRegressor`.
         generator: As in `TwoHeadRegressor`.
 
@@ -121,13 +131,19 @@ class QuantileHead(nn.Module):
         *,
         n_tabular: int = 1,
         ordered: bool = False,
+        layer_norm: bool = False,
         noise: float = 0.2,
         generator: torch.Generator | None = None,
     ):
         super().__init__()
         self.ordered = ordered
         self.regressor = TwoHeadRegressor(
-            n_features, n_tabular=n_tabular, batch_norm=False, noise=noise, generator=generator
+            n_features,
+            n_tabular=n_tabular,
+            batch_norm=False,
+            layer_norm=layer_norm,
+            noise=noise,
+            generator=generator,
         )
 
     def forward(self, features: Tensor, tabular: Tensor | None = None) -> Tensor:

@@ -9,6 +9,8 @@ from cpic.nn._checks import check_positive, check_reading
 from cpic.nn._components import Components
 from cpic.tt._solvers import Solver
 
+POSITIONS = ("cross", "grid", "jittered", "low-discrepancy", "random", "coarse-to-fine")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
@@ -76,6 +78,50 @@ class Reading:
 
     def __post_init__(self) -> None:
         check_reading("Reading", self.padding, self.chunk)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Positions:
+    """Where volumes are read.
+
+    Args:
+        by: `"cross"`, the published search for trains; or without a search `"grid"`, with a phase
+            drawn in training mode, `"jittered"`, `"low-discrepancy"` and `"random"`, as in
+            `cpic.choose.positions`, or `"coarse-to-fine"`: half of the budget on a grid, the rest
+            around the positions where a channel is largest.
+        budget: Positions read in each volume, except for the cross, whose number follows from
+            `Search`.
+        correction: Number of further positions at which the cross reads the encoded volume itself:
+            the difference to the train, summed with quadrature weights, corrects all linear
+            features. They are then unbiased, whatever the train is, with a variance that falls
+            with the number of positions and with the error of the train.
+
+    Raises:
+        ValueError: If a name is unknown, a number is out of range, or there is a correction
+            without a cross.
+
+    Example:
+        >>> Positions(by="grid").budget
+        1000
+    """
+
+    by: str = "cross"
+    budget: int = 1000
+    correction: int = 0
+
+    def __post_init__(self) -> None:
+        if self.by not in POSITIONS:
+            raise ValueError(
+                f"Positions needs `by` out of {', '.join(POSITIONS)}, got {self.by!r}."
+            )
+        check_positive("Positions", budget=self.budget)
+        if self.correction and self.by != "cross":
+            raise ValueError(
+                f'Positions needs `by="cross"` for a correction, got {self.by!r}; other positions '
+                "read the encoded volume itself, so there is nothing to correct."
+            )
+        if self.correction:
+            check_positive("Positions", correction=self.correction)
 
 
 # Fields by their former names as arguments of `CPIC`.

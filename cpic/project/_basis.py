@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cpic.project import _pairs
 from cpic.tt import TensorTrain
+from cpic.tt._entries import check_indices
 from cpic.tt._files import load_arrays, save_arrays
 
 
@@ -110,6 +111,14 @@ class Basis:
     @cached_property
     def _merged(self) -> list[Tensor]:
         return [core[0] for core in _pairs.merged([core[None] for core in self.cores])]
+
+    def entries(self, indices: Tensor) -> Tensor:
+        """Entries `(n, rank)` of the tensors at int64 multi-indices `(n, d)`."""
+        check_indices(indices[None], 1, self.sizes)
+        state = self.cores[-1].new_ones(len(indices), 1, 1)
+        for core, index in zip(reversed(self.cores), reversed(indices.unbind(1)), strict=True):
+            state = core.transpose(0, 1)[index] @ state
+        return state.squeeze(-1)
 
     def gram(self) -> Tensor:
         """Inner products `(rank, rank)` of the tensors: the identity, except for zero tensors."""

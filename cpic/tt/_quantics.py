@@ -73,6 +73,7 @@ class Quantics:
         widths = [(size - 1).bit_length() for size in modes]
         self.padded = tuple(1 << width for width in widths[: len(self.shape)])
         self._padded_modes = tuple(1 << width for width in widths)
+        self.padded_channels = math.prod(self._padded_modes[len(self.shape) :])
         self._groups = _group(widths, len(self.shape), order, base.bit_length() - 1)
         self._bits = Bits(self._groups, len(modes))
         self.sizes = tuple(1 << len(group) for group in self._groups)

@@ -1,0 +1,80 @@
+r"""Encode volumes at positions that are chosen without a search.
+
+In training mode the positions of a step are drawn, the same for all volumes; in evaluation mode
+they are fixed, so that a prediction depends only on the volume. Coarse-to-fine reads a grid, and
+then more densely around the positions where a channel is largest.
+
+Shapes: `K` volumes, `m` positions, `n` channels, `D` axes.
+"""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+from cpic import choose
+from cpic.nn._entries import VolumeEntries
+from cpic.nn._features import Encoded, Points
+from cpic.nn._options import Positions
+from cpic.tt import TensorTrain
+
+# Grids and one position a block: the positions of a step follow each other as in every other one.
+ORDERED = ("grid", "jittered", "coarse-to-fine")
+
+
+def chosen(
+    shape: tuple[int, ...],
+    by: str,
+    budget: int,
+    generator: torch.Generator | None,
+) -> choose.Points:
+    """Positions `(1, m, D)` and weights `(1, m)`, drawn if there is a generator, else fixed.
+
+    A budget above the number of voxels takes all of them.
+    """
+    by = "grid" if by == "coarse-to-fine" else by
+    options = {"phase": "random" if generator else 0.5} if by == "grid" else {}
+    source = generator or torch.Generator().manual_seed(0)
+    budget = min(budget, math.prod(shape))
+    return choose.positions(shape, by=by, budget=budget, generator=source, **options)
+
+
+def encode(
+    entries: VolumeEntries, positions: Positions, generator: torch.Generator | None
+) -> Encoded:
+    """K volumes encoded at the positions of one step.
+
+    Args:
+        entries: The volumes through their encoder.
+        positions: How to choose, and how many.
+        generator: Draws the positions; None: they are fixed.
+    """
+    n_volumes, shape = len(entries.volumes), entries.shape
+    fine = positions.by == "coarse-to-fine"
+    budget = positions.budget // 2 if fine else positions.budget
+    at, weights, _ = chosen(shape, positions.by, budget, generator)
+    at = at.expand(n_volumes, -1, -1)
+    vectors = entries.vectors(at)
+    trains = None
+    if positions.by in ORDERED:
+        trains = TensorTrain([vectors.flatten(1)[:, None, :, None]])
+    points = Points(at, vectors * weights[..., None].to(vectors))
+    if fine:
+        near = _near_peaks(vectors.detach(), at, shape, positions.budget - at.shape[1])
+        vectors = torch.cat([vectors, entries.vectors(near)], 1)
+    owner = torch.arange(n_volumes, device=vectors.device).repeat_interleave(vectors.shape[1])
+    return Encoded(trains, points, None, owner, vectors.flatten(0, 1))
+
+
+def _near_peaks(vectors: Tensor, at: Tensor, shape: tuple[int, ...], budget: int) -> Tensor:
+    """At most `budget` positions around those where a channel is largest, half a stride finer."""
+    n_axes, n_channels = len(shape), vectors.shape[2]
+    stride = (torch.tensor(shape).prod() / at.shape[1]) ** (1 / n_axes)
+    step = max(1, round(float(stride) / 4))
+    corners = torch.tensor(list(itertools.product((-step, step), repeat=n_axes)), device=at.device)
+    n_peaks = min(max(1, budget // (n_channels * len(corners))), at.shape[1])
+    peaks = vectors.topk(n_peaks, 1).indices.flatten(1)
+    around = at.gather(1, peaks[..., None].expand(-1, -1, n_axes))[:, :, None] + corners
+    last = torch.tensor(shape, device=at.device) - 1
+    return around.flatten(1, 2)[:, :budget].clamp_min(0).minimum(last)
