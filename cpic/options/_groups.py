@@ -11,6 +11,7 @@ from cpic.options._kinds import (
     Finite,
     Folds,
     Name,
+    NotNegative,
     Positive,
     Size,
     Text,
@@ -121,13 +122,32 @@ class Model(Network):
         use_encoder: False uses the voxels themselves, "TT+MLP".
         ndims: Features per neighborhood, a power of two as published.
         encoder: The published network, or a faster one with the same receptive field.
-        bias: Initial value of the last biases of the encoder; see `cpic.nn.CubeEncoder`.
+        activation: Activation of the hidden layers of the encoder.
+        last: Activation of its last layer.
+        bias: Initial value of its last biases; see `cpic.nn.CubeEncoder`.
+        positions: Where scans are read: "cross", the published search, or without a search one of
+            the others; see `cpic.nn.Positions`.
+        budget: Positions read in each scan; those of the cross follow from the rank.
+        correction: Further positions that correct the features of the cross.
+        features: What the head gets, one or more of components (as published), moments, maximum
+            and attention; see `cpic.nn.CPIC`.
+        norm: Normalization in the head: "batch", as published for BraTS; "layer", or "none", as
+            published for OSIC; by default that of the task.
     """
 
     use_encoder: bool = True
     ndims: Width = 16
     encoder: Literal["fast", "paper"] = "fast"
+    activation: Literal["relu", "gelu"] = "relu"
+    last: Literal["sigmoid", "relu", "linear"] = "sigmoid"
     bias: Finite | None = None
+    positions: Literal[
+        "cross", "grid", "jittered", "low-discrepancy", "random", "coarse-to-fine"
+    ] = "cross"
+    budget: Count = 1000
+    correction: Whole = 0
+    features: tuple[Literal["components", "moments", "maximum", "attention"], ...] = ("components",)
+    norm: Literal["batch", "layer", "none"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,8 +157,11 @@ class Optimization(Group):
     Attributes:
         batch_size: Scans (OSIC: visits) per step, over all processes; at least `rank`.
         num_epochs: Number of passes over the training data.
-        lr: Learning rate of RAdam.
-        schedule: "cosine" decreases the learning rate to 0 over all epochs.
+        optimizer: "radam", as published, or "adamw".
+        lr: Learning rate; with "onecycle" the largest one.
+        weight_decay: Of "adamw".
+        schedule: "cosine" decreases the learning rate to 0 over all epochs; "onecycle" first raises
+            it over three tenths of them.
         standardize: Let the model predict targets in standard deviations from the mean of the
             training fold; false, as published.
         clip: Upper bound on the norm of the gradient; null for none.
@@ -148,8 +171,10 @@ class Optimization(Group):
 
     batch_size: Count | None = None
     num_epochs: Count = 100
+    optimizer: Literal["radam", "adamw"] = "radam"
     lr: Positive = 1e-3
-    schedule: Literal["constant", "cosine"] = "constant"
+    weight_decay: NotNegative = 0.01
+    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
     standardize: bool = False
     clip: Positive | None = 1.0
     patience: Count | None = None

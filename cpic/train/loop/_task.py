@@ -26,6 +26,18 @@ from cpic.train.loop._splits import Table
 Meters = dict[str, FoldMean | RMSE]
 
 
+def _falling(done: float) -> float:
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def _one_cycle(done: float) -> float:
+    return 0.04 + 0.96 * _falling(1 - done / 0.3) if done < 0.3 else _falling((done - 0.3) / 0.7)
+
+
+# Factor on the learning rate by the share of the epochs that are done.
+SCHEDULES = {"constant": lambda done: 1.0, "cosine": _falling, "onecycle": _one_cycle}
+
+
 class Task(pl.LightningModule):
     """Base class of the tasks: steps of RAdam, sums of an epoch, metrics of a fold.
 
@@ -49,16 +61,21 @@ class Task(pl.LightningModule):
         *,
         lr: float = 1e-3,
         schedule: str = "constant",
+        optimizer: str = "radam",
+        weight_decay: float = 0.01,
         standard: Sequence[float] | None = None,
     ):
         super().__init__()
         self.mean, self.spread = standard or (0.0, 1.0)
         if not self.spread > 0:
             raise ValueError(f"a task needs targets with a spread above 0, got {self.spread}.")
-        if schedule not in ("constant", "cosine"):
-            raise ValueError(f'a task needs schedule "constant" or "cosine", got {schedule!r}.')
+        if schedule not in SCHEDULES:
+            raise ValueError(f"a task needs a schedule out of {[*SCHEDULES]}, got {schedule!r}.")
+        if optimizer not in ("radam", "adamw"):
+            raise ValueError(f'a task needs optimizer "radam" or "adamw", got {optimizer!r}.')
         self.automatic_optimization = False
         self.model, self.lr, self.schedule = model, lr, schedule
+        self.optimizer, self.weight_decay = optimizer, weight_decay
         self.clip: float | None = None
         self.faults = Faults()
         self.metrics: dict[str, float] = {}
@@ -84,15 +101,16 @@ class Task(pl.LightningModule):
         return self.mean + self.spread * outputs
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """RAdam, which keeps the dtype of each parameter."""
-        return torch.optim.RAdam(self.parameters(), lr=self.lr)
+        """RAdam or AdamW, which keep the dtype of each parameter."""
+        if self.optimizer == "radam":
+            return torch.optim.RAdam(self.parameters(), lr=self.lr)
+        return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
 
     def on_train_epoch_start(self) -> None:
         """Set the learning rate, which depends only on the epoch, so that a resumed run agrees."""
-        if self.schedule == "cosine":
-            done = self.current_epoch / max(self.trainer.max_epochs or 1, 1)
-            for group in self.optimizers().param_groups:  # type: ignore[union-attr]
-                group["lr"] = self.lr * (1 + math.cos(math.pi * done)) / 2
+        done = self.current_epoch / max(self.trainer.max_epochs or 1, 1)
+        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+            group["lr"] = self.lr * SCHEDULES[self.schedule](done)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step; a failed step is counted and leaves the model unchanged."""

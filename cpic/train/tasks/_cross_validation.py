@@ -12,7 +12,7 @@ import torch
 from cpic import cohorts
 from cpic.data import Volume
 from cpic.nn.metrics import laplace_log_likelihood
-from cpic.options import Data, Network, Optimization, Run
+from cpic.options import Data, Model, Network, Optimization, Run
 from cpic.options._groups import Task
 from cpic.train.loop._batches import CohortData
 from cpic.train.loop._checkpoints import read_checkpoint
@@ -33,7 +33,11 @@ SCALE_DAYS = 1825.0
 _HELD_BYTES = 2**30
 _QUANTILES = (0.2, 0.5, 0.8)
 # Settings that define the model, and arguments of `fit_fold`.
-_KEPT = ("ndims", "encoder", "bias", "rank", "chunk", "precision", "lr", "schedule", "seed")
+_KEPT = (
+    *("ndims", "encoder", "activation", "last", "bias", "positions", "budget", "correction"),
+    *("features", "norm", "rank", "chunk", "precision"),
+    *("optimizer", "lr", "weight_decay", "schedule", "seed"),
+)
 _FITTED = (
     *("num_epochs", "clip", "patience", "precision", "resume", "num_nodes", "max_minutes"),
     *("max_faults", "save_every", "progress", "wandb", "seed"),
@@ -128,7 +132,7 @@ class _Trial:
             batch_size=self.optimization.batch_size or 1,
             tabular=table,
             scale="first_fvc" if self.task == "osic" else SCALE_DAYS,
-            min_patients=self.model.rank if self.name in TRAINS else 1,
+            min_patients=self.model.rank if self._has_components else 1,
             seed=self.run.seed,
             num_workers=self.run.num_workers,
             read=self.name in DENSE,
@@ -149,10 +153,21 @@ class _Trial:
         constant = constant_likelihood(samples, prepared.cohort.subset(validation).samples)
         return dataclasses.replace(result, metrics={**result.metrics, "mean_mlll": constant})
 
+    @property
+    def _has_components(self) -> bool:
+        """Whether a batch must hold as many patients as there are components."""
+        features = getattr(self.model, "features", ("components",))
+        return self.name in TRAINS and "components" in features
+
     def flat(self) -> dict[str, Any]:
         """Options of the model and its training by name."""
-        known = {"ndims": None, "encoder": "fast", "bias": None}
-        return known | vars(self.model) | vars(self.optimization) | vars(self.run)
+        return (
+            vars(Model())
+            | {"ndims": None}
+            | vars(self.model)
+            | vars(self.optimization)
+            | vars(self.run)
+        )
 
     def describe(self) -> dict[str, Any]:
         """Everything needed to rebuild the model and prepare other scans alike, as plain data."""

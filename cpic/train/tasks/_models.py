@@ -7,7 +7,16 @@ import torch
 from torch import nn
 
 from cpic._renamed import warn_old
-from cpic.nn import CPIC, CubeEncoder, QuantileHead, Reading, Search, TwoHeadRegressor
+from cpic.nn import (
+    CPIC,
+    CubeEncoder,
+    Positions,
+    QuantileHead,
+    Reading,
+    Search,
+    TwoHeadRegressor,
+    count_features,
+)
 from cpic.nn._components import Components
 from cpic.nn._options import OLD, grouped
 from cpic.nn.baselines import DownsampleCNN, ResNet, resnet34
@@ -54,6 +63,8 @@ def check_model(name: str, model: Network, batch_size: int) -> None:
     _check_more(more, kinds | _FEATURES, OLD, f"more options of {name}", "more")
     inner = more.get("components") or {}
     _check_more(inner, kinds_of(Components), {}, "more.components", "more.components")
+    if "components" not in getattr(model, "features", ("components",)):
+        return
     # By default, as many features as the rank are found in the scans of a batch.
     for option, number in {"rank": model.rank, "more.n_features": more.get("n_features")}.items():
         if number is not None and not 1 <= number <= batch_size:
@@ -93,7 +104,8 @@ def make_module(config: Mapping[str, Any], *, fold: int = 0) -> Regression | Qua
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"] + fold)
         model = _model(config, fold)
-    options = {key: config[key] for key in ("schedule", "standard") if config.get(key)}
+    given = ("schedule", "standard", "optimizer", "weight_decay")
+    options = {key: config[key] for key in given if config.get(key) is not None}
     if config["task"] == "osic":
         return Quantiles(model, lr=config["lr"], **options)
     single = config["model"] in DENSE and not config["n_tabular"]
@@ -112,26 +124,46 @@ def _model(config: Mapping[str, Any], fold: int) -> nn.Module:
             config["ndims"],
             in_channels=channels,
             variant=config["encoder"],
+            activation=config.get("activation", "relu"),
+            last=config.get("last"),
             bias=config.get("bias"),
             precision=dtype,
         )
-    head = _head(config, more.get("n_features") or config["rank"])
+    n_dims = channels if encoder is None else config["ndims"]
+    features = tuple(config.get("features") or ("components",))
+    rank = more.get("n_features") or config["rank"]
+    width = count_features(features, rank=rank, n_dims=n_dims, n_axes=len(shape))
+    head = _head(config, width)
     options = {"rank": config["rank"], "chunk": config["chunk"], **more}
     return CPIC(
         encoder,
         head.to(dtype),
         shape=shape,
         contrasts=channels,
+        positions=Positions(
+            by=config.get("positions", "cross"),
+            budget=config.get("budget", 1000),
+            correction=config.get("correction", 0),
+        ),
+        features=features,
         generator=torch.Generator().manual_seed(config["seed"] + fold),
         **grouped(options),
     )
 
 
 def _head(config: Mapping[str, Any], width: int, *, batch_norm: bool | None = None) -> nn.Module:
-    n_tabular = config["n_tabular"]
+    n_tabular, norm = config["n_tabular"], config.get("norm")
+    layer_norm = norm == "layer"
     if config["task"] == "brats" or batch_norm:
-        return TwoHeadRegressor(width, n_tabular=n_tabular)
-    return QuantileHead(width, n_tabular=n_tabular)
+        with_batches = norm in (None, "batch")
+        return TwoHeadRegressor(
+            width, n_tabular=n_tabular, batch_norm=with_batches, layer_norm=layer_norm
+        )
+    if norm == "batch":
+        raise ValueError(
+            'osic needs norm "layer" or "none", got "batch": its head has no batch norm.'
+        )
+    return QuantileHead(width, n_tabular=n_tabular, layer_norm=layer_norm)
 
 
 def _dense(config: Mapping[str, Any], channels: int, more: dict[str, Any]) -> nn.Module:

@@ -24,9 +24,10 @@ class Regression(Task):
         model: Called as `model(volumes, names, rows=..., tabular=...)`.
         lr: Learning rate.
         output: Column of the outputs that is the prediction; None if there is only one output.
-        **options: `schedule`, "constant" or "cosine" (the learning rate decreases to 0 over all
-            epochs), and `standard`, mean and standard deviation of the targets of the training
-            fold: the model then predicts standardized targets.
+        **options: `schedule`, "constant", "cosine" (the learning rate decreases to 0 over all
+            epochs) or "onecycle" (it rises first); `optimizer`, "radam" or "adamw", with
+            `weight_decay`; and `standard`, mean and standard deviation of the targets of the
+            training fold: the model then predicts standardized targets.
 
     Example:
         >>> from torch import nn
