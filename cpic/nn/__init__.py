@@ -8,6 +8,7 @@ from cpic.nn._entries import VolumeEntries
 from cpic.nn._features import FEATURES, count_features
 from cpic.nn._heads import Classifier, QuantileHead, TwoHeadRegressor
 from cpic.nn._memory import SetMemory
+from cpic.nn._noise import FeatureNoise, feature_noise
 from cpic.nn._options import Positions, Reading, Search
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "CorePredictor",
     "Counts",
     "CubeEncoder",
+    "FeatureNoise",
     "PatchEncoder",
     "Positions",
     "QuantileHead",
@@ -28,4 +30,5 @@ __all__ = [
     "TwoHeadRegressor",
     "VolumeEntries",
     "count_features",
+    "feature_noise",
 ]

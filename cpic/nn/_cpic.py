@@ -19,10 +19,10 @@ from cpic.nn._centered import Centered
 from cpic.nn._components import Components
 from cpic.nn._distributed import all_names, all_rows, all_sets
 from cpic.nn._entries import Readable, VolumeEntries, sizes_of
-from cpic.nn._features import Encoded, Points, Pooled, check_kinds
+from cpic.nn._features import Encoded, Pooled, check_kinds
 from cpic.nn._memory import SetMemory
 from cpic.nn._options import OBJECTS, OLD, Positions, Reading, Search, grouped
-from cpic.nn._positions import ORDERED, chosen, encode
+from cpic.nn._positions import ORDERED, beyond, encode
 from cpic.tt import IndexSets, Quantics, TensorTrain, interpolate
 
 
@@ -151,9 +151,18 @@ class CPIC(nn.Module):
         whole = [all_rows(part) for part in given]
         return self.head(*(part for part, _ in whole))[whole[0][1]]
 
-    def features_of(self, volumes: Sequence[Readable], names: Sequence[str]) -> Tensor:
-        """Features `(K, r)` of K volumes, with gradient; in training mode statistics change."""
-        encoded = self.encode(volumes, names)
+    def features_of(
+        self,
+        volumes: Sequence[Readable],
+        names: Sequence[str],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Features `(K, r)` of K volumes, with gradient; in training mode statistics change.
+
+        With a generator, positions and first index sets are drawn in evaluation mode, too.
+        """
+        encoded = self.encode(volumes, names, generator=generator)
         found = {}
         if "components" in self.features:
             points, at = encoded.points, encoded.indices
@@ -166,13 +175,29 @@ class CPIC(nn.Module):
         first, *others = found.values()
         return torch.cat([first, *(part.to(first) for part in others)], 1)
 
-    def encode(self, volumes: Sequence[Readable], names: Sequence[str]) -> Encoded:
-        """K encoded volumes as far as they are read, with gradient."""
+    def encode(
+        self,
+        volumes: Sequence[Readable],
+        names: Sequence[str],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Encoded:
+        """K encoded volumes as far as they are read, with gradient.
+
+        A generator is for what `features_of` uses it for.
+        """
         self._check(volumes, names)
-        if self.positions.by == "cross":
-            return self._corrected(*self._trains(volumes, names))
-        entries = self._entries(volumes, remember=False)
-        encoded = encode(entries, self.positions, self.generator if self.training else None)
+        draw = self.generator if self.training else generator
+        trains = points = indices = None
+        if self.positions.by != "cross":
+            entries = self._entries(volumes, remember=False)
+            encoded = encode(entries, self.positions, draw)
+        else:
+            entries, trains = self._trains(volumes, names, generator)
+            if self.positions.correction:
+                points, indices = beyond(entries, trains, self.positions.correction, draw)
+            owner, vectors = (None, None) if self.pooled is None else entries.read()
+            encoded = Encoded(trains, points, indices, owner, vectors)
         self._count(entries)
         return encoded
 
@@ -184,30 +209,17 @@ class CPIC(nn.Module):
         return trains
 
     def _trains(
-        self, volumes: Sequence[Readable], names: Sequence[str]
+        self,
+        volumes: Sequence[Readable],
+        names: Sequence[str],
+        generator: torch.Generator | None = None,
     ) -> tuple[VolumeEntries, TensorTrain]:
         by_cross = self.search.by == "cross"
         entries = self._entries(volumes, remember=by_cross or self.pooled is not None)
-        return entries, self._cross(entries, names) if by_cross else self._dense(entries)
-
-    def _corrected(self, entries: VolumeEntries, trains: TensorTrain) -> Encoded:
-        """Trains with what they lack at some positions, and all vectors read."""
-        points = indices = None
-        if self.positions.correction:
-            # A train is not zero in the padding, so it is corrected there, too.
-            shape, n_volumes = entries.padded, len(entries.volumes)
-            count = self.positions.correction * math.prod(shape) // math.prod(self.shape)
-            generator = self.generator if self.training else None
-            at, weights, _ = chosen(shape, "jittered", count, generator)
-            indices = entries.indices(at[0])
-            everywhere = indices.expand(n_volumes, -1, -1)
-            beyond = entries(everywhere) - trains.entries(everywhere)
-            beyond = beyond.view(n_volumes, at.shape[1], -1) * weights[..., None].to(beyond)
-            share = math.prod(shape) / math.prod(self.shape)
-            points = Points(at.expand(n_volumes, -1, -1), beyond * share)
-        owner, vectors = (None, None) if self.pooled is None else entries.read()
-        self._count(entries)
-        return Encoded(trains, points, indices, owner, vectors)
+        if not by_cross:
+            return entries, self._dense(entries)
+        cross = self._cross if self.training else self._searched
+        return entries, cross(entries, names, generator)
 
     def _entries(self, volumes: Sequence[Readable], *, remember: bool) -> VolumeEntries:
         encoder, reading = self.encoder, self.reading
@@ -232,15 +244,24 @@ class CPIC(nn.Module):
         """Reset the counts."""
         self.counts = Counts(0, 0, 0)
 
-    def _cross(self, entries: VolumeEntries, names: Sequence[str]) -> TensorTrain:
+    def _searched(
+        self, entries: VolumeEntries, names: Sequence[str], generator: torch.Generator | None
+    ) -> TensorTrain:
+        """Trains by half-sweeps that start from the sets of other volumes, or from random ones."""
+        # Not from the sets of its name: a prediction must not depend on which volumes were seen.
+        sets = self.memory.begin(len(names), n_warm_starts=self.search.n_warm_starts)
+        if generator is not None:
+            rank, drawn = self.search.rank, {"n_trains": len(names), "generator": generator}
+            sets = IndexSets.random(self.sizes, rank, **drawn)
+        sets = self._sought(entries, sets)
+        entries.mark()
+        return half_sweep(entries, sets, solver=self.search.solver).train
+
+    def _cross(
+        self, entries: VolumeEntries, names: Sequence[str], generator: torch.Generator | None
+    ) -> TensorTrain:
+        """Trains by one half-sweep from the stored sets, which are replaced."""
         search = self.search
-        if not self.training:
-            # Not from the sets of its name: a prediction must not depend on which volumes were
-            # seen.
-            begun = self.memory.begin(len(names), n_warm_starts=search.n_warm_starts)
-            sets = self._sought(entries, begun)
-            entries.mark()
-            return half_sweep(entries, sets, solver=search.solver).train
         # All processes select the same, and store the sets of all.
         everyone = all_names(names)
         sets, visits = self.memory.get(names), self.memory.visits(everyone)

@@ -67,6 +67,26 @@ def encode(
     return Encoded(trains, points, None, owner, vectors.flatten(0, 1))
 
 
+def beyond(
+    entries: VolumeEntries, trains: TensorTrain, count: int, generator: torch.Generator | None
+) -> tuple[Points, Tensor]:
+    """What encoded volumes are beyond their trains at about `count` positions inside them.
+
+    Returns:
+        The values there, times quadrature weights, and the multi-indices `(m p, d)` of their
+        channels.
+    """
+    # A train is not zero in the padding, so it is corrected there, too.
+    shape, n_volumes = entries.padded, len(entries.volumes)
+    share = math.prod(shape) / math.prod(entries.shape)
+    at, weights, _ = chosen(shape, "jittered", round(count * share), generator)
+    indices = entries.indices(at[0])
+    everywhere = indices.expand(n_volumes, -1, -1)
+    values = entries(everywhere) - trains.entries(everywhere)
+    values = values.view(n_volumes, at.shape[1], -1) * (share * weights[..., None]).to(values)
+    return Points(at.expand(n_volumes, -1, -1), values), indices
+
+
 def _near_peaks(vectors: Tensor, at: Tensor, shape: tuple[int, ...], budget: int) -> Tensor:
     """At most `budget` positions around those where a channel is largest, half a stride finer."""
     n_axes, n_channels = len(shape), vectors.shape[2]

@@ -1,6 +1,7 @@
 """Features of encoded volumes, beside what all voxels give."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,9 +17,11 @@ from cpic.nn import (
     TwoHeadRegressor,
     VolumeEntries,
     count_features,
+    feature_noise,
 )
 from cpic.nn._features import largest
 from cpic.nn._moments import moments_of_points, moments_of_trains
+from cpic.nn._positions import beyond
 from cpic.tt import Quantics, TensorTrain, tt_svd
 
 SHAPE = (6, 8, 5)
@@ -146,10 +149,10 @@ def test_corrected_features_are_unbiased(generator):
     drawn = []
     with torch.no_grad():
         for _ in range(400):
-            encoded = net._corrected(entries, trains)
-            residual = encoded.points.weighted.flatten(1) * ALL.budget
+            points, indices = beyond(entries, trains, 24, net.generator)
+            residual = points.weighted.flatten(1) * ALL.budget
             basis = net.components.basis
-            drawn.append(basis.features(trains) + residual @ basis.entries(encoded.indices))
+            drawn.append(basis.features(trains) + residual @ basis.entries(indices))
     drawn = torch.stack(drawn)
     error = drawn.mean(0) - truth
     assert (basis.features(trains) - truth).abs().max() > 0.03  # there is something to correct
@@ -314,3 +317,44 @@ def test_a_constant_encoder_has_features_of_zero(generator):
         torch.nn.init.zeros_(weight)
     net.train()
     assert not net.features_of(cohort, NAMES).any()
+
+
+@pytest.mark.parametrize(
+    "positions", ["cross", Positions(correction=40), Positions(by="jittered", budget=60)]
+)
+def test_noise_is_that_of_repeated_draws_and_leaves_the_model(positions, generator):
+    net, cohort = model(positions, ("components", "moments")), volumes(generator)
+    net.train()
+    net(cohort, NAMES)
+    before = [x.clone() for x in net.state_dict().values() if isinstance(x, torch.Tensor)]
+    noise = feature_noise(net, cohort, NAMES, draws=4, generator=generator)
+    assert net.training
+    after = [x for x in net.state_dict().values() if isinstance(x, torch.Tensor)]
+    assert all(map(torch.equal, before, after))
+    assert (noise.spread > 0).all()
+    assert noise.error is None
+    exact = replace(net.positions, budget=ALL.budget)
+    if net.positions.by == "cross":
+        exact = replace(exact, correction=ALL.budget)
+    net.positions = exact
+    none = feature_noise(net, cohort, NAMES, generator=generator)
+    assert (none.spread < 1e-9).all()
+
+
+def test_noise_against_all_voxels_falls_with_a_correction(generator):
+    cohort, found = volumes(generator), []
+    for correction in (0, 20, 120):
+        net = model(Positions(correction=correction), rank=2)
+        net.train()
+        net(cohort, NAMES)
+        found.append(feature_noise(net, cohort, NAMES, dense=True, generator=generator).error)
+    assert (found[0] > found[1]).any()
+    assert (found[1] > found[2]).all()
+
+
+def test_noise_needs_volumes_and_a_definition(generator):
+    net, cohort = model("jittered"), volumes(generator)
+    with pytest.raises(ValueError, match="at least 2 volumes and 2 draws, got 1 and 3"):
+        feature_noise(net, cohort[:1], NAMES[:1], generator=generator)
+    with pytest.raises(ValueError, match='needs positions by "cross" for `dense`'):
+        feature_noise(net, cohort, NAMES, dense=True, generator=generator)
