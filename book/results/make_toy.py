@@ -22,7 +22,16 @@ from torch.nn.functional import avg_pool3d, interpolate, pad
 
 from cpic import data
 from cpic.cohorts._cache import write_json
-from cpic.nn import CPIC, Components, CubeEncoder, Reading, Search, TwoHeadRegressor
+from cpic.nn import (
+    CPIC,
+    Components,
+    CubeEncoder,
+    Positions,
+    Reading,
+    Search,
+    TwoHeadRegressor,
+    count_features,
+)
 from cpic.train.results._results import provenance
 
 OUT = Path(__file__).parent / "cpic_toy.json"
@@ -38,7 +47,10 @@ WHAT = (
     " weights and batches anew. In rank8, base, the two seeds, refresh1 and exact follow the "
     "basis throughout, the others for 60 steps as follow60 does. sizes: voxels along an axis, "
     "the same shapes painted at each, centered, four warm starts, rank 8, 4 channels; encoded: "
-    "positions a visit; seconds: of all epochs. A row without provenance has that of the file."
+    "positions a visit; seconds: of all epochs. learn: positions and features with one recipe, "
+    "AdamW 3e-3 in one cycle of 200 steps, weight decay 1, GELU, a linear last layer of 8 channels,"
+    " rank 8, layer norm, three seeds of weights, order and positions; errors: at the end; encoded,"
+    " voxels: read in a volume and prediction. A row without provenance has that of the file."
 )
 MNI = (
     "balls of radius 2 to 5.5 voxels, 0.4 brighter, in white matter of the MNI152 head at 6 mm, "
@@ -69,7 +81,24 @@ RANK8 = SEEDS | {
 MODELS = {f"model-{r}-{n}": (r, n) for r in (2, 4, 8) for n in (1, 2, 4, 8)}
 CHANGED = {f"{k}-{name}": (k, name) for k, v in (("rank4", RANK4), ("rank8", RANK8)) for name in v}
 SIZES = {f"size-{n}": n for n in (32, 64, 128, 256)}
-NAMES = [*MODELS, *CHANGED, *SIZES, "mni"]
+# Positions and features with one recipe; `cross` reads about as many positions as BUDGET.
+BUDGET = 750
+CHOSEN: dict[str, tuple[Positions, tuple[str, ...]]] = {
+    "cross components": (Positions(), ("components",)),
+    "cross corrected": (Positions(correction=500), ("components",)),
+    "cross maximum": (Positions(), ("components", "maximum")),
+    "grid components": (Positions(by="grid", budget=BUDGET), ("components",)),
+    "grid maximum": (Positions(by="grid", budget=BUDGET), ("components", "maximum")),
+    "random maximum": (Positions(by="random", budget=BUDGET), ("moments", "maximum")),
+    "fine maximum": (Positions(by="coarse-to-fine", budget=BUDGET), ("components", "maximum")),
+}
+LEARN = {
+    f"learn-{task}-{name.replace(' ', '-')}": (task, name)
+    for task in ("toy", "mni")
+    for name in CHOSEN
+}
+N_SEEDS, N_STEPS = 3, 200
+NAMES = [*MODELS, *CHANGED, *SIZES, "mni", *LEARN]
 N_TRAIN, N_TEST = 80, 40
 N_ALL = N_TRAIN + N_TEST
 
@@ -237,6 +266,11 @@ def make_row(name: str) -> dict[str, Any]:
         seconds = round(time.perf_counter() - start, 1)
         encoded = round(model.counts.encoded / model.counts.volumes)
         return {"size": SIZES[name], "last": last, "encoded": encoded, "seconds": seconds}
+    if name in LEARN:
+        task_name, choice = LEARN[name]
+        positions, features = CHOSEN[choice]
+        shown = {"task": task_name, "name": choice, "by": positions.by, "features": features}
+        return {**shown, "correction": positions.correction, **learn(task_name, choice)}
     if name == "mni":
         task = heads()
         last = train(task, make(task, 8, components={"follow": 60}, n_warm_starts=4), 20)
@@ -257,6 +291,52 @@ def make_row(name: str) -> dict[str, Any]:
     }
 
 
+def learn(task_name: str, name: str) -> dict[str, Any]:
+    """Errors of one choice of positions and features, one for each seed."""
+    task, (positions, features) = toy(0) if task_name == "toy" else heads(), CHOSEN[name]
+    volumes = [data.ArrayVolume(window.view[..., 4, 4, 4]) for window in task.volumes]
+    errors = []
+    for seed in range(N_SEEDS):
+        torch.manual_seed(seed)
+        encoder = CubeEncoder(8, variant="fast", activation="gelu", last="linear")
+        model = CPIC(
+            encoder,
+            TwoHeadRegressor(
+                count_features(features, rank=8, n_dims=8), n_outputs=1, layer_norm=True
+            ),
+            shape=volumes[0].shape,
+            search=Search(rank=8),
+            positions=positions,
+            features=features,
+            components=Components(8, follow=None),
+            generator=torch.Generator().manual_seed(seed),
+        )
+        seeded = Task(volumes, task.target, seed)  # type: ignore[arg-type]
+        one_cycle(seeded, model)
+        model.reset_counts()
+        for volume in volumes:
+            volume.ledger.reset()
+        errors.append(evaluate(seeded, model, range(N_TRAIN, N_ALL))[1])
+    read = sum(volume.ledger.voxels for volume in volumes) / N_TEST
+    encoded = round(model.counts.encoded / N_TEST)
+    return {"errors": errors, "encoded": encoded, "voxels": round(read)}
+
+
+def one_cycle(task: Task, model: CPIC, batch: int = 20) -> None:
+    """Train by AdamW with a rate that rises and falls once."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=N_STEPS)
+    shuffle = torch.Generator().manual_seed(task.seed)
+    for _ in range(N_STEPS * batch // N_TRAIN):
+        for chosen in torch.randperm(N_TRAIN, generator=shuffle).split(batch):
+            loss = (task.guess(model, chosen.tolist()) - task.target[chosen]).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+
+
 def put(record: dict[str, Any], name: str, row: dict[str, Any]) -> None:
     """The row in its place."""
     if name in CHANGED:
@@ -264,6 +344,8 @@ def put(record: dict[str, Any], name: str, row: dict[str, Any]) -> None:
         record["changed"].setdefault(group, {})[change] = row
     elif name == "mni":
         record["mni"] = row
+    elif name in LEARN:
+        record.setdefault("learn", {})[name] = row
     else:
         kind, keys = ("models", ("rank", "n_dims")) if name in MODELS else ("sizes", ("size",))
         others = [x for x in record[kind] if any(x[k] != row[k] for k in keys)]
@@ -277,6 +359,8 @@ def made(record: dict[str, Any], name: str) -> bool:
         return change in record["changed"].get(group, {})
     if name in MODELS:
         return any((x["rank"], x["n_dims"]) == MODELS[name] for x in record["models"])
+    if name in LEARN:
+        return name in record.get("learn", {})
     if name in SIZES:
         return any(x["size"] == SIZES[name] for x in record["sizes"])
     return "mni" in record

@@ -1,11 +1,14 @@
 """Options of models by name: those of today, and those that old checkpoints hold."""
 
 import warnings
+from itertools import pairwise
 
 import pytest
+import torch
 
-from cpic.nn import Reading, Search
-from cpic.options import Network
+from cpic.nn import Positions, Reading, Search
+from cpic.options import Model, Network
+from cpic.train.loop._task import SCHEDULES
 from cpic.train.tasks._models import check_model, make_module
 
 CONFIG = {
@@ -56,3 +59,50 @@ def test_options_out_of_range_are_rejected_before_data_are_read(more, message):
 def test_options_that_are_set_elsewhere_are_no_more_options(name):
     with pytest.raises(ValueError, match="there is no setting"):
         check_model("cpic", Network(more={name: 3}), 20)
+
+
+LEARNS = {
+    "positions": "grid", "budget": 60, "features": ("moments", "maximum"), "norm": "layer",
+    "activation": "gelu", "last": "linear", "optimizer": "adamw", "weight_decay": 0.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ["brats", "osic"])
+def test_a_model_is_built_from_all_of_its_options(task):
+    module = make_module({**CONFIG, **LEARNS, "task": task, "n_tabular": 1, "more": {}})
+    model = module.model
+    assert model.positions == Positions(by="grid", budget=60)
+    assert model.features == ("moments", "maximum")
+    kinds = {type(layer).__name__ for layer in model.modules()}
+    assert {"GELU", "LayerNorm", "Identity"} <= kinds
+    assert not {"Sigmoid", "BatchNorm1d"} & kinds
+    optimizer = module.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+def test_a_checkpoint_without_these_options_is_the_published_model():
+    model = make_module({**CONFIG, "more": {}}).model
+    assert (model.positions.by, model.features) == ("cross", ("components",))
+    assert isinstance(model.encoder.layers[-1], torch.nn.Sigmoid)
+    assert isinstance(make_module({**CONFIG, "more": {}}).configure_optimizers(), torch.optim.RAdam)
+
+
+def test_osic_has_no_batch_norm():
+    with pytest.raises(ValueError, match='osic needs norm "layer" or "none", got "batch"'):
+        make_module({**CONFIG, "task": "osic", "n_tabular": 1, "norm": "batch", "more": {}})
+
+
+def test_without_components_a_batch_may_be_smaller_than_the_rank():
+    check_model("cpic", Model(rank=10, features=("maximum",)), 2)
+    with pytest.raises(ValueError, match="a run needs rank between 1 and batch_size, 2"):
+        check_model("cpic", Model(rank=10), 2)
+
+
+def test_one_cycle_rises_and_falls():
+    factors = [SCHEDULES["onecycle"](done / 100) for done in range(101)]
+    assert factors[0] == pytest.approx(0.04)
+    assert factors[30] == pytest.approx(1)
+    assert factors[100] == pytest.approx(0, abs=1e-12)
+    assert all(a < b for a, b in pairwise(factors[:31]))
+    assert all(a > b for a, b in pairwise(factors[30:]))
