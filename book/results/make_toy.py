@@ -194,7 +194,7 @@ def make(
         generator=torch.Generator().manual_seed(task.seed),
     )
     if not scaled:
-        model.components._scaled = lambda raw: raw
+        model.components.standardized = lambda raw: raw  # type: ignore[method-assign]
     return model
 
 

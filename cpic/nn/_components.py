@@ -11,7 +11,6 @@ References: {cite}`usvyatsov2021cherry`.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cpic.nn._checks import check_positive

@@ -8,7 +8,7 @@ References: {cite}`usvyatsov2021cherry`.
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,12 @@ from cpic.bottleneck import bottleneck, half_sweep
 from cpic.nn._centered import Centered
 from cpic.nn._components import Components
 from cpic.nn._distributed import all_names, all_rows, all_sets
-from cpic.nn._entries import Readable, VolumeEntries, sizes_of
-from cpic.nn._features import Encoded, Pooled, check_kinds
+from cpic.nn._entries import VolumeEntries, sizes_of
+from cpic.nn._features import Encoded, Pooled
 from cpic.nn._memory import SetMemory
 from cpic.nn._options import OBJECTS, OLD, Positions, Reading, Search, grouped
-from cpic.nn._positions import ORDERED, beyond, encode
+from cpic.nn._positions import beyond, encode, matched
+from cpic.nn._readable import Readable
 from cpic.tt import IndexSets, Quantics, TensorTrain, interpolate
 
 
@@ -106,14 +107,7 @@ class CPIC(nn.Module):
         self.grid = Quantics(self.shape, channels=n_dims, order=order) if quantics else None
         self.sizes = sizes_of(self.shape, n_dims, self.grid)
         self.memory = SetMemory(self.sizes, rank, generator=generator)
-        self.positions = Positions(by=positions) if isinstance(positions, str) else positions
-        self.features = tuple(features)
-        check_kinds(self.features)
-        if "components" in self.features and self.positions.by not in ("cross", *ORDERED):
-            raise ValueError(
-                f"CPIC needs positions in a fixed order for components, got {self.positions.by!r}; "
-                'use "grid" or "jittered", or other features.'
-            )
+        self.positions, self.features = matched(positions, features)
         self.components = components or Components(rank)
         if self.components.max_rank is None:
             self.components.max_rank = 2 * rank
@@ -163,17 +157,15 @@ class CPIC(nn.Module):
         With a generator, positions and first index sets are drawn in evaluation mode, too.
         """
         encoded = self.encode(volumes, names, generator=generator)
-        found = {}
+        found: list[Tensor] = []
         if "components" in self.features:
-            points, at = encoded.points, encoded.indices
-            residual = None
-            if at is not None:  # means over positions, for inner products with the basis
+            points, at, residual = encoded.points, encoded.indices, None
+            if points is not None and at is not None:  # sums, for inner products with the basis
                 residual = points.weighted.flatten(1) * math.prod(self.shape)
-            found["components"] = self.components(encoded.trains, at, residual)
+            found.append(self.components(encoded.trains, at, residual))
         if self.pooled is not None:
-            found["others"] = self.pooled(encoded, len(volumes))
-        first, *others = found.values()
-        return torch.cat([first, *(part.to(first) for part in others)], 1)
+            found.append(self.pooled(encoded, len(volumes)))
+        return torch.cat([part.to(found[0]) for part in found], 1)
 
     def encode(
         self,
@@ -182,22 +174,19 @@ class CPIC(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Encoded:
-        """K encoded volumes as far as they are read, with gradient.
-
-        A generator is for what `features_of` uses it for.
-        """
+        """K encoded volumes as far as they are read, with gradient; see `features_of`."""
         self._check(volumes, names)
         draw = self.generator if self.training else generator
         trains = points = indices = None
         if self.positions.by != "cross":
             entries = self._entries(volumes, remember=False)
-            encoded = encode(entries, self.positions, draw)
+            encoded = encode(entries, self.positions, draw, self.memory.device)
         else:
             entries, trains = self._trains(volumes, names, generator)
             if self.positions.correction:
                 points, indices = beyond(entries, trains, self.positions.correction, draw)
-            owner, vectors = (None, None) if self.pooled is None else entries.read()
-            encoded = Encoded(trains, points, indices, owner, vectors)
+            read = entries.read() if self.pooled is not None else (torch.empty(0), torch.empty(0))
+            encoded = Encoded(trains, points, indices, read)
         self._count(entries)
         return encoded
 
@@ -209,17 +198,14 @@ class CPIC(nn.Module):
         return trains
 
     def _trains(
-        self,
-        volumes: Sequence[Readable],
-        names: Sequence[str],
-        generator: torch.Generator | None = None,
+        self, volumes: Sequence[Readable], names: Sequence[str], generator: Any = None
     ) -> tuple[VolumeEntries, TensorTrain]:
         by_cross = self.search.by == "cross"
         entries = self._entries(volumes, remember=by_cross or self.pooled is not None)
-        if not by_cross:
-            return entries, self._dense(entries)
-        cross = self._cross if self.training else self._searched
-        return entries, cross(entries, names, generator)
+        if by_cross:
+            cross = self._cross if self.training else self._searched
+            return entries, cross(entries, names, generator)
+        return entries, self._dense(entries)
 
     def _entries(self, volumes: Sequence[Readable], *, remember: bool) -> VolumeEntries:
         encoder, reading = self.encoder, self.reading
@@ -241,7 +227,7 @@ class CPIC(nn.Module):
         )
 
     def reset_counts(self) -> None:
-        """Reset the counts."""
+        """Set the counts to zero."""
         self.counts = Counts(0, 0, 0)
 
     def _searched(
@@ -251,8 +237,8 @@ class CPIC(nn.Module):
         # Not from the sets of its name: a prediction must not depend on which volumes were seen.
         sets = self.memory.begin(len(names), n_warm_starts=self.search.n_warm_starts)
         if generator is not None:
-            rank, drawn = self.search.rank, {"n_trains": len(names), "generator": generator}
-            sets = IndexSets.random(self.sizes, rank, **drawn)
+            rank, kind = self.search.rank, {"n_trains": len(names), "generator": generator}
+            sets = IndexSets.random(self.sizes, rank, **kind).to(sets.device)
         sets = self._sought(entries, sets)
         entries.mark()
         return half_sweep(entries, sets, solver=self.search.solver).train
@@ -286,8 +272,8 @@ class CPIC(nn.Module):
         return sets
 
     def _dense(self, entries: VolumeEntries) -> TensorTrain:
-        options = {"rank": self.search.rank, "n_trains": len(entries.volumes)}
-        made = bottleneck(self.search.by, self.sizes, **options, generator=self.generator)
+        kind = {"rank": self.search.rank, "n_trains": len(entries.volumes)}
+        made = bottleneck(self.search.by, self.sizes, **kind, generator=self.generator)
         return made.to(self.memory.device)(entries)
 
     def _check(self, volumes: Sequence[Readable], names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ References: {cite}`usvyatsov2021cherry`.
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,30 +24,9 @@ from cpic.bottleneck import chunked
 from cpic.data import read_cubes
 from cpic.nn._checks import check_reading
 from cpic.nn._prefetch import Prefetch
+from cpic.nn._readable import Readable
 from cpic.tt import Quantics
 from cpic.tt._entries import check_indices
-
-
-class Shaped(Protocol):
-    """Shape and channels of a volume."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Spatial sizes."""
-        ...
-
-    @property
-    def channels(self) -> int:
-        """Values at a position."""
-        ...
-
-
-class Readable(Shaped, Protocol):
-    """The part of the interface of volumes that is used here."""
-
-    def cubes(self, centers: Tensor, *, size: int) -> Tensor:
-        """Cubes `(n, c, size, ..., size)` around int64 `centers` `(n, D)`, zero padded."""
-        ...
 
 
 class VolumeEntries:
@@ -180,16 +159,16 @@ class VolumeEntries:
         self._wanted = []
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """Distinct positions requested since `mark`, with the vectors in memory.
+        """Vectors in memory of the distinct positions requested since `mark`.
 
         Returns:
-            The volume of each, int64 `(M,)`, and its vector `(M, n_dims)`.
+            The vectors, `(M, n_dims)`, and the volume of each, int64 `(M,)`.
         """
         keys = np.unique(np.concatenate([np.zeros(0, np.int64), *self._wanted]))
         keys = keys[keys != self._outside]
         table, rows = self._vectors(keys)
         owner = torch.from_numpy(keys // math.prod(self._extent)).to(table.device)
-        return owner, table[torch.from_numpy(rows).to(table.device)]
+        return table[torch.from_numpy(rows).to(table.device)], owner
 
     def _keys(self, indices: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """One integer per volume and position, sorted by volume, and the channel, `(K, n)`."""

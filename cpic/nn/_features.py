@@ -41,15 +41,14 @@ class Encoded(NamedTuple):
         points: Values whose weighted sums estimate integrals; with trains of the whole volumes,
             the values beyond the trains.
         indices: Multi-indices of `points` in the trains, if those are of whole volumes.
-        owner: The volume of each vector read, int64 `(M,)`; None if no feature needs them.
-        vectors: `(M, n)`.
+        read: All vectors read, `(M, n)`, and the volume of each, int64 `(M,)`; empty if no feature
+            needs them.
     """
 
     trains: TensorTrain | None
     points: Points | None
     indices: Tensor | None
-    owner: Tensor | None
-    vectors: Tensor | None
+    read: tuple[Tensor, Tensor]
 
 
 def count_features(kinds: Sequence[str], *, rank: int, n_dims: int, n_axes: int = 3) -> int:
@@ -109,32 +108,30 @@ class Pooled(Standard):
         """Features `(K, r)` of K encoded volumes."""
         make = {
             "moments": lambda: self._moments(encoded),
-            "maximum": lambda: largest(encoded.vectors, encoded.owner, n_volumes),
-            "attention": lambda: self._attention(encoded, n_volumes),
+            "maximum": lambda: largest(*encoded.read, n_volumes),
+            "attention": lambda: self._attention(*encoded.read, n_volumes),
         }
         parts = [make[kind]() for kind in self.kinds]
         return self.standardized(torch.cat([part.to(parts[0]) for part in parts], 1))
 
     def _moments(self, encoded: Encoded) -> Tensor:
         parts = []
-        if encoded.indices is not None or encoded.points is None:
+        if encoded.trains is not None and (encoded.indices is not None or encoded.points is None):
             parts.append(moments_of_trains(encoded.trains, self.grid, self.shape, self.n_dims))
         if encoded.points is not None:
             found = moments_of_points(*encoded.points, self.shape)
             parts.append(found[:, : self.n_dims])  # channels may be padded
         return sum(parts[1:], parts[0]).flatten(1)
 
-    def _attention(self, encoded: Encoded, n_volumes: int) -> Tensor:
-        vectors, owner = encoded.vectors, encoded.owner
-        logits = self.logits(vectors.to(self.logits.weight))[:, 0]
+    def _attention(self, vectors: Tensor, owner: Tensor, n_volumes: int) -> Tensor:
+        assert self.logits is not None
+        vectors = vectors.to(self.logits.weight)
+        logits = self.logits(vectors)[:, 0]
         peak = logits.new_full((n_volumes,), -torch.inf).scatter_reduce(0, owner, logits, "amax")
         weight = (logits - peak.detach()[owner]).exp()
         whole = weight.new_zeros(n_volumes).index_add(0, owner, weight)
-        weighted = weight[:, None] * vectors.to(weight)
-        return (
-            weighted.new_zeros(n_volumes, self.n_dims).index_add(0, owner, weighted)
-            / whole[:, None]
-        )
+        total = vectors.new_zeros(n_volumes, self.n_dims)
+        return total.index_add(0, owner, weight[:, None] * vectors) / whole[:, None]
 
 
 def largest(vectors: Tensor, owner: Tensor, n_volumes: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cpic.nn._cpic import CPIC
-from cpic.nn._entries import Readable
+from cpic.nn._readable import Readable
 
 
 class FeatureNoise(NamedTuple):

@@ -9,13 +9,15 @@ Shapes: `K` volumes, `m` positions, `n` channels, `D` axes.
 
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cpic import choose
 from cpic.nn._entries import VolumeEntries
-from cpic.nn._features import Encoded, Points
+from cpic.nn._features import Encoded, Points, check_kinds
 from cpic.nn._options import Positions
 from cpic.tt import TensorTrain
 
@@ -23,25 +25,49 @@ from cpic.tt import TensorTrain
 ORDERED = ("grid", "jittered", "coarse-to-fine")
 
 
+def matched(
+    positions: Positions | str, features: Sequence[str]
+) -> tuple[Positions, tuple[str, ...]]:
+    """Positions and features of a model, if they fit each other.
+
+    Raises:
+        ValueError: If a name is unknown, or components have no fixed positions.
+    """
+    positions = Positions(by=positions) if isinstance(positions, str) else positions
+    check_kinds(features)
+    if "components" in features and positions.by not in ("cross", *ORDERED):
+        raise ValueError(
+            f"CPIC needs positions in a fixed order for components, got {positions.by!r}; use "
+            '"grid" or "jittered", or other features.'
+        )
+    return positions, tuple(features)
+
+
 def chosen(
     shape: tuple[int, ...],
     by: str,
     budget: int,
     generator: torch.Generator | None,
+    device: torch.device,
 ) -> choose.Points:
     """Positions `(1, m, D)` and weights `(1, m)`, drawn if there is a generator, else fixed.
 
     A budget above the number of voxels takes all of them.
     """
     by = "grid" if by == "coarse-to-fine" else by
-    options = {"phase": "random" if generator else 0.5} if by == "grid" else {}
+    options: dict[str, Any] = {"device": device}
+    if by == "grid":
+        options["phase"] = "random" if generator else 0.5
     source = generator or torch.Generator().manual_seed(0)
     budget = min(budget, math.prod(shape))
     return choose.positions(shape, by=by, budget=budget, generator=source, **options)
 
 
 def encode(
-    entries: VolumeEntries, positions: Positions, generator: torch.Generator | None
+    entries: VolumeEntries,
+    positions: Positions,
+    generator: torch.Generator | None,
+    device: torch.device,
 ) -> Encoded:
     """K volumes encoded at the positions of one step.
 
@@ -49,11 +75,12 @@ def encode(
         entries: The volumes through their encoder.
         positions: How to choose, and how many.
         generator: Draws the positions; None: they are fixed.
+        device: Where the vectors go.
     """
     n_volumes, shape = len(entries.volumes), entries.shape
     fine = positions.by == "coarse-to-fine"
     budget = positions.budget // 2 if fine else positions.budget
-    at, weights, _ = chosen(shape, positions.by, budget, generator)
+    at, weights, _ = chosen(shape, positions.by, budget, generator, device)
     at = at.expand(n_volumes, -1, -1)
     vectors = entries.vectors(at)
     trains = None
@@ -64,7 +91,7 @@ def encode(
         near = _near_peaks(vectors.detach(), at, shape, positions.budget - at.shape[1])
         vectors = torch.cat([vectors, entries.vectors(near)], 1)
     owner = torch.arange(n_volumes, device=vectors.device).repeat_interleave(vectors.shape[1])
-    return Encoded(trains, points, None, owner, vectors.flatten(0, 1))
+    return Encoded(trains, points, None, (vectors.flatten(0, 1), owner))
 
 
 def beyond(
@@ -79,7 +106,7 @@ def beyond(
     # A train is not zero in the padding, so it is corrected there, too.
     shape, n_volumes = entries.padded, len(entries.volumes)
     share = math.prod(shape) / math.prod(entries.shape)
-    at, weights, _ = chosen(shape, "jittered", round(count * share), generator)
+    at, weights, _ = chosen(shape, "jittered", round(count * share), generator, trains.device)
     indices = entries.indices(at[0])
     everywhere = indices.expand(n_volumes, -1, -1)
     values = entries(everywhere) - trains.entries(everywhere)

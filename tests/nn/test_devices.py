@@ -71,9 +71,10 @@ def model(device, dtype, *, n_dims=2, apart=False, encoder=Small, **options):
     """C-PIC on a device; `apart`: only encoder and head are there."""
     torch.manual_seed(0)
     options = {"search": nn.Search(rank=RANK, n_sweeps=2), **options}
+    width = nn.count_features(options.get("features", ("components",)), rank=RANK, n_dims=n_dims)
     made = nn.CPIC(
         encoder and encoder(),
-        nn.TwoHeadRegressor(RANK, n_tabular=1, generator=source()),
+        nn.TwoHeadRegressor(width, n_tabular=1, generator=source()),
         components=nn.Components(RANK, follow=None, refresh=1),
         shape=SHAPE,
         generator=source(),
@@ -100,6 +101,14 @@ def steps(device, dtype, *, volumes=CPU, **options):
     twin.load_state_dict(net.state_dict())
     found = twin.eval()(*given, rows=rows, tabular=age)
     return [found, *(parameter.grad for parameter in net.parameters())]
+
+
+def noisy(device, dtype):
+    """Noise of features between draws."""
+    net = model(device, dtype)
+    net.features_of(scans(CPU, torch.float32), NAMES)
+    noise = nn.feature_noise(net, scans(CPU, torch.float32), NAMES, generator=source())
+    return noise.spread.to(dtype)
 
 
 def remembered(device, dtype):
@@ -206,6 +215,14 @@ TABLE = {
     "CPIC, volumes on the device": lambda d, t: steps(d, t, volumes=d),
     "CPIC, sets on the CPU": lambda d, t: steps(d, t, apart=True),
     "CPIC, sets on the CPU, volumes on the device": lambda d, t: steps(d, t, apart=True, volumes=d),
+    "CPIC, corrected Positions": lambda d, t: steps(d, t, positions=nn.Positions(correction=40)),
+    "CPIC, other features count_features": lambda d, t: steps(
+        d, t, features=("components", "moments", "maximum", "attention")
+    ),
+    "CPIC, on a grid": lambda d, t: steps(
+        d, t, positions=nn.Positions(by="jittered", budget=50), features=("moments", "maximum")
+    ),
+    "feature_noise FeatureNoise": noisy,
     "CPIC, known sets": lambda d, t: steps(d, t, search=nn.Search(rank=RANK, select=2)),
     "CPIC, in chunks Reading": lambda d, t: steps(d, t, reading=nn.Reading(chunk=50)),
     "CPIC, all entries Search": lambda d, t: steps(d, t, search=nn.Search(rank=RANK, by="tt_svd")),
@@ -252,4 +269,4 @@ def test_formulas_are_evaluated_where_the_positions_are(make, device):
 
 def test_the_table_is_complete():
     # Counts are of no device; a ResNet is too slow for every test, see `tests.bench`.
-    assert not missing(TABLE, PUBLIC, besides=["Counts", "ResNet", "resnet34"])
+    assert not missing(TABLE, PUBLIC, besides=["Counts", "FEATURES", "ResNet", "resnet34"])

@@ -190,7 +190,7 @@ def test_coarse_to_fine_reads_around_the_largest(generator):
     net.train()
     encoded = net.encode([ArrayVolume(a[0]) for a in arrays], ["a", "b"])
     coarse = encoded.points.positions.shape[1]
-    values = encoded.vectors[:, 0].view(2, -1)
+    values = encoded.read[0][:, 0].view(2, -1)
     assert values.shape[1] <= 432
     assert (values[:, coarse:].mean(1) > 3 * values[:, :coarse].mean(1)).all()
 
@@ -257,7 +257,7 @@ def test_reading_since_a_mark_lists_each_position_once(generator):
     entries(torch.zeros(2, 1, 4, dtype=torch.int64))
     entries.mark()
     entries(torch.tensor([[[1, 2, 3, 0], [1, 2, 3, 1]], [[4, 4, 4, 0], [0, 0, 0, 1]]]))
-    owner, vectors = entries.read()
+    vectors, owner = entries.read()
     assert owner.tolist() == [0, 1, 1]
     at = torch.tensor([[[1, 2, 3]], [[4, 4, 4]]])
     assert torch.equal(vectors[[0, 2]].double(), entries.vectors(at)[:, 0])
@@ -323,7 +323,9 @@ def test_a_constant_encoder_has_features_of_zero(generator):
     "positions", ["cross", Positions(correction=40), Positions(by="jittered", budget=60)]
 )
 def test_noise_is_that_of_repeated_draws_and_leaves_the_model(positions, generator):
-    net, cohort = model(positions, ("components", "moments")), volumes(generator)
+    by_cross = not isinstance(positions, Positions) or positions.by == "cross"
+    features = ("components", "moments") if by_cross else ("moments", "maximum")
+    net, cohort = model(positions, features), volumes(generator)
     net.train()
     net(cohort, NAMES)
     before = [x.clone() for x in net.state_dict().values() if isinstance(x, torch.Tensor)]
@@ -334,7 +336,7 @@ def test_noise_is_that_of_repeated_draws_and_leaves_the_model(positions, generat
     assert (noise.spread > 0).all()
     assert noise.error is None
     exact = replace(net.positions, budget=ALL.budget)
-    if net.positions.by == "cross":
+    if by_cross:
         exact = replace(exact, correction=ALL.budget)
     net.positions = exact
     none = feature_noise(net, cohort, NAMES, generator=generator)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from cpic._renamed import regrouped
 from cpic.nn._cpic import CPIC
-from cpic.nn._entries import Readable
 from cpic.nn._options import Reading, Search, grouped
+from cpic.nn._readable import Readable
 from cpic.nn.patches._decoder import PatchDecoder
 from cpic.tt import Quantics, TensorTrain
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cpic.nn._checks import check_positive
-from cpic.nn._entries import Shaped
+from cpic.nn._readable import Shaped
 from cpic.nn.patches._model import Sampled
 from cpic.tt._points import random_points
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from cpic.nn._entries import Readable
+from cpic.nn._readable import Readable
 from cpic.nn.patches._model import PatchModel
 from cpic.tt import TensorTrain
 

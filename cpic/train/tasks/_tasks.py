@@ -150,7 +150,9 @@ class Classification(Task):
     Args:
         model: Called as `model(volumes, names, rows=..., tabular=...)`, returns logits `(B, q)`.
         lr: Learning rate.
-        schedule: "constant" or "cosine" (the learning rate decreases to 0 over all epochs).
+        schedule: As in `Regression`.
+        optimizer: "radam" or "adamw".
+        weight_decay: Of "adamw".
         standard: Leave at None, since classes have no mean.
 
     Example:
