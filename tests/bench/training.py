@@ -5,11 +5,15 @@ forward, backward, clipping, an update by RAdam. The volumes are read from disk 
 """
 
 import math
+import multiprocessing
+import os
 import shutil
 import statistics
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -33,11 +37,11 @@ HEADS = 20
 class Setting:
     """What is trained on what.
 
-    `source`: "stores", distinct heads in Zarr stores written once, or "formula", one
-    phantom head a sample, at any resolution. `cache`: bytes of decoded chunks that all stores
-    together hold. `select`: visits between selections of the sets. `contrasts`: heads that are the
-    channels of one volume. `edge`: of the chunks of a store. `foreach`: whether the optimizer
-    updates all parameters at once, which is its default on a GPU.
+    `source`: "stores", distinct heads in Zarr stores written once; "memory", the same read whole;
+    or "formula", one phantom head a sample, at any resolution. `cache`: bytes of decoded chunks
+    that all stores together hold. `select`: visits between selections of the index sets.
+    `contrasts`: heads that are the channels of one volume. `edge`: of the chunks of a store.
+    `foreach`: whether the optimizer updates all parameters at once, its default on a GPU.
     """
 
     shape: tuple[int, ...]
@@ -52,6 +56,7 @@ class Setting:
     contrasts: int = 1
     edge: int = 32
     foreach: bool | None = None
+    device: str = "cpu"
 
 
 class Training:
@@ -72,7 +77,7 @@ class Training:
             search=Search(rank=setting.rank, select=setting.select),
             reading=Reading(chunk=setting.chunk),
             generator=generator,
-        )
+        ).to(setting.device)
         parameters = self.model.parameters()
         self.optimizer = torch.optim.RAdam(parameters, lr=1e-3, foreach=setting.foreach)
         self.volumes = volumes(setting)
@@ -111,7 +116,8 @@ def volumes(setting: Setting) -> Sequence[data.Volume]:
     cache = None if setting.cache is None else ChunkCache(setting.cache)
 
     def head(k: int) -> data.Volume:
-        return data.ZarrVolume(stored(setting.shape, k % HEADS, setting.edge), cache=cache)
+        volume = data.ZarrVolume(stored(setting.shape, k % HEADS, setting.edge), cache=cache)
+        return data.ArrayVolume(volume.read()) if setting.source == "memory" else volume
 
     if setting.contrasts == 1:
         return [head(k) for k in range(setting.batch)]
@@ -119,10 +125,24 @@ def volumes(setting: Setting) -> Sequence[data.Volume]:
     return [data.StackedVolume([head(k + c) for c in parts]) for k in range(setting.batch)]
 
 
+def store_all(shape: Sequence[int], n: int) -> None:
+    """Write n stores that `stored` then finds, on all cores."""
+    missing = [seed for seed in range(n) if not _path(shape, seed, 32).exists()]
+    if missing:
+        # A process with a GPU cannot be forked.
+        workers = min(len(missing), os.cpu_count() or 1)
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            list(pool.map(partial(stored, tuple(shape)), missing))
+
+
+def _path(shape: Sequence[int], seed: int, edge: int) -> Path:
+    size = "x".join(map(str, shape)) + f"-{edge}" * (edge != 32)
+    return ROOT / "_build" / f"bench-heads-{size}" / f"{seed}.zarr"
+
+
 def stored(shape: Sequence[int], seed: int, edge: int = 32) -> Path:
     """A head as a store of such chunks, made once: the template cut by `seed`, with texture."""
-    size = "x".join(map(str, shape)) + f"-{edge}" * (edge != 32)
-    path = ROOT / "_build" / f"bench-heads-{size}" / f"{seed}.zarr"
+    path = _path(shape, seed, edge)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         chunks = tuple(min(edge, n) for n in shape)
