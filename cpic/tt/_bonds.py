@@ -46,8 +46,8 @@ def solve_bonds(
     Returns:
         Cores `(K, m, r)` and condition numbers `(K,)` as `pivot_condition` gives them.
     """
-    groups = _groups(matrices, rows, options.get("solver", "solve"))
-    batches = [_batch([matrices[k] for k in some], [rows[k] for k in some]) for some in groups]
+    groups = groups_of(matrices, rows, options.get("solver", "solve"))
+    batches = [batch_of(matrices, rows, some) for some in groups]
     systems = [System(pivot, **options) for _, pivot in batches]
     lowered = torch.stack([system.bad.any() for system in systems]).tolist() if systems else []
     cores = [
@@ -55,12 +55,12 @@ def solve_bonds(
         for system, (matrix, _), low in zip(systems, batches, lowered, strict=True)
     ]
     conditions = [system.condition() for system in systems] if with_condition else []
-    sizes = zip(_apart(groups, cores), matrices, rows, strict=True)
+    sizes = zip(apart(groups, cores), matrices, rows, strict=True)
     cut = [_narrowed(core, matrix.shape[1], row.shape[1]) for core, matrix, row in sizes]
-    return cut, _apart(groups, conditions) if with_condition else []
+    return cut, apart(groups, conditions) if with_condition else []
 
 
-def _groups(matrices: Sequence[Tensor], rows: Sequence[Tensor], solver: str) -> list[list[int]]:
+def groups_of(matrices: Sequence[Tensor], rows: Sequence[Tensor], solver: str) -> list[list[int]]:
     """Bonds that are solved for in one batch."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for k, (matrix, row) in enumerate(zip(matrices, rows, strict=True)):
@@ -73,8 +73,11 @@ def _groups(matrices: Sequence[Tensor], rows: Sequence[Tensor], solver: str) -> 
     return list(groups.values())
 
 
-def _batch(matrices: Sequence[Tensor], rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def batch_of(
+    matrices: Sequence[Tensor], rows: Sequence[Tensor], bonds: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """Fibers and pivots of some bonds as one batch, bonds times samples, of the largest shape."""
+    matrices, rows = [matrices[k] for k in bonds], [rows[k] for k in bonds]
     m, c = (max(matrix.shape[k] for matrix in matrices) for k in (1, 2))
     counts = [row.shape[1] for row in rows]
     r = max(counts)
@@ -101,7 +104,7 @@ def _narrowed(core: Tensor, m: int, r: int) -> Tensor:
     return core if core.shape[1:] == (m, r) else core[:, :m, :r]
 
 
-def _apart(groups: list[list[int]], batches: Sequence[Tensor]) -> list[Tensor]:
+def apart(groups: list[list[int]], batches: Sequence[Tensor]) -> list[Tensor]:
     """The parts of each bond, in the order of the bonds."""
     found: dict[int, Tensor] = {}
     for bonds, batch in zip(groups, batches, strict=True):

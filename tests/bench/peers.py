@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from cpic import tt
-from cpic.linalg._maxvol import take_rows
-from cpic.tt._bonds import apart, by_shape, joined
+from cpic.tt._bonds import apart, batch_of, groups_of
 from cpic.tt._interpolate import read_fibers
 from cpic.tt._sweep import as_train
 
@@ -170,13 +169,12 @@ def tntorch_places(sets):
 def plain_forward(entries, sets, how):
     """The same interpolation with `torch.linalg.lstsq` or `pinv`, whose gradients we compare."""
 
-    def solve(matrix, rows):
-        pivot = take_rows(matrix, rows)
+    def solve(matrix, pivot):
         if how == "lstsq":
             return torch.linalg.lstsq(pivot.mT, matrix.mT).solution.mT
         return matrix @ torch.linalg.pinv(pivot)
 
     (*matrices, last), rows = read_fibers(entries, sets)
-    groups = by_shape(matrices, rows)
-    cores = apart(groups, list(map(solve, joined(groups, matrices), joined(groups, rows))))
+    groups = groups_of(matrices, rows, how)
+    cores = apart(groups, [solve(*batch_of(matrices, rows, bonds)) for bonds in groups])
     return as_train([*cores, last], sets.sizes, "right")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cpic.tt import IndexSets, dense_entries, interpolate
-from cpic.tt._bonds import _groups, solve_bonds
+from cpic.tt._bonds import groups_of, solve_bonds
 from cpic.tt._program import _layer
 from cpic.tt._solvers import (
     SOLVERS,
@@ -372,6 +372,6 @@ def test_bonds_of_very_different_shapes_are_no_one_batch(generator):
     shapes = [(100, 2), (6, 6)]
     matrices = [torch.randn(1, m, c, generator=generator, dtype=torch.float64) for m, c in shapes]
     rows = [torch.arange(c)[None] for _, c in shapes]
-    assert len(_groups(matrices, rows, "solve")) == 2
-    assert len(_groups(matrices[:1] * 2, rows[:1] * 2, "qr")) == 1
+    assert len(groups_of(matrices, rows, "solve")) == 2
+    assert len(groups_of(matrices[:1] * 2, rows[:1] * 2, "qr")) == 1
     assert solve_bonds([], [], with_condition=True) == ([], [])
