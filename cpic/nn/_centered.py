@@ -15,22 +15,31 @@ class Centered(nn.Module):
 
     Args:
         encoder: Maps cubes `(n, c, s, ..., s)` to `(n, n_dims)`.
+        once: Whether the empty cube is encoded once for all calls, between which the parameters
+            stay as they are, and which are not repeated for the gradient.
     """
 
-    def __init__(self, encoder: nn.Module):
+    def __init__(self, encoder: nn.Module, *, once: bool = False):
         super().__init__()
         self.encoder = encoder
         self.n_dims, self.receptive_field = encoder.n_dims, encoder.receptive_field
         if hasattr(encoder, "in_channels"):
             self.in_channels = encoder.in_channels
+        # Then the vector of a cube depends on the others of the call.
         self._mixes = any(isinstance(one, _BatchNorm) for one in encoder.modules())
+        self._once = once and not self._mixes
+        self._empty: dict[bool, Tensor] = {}  # with and without a gradient
         self.train(encoder.training)
 
     def forward(self, cubes: Tensor) -> Tensor:
         """Vectors `(n, n_dims)` of cubes `(n, c, s, ..., s)`."""
-        if not self._mixes:
-            return self.encoder(cubes) - self.encoder(cubes.new_zeros(1, *cubes.shape[1:]))
-        # In one call, since batch norm sees the whole batch.
-        more = torch.cat([cubes, cubes.new_zeros(1, *cubes.shape[1:])])
-        vectors, empty = self.encoder(more).split([len(cubes), 1])
+        known = self._empty.get(torch.is_grad_enabled())
+        if known is not None:
+            return self.encoder(cubes) - known
+        nothing = cubes.new_zeros(1, *cubes.shape[1:])
+        if not self._mixes and not self._once:
+            return self.encoder(cubes) - self.encoder(nothing)
+        vectors, empty = self.encoder(torch.cat([cubes, nothing])).split([len(cubes), 1])
+        if self._once:
+            self._empty[torch.is_grad_enabled()] = empty
         return vectors - empty

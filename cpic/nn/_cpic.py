@@ -209,9 +209,11 @@ class CPIC(nn.Module):
 
     def _entries(self, volumes: Sequence[Readable], *, remember: bool) -> VolumeEntries:
         encoder, reading = self.encoder, self.reading
+        if reading.centered and encoder is not None:
+            encoder = Centered(encoder, once=reading.chunk is None)
         return VolumeEntries(
             volumes,
-            Centered(encoder) if reading.centered and encoder is not None else encoder,
+            encoder,
             self.grid,
             padding=reading.padding,
             chunk=reading.chunk,

@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cpic.nn import CubeEncoder, PatchEncoder, QuantileHead, TwoHeadRegressor
+from cpic.nn._centered import Centered
 
 
 def count(*modules):
@@ -171,3 +172,22 @@ def test_no_gradient_of_the_cubes_is_computed_unless_it_is_asked_for():
     with Masks():
         encoder(torch.rand(3, 1, 9, 9, 9)).sum().backward()
     assert masks == [[False, True, True]]
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_empty_cube_is_encoded_once_for_several_calls(batch_norm, generator):
+    encoder = PatchEncoder(4, size=3) if batch_norm else CubeEncoder(4, variant="fast")
+    size, counted = encoder.receptive_field, []
+    encoder.register_forward_pre_hook(lambda module, given: counted.append(len(given[0])))
+    parts = torch.rand(3, 5, 1, *[size] * 3, generator=generator)
+    slopes = []
+    for once in (False, True):
+        centered = Centered(encoder, once=once)
+        with torch.no_grad():
+            centered(parts[0])
+        loss = sum((k + 1) * centered(part).square().sum() for k, part in enumerate(parts))
+        slopes.append(torch.autograd.grad(loss, list(encoder.parameters())))
+    # Without batch norm: alone at each call, or with the first one of either kind.
+    assert counted == ([6] * 8 if batch_norm else [5, 1] * 4 + [6, 6, 5, 5])
+    for one, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
