@@ -28,7 +28,7 @@ def test_the_network_and_the_volumes_in_memory_run(home):
     one = gpu_cases(replace(SMALL, side=32))["step 32^3, paper, GPU"]
     rows = harness.measure(one)
     assert {(row.unit, row.peer) for row in rows} == {("seconds", "ResNet-34")}
-    assert rows[0].goal == min(0.060 / 4, (rows[0].peer_value or 0) / 20)
+    assert rows[0].goal == pytest.approx(min(0.060 / 4, (rows[0].peer_value or 0) / 20))
     stores = gpu_cases(SMALL)["step 16^3, fast, in stores, GPU"]
     (row,) = harness.measure(stores)
     assert row.goal == pytest.approx(1.5 * (row.peer_value or 0))
