@@ -106,3 +106,17 @@ def test_one_cycle_rises_and_falls():
     assert factors[100] == pytest.approx(0, abs=1e-12)
     assert all(a < b for a, b in pairwise(factors[:31]))
     assert all(a > b for a, b in pairwise(factors[30:]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"positions": "random"}, "positions in a fixed order for components"),
+        ({"positions": "grid", "correction": 9}, "nothing to correct"),
+        ({"features": ("maximum", "maximum")}, "one or more different names"),
+        ({"features": ("maximum",), "more": {"n_sweeps": 0}}, "n_sweeps"),
+    ],
+)
+def test_choices_that_do_not_fit_are_refused_before_data_are_read(options, message):
+    with pytest.raises(ValueError, match=message):
+        check_model("cpic", Model(**options), 20)

@@ -19,8 +19,9 @@ from cpic.nn import (
 )
 from cpic.nn._components import Components
 from cpic.nn._options import OLD, grouped
+from cpic.nn._positions import matched
 from cpic.nn.baselines import DownsampleCNN, ResNet, resnet34
-from cpic.options import Network
+from cpic.options import Model, Network
 from cpic.options._kinds import fitted, kinds_of
 from cpic.options._names import check_name
 from cpic.train.tasks._dense import HistogramLinear, dense
@@ -63,10 +64,13 @@ def check_model(name: str, model: Network, batch_size: int) -> None:
     _check_more(more, kinds | _FEATURES, OLD, f"more options of {name}", "more")
     inner = more.get("components") or {}
     _check_more(inner, kinds_of(Components), {}, "more.components", "more.components")
-    if "components" not in getattr(model, "features", ("components",)):
-        return
-    # By default, as many features as the rank are found in the scans of a batch.
-    for option, number in {"rank": model.rank, "more.n_features": more.get("n_features")}.items():
+    features = ("components",)
+    if isinstance(model, Model):
+        features = model.features
+        matched(_positions(vars(model)), features)
+    # By default, as many components as the rank are found in the scans of a batch.
+    wanted = {"rank": model.rank, "more.n_features": more.get("n_features")}
+    for option, number in wanted.items() if "components" in features else ():
         if number is not None and not 1 <= number <= batch_size:
             raise ValueError(
                 f"a run needs {option} between 1 and batch_size, {batch_size}, since so many "
@@ -140,15 +144,17 @@ def _model(config: Mapping[str, Any], fold: int) -> nn.Module:
         head.to(dtype),
         shape=shape,
         contrasts=channels,
-        positions=Positions(
-            by=config.get("positions", "cross"),
-            budget=config.get("budget", 1000),
-            correction=config.get("correction", 0),
-        ),
+        positions=_positions(config),
         features=features,
         generator=torch.Generator().manual_seed(config["seed"] + fold),
         **grouped(options),
     )
+
+
+def _positions(config: Mapping[str, Any]) -> Positions:
+    """Positions of a configuration; those before they could be chosen were of the cross."""
+    given = {"by": "positions", "budget": "budget", "correction": "correction"}
+    return Positions(**{name: config[key] for name, key in given.items() if key in config})
 
 
 def _head(config: Mapping[str, Any], width: int, *, batch_norm: bool | None = None) -> nn.Module:
