@@ -115,10 +115,10 @@ class Components(Standard):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Basis and step count, as plain tensors."""
-        basis = self.basis
-        if basis is None:
-            return {"steps": self.steps}
-        return {"steps": self.steps, "cores": list(basis.cores), "factor": basis.factor}
+        state: dict[str, Any] = super().get_extra_state()
+        if self.basis is not None:
+            state |= {"cores": list(self.basis.cores), "factor": self.basis.factor}
+        return state
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore the state of `get_extra_state`."""

@@ -202,10 +202,11 @@ class CPIC(nn.Module):
     ) -> tuple[VolumeEntries, TensorTrain]:
         by_cross = self.search.by == "cross"
         entries = self._entries(volumes, remember=by_cross or self.pooled is not None)
-        if by_cross:
-            cross = self._cross if self.training else self._searched
-            return entries, cross(entries, names, generator)
-        return entries, self._dense(entries)
+        if not by_cross:
+            entries.mark()
+            return entries, self._dense(entries)
+        cross = self._cross if self.training else self._searched
+        return entries, cross(entries, names, generator)
 
     def _entries(self, volumes: Sequence[Readable], *, remember: bool) -> VolumeEntries:
         encoder, reading = self.encoder, self.reading
@@ -221,12 +222,8 @@ class CPIC(nn.Module):
         )
 
     def _count(self, entries: VolumeEntries) -> None:
-        past = self.counts
-        self.counts = Counts(
-            past.volumes + len(entries.volumes),
-            past.asked + entries.asked,
-            past.encoded + entries.encoded,
-        )
+        spent = len(entries.volumes), entries.asked, entries.encoded
+        self.counts = Counts(*map(sum, zip(self.counts, spent, strict=True)))
 
     def reset_counts(self) -> None:
         """Set the counts to zero."""

@@ -101,7 +101,7 @@ class VolumeEntries:
         self.sizes = sizes_of(self.shape, self._n_dims, grid)
         self._check()
         self.asked = self.encoded = 0
-        self._wanted: list[np.ndarray] = []
+        self._wanted: list[np.ndarray] | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -122,7 +122,8 @@ class VolumeEntries:
         self.asked += sites.shape[0] * sites.shape[1]
         keys, channel = self._keys(sites)
         keys, inverse = np.unique(keys, return_inverse=True)
-        self._wanted.append(keys)
+        if self._wanted is not None:
+            self._wanted.append(keys)
         table, rows = self._vectors(keys)
         place = rows[inverse.reshape(channel.shape)] * self._n_dims + channel
         values = table.flatten()[torch.from_numpy(place).to(table.device)]
@@ -164,7 +165,7 @@ class VolumeEntries:
         Returns:
             The vectors, `(M, n_dims)`, and the volume of each, int64 `(M,)`.
         """
-        keys = np.unique(np.concatenate([np.zeros(0, np.int64), *self._wanted]))
+        keys = np.unique(np.concatenate([np.zeros(0, np.int64), *(self._wanted or ())]))
         keys = keys[keys != self._outside]
         table, rows = self._vectors(keys)
         owner = torch.from_numpy(keys // math.prod(self._extent)).to(table.device)

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cpic.nn._moments import count_moments, moments_of_points, moments_of_trains
+from cpic.nn._entries import sizes_of
+from cpic.nn._moments import contributions, count_moments, moments_of_points, moments_of_trains
 from cpic.nn._standard import Standard
 from cpic.tt import Quantics, TensorTrain
 
@@ -96,12 +97,18 @@ class Pooled(Standard):
         grid: Map between sites of trains and coordinates, as in `VolumeEntries`.
     """
 
+    _added: Tensor
+
     def __init__(
         self, kinds: Sequence[str], shape: Sequence[int], n_dims: int, grid: Quantics | None
     ):
         width = count_features(kinds, rank=0, n_dims=n_dims, n_axes=len(shape))
         super().__init__(width)
-        self.kinds, self.shape, self.n_dims, self.grid = tuple(kinds), tuple(shape), n_dims, grid
+        self.kinds, self.shape, self.n_dims = tuple(kinds), tuple(shape), n_dims
+        added, self._channel = contributions(
+            sizes_of(self.shape, n_dims, grid), grid, len(self.shape)
+        )
+        self.register_buffer("_added", added, persistent=False)
         self.logits = nn.Linear(n_dims, 1) if "attention" in kinds else None
 
     def forward(self, encoded: Encoded, n_volumes: int) -> Tensor:
@@ -117,7 +124,11 @@ class Pooled(Standard):
     def _moments(self, encoded: Encoded) -> Tensor:
         parts = []
         if encoded.trains is not None and (encoded.indices is not None or encoded.points is None):
-            parts.append(moments_of_trains(encoded.trains, self.grid, self.shape, self.n_dims))
+            parts.append(
+                moments_of_trains(
+                    encoded.trains, self._added, self._channel, self.shape, self.n_dims
+                )
+            )
         if encoded.points is not None:
             found = moments_of_points(*encoded.points, self.shape)
             parts.append(found[:, : self.n_dims])  # channels may be padded

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cpic.tt import Quantics, TensorTrain
+from cpic.tt._fibers import steps
 
 
 def count_moments(n_axes: int) -> int:
@@ -34,33 +35,54 @@ def moments_of_points(positions: Tensor, weighted: Tensor, shape: Sequence[int])
     return weighted.mT @ powers.to(weighted)
 
 
+def contributions(
+    sizes: Sequence[int], grid: Quantics | None, n_axes: int
+) -> tuple[Tensor, list[bool]]:
+    """What each value of each site adds to the coordinates.
+
+    Args:
+        sizes: Sizes of the sites.
+        grid: Map between sites and coordinates; None if sites are axes, a channel behind.
+        n_axes: Number of axes D.
+
+    Returns:
+        The contributions, int64 `(sum(sizes), D)`, and for each site whether it is of the channel.
+    """
+    values = steps(sizes, torch.device("cpu"))
+    coords = values if grid is None else grid.coords(values)
+    channel = coords[:, n_axes:].any(1).split(tuple(sizes))
+    return coords[:, :n_axes], [bool(of.any()) for of in channel]
+
+
 def moments_of_trains(
-    trains: TensorTrain, grid: Quantics | None, shape: Sequence[int], n_channels: int
+    trains: TensorTrain,
+    added: Tensor,
+    channel: Sequence[bool],
+    shape: Sequence[int],
+    n_channels: int,
 ) -> Tensor:
     """Moments `(K, n, 1 + 2 D)` of encoded volumes given as trains, exact and differentiable.
 
     Args:
         trains: K trains of the volumes, zero outside their shape.
-        grid: Map between sites and coordinates; None if sites are axes, a channel behind.
+        added: Contributions of the sites to the coordinates, as in `contributions`.
+        channel: Which sites are of the channel.
         shape: Sizes of the volumes.
         n_channels: Number of channels n.
     """
-    n_axes, like = len(shape), trains.cores[0]
+    like = trains.cores[0]
     size = torch.tensor(shape, dtype=like.dtype, device=like.device)
     start = 1 / size - 1
     # Sums of 1, x and x^2 for each axis: (3, K, D, channels so far, rank).
-    state = torch.stack([torch.ones_like(start), start, start.square()])
-    state = state[:, None, :, None, None].expand(3, len(like), -1, -1, -1)
-    for site, core in enumerate(trains.cores):
-        steps, channel = _contributions(trains.sizes, site, grid, n_axes)
-        if channel:
+    state = _powers(start)[:, None, :, None, None].expand(3, len(like), -1, -1, -1)
+    powers = _powers(2 * added.to(like) / size).split(trains.sizes, 1)
+    for core, power, of_channel in zip(trains.cores, powers, channel, strict=True):
+        if of_channel:
             # The bits of a channel come least significant first.
             state = torch.einsum("pkdcl,klqr->pkdqcr", state, core).flatten(3, 4)
             continue
-        by = 2 * steps.to(like) / size
-        powers = torch.stack([torch.ones_like(by), by, by.square()])
         # From the one pass over the values of the site: its sums of 1, c and c^2.
-        own = torch.einsum("pqd,klqr->pkdlr", powers, core)
+        own = torch.einsum("pqd,klqr->pkdlr", power, core)
         ones, first, second = state.unbind()
         state = torch.stack(
             [
@@ -73,11 +95,6 @@ def moments_of_trains(
     return torch.cat([found[0][:, :1], found[1], found[2]], 1).mT
 
 
-def _contributions(
-    sizes: Sequence[int], site: int, grid: Quantics | None, n_axes: int
-) -> tuple[Tensor, bool]:
-    """What each value of a site adds to coordinates `(size, D)`; whether it is of the channel."""
-    values = torch.zeros(sizes[site], len(sizes), dtype=torch.int64)
-    values[:, site] = torch.arange(sizes[site])
-    coords = values if grid is None else grid.coords(values)
-    return coords[:, :n_axes], bool(coords[:, n_axes:].any())
+def _powers(x: Tensor) -> Tensor:
+    """1, x and x^2, in front."""
+    return torch.stack([torch.ones_like(x), x, x.square()])

@@ -20,7 +20,7 @@ from cpic.nn import (
     feature_noise,
 )
 from cpic.nn._features import largest
-from cpic.nn._moments import moments_of_points, moments_of_trains
+from cpic.nn._moments import contributions, moments_of_points, moments_of_trains
 from cpic.nn._positions import beyond
 from cpic.tt import Quantics, TensorTrain, tt_svd
 
@@ -84,7 +84,7 @@ def test_moments_of_trains_are_those_of_all_voxels(kind, generator):
     given = arrays[..., 0] if channels == 1 else arrays
     grid = None if options is None else Quantics(SHAPE, **{"channels": channels, **options})
     trains = tt_svd(given if grid is None else grid.split(given))
-    found = moments_of_trains(trains, grid, SHAPE, channels)
+    found = moments_of_trains(trains, *contributions(trains.sizes, grid, 3), SHAPE, channels)
     assert torch.allclose(found, dense_moments(arrays), atol=1e-12)
 
 
@@ -99,7 +99,10 @@ def test_moments_of_all_points_are_those_of_all_voxels(generator):
 def test_moments_of_trains_have_the_gradient_of_differences(generator):
     cores = [torch.rand(1, *s, generator=generator, dtype=torch.float64, requires_grad=True)
              for s in ((1, 3, 2), (2, 4, 2), (2, 2, 1))]  # fmt: skip
-    torch.autograd.gradcheck(lambda *c: moments_of_trains(TensorTrain(c), None, (3, 4), 2), cores)
+    torch.autograd.gradcheck(
+        lambda *c: moments_of_trains(TensorTrain(c), *contributions((3, 4, 2), None, 2), (3, 4), 2),
+        cores,
+    )
 
 
 @pytest.mark.parametrize("kind", ["moments", "maximum", "components"])
@@ -360,3 +363,11 @@ def test_noise_needs_volumes_and_a_definition(generator):
         feature_noise(net, cohort[:1], NAMES[:1], generator=generator)
     with pytest.raises(ValueError, match='needs positions by "cross" for `dense`'):
         feature_noise(net, cohort, NAMES, dense=True, generator=generator)
+
+
+def test_all_entries_of_a_bottleneck_are_read_for_a_maximum(generator):
+    net, cohort = model("cross", ("maximum",)), volumes(generator)
+    net.search = Search(rank=3, by="tt_svd")
+    encoded = net.encode(cohort, NAMES)
+    found = largest(*encoded.read, len(cohort)).double()
+    assert torch.allclose(found, dense(net, cohort).flatten(1, 3).amax(1))
