@@ -7,6 +7,7 @@ what came back. The words of a name are the public names that the call stands fo
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +28,17 @@ def check(call: Call, device: torch.device, dtype: torch.dtype) -> None:
         assert other.dtype == one.dtype
         assert not other.is_floating_point() or other.dtype == dtype
         torch.testing.assert_close(other.detach().cpu(), one.detach(), rtol=rtol, atol=atol)
+
+
+def everywhere(table: Mapping[str, Call]) -> Callable[..., None]:
+    """The test that every call of a table passes `check`, in both dtypes."""
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize("name", table)
+    def test(name, device, dtype):
+        check(table[name], device, dtype)
+
+    return test
 
 
 def missing(table: Mapping[str, Call], public: Iterable[str], besides: Iterable[str] = ()) -> set:

@@ -246,7 +246,7 @@ def main() -> None:
     torch.set_num_threads(1)
     record: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {"parts": {}}
     parts = record["parts"]
-    wanted = [p for p in PARTS if any(p.startswith(a) for a in asked)] if asked else PARTS
+    wanted = [p for p in PARTS if any(p.startswith(a) for a in asked)]
     for name in wanted if asked else [p for p in PARTS if p not in parts]:
         start = time.perf_counter()
         rows = make_subject(name) if name in SUBJECTS else make_cell(name)

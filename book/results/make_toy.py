@@ -49,8 +49,8 @@ WHAT = (
     "the same shapes painted at each, centered, four warm starts, rank 8, 4 channels; encoded: "
     "positions a visit; seconds: of all epochs. learn: positions and features with one recipe, "
     "AdamW 3e-3 in one cycle of 200 steps, weight decay 1, GELU, a linear last layer of 8 channels,"
-    " rank 8, layer norm, three seeds of weights, order and positions; errors: at the end; encoded,"
-    " voxels: read in a volume and prediction. A row without provenance has that of the file."
+    " rank 8, layer norm, three seeds of weights, order and positions; errors: at the end; "
+    "encoded: positions a prediction. A row without provenance has that of the file."
 )
 MNI = (
     "balls of radius 2 to 5.5 voxels, 0.4 brighter, in white matter of the MNI152 head at 6 mm, "
@@ -314,12 +314,8 @@ def learn(task_name: str, name: str) -> dict[str, Any]:
         seeded = Task(volumes, task.target, seed)  # type: ignore[arg-type]
         one_cycle(seeded, model)
         model.reset_counts()
-        for volume in volumes:
-            volume.ledger.reset()
         errors.append(evaluate(seeded, model, range(N_TRAIN, N_ALL))[1])
-    read = sum(volume.ledger.voxels for volume in volumes) / N_TEST
-    encoded = round(model.counts.encoded / N_TEST)
-    return {"errors": errors, "encoded": encoded, "voxels": round(read)}
+    return {"errors": errors, "encoded": round(model.counts.encoded / N_TEST)}
 
 
 def one_cycle(task: Task, model: CPIC, batch: int = 20) -> None:

@@ -1,11 +1,10 @@
 """Every function on every device, with its gradient."""
 
-import pytest
 import torch
 
 from cpic import bottleneck as b
 from cpic.tt import IndexSets, dense_entries
-from tests.devices import DTYPES, check, drawn, graded, missing, source
+from tests.devices import drawn, everywhere, graded, missing, source
 
 SIZES = (4, 3, 5, 4)
 
@@ -64,10 +63,7 @@ for kind in b.BOTTLENECKS:
     TABLE[words] = lambda d, t, name=kind: trains(d, t, name)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", TABLE)
-def test_results_and_gradients_lie_where_the_input_does(name, device, dtype):
-    check(TABLE[name], device, dtype)
+test_results_and_gradients_lie_where_the_input_does = everywhere(TABLE)
 
 
 def test_the_table_is_complete():

@@ -1,11 +1,10 @@
 """Every function on every device, with its gradient."""
 
-import pytest
 import torch
 
 from cpic import linalg
 from cpic.linalg._gaps import _METHODS
-from tests.devices import DTYPES, check, drawn, graded, missing, source
+from tests.devices import drawn, everywhere, graded, missing, source
 
 
 def symmetric(device, dtype):
@@ -50,10 +49,7 @@ for method in _METHODS:
     )
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", TABLE)
-def test_results_and_gradients_lie_where_the_input_does(name, device, dtype):
-    check(TABLE[name], device, dtype)
+test_results_and_gradients_lie_where_the_input_does = everywhere(TABLE)
 
 
 def test_the_table_is_complete():

@@ -10,7 +10,7 @@ from cpic.data import ArrayVolume
 from cpic.nn import baselines, metrics, patches
 from cpic.nn._memory import SetMemory
 from cpic.tt import IndexSets, Quantics, TensorTrain
-from tests.devices import CPU, DTYPES, check, drawn, missing, source, tensors
+from tests.devices import CPU, drawn, everywhere, missing, source, tensors
 
 SHAPE, SIZES, RANK = (8, 6, 8), (4, 3, 4), 3
 NAMES = ["ada", "bea", "cy", "dora"]
@@ -245,10 +245,7 @@ TABLE = {
 PUBLIC = {*nn.__all__, *patches.__all__, *metrics.__all__, *baselines.__all__}
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", TABLE)
-def test_results_and_gradients_lie_where_the_input_does(name, device, dtype):
-    check(TABLE[name], device, dtype)
+test_results_and_gradients_lie_where_the_input_does = everywhere(TABLE)
 
 
 @pytest.mark.parametrize(

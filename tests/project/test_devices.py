@@ -1,11 +1,9 @@
 """Every function on every device, with its gradient."""
 
-import pytest
-
 from cpic import project as p
 from cpic.linalg._gaps import _METHODS
 from cpic.tt import TensorTrain
-from tests.devices import DTYPES, check, drawn, graded, missing
+from tests.devices import DTYPES, check, drawn, everywhere, graded, missing
 
 SIZES, RANK, N = (4, 3, 5), 2, 6
 
@@ -67,10 +65,7 @@ for gradient in ("exact", *_METHODS):
     )
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", TABLE)
-def test_results_and_gradients_lie_where_the_input_does(name, device, dtype):
-    check(TABLE[name], device, dtype)
+test_results_and_gradients_lie_where_the_input_does = everywhere(TABLE)
 
 
 def test_a_saved_basis_can_be_moved(device, tmp_path):

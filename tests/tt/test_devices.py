@@ -1,10 +1,9 @@
 """Every function on every device, with its gradient."""
 
-import pytest
 import torch
 
 from cpic import tt
-from tests.devices import DTYPES, check, drawn, graded, missing, source
+from tests.devices import drawn, everywhere, graded, missing, source
 
 SIZES = (4, 3, 5, 4)
 LARGE = (12,) * 6  # more entries than are read whole
@@ -119,10 +118,7 @@ for solver in ("solve", "qr", "ridge"):
     )
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", TABLE)
-def test_results_and_gradients_lie_where_the_input_does(name, device, dtype):
-    check(TABLE[name], device, dtype)
+test_results_and_gradients_lie_where_the_input_does = everywhere(TABLE)
 
 
 def test_the_table_is_complete():
