@@ -1,6 +1,7 @@
 """Atomic writes: a killed run, or a full disk, leaves the previous file intact."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -24,7 +25,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         os.replace(part, path)
     except RuntimeError as error:
         # torch.save reports a full disk in this way.
-        raise OSError(f"cannot write {path} ({error}); is the disk full?") from error
+        raise OSError(errno.EIO, "writing failed, as on a full disk", str(path)) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

@@ -139,6 +139,19 @@ def test_a_terminal_without_the_signs_of_a_name(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_deleted_current_folder_is_one_line(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    line = f"rmdir '{gone}'; exec '{sys.executable}' -m cpic.cli data check x"
+    env = os.environ | {"PYTHONPATH": str(Path(cpic.__file__).parents[1]), "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(["sh", "-c", line], cwd=gone, env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "cpic data check: the current folder was deleted; change to one that exists."
+    ]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_behind_the_output_is_one_line(tmp_path):
     words = [sys.executable, "-m", "cpic.cli", "data", "check", str(many(tmp_path))]

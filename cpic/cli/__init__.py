@@ -1,6 +1,7 @@
 """The console command `cpic`."""
 
 import functools
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,6 +34,10 @@ def _run(words: list[str]) -> int:
 
         print(f"cpic {__version__}")
         return 0
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:  # torch could not even be imported
+        raise ValueError("the current folder was deleted; change to one that exists.") from error
     try:
         from cpic import train
         from cpic.cli import _train

@@ -18,7 +18,8 @@ class Search:
 
     Args:
         rank: Upper bound on the ranks of the trains.
-        n_sweeps: Half-sweeps without gradient that find the sets of a new volume.
+        n_sweeps: Half-sweeps without gradient that find the sets of a new volume. Two suffice from
+            the sets of stored volumes; from random sets four find better ones.
         n_warm_starts: Number of stored volumes whose sets start the first of these half-sweeps, in
             evaluation mode. A lesion far from all of them is missed; with more of them this is
             rare, and a prediction depends less on which volumes they are.
@@ -34,11 +35,11 @@ class Search:
 
     Example:
         >>> Search(rank=3).n_sweeps
-        4
+        2
     """
 
     rank: int = 10
-    n_sweeps: int = 4
+    n_sweeps: int = 2
     n_warm_starts: int = 4
     select: int = 1
     by: str = "cross"
