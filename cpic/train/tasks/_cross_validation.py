@@ -19,6 +19,7 @@ from cpic.train.loop._checkpoints import read_checkpoint
 from cpic.train.loop._distributed import launched, rank_and_size
 from cpic.train.loop._fit import fit_fold
 from cpic.train.loop._resuming import load_weights
+from cpic.train.loop._splits import split_selection
 from cpic.train.results._results import FoldResult, write_summary
 from cpic.train.tasks._models import DENSE, TRAINS, check_model, make_module
 from cpic.train.tasks._source import Source, load_source
@@ -112,7 +113,9 @@ class _Trial:
     def fold(self, k: int, train: list[str], validation: list[str]) -> FoldResult:
         """Train a model on all folds but one, and validate it on that one."""
         prepared, extra = self.source.prepared, self.data.use_extra_features
-        samples = prepared.cohort.subset(train).samples
+        draw = torch.Generator().manual_seed(self.run.seed + k)
+        used, selection = split_selection(train, self.optimization.selection, generator=draw)
+        samples = prepared.cohort.subset(used).samples
         table = fit_table(self.task, samples, extra=extra)
         config = {
             **self.describe(),
@@ -120,6 +123,7 @@ class _Trial:
             "n_tabular": table.width if table else 0,
             "table": table.to_json() if table else None,
             "fold": k,
+            "selection_patients": selection,
         }
         module = make_module(config, fold=k)
         if self.optimization.pretrain is not None:
@@ -129,6 +133,7 @@ class _Trial:
             _Held(prepared),
             prepared.samples,
             fold=(train, validation),
+            selection=selection,
             batch_size=self.optimization.batch_size or 1,
             tabular=table,
             scale="first_fvc" if self.task == "osic" else SCALE_DAYS,
