@@ -68,7 +68,9 @@ def test_osic_with_all_tabular_features_and_other_contrasts(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["brats", "osic"])
-@pytest.mark.parametrize("name", ["tt_mlp", "downsample", "histogram"])
+@pytest.mark.parametrize(
+    "name", ["tt_mlp", "downsample", "histogram", "mean", "blocks", "random_voxels"]
+)
 def test_baselines_on_the_same_folds(task, name, tmp_path):
     (result,) = train.baseline(name, task=task, **cohorts.options(task, tmp_path, dense=True))
     assert math.isfinite(result.metrics["error"])
