@@ -5,6 +5,8 @@
 
 Every run of the list becomes one file in `book/results/tables/`, which also holds its curves; a run
 whose file is there for the same setting is not repeated, and a killed one goes on where it was.
+All rows of a task have the same cohort, folds and targets. No epoch is chosen: models are trained
+on all training patients of a fold, and the last epoch is reported.
 """
 
 import argparse
@@ -18,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from cpic import cohorts, train
 from cpic.cohorts._cache import write_json
 from cpic.options import MRData
+from cpic.options._presets import preset_file
 from cpic.train.tasks._cross_validation import SCALE_DAYS
-from cpic.train.tasks._models import TRAINS
+from cpic.train.tasks._models import TRAINS, make_module
 from cpic.train.tasks._source import Source, load_source
 
 HERE = Path(__file__).parent
@@ -34,13 +38,15 @@ BRATS_OPTIONS: dict[str, Any] = {"contrasts": ("t1ce",)}
 class Setting:
     """How large the cohorts are, and how long a fold is trained.
 
-    Models of trains have a number of epochs, all others a number of minutes a fold.
+    Models of trains have a number of epochs, all others a number of minutes a fold. Rivals are
+    trained in one cycle of `cycle` epochs, so that the last epoch is the one to report.
     """
 
     patients: dict[str, int]
     resolution: dict[str, tuple[int, int, int]]
     epochs: dict[str, int]
     minutes: dict[str, float | None]
+    cycle: dict[str, int]
     ngpus: int
 
 
@@ -50,6 +56,7 @@ SETTINGS = {
         {"brats": (64, 64, 64), "osic": (16, 64, 64)},
         epochs={"brats": 80, "osic": 12},
         minutes={"brats": 12.0, "osic": 6.5},
+        cycle={"brats": 30, "osic": 8},
         ngpus=0,
     ),
     "full": Setting(
@@ -57,6 +64,7 @@ SETTINGS = {
         {"brats": (256, 256, 256), "osic": (32, 512, 512)},
         epochs={"brats": 100, "osic": 100},
         minutes={"brats": None, "osic": None},
+        cycle={"brats": 100, "osic": 50},
         ngpus=1,
     ),
 }
@@ -64,8 +72,26 @@ SETTINGS = {
 LEARNS: dict[str, Any] = {
     "lr": 1e-2,
     "schedule": "cosine",
-    "standardize": True,
     "more": {"components": {"follow": None}, "n_sweeps": 2, "n_warm_starts": 8},
+}
+# One recipe for C-PIC at cubes of any positions: settings of the quick preset.
+CUBES: dict[str, Any] = {
+    **{"ndims": 8, "rank": 8, "features": ("moments",), "activation": "gelu", "last": "linear"},
+    **{"norm": "layer", "optimizer": "adamw", "schedule": "onecycle", "lr": 3e-3},
+}
+STRIDED = yaml.safe_load(preset_file("strided").read_text())
+# As many positions as the cross of rank 8 encodes in a step.
+BUDGET = 800
+# In all cohorts, the same rivals.
+RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mean": ("mean", {}),
+    "random-voxels": ("random_voxels", {"more": {"n_voxels": 20_000}}),
+    "blocks-8": ("blocks", {"more": {"n_blocks": 8}}),
+    "blocks-16": ("blocks", {"more": {"n_blocks": 16}}),
+    "strided": ("downsample", {k: STRIDED[k] for k in STRIDED if k not in ("command", "name")}),
+    "cubes-grid": ("cpic", {**CUBES, "positions": "grid", "budget": BUDGET}),
+    "cubes-random": ("cpic", {**CUBES, "positions": "random", "budget": BUDGET}),
+    "cubes-cross": ("cpic", CUBES),
 }
 # With how many of them predictions are made, after the training.
 STARTS = (1, 2, 4, 8, 16, 32)
@@ -93,7 +119,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "downsample": ("downsample", {}),
         },
     }.items()
-    for name, (model, options) in rows.items()
+    for name, (model, options) in {**rows, **RIVALS}.items()
 }
 
 
@@ -101,6 +127,8 @@ def asked(name: str, setting: Setting) -> dict[str, Any]:
     """What of the setting concerns this row."""
     task, model, options = RUNS[name]
     shown = {"patients": setting.patients[task], "resolution": list(setting.resolution[task])}
+    if name.partition("-")[2] in RIVALS:
+        return {**shown, "cycle": setting.cycle[task], "ngpus": setting.ngpus}
     if model in TRAINS:
         return {**shown, "epochs": setting.epochs[task], "ngpus": setting.ngpus}
     minutes = options.get("max_minutes", setting.minutes[task])
@@ -121,24 +149,37 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
         "ngpus": setting.ngpus,
         "num_workers": 0,
         "resume": True,
+        "selection": 0,
+        "standardize": True,
     }
-    if model == "cpic":
+    rival = name.partition("-")[2] in RIVALS
+    if rival:
+        common |= {"num_epochs": setting.cycle[task], **options}
+        do = {"brats": train.brats, "osic": train.osic}[task]
+        do(**common) if model == "cpic" else train.baseline(model, task=task, **common)
+    elif model == "cpic":
         do = {"brats": train.brats, "osic": train.osic}[task]
         do(**common, **LEARNS, bias=-2.0, **options)
     elif model == "tt_mlp":
         train.baseline(model, task=task, **common, **LEARNS, **options)
     else:
-        limits = {"max_minutes": setting.minutes[task], "standardize": True, **options}
+        limits = {"max_minutes": setting.minutes[task], **options}
         if limits["max_minutes"]:
             limits["num_epochs"] = 10_000
         train.baseline(model, task=task, **{**common, **limits})
     summary = json.loads((work / name / "summary.json").read_text())
-    if task == "brats" and model == "cpic":
+    if task == "brats" and model == "cpic" and not rival:
         summary["searches"] = searches(name, setting, work)
     for fold in summary["folds"]:
         rows = curve_of(work / name / f"fold_{fold['fold']}")
         fold["curve"] = [{k: round(v, 6) for k, v in row.items()} for row in thinned(rows)]
-    return {"name": name, **summary}
+    return {"name": name, "parameters": parameters(work / name / "fold_0"), **summary}
+
+
+def parameters(folder: Path) -> int:
+    """Number of weights in the checkpoint of a fold."""
+    model = train.read_checkpoint(folder / "latest.ckpt")["config"]
+    return sum(one.numel() for one in make_module(model).model.parameters())
 
 
 def brats_like(resolution: tuple[int, int, int], patients: int) -> Source:
