@@ -12,10 +12,12 @@ on all training patients of a fold, and the last epoch is reported.
 import argparse
 import csv
 import dataclasses
+import functools
 import json
 import logging
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from cpic.cohorts._cache import write_json
 from cpic.options import MRData
 from cpic.options._presets import preset_file
 from cpic.train.tasks._cross_validation import SCALE_DAYS
-from cpic.train.tasks._models import TRAINS, make_module
+from cpic.train.tasks._models import FITTED, TRAINS, make_module
 from cpic.train.tasks._source import Source, load_source
 
 HERE = Path(__file__).parent
@@ -39,7 +41,8 @@ class Setting:
     """How large the cohorts are, and how long a fold is trained.
 
     Models of trains have a number of epochs, all others a number of minutes a fold. Rivals are
-    trained in one cycle of `cycle` epochs, so that the last epoch is the one to report.
+    trained in one cycle of `cycle` epochs, so that the last epoch is the one to report, those with
+    epochs on the first `folds` of the five folds.
     """
 
     patients: dict[str, int]
@@ -47,6 +50,7 @@ class Setting:
     epochs: dict[str, int]
     minutes: dict[str, float | None]
     cycle: dict[str, int]
+    folds: int
     ngpus: int
 
 
@@ -56,7 +60,8 @@ SETTINGS = {
         {"brats": (64, 64, 64), "osic": (16, 64, 64)},
         epochs={"brats": 80, "osic": 12},
         minutes={"brats": 12.0, "osic": 6.5},
-        cycle={"brats": 30, "osic": 8},
+        cycle={"brats": 30, "osic": 6},
+        folds=2,
         ngpus=0,
     ),
     "full": Setting(
@@ -65,6 +70,7 @@ SETTINGS = {
         epochs={"brats": 100, "osic": 100},
         minutes={"brats": None, "osic": None},
         cycle={"brats": 100, "osic": 50},
+        folds=5,
         ngpus=1,
     ),
 }
@@ -128,7 +134,10 @@ def asked(name: str, setting: Setting) -> dict[str, Any]:
     task, model, options = RUNS[name]
     shown = {"patients": setting.patients[task], "resolution": list(setting.resolution[task])}
     if name.partition("-")[2] in RIVALS:
-        return {**shown, "cycle": setting.cycle[task], "ngpus": setting.ngpus}
+        if model in FITTED:
+            return shown
+        cycle = {"cycle": setting.cycle[task], "folds": setting.folds}
+        return {**shown, **cycle, "ngpus": setting.ngpus}
     if model in TRAINS:
         return {**shown, "epochs": setting.epochs[task], "ngpus": setting.ngpus}
     minutes = options.get("max_minutes", setting.minutes[task])
@@ -156,7 +165,8 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
     if rival:
         common |= {"num_epochs": setting.cycle[task], **options}
         do = {"brats": train.brats, "osic": train.osic}[task]
-        do(**common) if model == "cpic" else train.baseline(model, task=task, **common)
+        do = do if model == "cpic" else functools.partial(train.baseline, model, task=task)
+        summary = in_parts(do, common, 5 if model in FITTED else setting.folds)
     elif model == "cpic":
         do = {"brats": train.brats, "osic": train.osic}[task]
         do(**common, **LEARNS, bias=-2.0, **options)
@@ -167,19 +177,33 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
         if limits["max_minutes"]:
             limits["num_epochs"] = 10_000
         train.baseline(model, task=task, **{**common, **limits})
-    summary = json.loads((work / name / "summary.json").read_text())
+    if not rival:
+        summary = json.loads((work / name / "summary.json").read_text())
     if task == "brats" and model == "cpic" and not rival:
         summary["searches"] = searches(name, setting, work)
     for fold in summary["folds"]:
         rows = curve_of(work / name / f"fold_{fold['fold']}")
         fold["curve"] = [{k: round(v, 6) for k, v in row.items()} for row in thinned(rows)]
-    return {"name": name, "parameters": parameters(work / name / "fold_0"), **summary}
+    return {"name": name, "parameters": parameters(summary), **summary}
 
 
-def parameters(folder: Path) -> int:
-    """Number of weights in the checkpoint of a fold."""
-    model = train.read_checkpoint(folder / "latest.ckpt")["config"]
-    return sum(one.numel() for one in make_module(model).model.parameters())
+def in_parts(do: Callable[..., Any], options: dict[str, Any], n_folds: int) -> dict[str, Any]:
+    """The summary of the first folds, of which each is one run."""
+    folds: list[dict[str, Any]] = []
+    summary: dict[str, Any] = {}
+    for k in range(n_folds):
+        do(**options, only_fold=k)
+        path = Path(options["results_folder"], options["experiment_name"], "summary.json")
+        summary = json.loads(path.read_text())
+        folds += summary["folds"]
+    mean = {key: statistics.fmean(f["metrics"][key] for f in folds) for key in summary["mean"]}
+    return {**summary, "folds": folds, "mean": mean}
+
+
+def parameters(record: dict[str, Any]) -> int:
+    """Number of weights of the model of a row."""
+    config = {"n_tabular": int(record["task"] == "osic"), **record, "standard": None}
+    return sum(one.numel() for one in make_module(config).model.parameters())
 
 
 def brats_like(resolution: tuple[int, int, int], patients: int) -> Source:
@@ -254,6 +278,9 @@ def main() -> None:
         path, wanted = options.out / f"{name}.json", asked(name, setting)
         if path.exists() and json.loads(path.read_text()).get("setting") == wanted:
             logging.info("%s is there", path)
+            record = json.loads(path.read_text())
+            # Rows of older versions lack it.
+            write_json(path, {**record, "parameters": parameters(record)})
             continue
         result = {"setting": wanted, **run(name, setting, options.work / options.setting)}
         write_json(path, result)

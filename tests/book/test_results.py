@@ -50,6 +50,7 @@ def tables(load, tmp_path, monkeypatch):
         resolution={"brats": (24, 24, 24), "osic": (8, 24, 24)},
         epochs={"brats": 1, "osic": 1},
         cycle={"brats": 1, "osic": 1},
+        folds=1,
     )
     monkeypatch.setattr(module, "STARTS", (1, 8))
     monkeypatch.setitem(module.SETTINGS, "small", small)
@@ -61,11 +62,12 @@ def tables(load, tmp_path, monkeypatch):
 def test_rivals_are_trained_on_all_patients_of_the_same_folds(tables, tmp_path, task, row):
     name = f"{task}-{row}"
     found = tables.run(name, tables.SETTINGS["small"], tmp_path)
-    assert len(found["folds"]) == 5
+    solved = row in ("mean", "blocks-8", "random-voxels")
+    assert len(found["folds"]) == (5 if solved else 1)
     assert all(fold["selection"] == () or fold["selection"] == [] for fold in found["folds"])
     assert found["parameters"] > 0
     assert found["folds"][0]["curve"][-1]["voxels_per_sample"] >= 0
-    assert tables.asked(name, tables.SETTINGS["small"])["cycle"] == 1
+    assert tables.asked(name, tables.SETTINGS["small"]).get("cycle") == (None if solved else 1)
     if row == "mean":
         metrics = found["folds"][0]["metrics"]
         assert metrics["error"] == pytest.approx(metrics["mean_error"], rel=1e-5)
