@@ -85,7 +85,11 @@ CUBES: dict[str, Any] = {
     **{"ndims": 8, "rank": 8, "features": ("moments",), "activation": "gelu", "last": "linear"},
     **{"norm": "layer", "optimizer": "adamw", "schedule": "onecycle", "lr": 3e-3},
 }
-STRIDED = yaml.safe_load(preset_file("strided").read_text())
+STRIDED = {
+    key: value
+    for key, value in yaml.safe_load(preset_file("strided").read_text()).items()
+    if key not in ("command", "name", "num_epochs")
+}
 # As many positions as the cross of rank 8 encodes in a step.
 BUDGET = 800
 # In all cohorts, the same rivals.
@@ -94,7 +98,7 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "random-voxels": ("random_voxels", {"more": {"n_voxels": 20_000}}),
     "blocks-8": ("blocks", {"more": {"n_blocks": 8}}),
     "blocks-16": ("blocks", {"more": {"n_blocks": 16}}),
-    "strided": ("downsample", {k: STRIDED[k] for k in STRIDED if k not in ("command", "name")}),
+    "strided": ("downsample", STRIDED),
     "cubes-grid": ("cpic", {**CUBES, "positions": "grid", "budget": BUDGET}),
     "cubes-random": ("cpic", {**CUBES, "positions": "random", "budget": BUDGET}),
     "cubes-cross": ("cpic", CUBES),
@@ -161,7 +165,7 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
         "selection": 0,
         "standardize": True,
     }
-    rival = name.partition("-")[2] in RIVALS
+    rival, summary = name.partition("-")[2] in RIVALS, {}
     if rival:
         common |= {"num_epochs": setting.cycle[task], **options}
         do = {"brats": train.brats, "osic": train.osic}[task]
@@ -177,8 +181,7 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
         if limits["max_minutes"]:
             limits["num_epochs"] = 10_000
         train.baseline(model, task=task, **{**common, **limits})
-    if not rival:
-        summary = json.loads((work / name / "summary.json").read_text())
+    summary = summary or json.loads((work / name / "summary.json").read_text())
     if task == "brats" and model == "cpic" and not rival:
         summary["searches"] = searches(name, setting, work)
     for fold in summary["folds"]:
