@@ -5,25 +5,31 @@
 
 Every run of the list becomes one file in `book/results/tables/`, which also holds its curves; a run
 whose file is there for the same setting is not repeated, and a killed one goes on where it was.
+All rows of a task have the same cohort, folds and targets. No epoch is chosen: models are trained
+on all training patients of a fold, and the last epoch is reported.
 """
 
 import argparse
 import csv
 import dataclasses
+import functools
 import json
 import logging
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from cpic import cohorts, train
 from cpic.cohorts._cache import write_json
 from cpic.options import MRData
+from cpic.options._presets import preset_file
 from cpic.train.tasks._cross_validation import SCALE_DAYS
-from cpic.train.tasks._models import TRAINS
+from cpic.train.tasks._models import FITTED, TRAINS, make_module
 from cpic.train.tasks._source import Source, load_source
 
 HERE = Path(__file__).parent
@@ -34,13 +40,17 @@ BRATS_OPTIONS: dict[str, Any] = {"contrasts": ("t1ce",)}
 class Setting:
     """How large the cohorts are, and how long a fold is trained.
 
-    Models of trains have a number of epochs, all others a number of minutes a fold.
+    Models of trains have a number of epochs, all others a number of minutes a fold. Rivals are
+    trained in one cycle of `cycle` epochs, so that the last epoch is the one to report, those with
+    epochs on the first `folds` of the five folds.
     """
 
     patients: dict[str, int]
     resolution: dict[str, tuple[int, int, int]]
     epochs: dict[str, int]
     minutes: dict[str, float | None]
+    cycle: dict[str, int]
+    folds: int
     ngpus: int
 
 
@@ -50,6 +60,8 @@ SETTINGS = {
         {"brats": (64, 64, 64), "osic": (16, 64, 64)},
         epochs={"brats": 80, "osic": 12},
         minutes={"brats": 12.0, "osic": 6.5},
+        cycle={"brats": 30, "osic": 6},
+        folds=2,
         ngpus=0,
     ),
     "full": Setting(
@@ -57,6 +69,8 @@ SETTINGS = {
         {"brats": (256, 256, 256), "osic": (32, 512, 512)},
         epochs={"brats": 100, "osic": 100},
         minutes={"brats": None, "osic": None},
+        cycle={"brats": 100, "osic": 50},
+        folds=5,
         ngpus=1,
     ),
 }
@@ -64,8 +78,30 @@ SETTINGS = {
 LEARNS: dict[str, Any] = {
     "lr": 1e-2,
     "schedule": "cosine",
-    "standardize": True,
     "more": {"components": {"follow": None}, "n_sweeps": 2, "n_warm_starts": 8},
+}
+# One recipe for C-PIC at cubes of any positions: settings of the quick preset.
+CUBES: dict[str, Any] = {
+    **{"ndims": 8, "rank": 8, "features": ("moments",), "activation": "gelu", "last": "linear"},
+    **{"norm": "layer", "optimizer": "adamw", "schedule": "onecycle", "lr": 3e-3},
+}
+STRIDED = {
+    key: value
+    for key, value in yaml.safe_load(preset_file("strided").read_text()).items()
+    if key not in ("command", "name", "num_epochs")
+}
+# As many positions as the cross of rank 8 encodes in a step.
+BUDGET = 800
+# In all cohorts, the same rivals.
+RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mean": ("mean", {}),
+    "random-voxels": ("random_voxels", {"more": {"n_voxels": 20_000}}),
+    "blocks-8": ("blocks", {"more": {"n_blocks": 8}}),
+    "blocks-16": ("blocks", {"more": {"n_blocks": 16}}),
+    "strided": ("downsample", STRIDED),
+    "cubes-grid": ("cpic", {**CUBES, "positions": "grid", "budget": BUDGET}),
+    "cubes-random": ("cpic", {**CUBES, "positions": "random", "budget": BUDGET}),
+    "cubes-cross": ("cpic", CUBES),
 }
 # With how many of them predictions are made, after the training.
 STARTS = (1, 2, 4, 8, 16, 32)
@@ -93,7 +129,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "downsample": ("downsample", {}),
         },
     }.items()
-    for name, (model, options) in rows.items()
+    for name, (model, options) in {**rows, **RIVALS}.items()
 }
 
 
@@ -101,6 +137,11 @@ def asked(name: str, setting: Setting) -> dict[str, Any]:
     """What of the setting concerns this row."""
     task, model, options = RUNS[name]
     shown = {"patients": setting.patients[task], "resolution": list(setting.resolution[task])}
+    if name.partition("-")[2] in RIVALS:
+        if model in FITTED:
+            return shown
+        cycle = {"cycle": setting.cycle[task], "folds": setting.folds}
+        return {**shown, **cycle, "ngpus": setting.ngpus}
     if model in TRAINS:
         return {**shown, "epochs": setting.epochs[task], "ngpus": setting.ngpus}
     minutes = options.get("max_minutes", setting.minutes[task])
@@ -121,24 +162,51 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
         "ngpus": setting.ngpus,
         "num_workers": 0,
         "resume": True,
+        "selection": 0,
+        "standardize": True,
     }
-    if model == "cpic":
+    rival, summary = name.partition("-")[2] in RIVALS, {}
+    if rival:
+        common |= {"num_epochs": setting.cycle[task], **options}
+        do = {"brats": train.brats, "osic": train.osic}[task]
+        do = do if model == "cpic" else functools.partial(train.baseline, model, task=task)
+        summary = in_parts(do, common, 5 if model in FITTED else setting.folds)
+    elif model == "cpic":
         do = {"brats": train.brats, "osic": train.osic}[task]
         do(**common, **LEARNS, bias=-2.0, **options)
     elif model == "tt_mlp":
         train.baseline(model, task=task, **common, **LEARNS, **options)
     else:
-        limits = {"max_minutes": setting.minutes[task], "standardize": True, **options}
+        limits = {"max_minutes": setting.minutes[task], **options}
         if limits["max_minutes"]:
             limits["num_epochs"] = 10_000
         train.baseline(model, task=task, **{**common, **limits})
-    summary = json.loads((work / name / "summary.json").read_text())
-    if task == "brats" and model == "cpic":
+    summary = summary or json.loads((work / name / "summary.json").read_text())
+    if task == "brats" and model == "cpic" and not rival:
         summary["searches"] = searches(name, setting, work)
     for fold in summary["folds"]:
         rows = curve_of(work / name / f"fold_{fold['fold']}")
         fold["curve"] = [{k: round(v, 6) for k, v in row.items()} for row in thinned(rows)]
-    return {"name": name, **summary}
+    return {"name": name, "parameters": parameters(summary), **summary}
+
+
+def in_parts(do: Callable[..., Any], options: dict[str, Any], n_folds: int) -> dict[str, Any]:
+    """The summary of the first folds, of which each is one run."""
+    folds: list[dict[str, Any]] = []
+    summary: dict[str, Any] = {}
+    for k in range(n_folds):
+        do(**options, only_fold=k)
+        path = Path(options["results_folder"], options["experiment_name"], "summary.json")
+        summary = json.loads(path.read_text())
+        folds += summary["folds"]
+    mean = {key: statistics.fmean(f["metrics"][key] for f in folds) for key in summary["mean"]}
+    return {**summary, "folds": folds, "mean": mean}
+
+
+def parameters(record: dict[str, Any]) -> int:
+    """Number of weights of the model of a row."""
+    config = {"n_tabular": int(record["task"] == "osic"), **record, "standard": None}
+    return sum(one.numel() for one in make_module(config).model.parameters())
 
 
 def brats_like(resolution: tuple[int, int, int], patients: int) -> Source:
@@ -213,6 +281,9 @@ def main() -> None:
         path, wanted = options.out / f"{name}.json", asked(name, setting)
         if path.exists() and json.loads(path.read_text()).get("setting") == wanted:
             logging.info("%s is there", path)
+            record = json.loads(path.read_text())
+            # Rows of older versions lack it.
+            write_json(path, {**record, "parameters": parameters(record)})
             continue
         result = {"setting": wanted, **run(name, setting, options.work / options.setting)}
         write_json(path, result)

@@ -13,6 +13,7 @@ from cpic.options._kinds import (
     Name,
     NotNegative,
     Positive,
+    Share,
     Size,
     Text,
     Whole,
@@ -165,6 +166,9 @@ class Optimization(Group):
         standardize: Let the model predict targets in standard deviations from the mean of the
             training fold; false, as published.
         clip: Upper bound on the norm of the gradient; null for none.
+        selection: Share of the training patients who choose the best epoch, and with it when
+            `patience` ends; they are not trained on. 0 trains on all and lets the fold that is
+            reported choose, as published; `best_<metric>` is then optimistic.
         patience: Epochs without improvement after which a fold ends.
         pretrain: Checkpoint from which the weights are initialized.
     """
@@ -177,6 +181,7 @@ class Optimization(Group):
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
     standardize: bool = False
     clip: Positive | None = 1.0
+    selection: Share = 0.15
     patience: Count | None = None
     pretrain: Text | Path | None = None
 

@@ -43,6 +43,7 @@ Folds = Annotated[int, Bound("a whole number of at least 2", lambda n: 2 <= n <=
 Axis = Annotated[int, Bound("0, 1 or 2", lambda n: 0 <= n <= 2)]
 # The largest stores that are read have 8192 voxels along each axis.
 Size = Annotated[int, Bound("a whole number between 2 and 65536", lambda n: 2 <= n <= 2**16)]
+Share = Annotated[float, Bound("a number from 0 to below 1", lambda x: 0 <= x < 1)]
 Positive = Annotated[float, Bound("a number above 0", lambda x: 0 < x <= _HUGE)]
 NotNegative = Annotated[float, Bound("a number of at least 0", lambda x: 0 <= x <= _HUGE)]
 Finite = Annotated[float, Bound("a finite number", lambda x: abs(x) <= _HUGE)]

@@ -49,10 +49,28 @@ def tables(load, tmp_path, monkeypatch):
         patients={"brats": 31, "osic": 16},
         resolution={"brats": (24, 24, 24), "osic": (8, 24, 24)},
         epochs={"brats": 1, "osic": 1},
+        cycle={"brats": 1, "osic": 1},
+        folds=1,
     )
     monkeypatch.setattr(module, "STARTS", (1, 8))
     monkeypatch.setitem(module.SETTINGS, "small", small)
     return module
+
+
+@pytest.mark.parametrize("row", ["mean", "blocks-8", "random-voxels", "strided", "cubes-grid"])
+@pytest.mark.parametrize("task", ["brats", "osic"])
+def test_rivals_are_trained_on_all_patients_of_the_same_folds(tables, tmp_path, task, row):
+    name = f"{task}-{row}"
+    found = tables.run(name, tables.SETTINGS["small"], tmp_path)
+    solved = row in ("mean", "blocks-8", "random-voxels")
+    assert len(found["folds"]) == (5 if solved else 1)
+    assert all(fold["selection"] == () or fold["selection"] == [] for fold in found["folds"])
+    assert found["parameters"] > 0
+    assert found["folds"][0]["curve"][-1]["voxels_per_sample"] >= 0
+    assert tables.asked(name, tables.SETTINGS["small"]).get("cycle") == (None if solved else 1)
+    if row == "mean":
+        metrics = found["folds"][0]["metrics"]
+        assert metrics["error"] == pytest.approx(metrics["mean_error"], rel=1e-5)
 
 
 def test_a_row_of_the_table_and_its_searches(tables, tmp_path, monkeypatch):

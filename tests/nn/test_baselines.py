@@ -1,12 +1,13 @@
 """Baselines: the network that is compared is the one that was published."""
 
 import builtins
+import itertools
 
 import pytest
 import torch
 
 from cpic.nn import QuantileHead
-from cpic.nn.baselines import DownsampleCNN, histogram_features, resnet34
+from cpic.nn.baselines import DownsampleCNN, block_means, histogram_features, resnet34
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,20 @@ def test_downsample_cnn(n_axes, generator):
     torch.testing.assert_close(alone, outputs)
 
 
+@pytest.mark.parametrize(("shape", "n"), [((4, 6, 8), 2), ((4, 6, 8), (1, 3, 8)), ((4, 6), 2)])
+def test_block_means_are_means_of_blocks(shape, n, generator):
+    volumes = torch.rand(2, 3, *shape, generator=generator, dtype=torch.float64)
+    blocks = [n] * len(shape) if isinstance(n, int) else n
+    found = block_means(volumes, n_blocks=n).view(2, 3, *blocks)
+    for place in itertools.product(*map(range, blocks)):
+        cut = tuple(
+            slice(k * size // m, (k + 1) * size // m)
+            for k, size, m in zip(place, shape, blocks, strict=True)
+        )
+        wanted = volumes[(..., *cut)].flatten(2).mean(2)
+        torch.testing.assert_close(found[(..., *place)], wanted)
+
+
 def test_histogram_equals_numpy(generator):
     import numpy as np
 
@@ -127,6 +142,10 @@ def test_histogram_of_integers_and_infinity():
         (lambda: DownsampleCNN()(torch.zeros(2, 1, 8, 8, 8).double()), "float64"),
         (lambda: resnet34(stem_stride=(1, 2)), "three axes"),
         (lambda: resnet34(stem_stride=0), "stem_stride"),
+        (lambda: block_means(torch.zeros(2, 1, 4)), "two or three axes"),
+        (lambda: block_means(torch.zeros(2, 1, 4, 4), n_blocks=(2, 2, 2)), "n_blocks for each"),
+        (lambda: block_means(torch.zeros(2, 1, 4, 4), n_blocks=8), r"\[8, 8\] for \(4, 4\)"),
+        (lambda: block_means(torch.zeros(2, 1, 4, 4), n_blocks=0), "from 1 block"),
         (lambda: histogram_features(torch.zeros(3, 4)), "at least one"),
         (lambda: histogram_features(torch.zeros(3, 1, 0)), "at least one"),
         (lambda: histogram_features(torch.zeros(3, 1, 4), low=1.0), "low < high"),

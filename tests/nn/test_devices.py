@@ -237,6 +237,7 @@ TABLE = {
     "laplace_log_likelihood": lambda d, t: metrics.laplace_log_likelihood(
         drawn(d, t, 9, 3), drawn(d, t, 9), scale=500 * drawn(d, t, 9)
     ),
+    "block_means": lambda d, t: baselines.block_means(drawn(d, t, 2, 1, 4, 4, 4), n_blocks=2),
     "histogram_features": lambda d, t: baselines.histogram_features(drawn(d, t, 2, 1, 4, 4, 4)),
     "DownsampleCNN": lambda d, t: trained(
         moved(lambda: baselines.DownsampleCNN(2, widths=(4, 4)), d, t), drawn(d, t, 3, 1, 8, 8, 8)

@@ -59,6 +59,7 @@ BAD = {
     "flips": ([3], [-1], [0.5], 0.5),
     "clip": (0, -1, NAN, INF),
     "nan": (NAN, INF, "x"),
+    "selection": (-0.1, 1, NAN, INF, "x"),
     "patience": (0, -1),
     "folds": (1, 0, -1),
     "patients": (0, -1),

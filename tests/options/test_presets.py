@@ -53,7 +53,18 @@ def config(name):
 
 
 def test_there_is_one_for_every_row():
-    assert set(_presets.preset_names()) == {*PARAMETERS, *RESNETS, "quick"}
+    assert set(_presets.preset_names()) == {*PARAMETERS, *RESNETS, "quick", "strided"}
+
+
+@pytest.mark.parametrize("name", [*PARAMETERS, *RESNETS])
+def test_the_published_ones_choose_the_epoch_as_published(name):
+    assert settings(name)[1]["selection"] == 0
+
+
+def test_the_strided_network_reads_whole_scans_in_one_cycle():
+    command, found = settings("strided")
+    assert (command, found["name"], found["schedule"]) == ("baseline", "downsample", "onecycle")
+    assert found["selection"] > 0
 
 
 @pytest.mark.parametrize("name", list(PARAMETERS))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from cpic._errors import CohortError, VolumeError
 from cpic.train.loop._plan import plan_epoch, plan_flips, share_of
+from cpic.train.loop._splits import split_selection
 from tests.train.tiny import Scans, make_data, table
 
 
@@ -66,6 +67,45 @@ def test_a_plan_without_enough_patients_is_refused():
             seed=0,
             epoch=0,
         )
+
+
+def test_patients_who_choose_the_epoch_are_not_trained_on():
+    data, whole = make_data(selection=["p05", "p06"], visits=2), make_data(visits=2)
+    trained = {name for batch in data.train_dataloader() for name in batch["names"]}
+    assert not trained & {"p05", "p06"}
+    assert data.train.patients == [p for p in whole.train.patients if p not in ("p05", "p06")]
+    validation, selection = data.val_dataloader()
+    assert sorted({n for batch in selection for n in batch["names"]}) == ["p05", "p06"]
+    assert sum(len(batch["target"]) for batch in selection) == 4
+    assert sum(len(batch["target"]) for batch in validation) == 8
+    assert data.fingerprint != whole.fingerprint == make_data(selection=(), visits=2).fingerprint
+    with pytest.raises(CohortError, match=r"must be training patients, got 1 others, .* p00"):
+        make_data(selection=["p00", "p05"])
+    with pytest.raises(CohortError, match="got 3; lower the batch size or `selection`"):
+        make_data(8, selection=["p05"])
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    n=st.integers(1, 60),
+    share=st.floats(0, 1, exclude_max=True),
+    seed=st.integers(0, 2**40),
+)
+def test_a_selection_is_a_random_part_of_the_patients(n, share, seed):
+    names = [f"p{k:02d}" for k in range(n)]
+    used, chosen = split_selection(names, share, generator=torch.Generator().manual_seed(seed))
+    assert sorted(used + chosen) == names
+    assert (used, chosen) == (sorted(used), sorted(chosen))
+    assert used
+    assert len(chosen) == (min(max(1, round(share * n)), n - 1) if share else 0)
+
+
+def test_a_selection_depends_on_the_seed_alone():
+    names = [f"p{k:02d}" for k in range(60)]
+    drawn = [
+        split_selection(names, 0.15, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

@@ -44,6 +44,9 @@ def test_brats_from_the_command_line(tmp_path, capsys):
     assert fold["metrics"]["mean_error"] > 0
     assert fold["step_seconds"] > 0
     assert fold["peak_bytes"] > 0
+    assert len(fold["selection"]) == 1  # 15 % of eight
+    split = json.loads((tmp_path / "brats_cpic" / "folds.json").read_text())["folds"][0]
+    assert set(fold["selection"]) < set(split["train"])
     assert {"torch", "commit", "machine"} <= set(facts["provenance"])
     files = {path.name for path in (tmp_path / "brats_cpic" / "fold_0").iterdir()}
     assert {"latest.ckpt", "best.ckpt", "metrics.csv", "config.yaml", "tensorboard"} <= files
@@ -65,7 +68,9 @@ def test_osic_with_all_tabular_features_and_other_contrasts(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["brats", "osic"])
-@pytest.mark.parametrize("name", ["tt_mlp", "downsample", "histogram"])
+@pytest.mark.parametrize(
+    "name", ["tt_mlp", "downsample", "histogram", "mean", "blocks", "random_voxels"]
+)
 def test_baselines_on_the_same_folds(task, name, tmp_path):
     (result,) = train.baseline(name, task=task, **cohorts.options(task, tmp_path, dense=True))
     assert math.isfinite(result.metrics["error"])
@@ -126,6 +131,21 @@ def test_older_checkpoints_have_options_in_no_groups(tmp_path):
     grouped["run"]["experiment_name"] = "again"
     # What a checkpoint says of its run makes the same run again.
     assert train.baseline("histogram", **grouped)[0].metrics == first.metrics
+
+
+def test_older_checkpoints_chose_on_the_fold_that_is_reported(tmp_path):
+    options = cohorts.options("brats", tmp_path, dense=True) | {"selection": 0}
+    (first,) = train.baseline("histogram", **options)
+    assert first.selection == ()
+    saved = torch.load(first.latest, weights_only=True)
+    del saved["config"]["selection_patients"]
+    del saved["config"]["options"]["optimization"]["selection"]
+    torch.save(saved, first.latest)
+    with pytest.raises(ValueError, match=r"selection is 0\.0 there and 0\.2 here"):
+        train.baseline("histogram", **options | {"selection": 0.2}, resume=True)
+    (again,) = train.baseline("histogram", **options | {"num_epochs": 2}, resume=True)
+    straight = options | {"num_epochs": 2, "experiment_name": "straight"}
+    assert again.metrics == train.baseline("histogram", **straight)[0].metrics
 
 
 def test_a_run_may_begin_with_other_weights(tmp_path):

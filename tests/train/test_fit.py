@@ -183,6 +183,29 @@ def test_the_best_checkpoint_is_of_the_best_epoch(tmp_path, kind, values, best):
     assert read_checkpoint(result.latest)["epoch"] == 4
 
 
+def test_the_best_epoch_is_chosen_by_patients_of_the_training_fold(tmp_path):
+    task, told = Regression(Fixed(outputs(16, 1))), iter([3.0, 2.0, 1.0, 4.0, 2.0, 3.0, 0.0])
+    task.finish = lambda means: {"rmse": (value := next(told)), "error": value}
+    data = make_data(selection=["p04", "p09"])
+    result = fit_fold(task, data, folder=tmp_path, num_epochs=3)
+    rows = rows_of(tmp_path / "metrics.csv")
+    assert [float(row["val_rmse"]) for row in rows] == [3.0, 1.0, 2.0]
+    assert [float(row["selection_rmse"]) for row in rows] == [2.0, 4.0, 3.0]
+    assert (result.metrics["best_epoch"], result.metrics["best_rmse"]) == (0, 3.0)
+    assert result.selection == ("p04", "p09")
+    assert read_checkpoint(result.best)["epoch"] == 1
+
+
+def test_the_error_of_the_selection_is_that_of_its_patients(tmp_path):
+    known, data = outputs(15, 1), make_data(15, validation=7, selection=["p08", "p12"])
+    task = Regression(Fixed(known))
+    fit_fold(task, data, folder=tmp_path, num_epochs=1, precision=64)
+    for table_of, name in ((data.validation, "val_rmse"), (data.selection, "selection_rmse")):
+        guess = torch.stack([known[patient][0] for patient in table_of.patients]).double()
+        wanted = 1825 * (guess - table_of.target).square().mean().sqrt()
+        assert float(rows_of(tmp_path / "metrics.csv")[0][name]) == pytest.approx(float(wanted))
+
+
 @pytest.mark.parametrize("kind", [Regression, Quantiles])
 def test_patience_ends_training(tmp_path, kind):
     # Predictions of the validation do not change, so the first epoch is the best.

@@ -58,13 +58,17 @@ def test_a_second_signal_leaves_at_once(tmp_path):
     assert not (tmp_path / "latest.ckpt").exists()
 
 
-def test_a_finished_run_goes_on_to_more_epochs(tmp_path):
-    whole = fit_fold(make_task(), make_data(), folder=tmp_path / "whole", num_epochs=3)
-    first = fit_fold(make_task(), make_data(), folder=tmp_path / "run", num_epochs=2)
-    again = fit_fold(make_task(), make_data(), folder=tmp_path / "run", num_epochs=2, resume=True)
+@pytest.mark.parametrize("selection", [(), ("p05", "p11")], ids=["none", "selection"])
+def test_a_finished_run_goes_on_to_more_epochs(tmp_path, selection):
+    def run(folder, n, **options):
+        data = make_data(selection=selection)
+        return fit_fold(make_task(), data, folder=tmp_path / folder, num_epochs=n, **options)
+
+    whole, first = run("whole", 3), run("run", 2)
+    again = run("run", 2, resume=True)
     assert again.metrics == first.metrics
     assert again.epochs == 2
-    more = fit_fold(make_task(), make_data(), folder=tmp_path / "run", num_epochs=3, resume=True)
+    more = run("run", 3, resume=True)
     assert more.metrics == whole.metrics
     assert_equal(read_checkpoint(more.latest), read_checkpoint(whole.latest))
     assert more.seconds > first.seconds

@@ -48,6 +48,8 @@ class CohortData(pl.LightningDataModule):
         prepared: Source of volumes: `prepared.volume(patient)`.
         samples: One row per sample, with at least the columns `patient` and `target`.
         fold: Training patients and validation patients.
+        selection: Training patients who choose the best epoch, and are not trained on; if there
+            are none, the validation patients choose it, and its error is optimistic.
         batch_size: Samples per batch, over all processes.
         tabular: Maps rows of `samples` to tabular features `(n, t)`. Fit it on the training
             fold, as `OsicTable.fit` does.
@@ -79,6 +81,7 @@ class CohortData(pl.LightningDataModule):
         samples: "DataFrame",
         *,
         fold: tuple[Sequence[str], Sequence[str]],
+        selection: Sequence[str] = (),
         batch_size: int,
         tabular: "Callable[[DataFrame], Tensor] | None" = None,
         scale: str | float = 1.0,
@@ -93,6 +96,8 @@ class CohortData(pl.LightningDataModule):
         self.batch_size, self.min_patients, self.seed = batch_size, min_patients, seed
         self.num_workers, self.drop_last, self.read = num_workers, drop_last, read
         self.flips = tuple(flips)
+        # A few patients who choose the epoch may leave a process without any.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         # Epoch and batch at which a resumed run starts.
         self.start: tuple[int, int] = (0, 0)
         both = sorted(set(fold[0]) & set(fold[1]))
@@ -101,13 +106,26 @@ class CohortData(pl.LightningDataModule):
                 f"a fold needs each patient in one split only, got {len(both)} in both, the first "
                 f"is {both[0]}; use cpic.cohorts.folds."
             )
-        self.train, self.validation = (
-            read_split(samples, list(patients), split, tabular, scale)
-            for patients, split in zip(fold, ("training", "validation"), strict=True)
-        )
+        if others := sorted(set(selection) - set(fold[0])):
+            raise CohortError(
+                f"patients who choose the epoch must be training patients, got {len(others)} "
+                f"others, the first is {others[0]}; use a part of the training fold."
+            )
+        parts = {
+            "training": [patient for patient in fold[0] if patient not in set(selection)],
+            "selection": list(selection),
+            "validation": list(fold[1]),
+        }
+        tables = {
+            split: read_split(samples, patients, split, tabular, scale)
+            for split, patients in parts.items()
+            if patients or split != "selection"
+        }
+        self.train, self.validation = tables["training"], tables["validation"]
+        self.selection: Table | None = tables.get("selection")
         self._check_batches()
         self.volumes: dict[str, Volume] = {}
-        for patient in dict.fromkeys([*self.train.patients, *self.validation.patients]):
+        for patient in dict.fromkeys(name for table in self.tables for name in table.patients):
             try:
                 self.volumes[patient] = prepared.volume(patient)
             except KeyError as error:
@@ -115,6 +133,11 @@ class CohortData(pl.LightningDataModule):
                     f"patient {patient} has no scan; leave its samples out of the fold."
                 ) from error
         FlippedVolume(next(iter(self.volumes.values())), axes=self.flips)  # raises for a wrong axis
+
+    @property
+    def tables(self) -> list[Table]:
+        """Samples to train on, to validate with, and, if there are any, to choose the epoch by."""
+        return [self.train, self.validation, *([self.selection] if self.selection else [])]
 
     @property
     def n_batches(self) -> int:
@@ -126,7 +149,7 @@ class CohortData(pl.LightningDataModule):
     def fingerprint(self) -> str:
         """A hash of the samples of the fold and their targets, for checkpoints."""
         digest = hashlib.sha256()
-        for table in (self.train, self.validation):
+        for table in self.tables:
             digest.update("\n".join(table.patients).encode())
             digest.update(table.target.numpy().tobytes())
         digest.update("".join(map(str, self.flips)).encode())
@@ -149,13 +172,16 @@ class CohortData(pl.LightningDataModule):
         flips = plan_flips(patients, self.flips, seed=self.seed, epoch=epoch)
         return self._loader(self.train, shares, flips)
 
-    def val_dataloader(self) -> "Loader":
-        """Batches of the validation fold, in order, each sample once."""
-        n = len(self.validation.target)
+    def val_dataloader(self) -> "Loader | list[Loader]":
+        """Batches of the validation fold, in order, each sample once; then of a selection."""
         rank, n_ranks = rank_and_size()
-        share = share_of(range(n), self.validation.patients, rank, n_ranks)
         size = max(1, self.batch_size // n_ranks)
-        return self._loader(self.validation, cut(share, size, drop_last=False), {})
+        loaders = []
+        for table in self.tables[1:]:
+            everyone = range(len(table.target))
+            share = share_of(everyone, table.patients, rank, n_ranks, may_be_empty=True)
+            loaders.append(self._loader(table, cut(share, size, drop_last=False), {}))
+        return loaders if self.selection else loaders[0]
 
     def transfer_batch_to_device(
         self, batch: Batch, device: torch.device, dataloader_idx: int
@@ -176,9 +202,10 @@ class CohortData(pl.LightningDataModule):
             f"a batch needs at least {least} samples, as many as the rank, got "
             f"batch_size={self.batch_size}; raise it or lower the rank.": self.batch_size < least,
             f"training needs at least {max(2, least)} patients in the training fold, got "
-            f"{n_patients}; add patients or lower the rank.": n_patients < max(2, least),
+            f"{n_patients}; add patients, or lower the rank or `selection`.": n_patients
+            < max(2, least),
             f"a batch of {self.batch_size} needs as many training samples, got {len(target)}; "
-            "lower the batch size.": self.n_batches == 0,
+            "lower the batch size or `selection`.": self.n_batches == 0,
             f"training needs targets that differ, got {len(target)} times {target[0]:g}; there is "
             "nothing to learn.": bool((target == target[0]).all()),
         }

@@ -70,7 +70,8 @@ class Checkpointing(pl.Callback):
     Args:
         folder: Folder for checkpoints and tables.
         config: Settings that a resumed run must have as well.
-        patience: Epochs without a better metric after which training ends.
+        patience: Epochs without a better metric, of the patients who choose, after which training
+            ends.
         max_minutes: Time limit, earlier parts of a resumed run included.
         save_every: Steps between checkpoints within an epoch.
     """
@@ -181,8 +182,10 @@ class Checkpointing(pl.Callback):
         if signaled:
             raise StopRunError(saved=True)
 
-    def result(self, fold: int, mean_error: float, monitor: str) -> FoldResult:
-        """The result of the fold so far."""
+    def result(
+        self, fold: int, mean_error: float, monitor: str, selection: tuple[str, ...]
+    ) -> FoldResult:
+        """The result of the fold so far, whose best epoch was chosen by these patients."""
         run, metrics = self.run, {}
         if run.history:
             row = run.history[-1]
@@ -201,6 +204,7 @@ class Checkpointing(pl.Callback):
             latest=self.latest,
             best=self.best,
             stopped=run.stopped,
+            selection=selection,
         )
 
     def _add_row(self, module: Task) -> None:
@@ -215,6 +219,7 @@ class Checkpointing(pl.Callback):
             "faults": int(sums["faults"]) // n_ranks,
             **{f"{name}_per_sample": sums[name] / seen for name in ("asked", "encoded", "voxels")},
             **{f"val_{name}": value for name, value in module.metrics.items()},
+            **{f"selection_{name}": value for name, value in module.selected.items()},
         }
         times: Row = {
             "epoch": run.epoch,
@@ -230,7 +235,9 @@ class Checkpointing(pl.Callback):
         if self.run.best_epoch < 0:
             return True
         rows = self.run.history
-        now, best = (rows[k][f"val_{module.monitor}"] for k in (-1, self.run.best_epoch))
+        # Never on the fold that is reported, unless this was asked for.
+        part = "selection" if module.selected else "val"
+        now, best = (rows[k][f"{part}_{module.monitor}"] for k in (-1, self.run.best_epoch))
         return now > best if module.higher else now < best
 
     def _save(self, trainer: pl.Trainer, module: Task, path: Path) -> None:

@@ -54,6 +54,9 @@ def fit_fold(
 ) -> FoldResult:
     """Train on one fold and validate after every epoch.
 
+    The best epoch is chosen by the patients of `data.selection`, who are training patients that the
+    model is not trained on; without them it is chosen by the fold on which it is reported.
+
     Creates in `folder`: `latest.ckpt` and `best.ckpt`, each replaced atomically; `metrics.csv` and
     `times.csv`, one row per epoch; `config.yaml`; and TensorBoard events. A run that was killed at
     any step and resumed ends with the same parameters, index sets, optimizer state and
@@ -129,7 +132,9 @@ def fit_fold(
             torch.manual_seed(seed + rank_and_size()[0])
             trainer = _trainer(saving, num_epochs, ngpus, num_nodes, progress, wandb)
             trainer.fit(module, datamodule=data)
-    return saving.result(fold, module.mean_error(data.train, data.validation), module.monitor)
+    mean_error = module.mean_error(data.train, data.validation)
+    chosen_by = data.selection.patients if data.selection else ()
+    return saving.result(fold, mean_error, module.monitor, tuple(dict.fromkeys(chosen_by)))
 
 
 class _Ranks(DDPStrategy):

@@ -63,16 +63,23 @@ def plan_flips(
     }
 
 
-def share_of(indices: Sequence[int], patients: Sequence[str], rank: int, size: int) -> list[int]:
+def share_of(
+    indices: Sequence[int],
+    patients: Sequence[str],
+    rank: int,
+    size: int,
+    *,
+    may_be_empty: bool = False,
+) -> list[int]:
     """The samples of a batch for one of several ranks: those of its patients.
 
     Raises:
-        CohortError: If a process would get no patients.
+        CohortError: If a process would get no patients, unless it may.
     """
     if size == 1:
         return list(indices)
     names = list(dict.fromkeys(patients[k] for k in indices))
-    if len(names) < size:
+    if len(names) < size and not may_be_empty:
         raise CohortError(
             f"{size} processes need as many patients in each batch, got {len(names)}; raise the "
             "batch size or use fewer processes."

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from cpic.nn._distributed import everyones
-from cpic.options._groups import GROUPS
+from cpic.options._groups import GROUPS, Model, Optimization
 from cpic.train.loop._checkpoints import UNFIT, check_there
 from cpic.train.loop._distributed import rank_and_size
 from cpic.train.loop._faults import one_line
+from cpic.train.results._results import plain
 
 # Settings that may differ in a resumed run: duration, location and speed.
 FREE = {
@@ -20,6 +21,8 @@ FREE = {
     *("ngpus", "num_nodes", "num_workers", "progress", "wandb", "cache", "root"),
     *("results_folder", "experiment_name"),
 }
+# Settings that older checkpoints lack, as they were before they could be chosen.
+_BEFORE = {**vars(Model()), **vars(Optimization()), "selection": 0.0, "selection_patients": []}
 # Only in older checkpoints of baselines; model and task are compared anyway.
 _REPEATED = {"options.name", "options.task"}
 
@@ -48,11 +51,14 @@ def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> 
         ValueError: The message has the first difference.
     """
     there, here = _flat(saved), _flat(now)
-    for key in dict.fromkeys([*there, *here]):
-        if key.rpartition(".")[2] in FREE or key in _REPEATED or there.get(key) == here.get(key):
+    # Options first, since other settings follow from them.
+    for key in sorted({**there, **here}, key=lambda key: not key.startswith("options.")):
+        last = key.rpartition(".")[2]
+        old = there.get(key, plain(_BEFORE.get(last)))
+        if last in FREE or key in _REPEATED or old == here.get(key):
             continue
         raise ValueError(
-            f"the checkpoint has another configuration: {key} is {there.get(key)!r} there and "
+            f"the checkpoint has another configuration: {key} is {old!r} there and "
             f"{here.get(key)!r} here; resume with the settings of the run, or choose another "
             f"folder than that of {path}."
         )

@@ -1,6 +1,6 @@
-"""The samples of one split of a fold, checked."""
+"""The samples of one split of a fold, checked, and the patients who choose the epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,6 +19,31 @@ class Table(NamedTuple):
     target: Tensor
     scale: Tensor
     tabular: Tensor | None
+
+
+def split_selection(
+    patients: Sequence[str], share: float, *, generator: torch.Generator
+) -> tuple[list[str], list[str]]:
+    """Divide training patients into those to train on and those who choose the best epoch.
+
+    The latter are drawn at random, since the folds are not stratified either.
+
+    Args:
+        patients: Training patients of a fold.
+        share: Share of them that choose, at least one patient; with 0 nobody does.
+        generator: Random number generator.
+
+    Returns:
+        Both parts, in the order of the patients.
+
+    Example:
+        >>> split_selection(["a", "b", "c"], 0.0, generator=torch.Generator())
+        (['a', 'b', 'c'], [])
+    """
+    n = min(max(1, round(share * len(patients))), len(patients) - 1) if share else 0
+    drawn = torch.randperm(len(patients), generator=generator)[:n].tolist()
+    chosen = {patients[k] for k in drawn}
+    return [p for p in patients if p not in chosen], [p for p in patients if p in chosen]
 
 
 def read_split(

@@ -46,6 +46,7 @@ class Task(pl.LightningModule):
         higher: Whether a higher value is better.
         power: Power of the unit of the targets in the loss; with `standard` the loss has no unit.
         metrics: Metrics of the last validation.
+        selected: The same of the patients who choose the epoch; empty if there are none.
         sums: Sums of the epoch so far: loss, samples, steps, faults, entries requested, positions
             encoded and voxels read.
         seconds: Time of the steps of the epoch so far.
@@ -79,7 +80,8 @@ class Task(pl.LightningModule):
         self.clip: float | None = None
         self.faults = Faults()
         self.metrics: dict[str, float] = {}
-        self.meters: Meters = {}
+        self.selected: dict[str, float] = {}
+        self.meters: list[Meters] = []
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
@@ -147,34 +149,37 @@ class Task(pl.LightningModule):
             self.faults.add(cause, f"epoch {self.current_epoch}, batch {batch_idx} ({names})")
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the metrics of the fold; raise if every step of the first epoch failed."""
+        """Reset the metrics; raise if every step of the first epoch failed."""
         last, none = self.faults.last, self.sums["faults"] == self.sums["steps"]
         if self.current_epoch == 0 and none and last is not None:
             raise RuntimeError(
                 f"every step of the first epoch failed, so nothing was learned; the last error: "
                 f"{type(last).__name__}: {last}"
             ) from last
-        self.meters = self.new_meters()
+        loaders = self.trainer.val_dataloaders
+        n = len(loaders) if isinstance(loaders, list) else 1
+        self.meters = [self.new_meters() for _ in range(n)]
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add the samples of a batch to the metrics."""
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add the samples of a batch to the metrics of the fold, or to those of the selection."""
         predictions = self(batch).detach()
         target = batch["target"].to(predictions)
-        self.score(self.meters, predictions, target, batch["scale"].to(predictions))
+        meters = self.meters[dataloader_idx]
+        self.score(meters, predictions, target, batch["scale"].to(predictions))
 
     def on_validation_epoch_end(self) -> None:
-        """Compute the metrics over the whole fold, of all processes."""
+        """Compute the metrics over all patients, of all processes."""
         first, *others = everyones(self.meters)
         for meters in others:
-            first = {name: first[name] + meters[name] for name in first}
-        self.metrics = self._values(first)
+            first = [{k: a[k] + b[k] for k in a} for a, b in zip(first, meters, strict=True)]
+        self.metrics, self.selected, *_ = [*map(self.values, first), {}]
 
     def mean_error(self, train: Table, validation: Table) -> float:
         """Error of the best constant of the training fold on the validation fold."""
         meters = self.new_meters()
         constant = self.constant(train.target).expand(len(validation.target), -1).squeeze(1)
         self.score(meters, constant, validation.target, validation.scale)
-        return self._values(meters)["error"]
+        return self.values(meters)["error"]
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
         """Mean loss of a batch."""
@@ -196,7 +201,8 @@ class Task(pl.LightningModule):
         """The constant prediction `(1, q)` that minimizes the loss."""
         raise NotImplementedError
 
-    def _values(self, meters: Meters) -> dict[str, float]:
+    def values(self, meters: Meters) -> dict[str, float]:
+        """Metrics of all samples that were added to these meters."""
         return self.finish({name: meter.value for name, meter in meters.items()})
 
     def _read(self, batch: Batch) -> tuple[int, int, int]:

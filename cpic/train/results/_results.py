@@ -29,9 +29,10 @@ class FoldResult:
 
     Attributes:
         fold: Index of the fold.
-        metrics: Metrics of the last epoch on the validation fold; `best_epoch` and `best_<metric>`,
-            selected on the same fold and thus optimistic; and `mean_error`, the error of the best
-            constant of the training fold, as a baseline for `error`.
+        metrics: Metrics of the last epoch on the validation fold; `best_<metric>`, also on the
+            validation fold, of the epoch `best_epoch`, which the patients of `selection` chose;
+            and `mean_error`, the error of the best constant of the patients trained on, as a
+            baseline for `error`.
         epochs: Number of finished epochs.
         seconds: Time of training and validation, earlier parts of a resumed run included.
         step_seconds: Mean time of a training step.
@@ -39,6 +40,8 @@ class FoldResult:
         latest: Checkpoint of the last epoch.
         best: Checkpoint of the best epoch.
         stopped: Why training ended: "epochs", "patience" or "minutes".
+        selection: Training patients who chose the best epoch and were not trained on; if there are
+            none, the validation fold chose it, and `best_<metric>` is optimistic.
     """
 
     fold: int
@@ -50,6 +53,7 @@ class FoldResult:
     latest: Path
     best: Path
     stopped: str = "epochs"
+    selection: tuple[str, ...] = ()
 
 
 def write_summary(

@@ -19,8 +19,10 @@ from cpic.train.loop._checkpoints import read_checkpoint
 from cpic.train.loop._distributed import launched, rank_and_size
 from cpic.train.loop._fit import fit_fold
 from cpic.train.loop._resuming import load_weights
+from cpic.train.loop._splits import split_selection
 from cpic.train.results._results import FoldResult, write_summary
-from cpic.train.tasks._models import DENSE, TRAINS, check_model, make_module
+from cpic.train.tasks._fitted import fit_closed_form
+from cpic.train.tasks._models import DENSE, FITTED, TRAINS, check_model, make_module
 from cpic.train.tasks._source import Source, load_source
 from cpic.train.tasks._tabular import fit_table
 
@@ -112,23 +114,30 @@ class _Trial:
     def fold(self, k: int, train: list[str], validation: list[str]) -> FoldResult:
         """Train a model on all folds but one, and validate it on that one."""
         prepared, extra = self.source.prepared, self.data.use_extra_features
-        samples = prepared.cohort.subset(train).samples
+        draw = torch.Generator().manual_seed(self.run.seed + k)
+        closed = self.name in FITTED
+        share = 0.0 if closed else self.optimization.selection
+        used, selection = split_selection(train, share, generator=draw)
+        samples = prepared.cohort.subset(used).samples
         table = fit_table(self.task, samples, extra=extra)
+        standardize = self.optimization.standardize and not closed
         config = {
             **self.describe(),
-            "standard": _standard(samples) if self.optimization.standardize else None,
+            "standard": _standard(samples) if standardize else None,
             "n_tabular": table.width if table else 0,
             "table": table.to_json() if table else None,
             "fold": k,
+            "selection_patients": selection,
         }
         module = make_module(config, fold=k)
-        if self.optimization.pretrain is not None:
+        if self.optimization.pretrain is not None and not closed:
             path = Path(self.optimization.pretrain)
             load_weights(module.model, read_checkpoint(path), path)  # type: ignore[arg-type]
         batches = CohortData(
             _Held(prepared),
             prepared.samples,
             fold=(train, validation),
+            selection=selection,
             batch_size=self.optimization.batch_size or 1,
             tabular=table,
             scale="first_fvc" if self.task == "osic" else SCALE_DAYS,
@@ -139,15 +148,12 @@ class _Trial:
             flips=self.data.flips,
         )
         asked = self.flat()
-        result = fit_fold(
-            module,
-            batches,
-            folder=self.folder / f"fold_{k}",
-            fold=k,
-            ngpus=self.ngpus,
-            config=config,
-            **{key: asked[key] for key in _FITTED},
-        )
+        place: Any = {"folder": self.folder / f"fold_{k}", "fold": k, "config": config}
+        if closed:
+            result = fit_closed_form(module, batches, **place)
+        else:
+            chosen = {key: asked[key] for key in _FITTED}
+            result = fit_fold(module, batches, ngpus=self.ngpus, **place, **chosen)
         if self.task != "osic":
             return result
         constant = constant_likelihood(samples, prepared.cohort.subset(validation).samples)

@@ -1,5 +1,6 @@
 """Models by name, built from the settings in a checkpoint."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from cpic._renamed import warn_old
+from cpic.data import ArrayVolume
 from cpic.nn import (
     CPIC,
     CubeEncoder,
@@ -25,10 +27,13 @@ from cpic.options import Model, Network
 from cpic.options._kinds import fitted, kinds_of
 from cpic.options._names import check_name
 from cpic.train.tasks._dense import HistogramLinear, dense
+from cpic.train.tasks._fitted import FEATURES, Fitted
 from cpic.train.tasks._tasks import Quantiles, Regression
 
 TRAINS = ("cpic", "tt_mlp")
 DENSE = ("resnet34", "downsample", "histogram")
+# Solved in closed form, without epochs.
+FITTED = tuple(FEATURES)
 # Further options that a model accepts: the arguments of these, except those set here.
 _TRAIN_OPTIONS = (Search, Reading)
 _FEATURES = {"n_features": int | None, "components": dict[str, Any] | None}
@@ -38,10 +43,11 @@ _MAKERS: dict[str, tuple[Callable[..., Any], ...]] = {
     "resnet34": (resnet34,),
     "downsample": (DownsampleCNN,),
     "histogram": (HistogramLinear,),
+    **{name: (features,) for name, features in FEATURES.items()},
 }
 _SET_HERE = {
     *("self", "shape", "contrasts", "rank", "chunk", "generator", "head", "encoder"),
-    *("n_outputs", "in_channels", "n_axes", "n_tabular"),
+    *("n_outputs", "in_channels", "n_axes", "n_tabular", "volume"),
 }
 _DTYPES = {32: torch.float32, 64: torch.float64}
 # The regressor has three outputs, of which survival is the second.
@@ -112,7 +118,7 @@ def make_module(config: Mapping[str, Any], *, fold: int = 0) -> Regression | Qua
     options = {key: config[key] for key in given if config.get(key) is not None}
     if config["task"] == "osic":
         return Quantiles(model, lr=config["lr"], **options)
-    single = config["model"] in DENSE and not config["n_tabular"]
+    single = config["model"] in FITTED or (config["model"] in DENSE and not config["n_tabular"])
     output = None if single else _SURVIVAL
     return Regression(model, lr=config["lr"], output=output, **options)
 
@@ -122,6 +128,8 @@ def _model(config: Mapping[str, Any], fold: int) -> nn.Module:
     channels, dtype, more = config["channels"], _DTYPES[config["precision"]], dict(config["more"])
     if config["model"] in DENSE:
         return dense(_dense(config, channels, more).to(dtype), shape)
+    if config["model"] in FITTED:
+        return _fitted(config, shape, channels, more).to(dtype)
     encoder = None
     if config["model"] == "cpic":
         encoder = CubeEncoder(
@@ -149,6 +157,18 @@ def _model(config: Mapping[str, Any], fold: int) -> nn.Module:
         generator=torch.Generator().manual_seed(config["seed"] + fold),
         **grouped(options),
     )
+
+
+def _fitted(
+    config: Mapping[str, Any], shape: Sequence[int], channels: int, more: dict[str, Any]
+) -> Fitted:
+    features = functools.partial(FEATURES[config["model"]], **more)
+    blank = torch.zeros(*shape, channels) if channels > 1 else torch.zeros(*shape)
+    width = len(features(ArrayVolume(blank, channels=channels)))
+    on_osic = config["task"] == "osic"
+    n_tabular = config["n_tabular"] if width else 0
+    n_outputs = 3 if on_osic else 1
+    return Fitted(features, width, n_outputs, n_tabular=n_tabular, products=on_osic)
 
 
 def _positions(config: Mapping[str, Any]) -> Positions:
