@@ -1,6 +1,11 @@
 """Checks of the inputs of heads."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
+
+from cpic._errors import VolumeError
+from cpic.data._together import check_strides
 
 
 def check_rows(owner: nn.Module, name: str, rows: Tensor, width: int) -> None:
@@ -48,6 +53,14 @@ def check_odd(owner: str, name: str, size: int, middle: str) -> None:
     """Raise unless `size` is odd, so that there is a middle position."""
     if size % 2 == 0:
         raise ValueError(f"{owner} needs an odd `{name}`, got {size}; {middle} in its middle.")
+
+
+def check_scales(owner: str, scales: Sequence[int]) -> None:
+    """Raise unless these are strides of cubes that can be read."""
+    try:
+        check_strides(owner, scales, "scales")
+    except VolumeError as error:
+        raise ValueError(str(error)) from None
 
 
 def check_reading(owner: str, padding: str, chunk: int | None) -> None:

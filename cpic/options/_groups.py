@@ -122,6 +122,8 @@ class Model(Network):
         use_encoder: False uses the voxels themselves, "TT+MLP".
         ndims: Features per neighborhood, a power of two as published.
         encoder: The published network, or a faster one with the same receptive field.
+        scales: Strides of the cubes that the encoder sees around a voxel; 1 are neighboring
+            voxels, as published, and 4 reaches four times as far.
         activation: Activation of the hidden layers of the encoder.
         last: Activation of its last layer.
         bias: Initial value of its last biases; see `cpic.nn.CubeEncoder`.
@@ -138,6 +140,7 @@ class Model(Network):
     use_encoder: bool = True
     ndims: Width = 16
     encoder: Literal["fast", "paper"] = "fast"
+    scales: tuple[Count, ...] = (1,)
     activation: Literal["relu", "gelu"] = "relu"
     last: Literal["sigmoid", "relu", "linear"] = "sigmoid"
     bias: Finite | None = None

@@ -40,6 +40,7 @@ BAD = {
     "contrasts": ([""], [3], "", 3),
     "intensity": ("max", 3, True),
     "encoder": ("big", 3),
+    "scales": ([0], [1.5], ["x"]),
     "bias": (NAN, INF, "x", True),
     "activation": ("tanh", 3),
     "last": ("tanh", 3, None),

@@ -17,6 +17,7 @@ from cpic.nn import (
     TwoHeadRegressor,
     count_features,
 )
+from cpic.nn._checks import check_scales
 from cpic.nn._components import Components
 from cpic.nn._options import OLD, grouped
 from cpic.nn._positions import matched
@@ -68,6 +69,7 @@ def check_model(name: str, model: Network, batch_size: int) -> None:
     if isinstance(model, Model):
         features = model.features
         matched(_positions(vars(model)), features)
+        check_scales("a run", model.scales)
     # By default, as many components as the rank are found in the scans of a batch.
     wanted = {"rank": model.rank, "more.n_features": more.get("n_features")}
     for option, number in wanted.items() if "components" in features else ():
@@ -127,6 +129,7 @@ def _model(config: Mapping[str, Any], fold: int) -> nn.Module:
         encoder = CubeEncoder(
             config["ndims"],
             in_channels=channels,
+            scales=tuple(config.get("scales") or (1,)),
             variant=config["encoder"],
             activation=config.get("activation", "relu"),
             last=config.get("last"),
