@@ -131,6 +131,7 @@ class Model(Network):
             the others; see `cpic.nn.Positions`.
         budget: Positions read in each scan; those of the cross follow from the rank.
         correction: Further positions that correct the features of the cross.
+        residual: Weight in the loss of what the trains miss there, relative to the encoded scans.
         features: What the head gets, one or more of components (as published), moments, maximum
             and attention; see `cpic.nn.CPIC`.
         norm: Normalization in the head: "batch", as published for BraTS; "layer", or "none", as
@@ -149,6 +150,7 @@ class Model(Network):
     ] = "cross"
     budget: Count = 1000
     correction: Whole = 0
+    residual: NotNegative = 0.0
     features: tuple[Literal["components", "moments", "maximum", "attention"], ...] = ("components",)
     norm: Literal["batch", "layer", "none"] | None = None
 

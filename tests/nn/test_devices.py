@@ -96,7 +96,7 @@ def model(device, dtype, *, n_dims=2, apart=False, encoder=Small, **options):
     return made
 
 
-def steps(device, dtype, *, volumes=CPU, **options):
+def steps(device, dtype, *, volumes=CPU, weight=0.0, **options):
     """Two steps, a prediction, and the state they leave."""
     net = model(device, dtype, **options)
     optimizer = torch.optim.RAdam(net.parameters(), lr=1e-2)
@@ -105,7 +105,8 @@ def steps(device, dtype, *, volumes=CPU, **options):
     age = drawn(CPU, torch.float32, 5, 1)
     for _ in range(2):
         optimizer.zero_grad()
-        net(*given, rows=rows, tabular=age).square().mean().backward()
+        loss = net(*given, rows=rows, tabular=age).square().mean()
+        (loss + weight * net.residual() if weight else loss).backward()
         optimizer.step()
     twin = model(device, dtype, **options)
     twin.load_state_dict(net.state_dict())
@@ -234,6 +235,7 @@ TABLE = {
     "CPIC, sets on the CPU": lambda d, t: steps(d, t, apart=True),
     "CPIC, sets on the CPU, volumes on the device": lambda d, t: steps(d, t, apart=True, volumes=d),
     "CPIC, corrected Positions": lambda d, t: steps(d, t, positions=nn.Positions(correction=40)),
+    "CPIC, residual": lambda d, t: steps(d, t, positions=nn.Positions(correction=40), weight=0.5),
     "CPIC, other features count_features": lambda d, t: steps(
         d, t, features=("components", "moments", "maximum", "attention")
     ),

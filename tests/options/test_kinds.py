@@ -47,6 +47,7 @@ BAD = {
     "positions": ("nowhere", 3),
     "budget": (0, -1, 1.5),
     "correction": (-1, 0.5),
+    "residual": (-1, NAN, INF, "x"),
     "features": (["colors"], "colors", 3),
     "norm": ("group", 3),
     "optimizer": ("sgd", 3),

@@ -35,7 +35,7 @@ _QUANTILES = (0.2, 0.5, 0.8)
 # Settings that define the model, and arguments of `fit_fold`.
 _KEPT = (
     *("ndims", "encoder", "scales", "activation", "last", "bias"),
-    *("positions", "budget", "correction"),
+    *("positions", "budget", "correction", "residual"),
     *("features", "norm", "rank", "chunk", "precision"),
     *("optimizer", "lr", "weight_decay", "schedule", "seed"),
 )
