@@ -80,6 +80,8 @@ class ArrayVolume(Reader):
     def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
         # All windows are moved inside, where they are one strided view of an array; those that
         # extended outside are then assembled from the values of the moved ones.
+        if windows.strides is not None:
+            return cls._dilated(volumes, windows)
         widths = tuple(min(windows.size, length) for length in windows.shape)
         low = windows.corners.clip(0, np.array(windows.shape) - widths)
 
@@ -95,6 +97,37 @@ class ArrayVolume(Reader):
             return _padded(values, windows, low, widths), spent
         values = np.concatenate(parts) if len(parts) > 1 else parts[0]
         return _as_tensor(_padded(values, windows, low, widths)), spent
+
+    @classmethod
+    def _dilated(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
+        """Windows with strides, voxel by voxel."""
+        first, edges = volumes[0], [windows.size] * len(windows.shape)
+        out = torch.empty(
+            *(len(windows), first.channels, *edges), dtype=first.dtype, device=first._device
+        )
+        spent = []
+        for k, n_distinct in enumerate(windows.n_distinct.tolist()):
+            volumes[k]._scatter(windows.of([k])[0], out[windows.parts[k]])
+            spent.append(volumes[k]._count(n_distinct))
+        return out, spent
+
+    def _scatter(self, windows: Windows, out: Tensor) -> None:
+        """Write windows (n, c, s, ..., s) of this volume."""
+        stored, axes = self._stored(), windows.axes
+        if isinstance(stored, Tensor):
+            index = [torch.from_numpy(at).to(stored.device) for at in spread(axes)]
+            out.copy_(stored[tuple(index)].movedim(-1, 1))
+        else:
+            index = tuple(spread(axes))
+            for channel in range(self.channels):
+                found = self._decode(_native(np.asarray(stored[(*index, channel)])))
+                out[:, channel] = _as_tensor(found)
+        for axis, length in enumerate(self.shape):
+            at = windows.corners[:, axis, None] + windows.steps
+            rows, places = np.nonzero((at < 0) | (at >= length))
+            lines = [slice(None)] * (1 + axis)
+            where = [torch.from_numpy(of).to(out.device) for of in (rows, places)]
+            out[(where[0], *lines, where[1])] = 0
 
     def _windows(self, low: np.ndarray, widths: tuple[int, ...]) -> Tensor | np.ndarray:
         """Windows (n, c, *widths) inside the shape, of the same type as the stored array."""

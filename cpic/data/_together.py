@@ -15,9 +15,18 @@ from cpic.data._windows import Windows, distinct
 _T = TypeVar("_T")
 # Volumes read at once.
 _READERS = 8
+# The largest volumes that are read have so many voxels along an axis.
+_FARTHEST = 2**16
 
 
-def read_cubes(volumes: Sequence[Any], owner: Tensor, centers: Tensor, *, size: int) -> Tensor:
+def read_cubes(
+    volumes: Sequence[Any],
+    owner: Tensor,
+    centers: Tensor,
+    *,
+    size: int,
+    strides: Sequence[int] = (1,),
+) -> Tensor:
     """Read cubes of several volumes of one shape together, each distinct one once.
 
     The results and the ledgers are those of `volume.cubes` for each volume, but positions are
@@ -30,13 +39,19 @@ def read_cubes(volumes: Sequence[Any], owner: Tensor, centers: Tensor, *, size: 
         owner: The volume of each cube, int64 (n,).
         centers: Positions, int64 (n, D); may lie outside the shape, where the cube is 0.
         size: Edge of a cube in voxels, odd.
+        strides: Distances between neighboring voxels of a cube. With a stride of t a cube reaches
+            t times as far and has every t-th voxel, not a mean: detail finer than t is aliased.
+            With several, there is a cube of each stride around a center; voxels that they share
+            are read and counted once.
 
     Returns:
-        (n, c, size, ..., size), of the common dtype of all volumes; no gradient.
+        (n, c, size, ..., size), of the common dtype of all volumes; no gradient. With S strides the
+        channels are S c, those of the first stride first.
 
     Raises:
         VolumeError: If shapes or channels differ, positions are not int64 or have the wrong shape,
-            or a voxel is NaN or infinite (and its volume has no `nan=`).
+            a stride is not an integer from 1 to 65536 or stands twice, or a voxel is NaN or
+            infinite (and its volume has no `nan=`).
 
     Example:
         >>> from cpic.data import ArrayVolume
@@ -65,18 +80,27 @@ def read_cubes(volumes: Sequence[Any], owner: Tensor, centers: Tensor, *, size: 
             f"{len(centers)} centers, got {len(whose)} from {whose.min(initial=0)} to "
             f"{whose.max(initial=0)}."
         )
-    return read_distinct(volumes, whose, centers, size, read_windows)
+    check_strides("read_cubes", strides)
+    return read_distinct(volumes, whose, centers, size, read_windows, strides)
 
 
 def read_distinct(
-    volumes: Sequence[Any], owner: np.ndarray, centers: Tensor, size: int, read: Callable
+    volumes: Sequence[Any],
+    owner: np.ndarray,
+    centers: Tensor,
+    size: int,
+    read: Callable,
+    strides: Sequence[int] = (1,),
 ) -> Tensor:
     """Cubes around any centers, by `read` of distinct windows."""
+    shape, n_scales = tuple(volumes[0].shape), len(strides)
     windows, inverse = distinct(
-        owner, on_host(centers), len(volumes), size, tuple(volumes[0].shape), centers.device
+        owner, on_host(centers), len(volumes), size, shape, centers.device, strides
     )
-    values, _ = read(volumes, windows, np.bincount(owner, minlength=len(volumes)))
-    return values if inverse is None else values[torch.from_numpy(inverse).to(values.device)]
+    values, _ = read(volumes, windows, n_scales * np.bincount(owner, minlength=len(volumes)))
+    if inverse is not None:
+        values = values[torch.from_numpy(inverse).to(values.device)]
+    return values if n_scales == 1 else values.unflatten(0, (-1, n_scales)).flatten(1, 2)
 
 
 def read_windows(
@@ -152,9 +176,23 @@ def _ask(
     def ask(k: int) -> Tensor:
         counted = [volumes[k].ledger] if hasattr(volumes[k], "ledger") else []
         with spent[k].passing_on(counted):
+            if windows.strides is not None:
+                return by_voxels(windows.of([k])[0], lambda at: volumes[k].cubes(at, size=1))
             return volumes[k].cubes(centers[windows.parts[k]], size=windows.size)
 
     return torch.cat(each(ask, volumes, windows.asked)), spent
+
+
+def by_voxels(windows: Windows, read: Callable[[Tensor], Tensor]) -> Tensor:
+    """Windows (n, c, s, ..., s) of one volume, from cubes (m, c, 1, ..., 1) of their voxels."""
+    keys, inside = windows.keys(), windows.inside(slice(None), len(windows.shape))
+    found, inverse = np.unique(keys[inside], return_inverse=True)
+    at = np.stack(np.unravel_index(found, windows.shape), -1)
+    voxels = read(torch.from_numpy(at).to(windows.device)).flatten(1)
+    values = voxels.new_zeros(*keys.shape, voxels.shape[1])
+    where = torch.from_numpy(inside).to(values.device)
+    values[where] = voxels[torch.from_numpy(inverse.reshape(-1)).to(values.device)]
+    return values.movedim(-1, 1)
 
 
 def each(read: Callable[[int], _T], volumes: Sequence[Any], asked: Sequence[int]) -> list[_T]:
@@ -195,6 +233,18 @@ def check_centers(who: str, centers: Tensor, shape: tuple[int, ...], size: int) 
         raise VolumeError(
             f"{who} needs an odd size of at least 1, got {size!r}; an even cube has no voxel "
             f"in its middle, use size {size + 1 if isinstance(size, int) else 'n'}."
+        )
+
+
+def check_strides(who: str, strides: Sequence[int], name: str = "strides") -> None:
+    """Raise unless these are one or more different integers in range."""
+    given = tuple(strides) if isinstance(strides, Sequence) else ()
+    whole = all(isinstance(t, int) and not isinstance(t, bool) for t in given)
+    fits = whole and all(1 <= t <= _FARTHEST for t in given)
+    if not given or not fits or len(set(given)) < len(given):
+        raise VolumeError(
+            f"{who} needs {name} as one or more different integers from 1 to {_FARTHEST}, got "
+            f"{strides!r}; 1 is a cube of neighboring voxels."
         )
 
 

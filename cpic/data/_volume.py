@@ -36,6 +36,7 @@ from cpic._errors import VolumeError
 from cpic._renamed import renamed
 from cpic.data._ledger import Ledger
 from cpic.data._together import (
+    by_voxels,
     check_centers,
     check_positions,
     each,
@@ -203,7 +204,10 @@ class Reader:
         def read(k: int) -> Tensor:
             with spent[k].passing_on([volumes[k].ledger]):
                 part, n_distinct = corners[windows.parts[k]], int(windows.n_distinct[k])
-                return volumes[k]._cubes(part, windows.size, n_distinct)
+                if windows.strides is None:
+                    return volumes[k]._cubes(part, windows.size, n_distinct)
+                own = windows.of([k])[0]
+                return by_voxels(own, lambda at: volumes[k]._cubes(at, 1, n_distinct))
 
         return torch.cat(each(read, volumes, windows.asked)), spent
 

@@ -23,8 +23,9 @@ class Centered(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.n_dims, self.receptive_field = encoder.n_dims, encoder.receptive_field
-        if hasattr(encoder, "in_channels"):
-            self.in_channels = encoder.in_channels
+        for name in ("in_channels", "scales"):
+            if hasattr(encoder, name):
+                setattr(self, name, getattr(encoder, name))
         # Then the vector of a cube depends on the others of the call.
         self._mixes = any(isinstance(one, _BatchNorm) for one in encoder.modules())
         self._once = once and not self._mixes

@@ -1,6 +1,12 @@
 """Checks of the inputs of heads."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
+
+from cpic._errors import VolumeError
+from cpic.data._together import check_strides
+from cpic.nn._readable import Shaped
 
 
 def check_rows(owner: nn.Module, name: str, rows: Tensor, width: int) -> None:
@@ -11,6 +17,25 @@ def check_rows(owner: nn.Module, name: str, rows: Tensor, width: int) -> None:
             f"{type(owner).__name__} needs {name} of shape (K, {width}) and {dtype}, got "
             f"{tuple(rows.shape)} and {rows.dtype}; make it for that width, or cast one of them."
         )
+
+
+def check_cohort(
+    volumes: Sequence[Shaped], names: Sequence[str], shape: tuple[int, ...], contrasts: int
+) -> None:
+    """Raise unless C-PIC can take these volumes, each under a name of its own."""
+    if len(volumes) != len(names) or len(set(names)) != len(names) or not names:
+        raise ValueError(
+            f"CPIC needs one name for each volume, all different, got {len(volumes)} volumes "
+            f"and {len(set(names))} different names of {len(names)}; samples of one volume "
+            "share its name through `rows`."
+        )
+    for name, volume in zip(names, volumes, strict=True):
+        if (tuple(volume.shape), volume.channels) != (shape, contrasts):
+            raise ValueError(
+                f"CPIC needs volumes of shape {shape} with {contrasts} channels, got "
+                f"{tuple(volume.shape)} with {volume.channels} for {name}; prepare all of "
+                "them on one grid."
+            )
 
 
 def check_volumes(owner: nn.Module, volumes: Tensor, in_channels: int, n_axes: int) -> None:
@@ -48,6 +73,14 @@ def check_odd(owner: str, name: str, size: int, middle: str) -> None:
     """Raise unless `size` is odd, so that there is a middle position."""
     if size % 2 == 0:
         raise ValueError(f"{owner} needs an odd `{name}`, got {size}; {middle} in its middle.")
+
+
+def check_scales(owner: str, scales: Sequence[int]) -> None:
+    """Raise unless these are strides of cubes that can be read."""
+    try:
+        check_strides(owner, scales, "scales")
+    except VolumeError as error:
+        raise ValueError(str(error)) from None
 
 
 def check_reading(owner: str, padding: str, chunk: int | None) -> None:

@@ -7,21 +7,21 @@ References: {cite}`usvyatsov2021cherry`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cpic._renamed import field, regrouped
+from cpic._renamed import regrouped
 from cpic.bottleneck import bottleneck, half_sweep
 from cpic.nn._centered import Centered
+from cpic.nn._checks import check_cohort
 from cpic.nn._components import Components
 from cpic.nn._distributed import all_names, all_rows, all_sets
 from cpic.nn._entries import VolumeEntries, sizes_of
 from cpic.nn._features import Encoded, Pooled
-from cpic.nn._memory import SetMemory
-from cpic.nn._options import OBJECTS, OLD, Positions, Reading, Search, grouped
+from cpic.nn._memory import SetMemory, sought
+from cpic.nn._options import Positions, Reading, Search, grouped, with_old_fields
 from cpic.nn._positions import beyond, encode, matched
 from cpic.nn._readable import Readable
 from cpic.tt import IndexSets, Quantics, TensorTrain, interpolate
@@ -35,6 +35,7 @@ class Counts(NamedTuple):
     encoded: int
 
 
+@with_old_fields
 class CPIC(nn.Module):
     """Cubes of voxels to vectors, vectors to trains, trains to features, features to predictions.
 
@@ -113,6 +114,7 @@ class CPIC(nn.Module):
             self.components.max_rank = 2 * rank
         others = [kind for kind in self.features if kind != "components"]
         self.pooled = Pooled(others, self.shape, n_dims, self.grid) if others else None
+        self._misfit: Tensor | None = None
         self.reset_counts()
 
     def forward(
@@ -167,6 +169,26 @@ class CPIC(nn.Module):
             found.append(self.pooled(encoded, len(volumes)))
         return torch.cat([part.to(found[0]) for part in found], 1)
 
+    def residual(self) -> Tensor:
+        """How much the trains of the last call miss, a term for the loss, from 0.
+
+        The squared difference between encoded volumes and trains at the positions of the
+        correction, relative to the squared encoded volumes, in the mean over the volumes. The
+        positions are read anyway. With gradient: an encoder learns to be of low rank.
+
+        Raises:
+            ValueError: If the last call had no correction.
+
+        Example:
+            >>> loss = loss + 0.1 * model.residual()  # doctest: +SKIP
+        """
+        if self._misfit is None:
+            raise ValueError(
+                "CPIC needs a call with a correction before `residual`, got "
+                f"{self.positions!r}; use `Positions(correction=500)` and call the model."
+            )
+        return self._misfit.mean()
+
     def encode(
         self,
         volumes: Sequence[Readable],
@@ -175,24 +197,26 @@ class CPIC(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Encoded:
         """K encoded volumes as far as they are read, with gradient; see `features_of`."""
-        self._check(volumes, names)
+        check_cohort(volumes, names, self.shape, self.contrasts)
         draw = self.generator if self.training else generator
-        trains = points = indices = None
+        trains = points = indices = misfit = None
         if self.positions.by != "cross":
             entries = self._entries(volumes, remember=False)
             encoded = encode(entries, self.positions, draw, self.memory.device)
         else:
             entries, trains = self._trains(volumes, names, generator)
             if self.positions.correction:
-                points, indices = beyond(entries, trains, self.positions.correction, draw)
+                count = self.positions.correction
+                points, indices, misfit = beyond(entries, trains, count, draw)
             read = entries.read() if self.pooled is not None else (torch.empty(0), torch.empty(0))
-            encoded = Encoded(trains, points, indices, read)
+            encoded = Encoded(trains, points, indices, read, misfit)
+        self._misfit = misfit
         self._count(entries)
         return encoded
 
     def trains(self, volumes: Sequence[Readable], names: Sequence[str]) -> TensorTrain:
         """Trains of K encoded volumes by the cross, with gradient."""
-        self._check(volumes, names)
+        check_cohort(volumes, names, self.shape, self.contrasts)
         entries, trains = self._trains(volumes, names)
         self._count(entries)
         return trains
@@ -238,7 +262,7 @@ class CPIC(nn.Module):
         if generator is not None:
             rank, kind = self.search.rank, {"n_trains": len(names), "generator": generator}
             sets = IndexSets.random(self.sizes, rank, **kind).to(sets.device)
-        sets = self._sought(entries, sets)
+        sets = sought(entries, sets, self.memory.ranks, self.search.n_sweeps)
         entries.mark()
         return half_sweep(entries, sets, solver=self.search.solver).train
 
@@ -253,7 +277,7 @@ class CPIC(nn.Module):
         towards = self.memory.towards(everyone)
         fresh = bool((visits == 0).any())
         if fresh:
-            sets = self._sought(entries, sets)
+            sets = sought(entries, sets, self.memory.ranks, self.search.n_sweeps)
         entries.mark()
         if fresh or bool((visits % search.select == 0).any()):
             train, sets, _ = half_sweep(entries, sets, towards=towards, solver=search.solver)
@@ -262,36 +286,11 @@ class CPIC(nn.Module):
         self.memory.put(*all_sets(names, sets))
         return train
 
-    @torch.no_grad()
-    def _sought(self, entries: VolumeEntries, sets: IndexSets) -> IndexSets:
-        """Sets after some half-sweeps, the last one leftward; a wide start ends narrow."""
-        for k in reversed(range(self.search.n_sweeps)):
-            towards = "right" if k % 2 else "left"
-            sets = half_sweep(entries, sets, towards=towards, ranks=self.memory.ranks).sets
-        return sets
-
     def _dense(self, entries: VolumeEntries) -> TensorTrain:
         kind = {"rank": self.search.rank, "n_trains": len(entries.volumes)}
         made = bottleneck(self.search.by, self.sizes, **kind, generator=self.generator)
         return made.to(self.memory.device)(entries)
 
-    def _check(self, volumes: Sequence[Readable], names: Sequence[str]) -> None:
-        if len(volumes) != len(names) or len(set(names)) != len(names) or not names:
-            raise ValueError(
-                f"CPIC needs one name for each volume, all different, got {len(volumes)} volumes "
-                f"and {len(set(names))} different names of {len(names)}; samples of one volume "
-                "share its name through `rows`."
-            )
-        for name, volume in zip(names, volumes, strict=True):
-            if (tuple(volume.shape), volume.channels) != (self.shape, self.contrasts):
-                raise ValueError(
-                    f"CPIC needs volumes of shape {self.shape} with {self.contrasts} channels, got "
-                    f"{tuple(volume.shape)} with {volume.channels} for {name}; prepare all of "
-                    "them on one grid."
-                )
-
-
-_BEFORE = {new: old for old, new in OLD.items()}
-for _owner, _kind in OBJECTS.items():
-    for _one in fields(_kind):
-        setattr(CPIC, _BEFORE.get(_one.name, _one.name), field(_owner, _one.name))
+    def __getstate__(self) -> dict[str, Any]:
+        # What carries a gradient cannot be copied.
+        return {**self.__dict__, "_misfit": None}

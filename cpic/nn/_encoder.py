@@ -7,12 +7,13 @@ Shapes: `n` cubes, `c` contrasts, `s` the receptive field.
 References: {cite}`usvyatsov2021cherry`.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from cpic.nn._checks import check_batch_norm, check_odd, check_positive
+from cpic.nn._checks import check_batch_norm, check_odd, check_positive, check_scales
 from cpic.nn._dense import dense
 
 # Width, kernel and stride of the hidden layers, then the kernel of the last one.
@@ -45,12 +46,18 @@ class CubeEncoder(nn.Module):
     many parameters, but a strided first layer and 16 and 32 channels, so that a cube takes a small
     fraction of the products, in matrix products of a width that suits processors.
 
+    With `scales` it sees as many cubes around a voxel: with a stride of t one that reaches t times
+    as far and has every t-th voxel, so that what is rare has surroundings that tell of it. They are
+    further channels of the first layer. Nothing is averaged: detail finer than a stride is aliased,
+    so smooth volumes whose detail is noise.
+
     Differentiable in the cubes and the parameters.
 
     Args:
         n_dims: Size of the vector of a cube.
         in_channels: Contrasts of a cube.
         n_axes: 3 for cubes, 2 for patches.
+        scales: Strides of the cubes, as in `cpic.data.read_cubes`.
         variant: `"paper"` or `"fast"`.
         activation: After the hidden layers.
         last: After the last layer: `"linear"` is nothing; None is the published one, `"sigmoid"` in
@@ -65,8 +72,8 @@ class CubeEncoder(nn.Module):
         receptive_field: Voxels along each axis of a cube.
 
     Raises:
-        ValueError: If a size is below 1 or an option is unknown, and, when called, if the cubes
-            have another shape.
+        ValueError: If a size or a stride is below 1, a stride stands twice or an option is unknown,
+            and, when called, if the cubes have another shape.
 
     Example:
         >>> encoder = CubeEncoder(16)
@@ -82,6 +89,7 @@ class CubeEncoder(nn.Module):
         *,
         in_channels: int = 1,
         n_axes: int = 3,
+        scales: Sequence[int] = (1,),
         variant: Literal["paper", "fast"] = "paper",
         activation: Literal["relu", "gelu"] = "relu",
         last: Literal["sigmoid", "relu", "linear"] | None = None,
@@ -102,11 +110,13 @@ class CubeEncoder(nn.Module):
                 f"CubeEncoder needs activations out of {', '.join(_ACTIVATIONS)}, got "
                 f"{activation!r} and last={last!r}."
             )
+        check_scales("CubeEncoder", scales)
         self.n_dims, self.in_channels, self.n_axes = n_dims, in_channels, n_axes
+        self.scales = tuple(scales)
         hidden, kernel = _LAYERS[variant, n_axes]
         convolution = nn.Conv3d if n_axes == 3 else nn.Conv2d
         layers: list[nn.Module] = []
-        field, step, width = 1, 1, in_channels
+        field, step, width = 1, 1, in_channels * len(self.scales)
         for channels, size, stride in (*hidden, (n_dims, kernel, 1)):
             layers += [
                 convolution(width, channels, size, stride=stride),
@@ -120,13 +130,13 @@ class CubeEncoder(nn.Module):
         self.layers = nn.Sequential(*layers).to(precision)
         self._last = torch.channels_last_3d if n_axes == 3 else torch.channels_last
         self._format = self._last if channels_last else torch.contiguous_format
-        self._strided = variant == "fast" and in_channels >= _MANY
+        self._strided = variant == "fast" and in_channels * len(self.scales) >= _MANY
         for weight in self.layers.parameters():
             if weight.ndim == n_axes + 2:
                 weight.data = weight.data.contiguous(memory_format=self._format)
 
     def forward(self, cubes: Tensor) -> Tensor:
-        """Vectors `(n, n_dims)` of cubes `(n, c, s, ..., s)`."""
+        """Vectors `(n, n_dims)` of cubes `(n, c, s, ..., s)`; of S scales `(n, S c, s, ..., s)`."""
         _check_cubes(self, cubes, self.n_axes)
         weight = next(self.parameters())
         layout = self._last if self._strided and weight.is_cpu else self._format
@@ -202,10 +212,13 @@ class PatchEncoder(nn.Module):
 
 
 def _check_cubes(encoder: CubeEncoder | PatchEncoder, cubes: Tensor, n_axes: int) -> None:
-    wanted = (encoder.in_channels, *[encoder.receptive_field] * n_axes)
+    scales, size = getattr(encoder, "scales", (1,)), encoder.receptive_field
+    wanted = (encoder.in_channels * len(scales), *[size] * n_axes)
     if tuple(cubes.shape[1:]) != wanted:
+        read = f"volume.cubes(centers, size={size})"
+        if scales != (1,):
+            read = f"cpic.data.read_cubes(volumes, owner, centers, size={size}, strides={scales})"
         raise ValueError(
             f"{type(encoder).__name__} needs cubes of shape (n, {str(wanted)[1:-1]}), got "
-            f"{tuple(cubes.shape)}; read them with "
-            f"`volume.cubes(centers, size={encoder.receptive_field})`."
+            f"{tuple(cubes.shape)}; read them with `{read}`."
         )

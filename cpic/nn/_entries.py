@@ -44,7 +44,9 @@ class VolumeEntries:
     Args:
         volumes: K volumes of one shape and number of channels, as in `cpic.data.Volume`.
         encoder: Maps cubes `(m, c, s, ..., s)` to `(m, n_dims)`; it has attributes `n_dims` and
-            `receptive_field`. None uses the voxels themselves; contrasts are then the channels.
+            `receptive_field`. None uses the voxels themselves; contrasts are then the channels. An
+            encoder with `scales`, as `CubeEncoder` has, gets those cubes of each position as one,
+            `(m, S c, s, ..., s)`; voxels that they share are read and counted once.
         grid: Map between multi-indices and positions, of the shape of the volumes and with
             `n_dims` channels. None: multi-indices are positions, followed by a channel if
             `n_dims` is above 1.
@@ -94,7 +96,8 @@ class VolumeEntries:
         self._n_dims = self.volumes[0].channels if encoder is None else _number(encoder, "n_dims")
         self._size = 1 if encoder is None else _number(encoder, "receptive_field")
         # Far outside, all cubes are empty, so one extra code along an axis represents them all.
-        margin = self._size // 2 + 1 if padding == "encode" else 0
+        self._scales = tuple(getattr(encoder, "scales", (1,)))
+        margin = self._size // 2 * max(self._scales) + 1 if padding == "encode" else 0
         self._extent = tuple(size + margin for size in self.shape)
         self._grid_of_all = (len(self.volumes), *self._extent)
         self._outside = math.prod(self._grid_of_all)
@@ -227,7 +230,7 @@ class VolumeEntries:
         """Cubes `(m, c, s, ..., s)` at the positions of `keys` `(m,)`."""
         owner, *at = np.unravel_index(keys, self._grid_of_all)
         owner, centers = torch.from_numpy(owner), torch.from_numpy(np.stack(at, -1))
-        return read_cubes(self.volumes, owner, centers, size=self._size)
+        return read_cubes(self.volumes, owner, centers, size=self._size, strides=self._scales)
 
     def _embed(self, cubes: Tensor) -> Tensor:
         """Vectors `(m, n_dims)` of cubes."""

@@ -44,12 +44,15 @@ class Encoded(NamedTuple):
         indices: Multi-indices of `points` in the trains, if those are of whole volumes.
         read: All vectors read, `(M, n)`, and the volume of each, int64 `(M,)`; empty if no feature
             needs them.
+        misfit: Squared difference between volumes and trains at `points`, relative to the squared
+            volumes, `(K,)`; None without a correction.
     """
 
     trains: TensorTrain | None
     points: Points | None
     indices: Tensor | None
     read: tuple[Tensor, Tensor]
+    misfit: Tensor | None = None
 
 
 def count_features(kinds: Sequence[str], *, rank: int, n_dims: int, n_axes: int = 3) -> int:

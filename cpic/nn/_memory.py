@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from cpic._renamed import renamed
+from cpic.bottleneck import half_sweep
 from cpic.tt import IndexSets
+from cpic.tt._entries import Entries
 from cpic.tt._rows import Rows
 
 Towards = Literal["right", "left"]
@@ -156,3 +158,12 @@ def _side_by_side(side: Rows, n_trains: int) -> Rows:
 def _longer(side: Rows, n: int) -> Rows:
     """With the first row `n` times more behind the last one."""
     return side._replace(whole=torch.cat([side.whole, side.whole[:1].expand(n, -1, -1)]))
+
+
+@torch.no_grad()
+def sought(entries: Entries, sets: IndexSets, ranks: Sequence[int], n_sweeps: int) -> IndexSets:
+    """Sets after some half-sweeps, the last one leftward; a wide start ends narrow."""
+    for k in reversed(range(n_sweeps)):
+        towards = "right" if k % 2 else "left"
+        sets = half_sweep(entries, sets, towards=towards, ranks=ranks).sets
+    return sets

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from cpic._renamed import field
 from cpic.bottleneck import BOTTLENECKS
 from cpic.nn._checks import check_positive, check_reading
 from cpic.nn._components import Components
 from cpic.tt._solvers import Solver
 
+_T = TypeVar("_T")
 POSITIONS = ("cross", "grid", "jittered", "low-discrepancy", "random", "coarse-to-fine")
 
 
@@ -147,3 +149,12 @@ def grouped(options: Mapping[str, Any]) -> dict[str, Any]:
         rank = (found.get("search") or Search()).rank
         found["components"] = Components(n_features or rank, **(components or {}))
     return found
+
+
+def with_old_fields(owner: type[_T]) -> type[_T]:
+    """A class that also has the fields of its `OBJECTS`, by their names before these."""
+    before = {new: old for old, new in OLD.items()}
+    for name, kind in OBJECTS.items():
+        for one in fields(kind):
+            setattr(owner, before.get(one.name, one.name), field(name, one.name))
+    return owner

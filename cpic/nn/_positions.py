@@ -96,12 +96,12 @@ def encode(
 
 def beyond(
     entries: VolumeEntries, trains: TensorTrain, count: int, generator: torch.Generator | None
-) -> tuple[Points, Tensor]:
+) -> tuple[Points, Tensor, Tensor]:
     """What encoded volumes are beyond their trains at about `count` positions inside them.
 
     Returns:
-        The values there, times quadrature weights, and the multi-indices `(m p, d)` of their
-        channels.
+        The values there, times quadrature weights; the multi-indices `(m p, d)` of their channels;
+        and the mean square of the values relative to that of the volumes, `(K,)`.
     """
     # A train is not zero in the padding, so it is corrected there, too.
     shape, n_volumes = entries.padded, len(entries.volumes)
@@ -109,9 +109,12 @@ def beyond(
     at, weights, _ = chosen(shape, "jittered", round(count * share), generator, trains.device)
     indices = entries.indices(at[0])
     everywhere = indices.expand(n_volumes, -1, -1)
-    values = entries(everywhere) - trains.entries(everywhere)
-    values = values.view(n_volumes, at.shape[1], -1) * (share * weights[..., None]).to(values)
-    return Points(at.expand(n_volumes, -1, -1), values), indices
+    whole = entries(everywhere).view(n_volumes, at.shape[1], -1)
+    values = whole - trains.entries(everywhere).view_as(whole)
+    weights = share * weights[..., None].to(values)
+    squares = [(weights * part.square()).flatten(1).sum(1) for part in (values, whole)]
+    misfit = squares[0] / squares[1].clamp_min(torch.finfo(values.dtype).tiny)
+    return Points(at.expand(n_volumes, -1, -1), weights * values), indices, misfit
 
 
 def _near_peaks(vectors: Tensor, at: Tensor, shape: tuple[int, ...], budget: int) -> Tensor:

@@ -123,6 +123,8 @@ class Model(Network):
         use_encoder: False uses the voxels themselves, "TT+MLP".
         ndims: Features per neighborhood, a power of two as published.
         encoder: The published network, or a faster one with the same receptive field.
+        scales: Strides of the cubes that the encoder sees around a voxel; 1 are neighboring
+            voxels, as published, and 4 reaches four times as far.
         activation: Activation of the hidden layers of the encoder.
         last: Activation of its last layer.
         bias: Initial value of its last biases; see `cpic.nn.CubeEncoder`.
@@ -130,6 +132,7 @@ class Model(Network):
             the others; see `cpic.nn.Positions`.
         budget: Positions read in each scan; those of the cross follow from the rank.
         correction: Further positions that correct the features of the cross.
+        residual: Weight in the loss of what the trains miss there, relative to the encoded scans.
         features: What the head gets, one or more of components (as published), moments, maximum
             and attention; see `cpic.nn.CPIC`.
         norm: Normalization in the head: "batch", as published for BraTS; "layer", or "none", as
@@ -139,6 +142,7 @@ class Model(Network):
     use_encoder: bool = True
     ndims: Width = 16
     encoder: Literal["fast", "paper"] = "fast"
+    scales: tuple[Count, ...] = (1,)
     activation: Literal["relu", "gelu"] = "relu"
     last: Literal["sigmoid", "relu", "linear"] = "sigmoid"
     bias: Finite | None = None
@@ -147,6 +151,7 @@ class Model(Network):
     ] = "cross"
     budget: Count = 1000
     correction: Whole = 0
+    residual: NotNegative = 0.0
     features: tuple[Literal["components", "moments", "maximum", "attention"], ...] = ("components",)
     norm: Literal["batch", "layer", "none"] | None = None
 

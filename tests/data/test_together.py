@@ -167,6 +167,60 @@ def test_equal_to_one_volume_after_the_other_and_so_are_the_ledgers(
             assert asked == volume.ledger
 
 
+SCALES = (1, 3, 8)
+
+
+def dilated_twin(dense, centers, size, channels):
+    """Cubes of all scales, every voxel of a padded array by itself; and which voxels they have."""
+    dense = dense if channels > 1 else dense[..., None]
+    shape, found, read = dense.shape[:-1], [], set()
+    for stride in SCALES:
+        steps = torch.cartesian_prod(*[stride * (torch.arange(size) - size // 2)] * len(shape))
+        at = centers[:, None] + steps
+        inside = ((at >= 0) & (at < torch.tensor(shape))).all(-1)
+        values = dense[tuple(at.clamp_min(0).minimum(torch.tensor(shape) - 1).unbind(-1))]
+        values = torch.where(inside[..., None], values, 0).movedim(-1, 1)
+        found.append(values.unflatten(2, [size] * len(shape)))
+        read |= set(map(tuple, at[inside].tolist()))
+    return torch.cat(found, 1), read
+
+
+def dicoms(folder, n):
+    made = []
+    for k in range(n):
+        (folder / f"d{k}").mkdir()
+        made.append(test_conformance.make_dicom(folder / f"d{k}")[0])
+    return made
+
+
+@pytest.mark.parametrize("make", [*ALL, dicoms])
+def test_several_scales_equal_the_dense_twin_and_voxels_are_counted_once(make, generator, tmp_path):
+    volumes = make(tmp_path, 4)
+    owner, centers = draw(4, 60, generator)
+    owner[owner == 2] = 1
+    twins = [volume.read() * (2 if isinstance(volume, Doubled) else 1) for volume in volumes]
+    for volume in volumes:
+        volume.ledger.reset()
+    found = data.read_cubes(volumes, owner, centers, size=5, strides=SCALES)
+    for k, volume in enumerate(volumes):
+        mine = owner == k
+        twin, read = dilated_twin(twins[k], centers[mine], 5, volume.channels)
+        assert torch.equal(found[mine], twin.to(found.dtype))
+        assert volume.ledger.voxels == len(read)
+        if make is stores:  # a chunk that a cube steps over is not loaded
+            assert volume.ledger.chunks == len({(x // 4, y // 3, z // 5) for x, y, z in read})
+        if not isinstance(volume, Own | Doubled):
+            assert volume.ledger.asked == 3 * 125 * int(mine.sum())
+
+
+def test_a_cube_of_stride_one_is_what_it_is_alone(generator):
+    volumes = arrays(None, 3)
+    owner, centers = draw(3, 50, generator)
+    alone = data.read_cubes(volumes, owner, centers, size=3)
+    both = data.read_cubes(volumes, owner, centers, size=3, strides=[4, 1])
+    assert torch.equal(both[:, 1:], alone)
+
+
 @pytest.mark.parametrize("read_all", [False, True])
 @pytest.mark.parametrize("make", [flipped, stacked, stacked_of_all])
 def test_a_view_counts_the_bytes_and_chunks_of_its_parts(make, read_all, generator, tmp_path):
@@ -252,6 +306,12 @@ def test_operations_do_not_grow_with_the_contrasts(generator, tmp_path):
         ({"centers": torch.zeros(2, 2, dtype=torch.int64)}, "3 coordinates"),
         ({"centers": torch.zeros(2, 3)}, "int64 positions"),
         ({"size": 2}, "odd size"),
+        ({"strides": ()}, r"one or more different integers from 1 to 65536, got \(\)"),
+        ({"strides": (0, 1)}, r"got \(0, 1\)"),
+        ({"strides": (2, 2)}, r"got \(2, 2\)"),
+        ({"strides": (1.0,)}, r"got \(1.0,\)"),
+        ({"strides": 2}, "got 2"),
+        ({"strides": (10**20,)}, "from 1 to 65536"),
     ],
 )
 def test_bad_input_is_one_sentence(change, words):
@@ -270,7 +330,11 @@ def test_volumes_of_any_extent_together(generator):
     shape = (2**20, 2**20, 2**21)
     volumes = [data.FormulaVolume(lambda x, y, z: (x + y + z).double(), shape) for _ in range(9)]
     owner, centers = draw(9, 40, generator, shape)
-    found = data.read_cubes(volumes, owner, centers, size=5)
     inside = ((centers >= 0) & (centers < torch.tensor(shape))).all(1)
-    assert torch.equal(found[inside, 0, 2, 2, 2], centers[inside].sum(1).double())
-    assert sum(volume.ledger.voxels for volume in volumes) <= 40 * 125
+    for strides in ((1,), (1, 2)):
+        for volume in volumes:
+            volume.ledger.reset()
+        found = data.read_cubes(volumes, owner, centers, size=5, strides=strides)
+        assert torch.equal(found[inside, -1, 2, 2, 2], centers[inside].sum(1).double())
+        read = sum(volume.ledger.voxels for volume in volumes)
+        assert 30 * 125 * len(strides) - 30 * 27 <= read <= 40 * 125 * len(strides)

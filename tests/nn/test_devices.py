@@ -55,9 +55,19 @@ class Small(torch.nn.Module):
         return self.linear(cubes.flatten(1).to(self.linear.weight)).sigmoid()
 
 
-def entries(device, dtype, *, indices, volumes=CPU, **options):
+class Wide(Small):
+    """Sees them at three scales."""
+
+    scales = (1, 2, 3)
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(81, self.n_dims)
+
+
+def entries(device, dtype, *, indices, volumes=CPU, make=Small, **options):
     """Values at multi-indices that lie elsewhere than the encoder, or the volumes."""
-    grid, encoder = Quantics(SHAPE, channels=2), moved(Small, device, dtype)
+    grid, encoder = Quantics(SHAPE, channels=2), moved(make, device, dtype)
     found = nn.VolumeEntries(scans(volumes, dtype), encoder, grid, dtype=dtype, **options)
     below = torch.tensor(grid.sizes, device=indices)
     some = (drawn(indices, torch.float64, 4, 40, grid.n_sites) * below).long()
@@ -86,7 +96,7 @@ def model(device, dtype, *, n_dims=2, apart=False, encoder=Small, **options):
     return made
 
 
-def steps(device, dtype, *, volumes=CPU, **options):
+def steps(device, dtype, *, volumes=CPU, weight=0.0, **options):
     """Two steps, a prediction, and the state they leave."""
     net = model(device, dtype, **options)
     optimizer = torch.optim.RAdam(net.parameters(), lr=1e-2)
@@ -95,7 +105,8 @@ def steps(device, dtype, *, volumes=CPU, **options):
     age = drawn(CPU, torch.float32, 5, 1)
     for _ in range(2):
         optimizer.zero_grad()
-        net(*given, rows=rows, tabular=age).square().mean().backward()
+        loss = net(*given, rows=rows, tabular=age).square().mean()
+        (loss + weight * net.residual() if weight else loss).backward()
         optimizer.step()
     twin = model(device, dtype, **options)
     twin.load_state_dict(net.state_dict())
@@ -182,6 +193,10 @@ TABLE = {
         moved(lambda: nn.CubeEncoder(4, variant="fast", channels_last=True, bias=-1.0), d, t),
         drawn(d, t, 5, 1, 9, 9, 9),
     ),
+    "CubeEncoder of scales": lambda d, t: trained(
+        moved(lambda: nn.CubeEncoder(4, variant="fast", scales=(1, 2, 4, 8)), d, t),
+        drawn(d, t, 5, 4, 9, 9, 9),
+    ),
     "PatchEncoder": lambda d, t: trained(
         moved(lambda: nn.PatchEncoder(4, size=3), d, t), drawn(d, t, 5, 1, 3, 3, 3)
     ),
@@ -211,11 +226,16 @@ TABLE = {
     "VolumeEntries, volumes on the device": lambda d, t: entries(
         d, t, indices=d, volumes=d, padding="encode", remember=True
     ),
+    "VolumeEntries, scales on the device": lambda d, t: entries(
+        d, t, indices=d, volumes=d, make=Wide
+    ),
     "CPIC": lambda d, t: steps(d, t),
+    "CPIC, several scales": lambda d, t: steps(d, t, encoder=Wide),
     "CPIC, volumes on the device": lambda d, t: steps(d, t, volumes=d),
     "CPIC, sets on the CPU": lambda d, t: steps(d, t, apart=True),
     "CPIC, sets on the CPU, volumes on the device": lambda d, t: steps(d, t, apart=True, volumes=d),
     "CPIC, corrected Positions": lambda d, t: steps(d, t, positions=nn.Positions(correction=40)),
+    "CPIC, residual": lambda d, t: steps(d, t, positions=nn.Positions(correction=40), weight=0.5),
     "CPIC, other features count_features": lambda d, t: steps(
         d, t, features=("components", "moments", "maximum", "attention")
     ),

@@ -122,6 +122,9 @@ def test_dense_encoder_has_two_hidden_layers_with_batch_norm():
         (lambda: CubeEncoder(0), "n_dims"),
         (lambda: CubeEncoder(4, n_axes=4), "2 or 3 axes"),
         (lambda: CubeEncoder(4, variant="slow"), "variant"),
+        (lambda: CubeEncoder(4, scales=()), r"CubeEncoder needs scales .* got \(\)"),
+        (lambda: CubeEncoder(4, scales=(1, 1)), "different integers from 1"),
+        (lambda: CubeEncoder(4, scales=(1, 2))(torch.zeros(2, 1, 9, 9, 9)), r"strides=\(1, 2\)"),
         (lambda: CubeEncoder(4, precision=torch.float16), "precision"),
         (lambda: CubeEncoder(4)(torch.zeros(2, 1, 7, 7, 7)), r"\(n, 1, 9, 9, 9\)"),
         (lambda: CubeEncoder(4)(torch.zeros(2, 2, 9, 9, 9)), r"got \(2, 2, 9, 9, 9\)"),
@@ -157,6 +160,19 @@ def test_products_instead_of_convolutions_change_nothing(
     slopes = (torch.autograd.grad(part.square().sum(), inputs) for part in (found, wanted))
     for mine, theirs in zip(*slopes, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("variant", ["paper", "fast"])
+def test_scales_are_channels_of_the_first_layer(variant, generator):
+    options = {"in_channels": 2, "scales": (1, 2, 4), "last": "linear"}
+    encoder = linear(CubeEncoder(4, variant=variant, **options))
+    assert (encoder.in_channels, encoder.scales) == (2, (1, 2, 4))
+    cubes = torch.rand(3, 6, 9, 9, 9, generator=generator).requires_grad_()
+    (grad,) = torch.autograd.grad(encoder(cubes).sum(), cubes)
+    assert (grad != 0).all()
+    one, other = (CubeEncoder(4, variant=variant, **o) for o in ({}, {"scales": [1]}))
+    assert count(one) == count(other)
+    assert Centered(encoder).scales == encoder.scales
 
 
 def test_no_gradient_of_the_cubes_is_computed_unless_it_is_asked_for():

@@ -31,6 +31,16 @@ class TinyEncoder(torch.nn.Module):
         return self.linear(cubes.double().flatten(1)).tanh()
 
 
+class Scales(TinyEncoder):
+    """Sees cubes of three voxels along each axis, dense and with strides of 2 and 5."""
+
+    scales = (1, 2, 5)
+
+    def __init__(self, n_dims=4, in_channels=1):
+        super().__init__(n_dims, 3 * in_channels)
+        self.in_channels = in_channels
+
+
 def volumes(generator, n=3, shape=SHAPE, channels=1):
     full = (*shape, channels) if channels > 1 else shape
     arrays = [torch.rand(full, generator=generator, dtype=torch.float64) for _ in range(n)]
@@ -69,6 +79,38 @@ def test_equal_to_encoding_every_voxel(padding, order, remember, n_dims, generat
         x, y, z, c = grid.coords(indices).unbind(-1)
         wanted = full[torch.arange(3)[:, None], x, y, z, c]
         torch.testing.assert_close(entries(indices), wanted, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("padding", ["zero", "encode"])
+def test_an_encoder_of_several_scales_sees_the_cubes_of_all(padding, channels, chunk, generator):
+    batch, encoder = volumes(generator, 2, channels=channels), Scales(in_channels=channels)
+    grid = Quantics(SHAPE, channels=4)
+    entries = VolumeEntries(batch, encoder, grid, padding=padding, chunk=chunk)
+    arrays = torch.stack([v.read().view(*SHAPE, channels).movedim(-1, 0) for v in batch])
+    padded = torch.nn.functional.pad(arrays, [5, 15] * 3)
+    parts = []
+    for stride in Scales.scales:
+        cubes = padded[(..., *[slice(5 - stride, None)] * 3)]
+        for axis in (2, 3, 4):
+            cubes = cubes.unfold(axis, 2 * stride + 1, 1)[..., ::stride]
+        parts.append(cubes[:, :, :8, :8, :8].movedim(1, 4))
+    with torch.no_grad():
+        full = encoder(torch.cat(parts, 4).flatten(0, 3)).view(2, 8, 8, 8, 4)
+    if padding == "zero":
+        full[:, 6:] = full[:, :, 5:] = full[:, :, :, 7:] = 0
+    indices = random_indices(grid.sizes, 2, 300, generator)
+    x, y, z, c = grid.coords(indices).unbind(-1)
+    wanted = full[torch.arange(2)[:, None], x, y, z, c]
+    torch.testing.assert_close(entries(indices), wanted, rtol=1e-12, atol=1e-14)
+
+
+def test_voxels_that_scales_share_are_counted_once(generator):
+    (volume,), encoder = volumes(generator, 1, (17, 17, 17)), Scales()
+    entries = VolumeEntries([volume], encoder, Quantics((17, 17, 17), channels=4))
+    entries.vectors(torch.tensor([[[8, 8, 8]]]))
+    assert volume.ledger.voxels == 3 * 27 - 2  # the center is of all three
 
 
 def test_empty_cubes_are_encoded_once(generator):

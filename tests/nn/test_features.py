@@ -1,5 +1,6 @@
 """Features of encoded volumes, beside what all voxels give."""
 
+import copy
 import itertools
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ from cpic.nn._features import largest
 from cpic.nn._moments import contributions, moments_of_points, moments_of_trains
 from cpic.nn._positions import beyond
 from cpic.tt import Quantics, TensorTrain, tt_svd
+from cpic.tt._points import all_points
 
 SHAPE = (6, 8, 5)
 NAMES = list("abcdef")
@@ -152,7 +154,7 @@ def test_corrected_features_are_unbiased(generator):
     drawn = []
     with torch.no_grad():
         for _ in range(400):
-            points, indices = beyond(entries, trains, 24, net.generator)
+            points, indices, _ = beyond(entries, trains, 24, net.generator)
             residual = points.weighted.flatten(1) * ALL.budget
             basis = net.components.basis
             drawn.append(basis.features(trains) + residual @ basis.entries(indices))
@@ -160,6 +162,56 @@ def test_corrected_features_are_unbiased(generator):
     error = drawn.mean(0) - truth
     assert (basis.features(trains) - truth).abs().max() > 0.03  # there is something to correct
     assert (error.abs() < 4 * drawn.std(0) / len(drawn) ** 0.5).all()
+
+
+def test_the_residual_of_all_positions_is_that_of_the_dense_volumes(generator):
+    cohort = volumes(generator)
+    net = model(Positions(correction=ALL.budget), rank=2).train()
+    encoded = net.encode(cohort, NAMES)
+    # Trains also have values in the padding, where volumes are zero.
+    coords = all_points((*net.grid.padded, net.grid.padded_channels))
+    trains = encoded.trains.entries(net.grid.sites(coords).expand(6, -1, -1))
+    beyond_it = trains.view(6, *net.grid.padded, net.grid.padded_channels).clone()
+    whole = dense(net, cohort)
+    beyond_it[:, :6, :8, :5, :3] -= whole
+    wanted = beyond_it.flatten(1).square().sum(1) / whole.flatten(1).square().sum(1)
+    torch.testing.assert_close(net.residual(), wanted.mean(), rtol=1e-8, atol=1e-10)
+    assert 0.01 < net.residual() < 1
+    slopes = torch.autograd.grad(net.residual(), list(net.encoder.parameters()))
+    assert all((slope != 0).any() for slope in slopes)
+
+
+def test_the_residual_falls_where_it_is_the_loss(generator):
+    cohort, net = volumes(generator), model(Positions(correction=100), rank=2).train()
+    optimizer = torch.optim.Adam(net.encoder.parameters(), lr=1e-2)
+    found = []
+    for _ in range(15):
+        optimizer.zero_grad()
+        net(cohort, NAMES)
+        loss = net.residual()
+        loss.backward()
+        optimizer.step()
+        found.append(float(loss.detach()))
+    assert found[-1] < 0.7 * found[0]
+    assert copy.deepcopy(net)._misfit is None  # a tensor with a gradient could not be copied
+
+
+@pytest.mark.parametrize("positions", ["cross", "grid"])
+def test_the_residual_needs_a_correction(positions, generator):
+    net = model(positions)
+    with pytest.raises(ValueError, match=r"Positions\(correction=500\)"):
+        net.residual()
+    net.train()(volumes(generator), NAMES)
+    with pytest.raises(ValueError, match="a call with a correction"):
+        net.residual()
+
+
+def test_an_encoder_of_zeros_has_no_residual(generator):
+    net = model(Positions(correction=50), ("maximum",)).train()
+    for weight in net.encoder.parameters():
+        torch.nn.init.zeros_(weight)
+    net.features_of(volumes(generator), NAMES)
+    assert net.residual() == 0
 
 
 @pytest.mark.parametrize("by", ["grid", "jittered", "low-discrepancy", "random", "coarse-to-fine"])

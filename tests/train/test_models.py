@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from cpic.data import ArrayVolume
 from cpic.nn import Positions, Reading, Search
 from cpic.options import Model, Network
 from cpic.train.loop._task import SCHEDULES
@@ -81,6 +82,20 @@ def test_a_model_is_built_from_all_of_its_options(task):
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
 
 
+def test_an_encoder_of_scales_and_a_residual_in_the_loss(generator):
+    options = {"scales": [1, 3], "correction": 20, "residual": 0.5, "more": {}}
+    task = make_module({**CONFIG, **options})
+    assert task.model.encoder.scales == (1, 3)
+    volumes = [ArrayVolume(torch.rand(8, 8, 8, generator=generator)) for _ in range(3)]
+    batch = {"volumes": volumes, "names": list("abc"), "rows": None, "tabular": None}
+    batch["target"] = torch.rand(3, generator=generator)
+    predicted = task.train()(batch)
+    found, plain = task.total(predicted, batch), task.loss(predicted, batch)
+    torch.testing.assert_close(found, plain + 0.5 * task.model.residual(), check_dtype=False)
+    assert found > plain
+    assert make_module({**CONFIG, "more": {}}).total(predicted, batch) == plain
+
+
 def test_a_checkpoint_without_these_options_is_the_published_model():
     model = make_module({**CONFIG, "more": {}}).model
     assert (model.positions.by, model.features) == ("cross", ("components",))
@@ -114,6 +129,9 @@ def test_one_cycle_rises_and_falls():
         ({"positions": "random"}, "positions in a fixed order for components"),
         ({"positions": "grid", "correction": 9}, "nothing to correct"),
         ({"features": ("maximum", "maximum")}, "one or more different names"),
+        ({"scales": (1, 1)}, "a run needs scales as one or more different integers"),
+        ({"scales": (1, 10**6)}, "from 1 to 65536"),
+        ({"residual": 0.1}, "needs a correction for a residual of 0.1 in the loss, got 0"),
         ({"features": ("maximum",), "more": {"n_sweeps": 0}}, "n_sweeps"),
     ],
 )

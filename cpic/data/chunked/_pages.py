@@ -42,9 +42,16 @@ class Pages(NamedTuple):
         span = 1 + max((int(of.max()) for of in which if of.size), default=0)
         steps, used = np.arange(span), []
         for axis, of in enumerate(which):
-            low = windows.corners[:, axis, None]
-            overlaps = (low < windows.shape[axis]) & (low + windows.size > 0)
-            used.append((steps <= of[:, -1:]) & overlaps)
+            low, length = windows.corners[:, axis, None], windows.shape[axis]
+            if windows.strides is None:
+                overlaps = (low < length) & (low + windows.size > 0)
+                used.append((steps <= of[:, -1:]) & overlaps)
+                continue
+            # A window may step over a chunk.
+            at = low + windows.steps
+            hit = np.zeros((len(of), span + 1), bool)
+            np.put_along_axis(hit, np.where((at >= 0) & (at < length), of, span), True, 1)
+            used.append(hit[:, :span])
         needed = _flat(functools.reduce(np.logical_and, spread(used)))
         ids = _joined([low + steps for low in lows], grid)
         return cls(ids, needed, which, [rest for _, rest in found], span, chunks)
@@ -77,6 +84,7 @@ class Pages(NamedTuple):
         which, rest = self.which[-1], self.rest[-1]
         channels, size = out.shape[1], rest.shape[1]
         as_lines = (which[:, -1] == 0) & (rest[:, -1] - rest[:, 0] == size - 1)
+        as_lines &= (rest[:, 1:2] - rest[:, :1] == 1).all(1)  # neither spaced nor cut off
         rows, others = np.flatnonzero(as_lines), np.flatnonzero(~as_lines)
         if len(rows):
             part = self.part(rows)

@@ -65,6 +65,7 @@ class Task(pl.LightningModule):
         optimizer: str = "radam",
         weight_decay: float = 0.01,
         standard: Sequence[float] | None = None,
+        residual: float = 0.0,
     ):
         super().__init__()
         self.mean, self.spread = standard or (0.0, 1.0)
@@ -76,7 +77,7 @@ class Task(pl.LightningModule):
             raise ValueError(f'a task needs optimizer "radam" or "adamw", got {optimizer!r}.')
         self.automatic_optimization = False
         self.model, self.lr, self.schedule = model, lr, schedule
-        self.optimizer, self.weight_decay = optimizer, weight_decay
+        self.optimizer, self.weight_decay, self.residual = optimizer, weight_decay, residual
         self.clip: float | None = None
         self.faults = Faults()
         self.metrics: dict[str, float] = {}
@@ -114,6 +115,11 @@ class Task(pl.LightningModule):
         for group in self.optimizers().param_groups:  # type: ignore[union-attr]
             group["lr"] = self.lr * SCHEDULES[self.schedule](done)
 
+    def total(self, predictions: Tensor, batch: Batch) -> Tensor:
+        """The loss without unit, and the weighted residual of the trains."""
+        loss = self.loss(predictions, batch) / self.spread**self.power
+        return loss + self.residual * self.model.residual() if self.residual else loss  # type: ignore[operator]
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step; a failed step is counted and leaves the model unchanged."""
         optimizer: Any = self.optimizers()
@@ -124,7 +130,7 @@ class Task(pl.LightningModule):
         losses: list[Tensor] = []
 
         def forward() -> None:
-            losses.append(self.loss(self(batch), batch) / self.spread**self.power)
+            losses.append(self.total(self(batch), batch))
             check_finite(losses[0], "loss")
 
         def backward() -> None:

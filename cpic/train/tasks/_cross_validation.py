@@ -36,7 +36,8 @@ _HELD_BYTES = 2**30
 _QUANTILES = (0.2, 0.5, 0.8)
 # Settings that define the model, and arguments of `fit_fold`.
 _KEPT = (
-    *("ndims", "encoder", "activation", "last", "bias", "positions", "budget", "correction"),
+    *("ndims", "encoder", "scales", "activation", "last", "bias"),
+    *("positions", "budget", "correction", "residual"),
     *("features", "norm", "rank", "chunk", "precision"),
     *("optimizer", "lr", "weight_decay", "schedule", "seed"),
 )

@@ -19,6 +19,7 @@ from cpic.nn import (
     TwoHeadRegressor,
     count_features,
 )
+from cpic.nn._checks import check_scales
 from cpic.nn._components import Components
 from cpic.nn._options import OLD, grouped
 from cpic.nn._positions import matched
@@ -74,6 +75,12 @@ def check_model(name: str, model: Network, batch_size: int) -> None:
     if isinstance(model, Model):
         features = model.features
         matched(_positions(vars(model)), features)
+        check_scales("a run", model.scales)
+        if model.residual and not model.correction:
+            raise ValueError(
+                f"a run needs a correction for a residual of {model.residual} in the loss, got 0; "
+                "set correction, for example to 500."
+            )
     # By default, as many components as the rank are found in the scans of a batch.
     wanted = {"rank": model.rank, "more.n_features": more.get("n_features")}
     for option, number in wanted.items() if "components" in features else ():
@@ -107,14 +114,14 @@ def make_module(config: Mapping[str, Any], *, fold: int = 0) -> Regression | Qua
     Args:
         config: `task`, `model`, `shape`, `channels`, `n_tabular`, `rank`, `ndims`, `encoder`,
             `chunk`, `precision`, `lr`, `seed`, `more` options of the model, and, if wanted,
-            `schedule` and `standard` of the task.
+            `schedule`, `standard` and `residual` of the task.
         fold: Index of the fold; every fold starts with different parameters.
     """
     # Runs with the same seed start with the same parameters, whatever was drawn before.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"] + fold)
         model = _model(config, fold)
-    given = ("schedule", "standard", "optimizer", "weight_decay")
+    given = ("schedule", "standard", "optimizer", "weight_decay", "residual")
     options = {key: config[key] for key in given if config.get(key) is not None}
     if config["task"] == "osic":
         return Quantiles(model, lr=config["lr"], **options)
@@ -135,6 +142,7 @@ def _model(config: Mapping[str, Any], fold: int) -> nn.Module:
         encoder = CubeEncoder(
             config["ndims"],
             in_channels=channels,
+            scales=tuple(config.get("scales") or (1,)),
             variant=config["encoder"],
             activation=config.get("activation", "relu"),
             last=config.get("last"),
