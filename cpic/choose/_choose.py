@@ -1,5 +1,6 @@
 """Which entries of an array to read, by name, and what they say about the others."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,7 +12,8 @@ from cpic.choose import _refine
 from cpic.choose._budget import check_shape, count_of
 from cpic.choose._chosen import Chosen, Log
 from cpic.choose._picture import Grid, Sum
-from cpic.choose._points import PLACERS, Draw, Points, grid
+from cpic.choose._points import PLACERS, Draw, Points, grid, in_blocks
+from cpic.choose._pyramid import Level, Score, as_levels, descend
 from cpic.choose._scattered import Rule, Scattered
 from cpic.choose._trains import by_cross, by_svd
 from cpic.linalg._inputs import check_choice, check_least
@@ -108,6 +110,14 @@ def choose(
             of an OME-Zarr: means over blocks, in place of entries at their centers, each counted as
             one entry read.
 
+            `"pyramid"`: `levels`, coarser versions of the arrays, such as those of an OME-Zarr, the
+            finest first: each a `(K, *sizes)`, or its `Entries` and sizes, of which only what is
+            needed is read. The coarsest is read whole; where `score` is largest, by default the
+            squared distance above its median, the next finer one is read, and so on, for the share
+            `coarse` of the budget, by default 0.5. The rest are positions drawn in proportion to
+            the score, mixed as those of `"importance"`, and as unbiased; `mix` and `rule`. What is
+            rare is found if it is visible at a coarse level.
+
             `"cross-square"`, `"cross-least-squares"`: a train {cite}`oseledets2010ttcross`, of the
             axes or, with `bits="sequential"` or `"interleaved"`, of the bits of the coordinates in
             sites of size `base`; `rank` and `sweeps` as in `cpic.tt.cross`. Arrays of at most 4096
@@ -144,7 +154,13 @@ def choose(
     log = Log(entries)
     known = CHOOSERS[by](log, shape, count, draw, **options)
     where, values = log.all()
-    return Chosen(by, shape, where, values, **known)
+    found = Chosen(by, shape, where, values, **known)
+    if options.get("rank") and int(found.asked.max()) > count:
+        raise ValueError(
+            f"{by} read {int(found.asked.max())} entries for rank {options['rank']}, above the "
+            f"budget of {count}; lower the rank, or leave it to the budget."
+        )
+    return found
 
 
 def _checked(who, shape, budget, n_arrays, generator, device):
@@ -203,6 +219,31 @@ def _coarse_to_fine(
     return {"picture": remake(log.all()[1]), "remake": remake}
 
 
+def _pyramid(
+    log: Log,
+    shape: tuple[int, ...],
+    count: int,
+    draw: Draw,
+    *,
+    levels: Sequence[Level | Tensor],
+    score: Score | None = None,
+    coarse: float = 0.5,
+    mix: float = 0.1,
+    rule: Rule = "auto",
+) -> dict[str, Any]:
+    pyramid = as_levels(levels, shape, draw.n_arrays)
+    left = count - math.prod(pyramid[0].shape)
+    if left < 1:
+        raise ValueError(
+            f"pyramid needs a budget above the {count - left} numbers of its coarsest level, got "
+            f"{count}; pass a coarser level."
+        )
+    found, read = descend(pyramid, shape, _share(coarse, left), score, draw)
+    points = in_blocks(found, count - read, draw, mix)
+    picture = Scattered(shape, points.positions, log(points.positions), rule)
+    return {"picture": picture, "given": points.weights, "beside": read}
+
+
 def _share(coarse: float, count: int) -> int:
     if not 0 < coarse < 1:
         raise ValueError(f"`coarse` needs a share of the budget above 0 and below 1, got {coarse}.")
@@ -238,6 +279,7 @@ CHOOSERS: dict[str, Search] = {
     "grid": _by_grid,
     **{by: partial(_scattered, by=by) for by in PLACERS if by != "grid"},
     "coarse-to-fine": _coarse_to_fine,
+    "pyramid": _pyramid,
     "cross-square": partial(_cross, method="square"),
     "cross-least-squares": partial(_cross, method="least_squares"),
     "grid+cross": _grid_and_cross,

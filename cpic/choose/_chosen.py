@@ -39,6 +39,7 @@ class Chosen:
         picture: The arrays rebuilt from them.
         given: Weights `(K, m)` that the chooser knows.
         remake: The picture of other values at the same positions, where it is linear in them.
+        beside: Numbers read of the levels of a pyramid, which no position stands for.
     """
 
     by: str
@@ -48,12 +49,13 @@ class Chosen:
     picture: Picture
     given: Tensor | None = None
     remake: Callable[[Tensor], Picture] | None = None
+    beside: int = 0
 
     @cached_property
     def asked(self) -> Tensor:
-        """How many different entries were read of each array, int64 `(K,)`."""
+        """How many different entries and numbers of levels were read of each, int64 `(K,)`."""
         keys = (self.positions * key_weights(self.shape).to(self.positions.device)).sum(-1)
-        return 1 + (keys.sort(1).values.diff(dim=1) != 0).sum(1)
+        return self.beside + 1 + (keys.sort(1).values.diff(dim=1) != 0).sum(1)
 
     @cached_property
     def weights(self) -> Tensor | None:

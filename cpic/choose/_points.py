@@ -158,10 +158,7 @@ def jittered(shape: Sequence[int], count: int, draw: Draw) -> Points:
 def importance(
     shape: Sequence[int], count: int, draw: Draw, *, map: Tensor, mix: float = 0.1
 ) -> Points:
-    """Positions drawn in proportion to a map, mixed with uniform ones.
-
-    The cells of the map are drawn systematically: in their order, in equal steps of their
-    cumulated odds, from a random start. The position in a cell is uniform.
+    """Positions drawn in proportion to a map, mixed with uniform ones, as by `in_blocks`.
 
     Args:
         shape: Sizes of the arrays.
@@ -172,21 +169,51 @@ def importance(
         mix: Share of the uniform positions, in (0, 1].
     """
     odds = _cells(map, shape, draw)
+    begins, widths = (
+        x.expand(draw.n_arrays, -1, -1) for x in blocks(shape, odds.shape[1:], draw.device)
+    )
+    return in_blocks(Blocks(begins, widths, odds.flatten(1)), count, draw, mix)
+
+
+class Blocks(NamedTuple):
+    """Blocks that fill K arrays.
+
+    Args:
+        begins: First entries, int64 `(K, m, D)`.
+        widths: int64 `(K, m, D)`.
+        odds: How densely to read there, `(K, m)`.
+    """
+
+    begins: Tensor
+    widths: Tensor
+    odds: Tensor
+
+
+def in_blocks(found: Blocks, count: int, draw: Draw, mix: float) -> Points:
+    """Positions in proportion to odds times volume, mixed with uniform ones.
+
+    The blocks are drawn systematically: in their order, in equal steps of their cumulated odds,
+    from a random start. The position in a block is uniform.
+    """
     if not 0 < mix <= 1:
         raise ValueError(
-            f"importance needs a mix above 0 and at most 1, got {mix}; without uniform positions "
-            "what the map calls 0 is never read, and means are biased."
+            f"drawing by odds needs a mix above 0 and at most 1, got {mix}; without uniform "
+            "positions what has the odds 0 is never read, and means are biased."
         )
-    begins, widths = blocks(shape, odds.shape[1:], draw.device)
-    volumes = widths.double().prod(-1)
-    odds = odds.flatten(1) * volumes
-    share = (1 - mix) * odds / odds.sum(1, keepdim=True) + mix * volumes / math.prod(shape)
+    volumes = found.widths.double().prod(-1)
+    total = volumes.sum(1, keepdim=True)
+    odds = found.odds * volumes
+    most = odds.sum(1, keepdim=True)
+    # Where all odds are 0 the positions are uniform.
+    known = (1 - mix) * (most > 0)
+    share = known * odds / most.clamp_min(1e-300) + (1 - known) * volumes / total
     steps = torch.arange(count, device=draw.device) + draw.uniform("importance", 1)
     ends = share.cumsum(1)
-    cell = torch.searchsorted(ends / ends[:, -1:], steps / count).clamp_max(share.shape[1] - 1)
-    inside = (draw.uniform("importance", count, len(shape)) * widths[0, cell]).long()
-    expected = count * share.gather(1, cell) / volumes[0, cell]
-    return Points(begins[0, cell] + inside, 1 / (math.prod(shape) * expected))
+    block = torch.searchsorted(ends / ends[:, -1:], steps / count).clamp_max(share.shape[1] - 1)
+    at = block[..., None].expand(-1, -1, found.widths.shape[2])
+    inside = draw.uniform("importance", *at.shape[1:]) * found.widths.gather(1, at)
+    expected = count * share.gather(1, block) / volumes.gather(1, block)
+    return Points(found.begins.gather(1, at) + inside.long(), 1 / (total * expected))
 
 
 def _cells(map: Tensor, shape: Sequence[int], draw: Draw) -> Tensor:
