@@ -34,5 +34,9 @@ def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as a JSON file, and create its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(value, indent=1) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8."""
+    replace_file(path, lambda file: file.write(text.encode("utf-8")))

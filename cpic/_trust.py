@@ -5,6 +5,7 @@ thousand times its size. All readers of the package and all downloads use these 
 converts `DoubtError` to its own error, with the name of the file and advice.
 """
 
+import io
 import json
 import os
 import stat
@@ -99,14 +100,9 @@ def read_at_most(source: _Readable, limit: int, *, what: str = "content") -> byt
     Raises:
         DoubtError: If there is more; at most `limit` bytes and one block have been in memory.
     """
-    blocks: list[bytes] = []
-    left = limit
-    while block := source.read(min(_BLOCK, left + 1)):
-        left -= len(block)
-        if left < 0:
-            raise DoubtError(_longer(what, limit))
-        blocks.append(block)
-    return b"".join(blocks)
+    target = io.BytesIO()
+    copy_at_most(source, target, limit, what=what)
+    return target.getvalue()
 
 
 def copy_at_most(source: _Readable, target: _Writable, limit: int, *, what: str = "content") -> int:
@@ -118,7 +114,7 @@ def copy_at_most(source: _Readable, target: _Writable, limit: int, *, what: str 
     copied = 0
     while block := source.read(min(_BLOCK, limit - copied + 1)):
         if copied + len(block) > limit:
-            raise DoubtError(_longer(what, limit))
+            raise DoubtError(f"has {what} of more than {limit:,} bytes")
         target.write(block)
         copied += len(block)
     return copied
@@ -162,7 +158,3 @@ def _children(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, list) else []
-
-
-def _longer(what: str, limit: int) -> str:
-    return f"has {what} of more than {limit:,} bytes"

@@ -196,6 +196,13 @@ def check_fits(path: Path, before: str = "") -> None:
         )
 
 
+def reason_of(error: VolumeError | OSError) -> str:
+    """The reason why a scan cannot be used, for a report."""
+    if isinstance(error, VolumeError):
+        return error.plain
+    return f"it cannot be read ({error.strerror or error})"
+
+
 def named(patient: str, path: Path, notes: Iterable[str]) -> list[str]:
     """Notes on a file, with its name unless that of the patient identifies it."""
     return [note if path.name == patient else f"{path.name}: {note}" for note in notes]

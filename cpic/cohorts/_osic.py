@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cpic._errors import VolumeError
-from cpic.cohorts._cohort import Cohort, made
+from cpic.cohorts._cohort import Cohort, made, reason_of
 from cpic.cohorts._layout import OSIC
 from cpic.cohorts._table import NAME, Row, read_table
 
@@ -155,8 +155,6 @@ def _fault_of(folder: Path, headers: bool) -> str:
         return f"its folder {folder.parent.name}/{folder.name} is missing"
     try:
         DicomVolume(folder) if headers else slice_files(folder)
-    except VolumeError as error:
-        return error.plain
-    except OSError as error:
-        return f"its folder cannot be read ({error.strerror or error})"
+    except (VolumeError, OSError) as error:
+        return reason_of(error)
     return ""

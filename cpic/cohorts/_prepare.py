@@ -16,7 +16,7 @@ import numpy as np
 from cpic import _trust
 from cpic._errors import CohortError, VolumeError
 from cpic.cohorts import _cache
-from cpic.cohorts._cohort import Cohort, check_fits, named, open_scan, over_patients
+from cpic.cohorts._cohort import Cohort, check_fits, named, open_scan, over_patients, reason_of
 from cpic.cohorts._conversion import Conversion, Intensity
 from cpic.data._array import ArrayVolume
 from cpic.data._folder import is_full, writing
@@ -81,7 +81,7 @@ def prepare_patient(
             check_fits(path, f"{contrast}: ")
         key = _cache.cache_key(files, options, memo=cache / ".hashes")
     except (VolumeError, OSError) as error:
-        return Converted(patient, None, _reason(error))
+        return Converted(patient, None, reason_of(error))
     store = cache / name / f"{patient}-{key}.zarr"
     if store.exists():
         return Converted(patient, store, notes=_notes_of(store))
@@ -95,15 +95,9 @@ def prepare_patient(
             _convert(patient, files, conversion, store, cache)
         return Converted(patient, store, notes=_notes_of(store))
     except VolumeError as error:
-        return Converted(patient, None, _reason(error))
+        return Converted(patient, None, reason_of(error))
     finally:
         lock.release()
-
-
-def _reason(error: VolumeError | OSError) -> str:
-    if isinstance(error, VolumeError):
-        return error.plain
-    return f"it cannot be read ({error.strerror or error})"
 
 
 def _convert(
@@ -121,7 +115,7 @@ def _convert(
         if is_full(error):
             with writing(cache):
                 raise
-        raise VolumeError(_reason(error)) from error
+        raise VolumeError(reason_of(error)) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     chunks = tuple(min(c, n) for c, n in zip(conversion.chunks, volume.shape, strict=True))

@@ -1,7 +1,7 @@
 """Read volumes without loading them: arrays, memory maps, NIfTI, Zarr, formulas, and samples.
 
-Importing this loads torch and NumPy only; the library of a file format is imported when a file is
-is opened.
+Importing this loads torch and NumPy only; the library of a file format is imported when
+a file of it is opened.
 """
 
 from cpic.data._array import ArrayVolume

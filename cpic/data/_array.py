@@ -180,7 +180,7 @@ def torch_dtype(kind: np.dtype) -> torch.dtype:
 
 
 def _padded(values: Any, windows: Windows, low: np.ndarray, widths: tuple[int, ...]) -> Any:
-    """The windows (n, c, s, ..., s) that lie at `low` once they are moved inside, 0 outside."""
+    """Windows (n, c, s, ..., s), 0 outside, from the values of those moved inside, at `low`."""
     is_tensor = isinstance(values, Tensor)
     if min(widths) < windows.size:
         shape, kept = (*values.shape[:2], *[windows.size] * len(widths)), values
@@ -193,7 +193,7 @@ def _padded(values: Any, windows: Windows, low: np.ndarray, widths: tuple[int, .
 
 
 def _moved(values: np.ndarray, windows: Windows, low: np.ndarray) -> None:
-    """Move the contents of windows that stick out, those by one step along an axis together."""
+    """Shift the contents of windows that extend outside, one axis and distance at a time."""
     size, shift = windows.size, windows.corners - low
     for axis in range(shift.shape[1]):
         for step in np.unique(shift[:, axis]).tolist():
@@ -210,7 +210,7 @@ def _moved(values: np.ndarray, windows: Windows, low: np.ndarray) -> None:
 
 
 def _moved_at_once(values: Tensor, windows: Windows, low: np.ndarray) -> None:
-    """The same in a few operations, as a GPU needs it."""
+    """`_moved` in few operations, for a GPU."""
     rows = np.flatnonzero(windows.sticks_out)
     shift, n_axes = (windows.corners - low)[rows], low.shape[1]
     at = [shift[:, axis, None] + np.arange(windows.size) for axis in range(n_axes)]
@@ -218,7 +218,7 @@ def _moved_at_once(values: Tensor, windows: Windows, low: np.ndarray) -> None:
     index = [rows.reshape(-1, *[1] * n_axes), *spread(at)]
     inside = windows.inside(rows, n_axes)[..., None]
     *index, inside = (torch.from_numpy(a).to(values.device) for a in (*index, inside))
-    # The channels come last, as they lie between what is indexed.
+    # Advanced indices around a slice move its axis to the end: the channels come last.
     found = values[(index[0], slice(None), *index[1:])]
     values[index[0].reshape(-1)] = torch.where(inside, found, 0).movedim(-1, 1)
 

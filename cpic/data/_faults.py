@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cpic._errors import VolumeError
 from cpic._trust import DoubtError
@@ -16,14 +16,16 @@ def broken(
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike) -> Iterator[None]:
-    """Turn any failed read of a file or folder in this block into one `VolumeError`."""
+def reading(
+    path: str | os.PathLike, kind: Callable[[str], Exception] = VolumeError
+) -> Iterator[None]:
+    """Turn any failed read of a file or folder in this block into one error of this kind."""
     try:
         yield
     except DoubtError as error:
-        raise VolumeError(f"{path} {error}.") from error
+        raise kind(f"{path} {error}.") from error
     except OSError as error:
-        raise VolumeError(
+        raise kind(
             f"{path} cannot be read ({error.strerror or error}); check the path and your "
             "permissions."
         ) from error

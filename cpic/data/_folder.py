@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from cpic._errors import CacheError, CohortError
+from cpic.data._faults import reading
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 
@@ -30,28 +32,26 @@ def user_cache(cache: str | os.PathLike | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def writing(cache: Path) -> Iterator[None]:
-    """Turn a failed write in this block into one clear error about the cache."""
+def writing(folder: Path, what: str = "cache", option: str = " with cache=") -> Iterator[None]:
+    """Turn a failed write in this block into one clear error about the cache, or another folder.
+
+    Args:
+        folder: The folder.
+        what: What it is.
+        option: How to choose another one.
+    """
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
+    except (OSError, NotImplementedError) as error:  # the latter if there are no file locks
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise CacheError(
-            f"the cache {cache} cannot be written ({reason}): free space there "
-            "or allow writing, or choose another folder with cache=; finished work is kept."
+            f"the {what} {folder} cannot be written ({reason}): free space there or allow writing, "
+            f"or choose another folder{option}; finished work is kept."
         ) from error
 
 
-@contextlib.contextmanager
-def looking(folder: str | os.PathLike) -> Iterator[None]:
-    """Turn a failure to list a folder in this block into one clear error."""
-    try:
-        yield
-    except OSError as error:
-        raise CohortError(
-            f"{folder} cannot be read ({error.strerror or error}): check the path and your "
-            "permissions."
-        ) from error
+# Turns a failure to list a folder into one clear error.
+looking = functools.partial(reading, kind=CohortError)
 
 
 def is_full(error: OSError) -> bool:

@@ -5,7 +5,7 @@ import operator
 import os
 import weakref
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +14,7 @@ from cpic import _trust
 from cpic._errors import VolumeError
 from cpic.data._array import ArrayVolume
 from cpic.data._faults import broken, reading
+from cpic.data._volume import Reopened
 
 # Each map keeps a file open, and a process may open a few hundred; the last used ones stay open.
 _MOST_MAPS = 64
@@ -93,12 +94,11 @@ def _stamp(path: Path) -> tuple[int, int]:
         return _trust.check_regular(path), path.stat().st_mtime_ns
 
 
-class MappedVolume(ArrayVolume):
+class MappedVolume(Reopened, ArrayVolume):
     """A part of a file as a volume; the file is mapped when it is read from."""
 
     waits = True
     path: Path
-    _opened: dict[str, Any]
 
     def __init__(self, part: FilePart, *, channels: int = 1, nan: float | None = None) -> None:
         self._part = part
@@ -119,14 +119,6 @@ class MappedVolume(ArrayVolume):
                 _maps.pop(oldest, None)
         values = self._view(mapped)
         return values if self.channels > 1 else values[..., None]
-
-    def __getstate__(self) -> dict:
-        # Workers map the file again: pickling the map itself would copy the whole volume.
-        return {"path": self.path, "opened": self._opened, "ledger": self.ledger}
-
-    def __setstate__(self, state: dict) -> None:
-        type(self).__init__(self, state["path"], **state["opened"])
-        self.ledger = state["ledger"]
 
 
 class MemmapVolume(MappedVolume):
@@ -154,8 +146,8 @@ class MemmapVolume(MappedVolume):
         nan: float | None = None,
     ) -> None:
         self.path = Path(path)
-        self._opened = {"shape": shape, "dtype": dtype, "offset": offset, "order": order}
-        self._opened |= {"channels": channels, "nan": nan}
+        self._given = {"path": path, "shape": shape, "dtype": dtype, "offset": offset}
+        self._given |= {"order": order, "channels": channels, "nan": nan}
         if shape is None and dtype is None and self.path.suffix.lower() != ".raw":
             part = _described(self.path)
         else:

@@ -168,9 +168,14 @@ def as_floating(values: Tensor) -> Tensor:
     return values
 
 
-def _check(sizes: tuple[int, ...], shape: tuple[int, ...], order: int) -> None:
+def check_order(who: str, order: int) -> None:
+    """Raise unless there is a spline of this order."""
     if order not in range(6):
-        raise VolumeError(f"resample needs an order from 0 to 5, got {order!r}; 3 is cubic.")
+        raise VolumeError(f"{who} needs an order from 0 to 5, got {order!r}; 3 is cubic.")
+
+
+def _check(sizes: tuple[int, ...], shape: tuple[int, ...], order: int) -> None:
+    check_order("resample", order)
     whole = all(isinstance(n, int | np.integer) and n >= 1 for n in shape)
     if len(shape) != len(sizes) or not whole or min(sizes, default=0) < 1:
         raise VolumeError(

@@ -11,7 +11,7 @@ from cpic._errors import VolumeError
 from cpic._renamed import renamed
 from cpic.data._array import ArrayVolume
 
-_MNI = {"t1": "t1", "gm": "gm", "wm": "wm"}
+_MNI = ("t1", "gm", "wm")
 # The images in the scikit-image wheel; its other images would be downloaded.
 _PHOTOGRAPHS = (
     "astronaut", "brick", "camera", "cell", "chelsea", "coffee", "coins", "grass", "gravel",
@@ -50,7 +50,7 @@ def _mni_values(contrast: str) -> Tensor:
 
     import nibabel
 
-    name = f"mni_icbm152_{_MNI[contrast]}_tal_nlin_sym_09a_converted.nii.gz"
+    name = f"mni_icbm152_{contrast}_tal_nlin_sym_09a_converted.nii.gz"
     with as_file(files("nilearn.datasets.data") / name) as path:
         values = np.asarray(nibabel.load(path).dataobj, dtype=np.float32)  # type: ignore[attr-defined]
     tensor = torch.from_numpy(np.ascontiguousarray(values))

@@ -29,10 +29,10 @@ def read_cubes(
 ) -> Tensor:
     """Read cubes of several volumes of one shape together, each distinct one once.
 
-    The results and the ledgers are those of `volume.cubes` for each volume, but positions are
-    processed once for all, so that a call has the same number of small operations for
-    2 volumes as for 200. Volumes that may wait for a disk or a server are read by threads. For
-    other classes of volumes, `cubes` is called with their distinct positions.
+    The results and the ledgers are those of `volume.cubes` for each volume, but all positions are
+    processed together, so that a call has as few small operations for 200 volumes as for 2.
+    Volumes that may wait for a disk or a server are read by threads. For other classes of volumes,
+    `cubes` is called with their distinct positions.
 
     Args:
         volumes: K volumes of one shape and number of channels, as in `cpic.data.Volume`.
@@ -115,12 +115,13 @@ def read_windows(
     for k, volume in enumerate(volumes):
         groups.setdefault(volume._kind() if hasattr(volume, "_kind") else None, []).append(k)
     if len(groups) == 1:
-        return _read_kind(next(iter(groups)), volumes, windows, asked)
+        return (_ask if None in groups else read_alike)(volumes, windows, asked)
     spent = [Ledger()] * len(volumes)
     found, rows = [], []
     for kind, members in groups.items():
         part, at = windows.of(members)
-        values, costs = _read_kind(kind, [volumes[k] for k in members], part, asked[members])
+        read = _ask if kind is None else read_alike
+        values, costs = read([volumes[k] for k in members], part, asked[members])
         found.append(values)
         rows.append(at)
         for k, cost in zip(members, costs, strict=True):
@@ -144,12 +145,6 @@ def read_parts(
     return values, spent
 
 
-def _read_kind(
-    kind: Hashable, volumes: Sequence[Any], windows: Windows, asked: np.ndarray
-) -> tuple[Tensor, list[Ledger]]:
-    return (_ask if kind is None else read_alike)(volumes, windows, asked)
-
-
 def read_alike(
     volumes: Sequence[Any], windows: Windows, asked: np.ndarray
 ) -> tuple[Tensor, list[Ledger]]:
@@ -169,7 +164,7 @@ def read_alike(
 def _ask(
     volumes: Sequence[Any], windows: Windows, asked: np.ndarray
 ) -> tuple[Tensor, list[Ledger]]:
-    """By the `cubes` of the volumes, which check and count the requests."""
+    """Read by the `cubes` of the volumes, which check and count the requests."""
     centers = torch.from_numpy(windows.corners + windows.size // 2).to(windows.device)
     spent = [Ledger() for _ in volumes]
 
@@ -196,9 +191,9 @@ def by_voxels(windows: Windows, read: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def each(read: Callable[[int], _T], volumes: Sequence[Any], asked: Sequence[int]) -> list[_T]:
-    """What `read` gives for each of the volumes that are asked.
+    """The results of `read` for the requested volumes.
 
-    In threads if all differ and may wait for a disk or a server.
+    Computed in threads if all volumes differ and may wait for a disk or a server.
     """
     waiting = {id(volumes[k]) for k in asked if getattr(volumes[k], "waits", True)}
     if len(waiting) == len(asked) > 1:

@@ -245,6 +245,20 @@ class Reader:
         return f"{type(self).__name__}({sizes}{channels}, {str(self.dtype).removeprefix('torch.')})"
 
 
+class Reopened:
+    """Pickled by the arguments it was opened with: workers read the file, not a copy of it."""
+
+    _given: dict[str, Any]
+    ledger: Ledger
+
+    def __getstate__(self) -> dict:
+        return {"given": self._given, "ledger": self.ledger}
+
+    def __setstate__(self, state: dict) -> None:
+        type(self).__init__(self, **state["given"])
+        self.ledger = state["ledger"]
+
+
 def memory_bytes() -> int:
     """Memory of this machine in bytes; if unknown, more than any machine has."""
     try:

@@ -310,7 +310,7 @@ class TestStackedVolume:
 
 def test_a_folder_that_the_system_refuses_is_one_sentence():
     with pytest.raises(
-        CohortError, match=r"cannot be read .*: check the path and your permissions"
+        CohortError, match=r"cannot be read .*; check the path and your permissions"
     ):
         read_brats("a" * 300)
     for kind in ("auto", "brats"):

@@ -391,7 +391,7 @@ def test_a_fit_needs_samples_and_a_known_percent(tmp_path):
 
 def test_a_folder_that_the_system_refuses_is_one_sentence():
     with pytest.raises(
-        CohortError, match=r"cannot be read .*: check the path and your permissions"
+        CohortError, match=r"cannot be read .*; check the path and your permissions"
     ):
         read_osic("a" * 300)
     for kind in ("auto", "osic"):

@@ -443,7 +443,7 @@ def test_only_touched_slices_are_decoded(tmp_path, monkeypatch):
     assert isinstance(volume, DicomVolume)
     centers = torch.tensor([[1, 3, 4], [2, 0, 8], [9, 6, 1]])
     # Rounds of two slices give the same.
-    monkeypatch.setattr("cpic.data.dicom._volume._HELD_BYTES", 2 * 4 * 7 * 9)
+    monkeypatch.setattr("cpic.data.chunked._reader._HELD_BYTES", 2 * 4 * 7 * 9)
     cubes = volume.cubes(centers, size=3)
     assert torch.equal(cubes, data.ArrayVolume(hu(pixels)).cubes(centers, size=3))
     touched = [0, 1, 2, 3, 8, 9, 10]

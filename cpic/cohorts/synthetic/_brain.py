@@ -11,7 +11,7 @@ from cpic.data._samples import mni152
 # Size of a BraTS scan in millimeters, and directions of its voxel axes: left, back, up.
 EXTENT = (240.0, 240.0, 155.0)
 CONTRASTS = ("flair", "t1", "t1ce", "t2")
-NECROSIS, OEDEMA, ENHANCING = 1, 2, 4
+NECROSIS, EDEMA, ENHANCING = 1, 2, 4
 # Brightness of fluid, gray and white matter, necrosis, edema and enhancing rim.
 _BRIGHTNESS = {
     "t1": (0.22, 0.62, 0.88, 0.36, 0.62, 0.58),
@@ -117,7 +117,7 @@ def finest(shape: tuple[int, ...]) -> float:
     return max(9.0, 4.2 * max(spacing(shape)))
 
 
-def tumour_radius(radius: float, shape: tuple[int, ...]) -> float:
+def tumor_radius(radius: float, shape: tuple[int, ...]) -> float:
     """Tumor radius on a grid, mm: larger on coarse grids, so that the structure fits."""
     return max(radius, 0.7 * radius + 2.2 * max(spacing(shape)))
 
@@ -157,7 +157,7 @@ def grow(head: Head, maps: np.ndarray) -> np.ndarray:
     from scipy import ndimage
 
     shape = maps.shape[1:]
-    radius = tumour_radius(head.radius, shape)
+    radius = tumor_radius(head.radius, shape)
     labels = np.zeros(shape, np.uint8)
     axes = [_fields.centered(n, e) - c for n, e, c in zip(shape, EXTENT, head.center, strict=True)]
     box = tuple(
@@ -174,19 +174,19 @@ def grow(head: Head, maps: np.ndarray) -> np.ndarray:
     distance = np.sqrt(x[:, None, None] ** 2 + y[:, None] ** 2 + z**2)
     distance -= radius * (1 + 0.17 * outline + 0.04 * fingers)
     brain, white = maps[0][box] > 0.6, maps[3][box]
-    tumour = (distance < 0) & brain
+    tumor = (distance < 0) & brain
     # A shell on the outside for every grain, extended inwards by a random structure that thins out
     # towards a necrotic center; the enhancing fraction is the same for every grain.
     depth = -distance / radius
     score = structure + 1.5 * np.exp(-((depth / 0.1) ** 2)) - 2.2 * np.clip(depth, 0, 1)
-    edge = np.quantile(score[tumour], 1 - head.filling)
-    part = np.where(tumour, np.where(score > edge, ENHANCING, NECROSIS), 0).astype(np.uint8)
+    edge = np.quantile(score[tumor], 1 - head.filling)
+    part = np.where(tumor, np.where(score > edge, ENHANCING, NECROSIS), 0).astype(np.uint8)
     # Edema spreads along white matter: the same distance is longer through gray matter.
     spread = distance - head.reach * (1.1 * white - 0.25 + 0.25 * fingers)
     swollen = np.zeros(brain.shape, np.int32)
     ndimage.label((spread < 0) & brain, output=swollen)
-    keep = np.unique(swollen[tumour])
-    part[np.isin(swollen, keep[keep > 0]) & ~tumour] = OEDEMA
+    keep = np.unique(swollen[tumor])
+    part[np.isin(swollen, keep[keep > 0]) & ~tumor] = EDEMA
     labels[box] = part
     return labels
 
@@ -205,7 +205,7 @@ def contrasts(
     lesion = ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.6)
     parts = {
         label: ndimage.gaussian_filter((labels == label).astype(np.float32), 0.6)
-        for label in (NECROSIS, OEDEMA, ENHANCING)
+        for label in (NECROSIS, EDEMA, ENHANCING)
     }
     units = _fields.units(labels.shape)
     parts[ENHANCING] *= 1 + np.clip(_fields.smooth(head.mottle, units)[0], -0.3, 0.4)
@@ -217,7 +217,7 @@ def contrasts(
         value = (b[0] * fluid + b[1] * gray + b[2] * white) / total
         value += (1.0 if name.startswith("t1") else -0.35) * detail
         value *= 1 - lesion
-        for label, brightness in zip((NECROSIS, OEDEMA, ENHANCING), b[3:], strict=True):
+        for label, brightness in zip((NECROSIS, EDEMA, ENHANCING), b[3:], strict=True):
             value += brightness * parts[label]
         value *= 1 + fields[k]
         value += np.float32(head.noise) * rng.standard_normal(value.shape, np.float32)

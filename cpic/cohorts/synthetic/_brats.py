@@ -92,7 +92,7 @@ def measure_lesion(labels: np.ndarray, brain: np.ndarray) -> Lesion:
         lateral=_fields.mean_place(along, np.asarray(brain.any((1, 2)))),
         volume=float(along.sum() * voxel / 1000),
         medium_thickness=0.16 * _brain.finest(labels.shape),
-        medium_volume=4 / 3 * math.pi * _brain.tumour_radius(23, labels.shape) ** 3 / 1000,
+        medium_volume=4 / 3 * math.pi * _brain.tumor_radius(23, labels.shape) ** 3 / 1000,
     )
 
 

@@ -9,8 +9,8 @@ from cpic.cohorts.synthetic import _fields, _tree
 # Millimeters; axes run along the table from the feet up (z), to the back (y), to the left (x).
 HEIGHT = 290.0
 _APEX, _FLOOR = 130.0, -130.0
-# Wall fraction of fibrotic tissue, and the quantile of the standard normal at this fraction.
-_WALLS, _CUT = 0.55, 0.1257
+# The quantile of the standard normal at 0.55, the wall fraction of fibrotic tissue.
+_CUT = 0.1257
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpic._errors import CohortError
-from cpic._files import replace_file, write_json
+from cpic._files import write_json, write_text
 from cpic.data._progress import Progress, shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 RECIPE = "recipe.json"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write the file completely or not at all."""
-    replace_file(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def write_tables(root: Path, tables: "Mapping[str, DataFrame]", facts: dict[str, Any]) -> None:

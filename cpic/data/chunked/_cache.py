@@ -13,7 +13,7 @@ from cpic._errors import VolumeError
 
 # Slots begin at multiples of this, for the alignment of all dtypes.
 _ALIGNED = 16
-# More than any machine has, and few enough to be counted.
+# Bytes; more than any machine has, but a size that NumPy accepts.
 _ADDRESSES = 2**56
 
 
@@ -89,9 +89,9 @@ class ChunkCache:
 
     @contextmanager
     def pinned(self, keys: Sequence[Hashable], n_loaded: int) -> Iterator[Held | None]:
-        """Slots of chunks `(owner, id)` that are all held, kept inside the block; else None.
+        """Slots of chunks `(owner, id)`, not evicted inside the block; None if one is not held.
 
-        `n_loaded` of them were loaded for this.
+        `n_loaded` of them are new, and do not count as hits.
         """
         with self._changed:
             memory, found = self._memory, None
@@ -112,7 +112,7 @@ class ChunkCache:
                 self._changed.notify_all()
 
     def known(self, owner: Hashable, ids: Sequence[int]) -> np.ndarray:
-        """Which of the chunks `ids` are held, (n,) bool; they are the last to make room now."""
+        """Which of the chunks `ids` are held, (n,) bool; they become the most recently used."""
         with self._changed:
             known = [(owner, k) in self._slots for k in ids]
             for k, held in zip(ids, known, strict=True):

@@ -56,7 +56,7 @@ class Layout:
         chunk: Sizes of a chunk, all axes.
         index: Index of a shard; None without shards.
         codecs: How chunks are encoded.
-        fill: Value of chunks that are not stored.
+        fill: Value of the voxels of chunks that are not stored.
         key: Maps the position of a chunk or shard to its file name.
         attributes: Further attributes of the array.
         described: Its metadata, to distinguish it from others.

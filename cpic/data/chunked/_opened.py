@@ -4,7 +4,7 @@ import zipfile
 from typing import Any
 
 from cpic._errors import VolumeError
-from cpic._trust import DoubtError, parse_json
+from cpic._trust import DAMAGED, DoubtError, parse_json
 from cpic.data.chunked._failed import sentence
 from cpic.data.chunked._layout import Layout
 from cpic.data.chunked._metadata import check_metadata
@@ -12,8 +12,7 @@ from cpic.data.chunked._reads import Piece, Reads
 
 _FILES = ("zarr.json", ".zarray", ".zattrs")
 # Raised by zarr for invalid metadata, RecursionError and NotImplementedError included.
-_SENSELESS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError)
-_SENSELESS += (MemoryError, OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile)
+_SENSELESS = (*DAMAGED, ImportError, OSError, zipfile.BadZipFile)
 # Number of arrays of a group that an error lists.
 _NAMED = 10
 

@@ -1,4 +1,4 @@
-"""Where the voxels of windows lie in chunks, and how they are copied out of them.
+"""Positions of the voxels of windows in chunks, and copies of them.
 
 Shapes: `n` windows, `s` the size of a window, `D` axes, `k` chunks of a window, `c` channels.
 """
@@ -15,15 +15,15 @@ from cpic.data._windows import Windows, spread
 
 
 class Pages(NamedTuple):
-    """The chunks that windows lie in: `k` of each, of which some are not needed.
+    """The `k` chunks that each window may overlap.
 
     Attributes:
-        ids: (n, k) numbers of chunks in the grid of chunks.
-        needed: (n, k) whether a voxel of the window lies in it.
-        which: for each axis, (n, s), the place among the chunks of the window.
-        rest: for each axis, (n, s), the place in the chunk.
-        span: chunks of a window along an axis.
-        chunks: sizes of a chunk.
+        ids: (n, k) numbers of the chunks in the grid of chunks.
+        needed: (n, k) whether the window overlaps the chunk.
+        which: For each axis, (n, s), number of the chunk among those of the window.
+        rest: For each axis, (n, s), position in the chunk.
+        span: Number of chunks of a window along an axis.
+        chunks: Sizes of a chunk.
     """
 
     ids: np.ndarray
@@ -35,7 +35,7 @@ class Pages(NamedTuple):
 
     @classmethod
     def of(cls, windows: Windows, chunks: tuple[int, ...], grid: tuple[int, ...]) -> "Pages":
-        """For windows of any number of volumes whose chunks are alike."""
+        """The chunks of windows of any number of volumes with equal chunks."""
         found = [divmod(at, edge) for at, edge in zip(windows.axes, chunks, strict=True)]
         lows = [of[:, :1] for of, _ in found]
         which = [of - low for (of, _), low in zip(found, lows, strict=True)]
@@ -57,7 +57,7 @@ class Pages(NamedTuple):
         return cls(ids, needed, which, [rest for _, rest in found], span, chunks)
 
     def part(self, rows: slice | np.ndarray) -> "Pages":
-        """Of some of the windows."""
+        """The chunks of some of the windows."""
         which, rest = ([of[rows] for of in axes] for axes in (self.which, self.rest))
         return self._replace(ids=self.ids[rows], needed=self.needed[rows], which=which, rest=rest)
 
@@ -67,17 +67,17 @@ class Pages(NamedTuple):
         return np.take_along_axis(values, place, 1)
 
     def places(self, starts: np.ndarray, channels: int) -> np.ndarray:
-        """Where in memory the values (n, c, s * ... * s) are, from where chunks (n, k) start."""
+        """Positions in memory of all values (n, c, s * ... * s); `starts` (n, k) of the chunks."""
         return self._places(starts, channels)[:, None] + np.arange(channels)[:, None]
 
     def _places(self, starts: np.ndarray, channels: int) -> np.ndarray:
-        """Those of the first channel, (n, s * ... * s)."""
+        """Positions of the first channel, (n, s * ... * s)."""
         at = self.chosen(starts)
         at += _joined(self.rest, self.chunks) * channels
         return at
 
     def copy(self, memory: np.ndarray, starts: np.ndarray, out: np.ndarray) -> None:
-        """Write the values of windows into `out` (n, c, s * ... * s), from where chunks start.
+        """Write the values of windows into `out` (n, c, s * ... * s); `starts` as in `places`.
 
         Windows whose lines along the last axis lie in one chunk are copied line by line.
         """

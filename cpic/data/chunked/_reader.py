@@ -64,6 +64,12 @@ class ChunkedReader(Reader):
         self._name = name
         self._turn = threading.RLock()
 
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "_turn"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state, _turn=threading.RLock())
+
     @abstractmethod
     def _load(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
         """Write the chunks at `positions` (n, D) of the grid of chunks into `out`, n arrays.
@@ -91,7 +97,7 @@ class ChunkedReader(Reader):
         spent = [Ledger() for _ in volumes]
         wanted = [np.unique(pages.ids[part][pages.needed[part]]) for part in windows.parts]
 
-        # Two threads that read one volume take turns: what came is counted for each call.
+        # Threads that read one volume are serialized, so that each call counts its own reads.
         def load(k: int) -> int:
             with volumes[k]._turn, spent[k].passing_on([volumes[k].ledger]):
                 return volumes[k]._load_missing(wanted[k])
@@ -101,12 +107,25 @@ class ChunkedReader(Reader):
             with volumes[k]._turn, spent[k].passing_on([volumes[k].ledger]):
                 volumes[k]._fill(pages.part(part), wanted[k], out[part])
 
-        if first._is_room(volumes, sum(map(len, wanted))):
+        # All windows at once; false if a chunk was evicted in the meantime.
+        def copied(n_loaded: int) -> bool:
+            pairs = zip(volumes, wanted, strict=True)
+            keys = [(volume._name, k) for volume, ids in pairs for k in ids.tolist()]
+            with first.cache.pinned(keys, n_loaded) as held:
+                if held is None:
+                    return False
+                memory, starts = held.memory.view(first._stored), held.starts // out.itemsize
+                n_chunks = math.prod(first._grid)
+                numbers = np.concatenate([k * n_chunks + ids for k, ids in enumerate(wanted)])
+                slot = np.searchsorted(numbers, windows.owner[:, None] * n_chunks + pages.ids)
+                pages.copy(memory, starts[slot.clip(max=len(numbers) - 1)], out)
+            return True
+
+        missing = []
+        if room := first._is_room(volumes, sum(map(len, wanted))):
             missing = [k for k in windows.asked if not volumes[k]._known(wanted[k]).all()]
-            n_loaded = sum(each(load, volumes, missing))
-            if first._copied(volumes, pages, windows.owner, wanted, n_loaded, out):
-                return _as_tensor(cls._cubes_of(out, windows)), spent
-        each(fill, volumes, windows.asked)
+        if not room or not copied(sum(each(load, volumes, missing))):
+            each(fill, volumes, windows.asked)
         return _as_tensor(cls._cubes_of(out, windows)), spent
 
     @staticmethod
@@ -119,7 +138,7 @@ class ChunkedReader(Reader):
         return out.reshape(*out.shape[:2], *[windows.size] * len(windows.shape))
 
     def _is_room(self, volumes: Sequence[Any], n_chunks: int) -> bool:
-        """Whether one cache can hold so many chunks of all volumes, and there are any."""
+        """Whether all volumes share a cache that can hold the chunks, and there are chunks."""
         cache = self.cache
         if cache is None or any(volume.cache is not cache for volume in volumes):
             return False
@@ -130,37 +149,15 @@ class ChunkedReader(Reader):
         return self.cache.known(self._name, ids.tolist())  # type: ignore[union-attr]
 
     def _load_missing(self, wanted: np.ndarray) -> int:
-        """Put the chunks that the cache does not have there, and say how many these are."""
+        """Load the chunks that the cache lacks, and return their number."""
         missing = wanted[~self._known(wanted)]
         with self._held(missing, self.cache):  # type: ignore[arg-type]
             return len(missing)
 
-    def _copied(
-        self,
-        volumes: Sequence[Any],
-        pages: Pages,
-        owner: np.ndarray,
-        wanted: list[np.ndarray],
-        n_loaded: int,
-        out: np.ndarray,
-    ) -> bool:
-        """Write the values of all windows at once, unless a chunk was dropped meanwhile."""
-        pairs = zip(volumes, wanted, strict=True)
-        keys = [(volume._name, k) for volume, ids in pairs for k in ids.tolist()]
-        with self.cache.pinned(keys, n_loaded) as held:  # type: ignore[union-attr]
-            if held is None:
-                return False
-            memory, starts = held.memory.view(self._stored), held.starts // self._stored.itemsize
-            n_chunks = math.prod(self._grid)
-            numbers = np.concatenate([k * n_chunks + ids for k, ids in enumerate(wanted)])
-            slot = np.searchsorted(numbers, owner[:, None] * n_chunks + pages.ids)
-            pages.copy(memory, starts[slot.clip(max=len(numbers) - 1)], out)
-        return True
-
     def _fill(self, pages: Pages, wanted: np.ndarray, out: np.ndarray) -> None:
         """Write the values of windows in chunks `wanted` into `out` (n, c, s * ... * s).
 
-        Outside of the volume they may be anything.
+        Outside the volume they are arbitrary.
         """
         ids, needed = pages.ids, pages.needed
         cache = self.cache or ChunkCache(max(1, min(_HELD_BYTES, len(wanted) * self._chunk_bytes)))
@@ -168,7 +165,7 @@ class ChunkedReader(Reader):
         for batch in rounds:
             slot = np.searchsorted(batch, ids).clip(max=len(batch) - 1)
             with self._held(batch, cache) as (memory, starts):
-                if len(rounds) == 1:  # all there is: nothing to choose between
+                if len(rounds) == 1:  # it holds all chunks
                     pages.copy(memory, starts[slot], out)
                     continue
                 hit = (batch[slot] == ids) & needed
@@ -234,11 +231,6 @@ class ChunkedReader(Reader):
             slice(k * edge, min((k + 1) * edge, n))
             for k, edge, n in zip(position.tolist(), self.chunks, self.shape, strict=False)
         )
-
-    @property
-    def _called(self) -> str:
-        """Name of the volume for messages."""
-        return repr(self)
 
     @property
     def _grid(self) -> tuple[int, ...]:

@@ -100,23 +100,32 @@ def creating(
     Raises:
         OSError: If it cannot be created, or `path` exists by then.
     """
-    import zarr
-
-    dtype, tail = stored_dtype(source), (source.channels,) if source.channels > 1 else ()
+    dtype = stored_dtype(source)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(".part", f".{path.name}-", path.parent))
     try:
-        yield zarr.create_array(
-            part / "array",
-            shape=(*source.shape, *tail),
-            chunks=(*chunks, *tail),
-            shards=(*shards, *tail) if shards else None,
-            dtype=dtype,
-            **options,
-        )
+        sizes = {"shape": source.shape, "chunks": chunks, "shards": shards}
+        yield new_array(part / "array", **sizes, channels=source.channels, dtype=dtype, **options)
         os.replace(part / "array", path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def new_array(
+    folder: Path,
+    *,
+    shape: tuple[int, ...],
+    channels: int,
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...] | None,
+    **options: Any,
+) -> Any:
+    """A zarr array of spatial sizes, whose chunks hold all channels, with further options."""
+    import zarr
+
+    tail = (channels,) if channels > 1 else ()
+    sizes = {"shape": (*shape, *tail), "chunks": (*chunks, *tail)}
+    return zarr.create_array(folder, **sizes, shards=shards and (*shards, *tail), **options)
 
 
 def stored_dtype(source: Volume) -> np.dtype:

@@ -1,14 +1,15 @@
 """Zarr stores: each chunk that a call touches is fetched and decoded once, unless it is cached."""
 
 import lzma
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
 from cpic._errors import VolumeError
+from cpic._trust import DAMAGED
 from cpic.data._array import torch_dtype
+from cpic.data._volume import Reopened
 from cpic.data.chunked._cache import ChunkCache
 from cpic.data.chunked._layout import DamagedError
 from cpic.data.chunked._reader import ChunkedReader
@@ -17,8 +18,7 @@ from cpic.data.chunked._sources import open_store
 _READERS = 8
 # Smaller chunks are decoded before threads would have started.
 _ALONE_BYTES = 2**18
-_DAMAGE = (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AssertionError)
-_DAMAGE += (EOFError, OSError, MemoryError, zlib.error, lzma.LZMAError)
+_DAMAGE = (*DAMAGED, OSError, lzma.LZMAError)
 # Attribute of an array that describes its source.
 MARK = "on_demand"
 
@@ -29,7 +29,7 @@ def mark_of(attributes: dict[str, Any]) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "probe" in found else None
 
 
-class ZarrVolume(ChunkedReader):
+class ZarrVolume(Reopened, ChunkedReader):
     """A Zarr array (version 3, or 2), local or at any fsspec address, sharded or not.
 
     See `cpic.data.Volume` for the common contract. `ledger.bytes` counts the stored (compressed)
@@ -177,10 +177,3 @@ class ZarrVolume(ChunkedReader):
     @property
     def _chunks_at_a_position(self) -> int:
         return -(-self.channels // self._layout.chunk[-1]) if self.channels > 1 else 1
-
-    def __getstate__(self) -> dict:
-        return {"given": self._given, "ledger": self.ledger}
-
-    def __setstate__(self, state: dict) -> None:
-        type(self).__init__(self, **state["given"])
-        self.ledger = state["ledger"]

@@ -4,17 +4,15 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cpic._errors import VolumeError
-from cpic.data._volume import Reader
+from cpic.data.chunked._reader import ChunkedReader
 from cpic.data.dicom._order import read_order
 from cpic.data.dicom._report import SeriesReport
 from cpic.data.dicom._slice import read_hu
-
-# Number of decoded slices in memory; a call that touches more is processed in rounds.
-_HELD_BYTES = 2**28
 
 
 class Series(NamedTuple):
@@ -25,7 +23,7 @@ class Series(NamedTuple):
     report: SeriesReport
 
 
-class DicomVolume(Reader):
+class DicomVolume(ChunkedReader):
     """A folder of DICOM slices (see `cpic.data.Volume`), shape (slices, rows, columns).
 
     Values are Hounsfield units, `RescaleSlope * stored + RescaleIntercept`, float32. Values below
@@ -72,44 +70,20 @@ class DicomVolume(Reader):
         self._slices, self.spacing, self.report = read_order(self.path, order)
         self.notes = self.report.notes
         super().__init__((len(self._slices), *self._slices[0].shape), 1, torch.float32, nan)
+        self._set_chunks((1, *self.shape[1:]), np.dtype(np.float32), None, str(self.path))
 
-    def _cubes(self, corners: Tensor, size: int, n_distinct: int) -> Tensor:
-        at = (corners.cpu()[..., None] + torch.arange(size)).unbind(1)
-        z, y, x = (a.clamp(0, n - 1) for a, n in zip(at, self.shape, strict=True))
-        z_in, y_in, x_in = (a == b for a, b in zip(at, (z, y, x), strict=True))
-        cubes = torch.zeros(len(z), size, size, size, dtype=self.dtype)
-        per = max(1, _HELD_BYTES // (4 * self.shape[1] * self.shape[2]))
-        touched = z[z_in].unique()
-        for batch in touched.split(per) if len(touched) else ():
-            slot = torch.searchsorted(batch, z).clamp(max=len(batch) - 1)
-            hit = (batch[slot] == z) & z_in
-            at = hit.any(1).nonzero()[:, 0]
-            values = self._decoded(batch.tolist())[
-                slot[at, :, None, None], y[at, None, :, None], x[at, None, None, :]
-            ]
-            inside = hit[at, :, None, None] & y_in[at, None, :, None] & x_in[at, None, None, :]
-            cubes[at] = torch.where(inside, values, cubes[at])
-        return cubes[:, None]
-
-    def _decoded(self, places: list[int]) -> Tensor:
-        """Slices (n, H, W) at these indices."""
-        parts = [self._slices[place] for place in places]
-        first = read_hu(parts[0])
-        held = torch.empty(len(parts), *first.shape, dtype=self.dtype)
-        for k, part in enumerate(parts):
-            held[k] = torch.from_numpy(read_hu(part) if k else first)
-        self.ledger.add(bytes=sum(p.path.stat().st_size for p in parts), chunks=len(parts))
-        return held
-
-    def _read(self) -> Tensor:
-        return self._decoded(list(range(self.shape[0])))
+    def _load(self, positions: np.ndarray, out: list[np.ndarray]) -> None:
+        for place, chunk in zip(positions[:, 0].tolist(), out, strict=True):
+            part = self._slices[place]
+            chunk[0, ..., 0] = read_hu(part)
+            self.ledger.add(bytes=part.path.stat().st_size)
 
 
 def read_series(folder: str | os.PathLike, *, order: str = "position") -> Series:
     """Read a folder of DICOM slices into memory, in order and in Hounsfield units.
 
     Args:
-        folder: As in `DicomVolume`, which defines the order of slices and what is rejected.
+        folder: As in `DicomVolume`, which defines the order of slices and the errors.
         order: As in `DicomVolume`.
 
     Returns:

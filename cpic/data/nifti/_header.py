@@ -75,7 +75,7 @@ class Unpacking:
         self._stream = gzip.GzipFile(fileobj=self._file)  # type: ignore[call-overload]
 
     def read(self, size: int, /) -> bytes:
-        """At most so many bytes, none at the end."""
+        """At most `size` bytes, none at the end."""
         # The name and the comment in a gzip header, and the number of empty members, are unlimited.
         self._file.left = limit = 2 * size + SLACK
         try:

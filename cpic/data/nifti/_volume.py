@@ -55,7 +55,8 @@ class NiftiVolume(MappedVolume):
         nan: float | None = None,
         orientation: str | None = None,
     ) -> None:
-        self._opened = {"frame": frame, "cache": cache, "nan": nan, "orientation": orientation}
+        self._given = {"path": path, "frame": frame, "cache": cache, "nan": nan}
+        self._given |= {"orientation": orientation}
         self._frame = frame
         stored = read_stored(Path(path))
         _check_frame(stored, frame)

@@ -1,6 +1,5 @@
 """Upsample a volume that need not fit in memory, shard by shard, into a Zarr store."""
 
-import hashlib
 import itertools
 import json
 import os
@@ -16,9 +15,10 @@ from torch import Tensor
 
 from cpic._errors import VolumeError
 from cpic.data._progress import shown
-from cpic.data._resample import along, as_floating, floating, weights, width_of
+from cpic.data._resample import along, as_floating, check_order, floating, weights, width_of
 from cpic.data._volume import Volume
-from cpic.data.chunked._save import check_chunks
+from cpic.data.chunked._save import check_chunks, new_array
+from cpic.data.stores._making import probe
 
 # Windows are read as cubes of about this size: much cheaper than voxel by voxel.
 _TILES = range(13, 27, 2)
@@ -80,8 +80,7 @@ def upsample(
             f"upsample needs one whole factor of at least 1, or one for each of the {n_axes} axes, "
             f"got factor={factor}; use resample for sizes between."
         )
-    if order not in range(6):
-        raise VolumeError(f"upsample needs an order from 0 to 5, got {order!r}; 3 is cubic.")
+    check_order("upsample", order)
     shape = tuple(f * n for f, n in zip(factors, volume.shape, strict=True))
     chunks = chunks or tuple(min(32, n) for n in shape)
     shards = shards or tuple(
@@ -99,7 +98,7 @@ def upsample(
         "shards": shards,
     }
     with _part(path) as part:
-        array = _resumed(part, options | {"probe": _probe(volume)}, options)
+        array = _resumed(part, options | {"probe": probe(volume)}, options)
         _fill(array, part / "array", volume, options, progress)
         os.replace(part / "array", path)
     return path
@@ -157,12 +156,6 @@ def _file(folder: Path, corner: Sequence[int], shards: Sequence[int], channels: 
     return folder.joinpath("c", *parts, *(["0"] if channels > 1 else []))
 
 
-def _probe(volume: Volume) -> str:
-    """Digest of voxels at a quarter, half and three quarters of each axis."""
-    at = torch.cartesian_prod(*[torch.tensor([1, 2, 3]) * n // 4 for n in volume.shape])
-    return hashlib.sha256(volume.voxels(at).double().cpu().numpy().tobytes()).hexdigest()
-
-
 @contextmanager
 def _part(path: Path) -> Iterator[Path]:
     """The folder of unfinished work, locked for this process."""
@@ -200,12 +193,5 @@ def _resumed(part: Path, key: dict, options: dict) -> Any:
     if (part / "array" / "zarr.json").exists():
         array = zarr.open_array(part / "array", mode="r+")
         return array.with_config({"write_empty_chunks": True})
-    tail = (options["channels"],) if options["channels"] > 1 else ()
-    return zarr.create_array(
-        part / "array",
-        shape=(*options["shape"], *tail),
-        chunks=(*options["chunks"], *tail),
-        shards=(*options["shards"], *tail),
-        dtype=options["dtype"],
-        config={"write_empty_chunks": True},
-    )
+    sizes = {name: value for name, value in options.items() if name != "order"}
+    return new_array(part / "array", **sizes, config={"write_empty_chunks": True})

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cpic._errors import CacheError, VolumeError
+from cpic._errors import VolumeError
+from cpic.data._folder import writing
 from cpic.data._volume import Volume
 from cpic.data.chunked._save import creating
 from cpic.data.chunked._zarr import MARK
@@ -37,12 +38,10 @@ def created(path: Path, source: Volume, key: dict, level: int) -> None:
     try:
         with creating(path, source, key["chunks"], key["shards"], **options):
             pass
-    except OSError as error:
+    except OSError:
         if not (path / "zarr.json").exists():
-            raise CacheError(
-                f"the store {path} cannot be made ({error.strerror or error}): free space "
-                "there or allow writing, or choose another folder."
-            ) from error
+            with writing(path, "store", ""):
+                raise
 
 
 def probe(source: Volume) -> str:

@@ -14,7 +14,8 @@ from typing import ClassVar, NamedTuple, NoReturn
 import numpy as np
 from torch import Tensor
 
-from cpic._errors import CacheError, VolumeError
+from cpic._errors import VolumeError
+from cpic.data._folder import writing
 from cpic.data._volume import Volume
 from cpic.data.chunked._cache import ChunkCache
 from cpic.data.chunked._reads import Piece
@@ -241,15 +242,9 @@ class OnDemandVolume(ZarrVolume):
         """Lock out other processes and threads; turn a failed write into one clear error."""
         from filelock import FileLock
 
-        try:
-            with FileLock(self._folder / ".lock", poll_interval=0.002):
-                yield
-        except (OSError, NotImplementedError) as error:
-            said = getattr(error, "strerror", None) or error
-            raise CacheError(
-                f"the store {self._folder} cannot be written ({said}): free space there "
-                "or allow writing, or choose another folder; finished work is kept."
-            ) from error
+        lock = FileLock(self._folder / ".lock", poll_interval=0.002)
+        with writing(self._folder, "store", ""), lock:
+            yield
 
     def _read(self) -> Tensor:
         """Computes all chunks."""
