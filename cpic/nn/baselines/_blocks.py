@@ -41,5 +41,5 @@ def block_means(volumes: Tensor, *, n_blocks: int | Sequence[int] = 8) -> Tensor
             f"block_means needs from 1 block to as many as voxels along each axis, got {blocks} "
             f"for {sizes}; lower n_blocks."
         )
-    pool = nn.functional.adaptive_avg_pool3d if n_axes == 3 else nn.functional.adaptive_avg_pool2d
-    return pool(volumes, blocks).flatten(1)
+    pool = nn.AdaptiveAvgPool3d if n_axes == 3 else nn.AdaptiveAvgPool2d
+    return pool(tuple(blocks))(volumes).flatten(1)

@@ -154,6 +154,7 @@ class Classification(Task):
         optimizer: "radam" or "adamw".
         weight_decay: Of "adamw".
         standard: Leave at None, since classes have no mean.
+        residual: As in `Regression`.
 
     Example:
         >>> from torch import nn
