@@ -26,7 +26,8 @@ class Regression(Task):
         output: Column of the outputs that is the prediction; None if there is only one output.
         **options: `schedule`, "constant", "cosine" (the learning rate decreases to 0 over all
             epochs) or "onecycle" (it rises first); `optimizer`, "radam" or "adamw", with
-            `weight_decay`; and `standard`, mean and standard deviation of the targets of the
+            `weight_decay`; `residual`, the weight in the loss of what the trains miss; and
+            `standard`, mean and standard deviation of the targets of the
             training fold: the model then predicts standardized targets.
 
     Example:
