@@ -283,9 +283,8 @@ def _connected(scheduler: str | None, n_workers: int) -> Iterator[Client]:
         return
     # Small batched arrays are many times slower on several threads than on one.
     own = {"preload": [_DEAF], "env": {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}}
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": _LOSSES}),
-        LocalCluster(
+    with dask.config.set({"distributed.scheduler.allowed-failures": _LOSSES}):
+        cluster = LocalCluster(
             n_workers=max(1, n_workers),
             threads_per_worker=1,
             processes=n_workers > 0,
@@ -294,10 +293,14 @@ def _connected(scheduler: str | None, n_workers: int) -> Iterator[Client]:
             scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
             **(own if n_workers else {}),
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+        )
+        try:
+            with Client(cluster) as client:
+                yield client
+        finally:
+            # On a busy machine a worker may end late; its results are here.
+            with contextlib.suppress(TimeoutError):
+                cluster.close()
 
 
 def call(main: Callable[..., int | None]) -> NoReturn:

@@ -98,6 +98,17 @@ def test_a_patient_that_kills_its_workers_is_reported_and_the_rest_goes_on(tmp_p
     assert (tmp_path / "always").read_text() == "xxxx"
 
 
+def test_a_worker_that_ends_late_loses_no_result(monkeypatch):
+    close = LocalCluster.close
+
+    def late(self, *arguments):
+        close(self, *arguments)
+        raise TimeoutError
+
+    monkeypatch.setattr(LocalCluster, "close", late)
+    assert run(jobs.square, {"p": (3,)}, workers=0).results["p"][0] == 9
+
+
 @pytest.fixture
 def cluster():
     """A cluster that is not the engine's."""
