@@ -282,8 +282,8 @@ def main() -> None:
         if path.exists() and json.loads(path.read_text()).get("setting") == wanted:
             logging.info("%s is there", path)
             record = json.loads(path.read_text())
-            # Rows of older versions lack it.
-            write_json(path, {**record, "parameters": parameters(record)})
+            if "parameters" not in record:  # a row of an older version
+                write_json(path, {**record, "parameters": parameters(record)})
             continue
         result = {"setting": wanted, **run(name, setting, options.work / options.setting)}
         write_json(path, result)
