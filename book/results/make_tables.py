@@ -102,6 +102,11 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "cubes-grid": ("cpic", {**CUBES, "positions": "grid", "budget": BUDGET}),
     "cubes-random": ("cpic", {**CUBES, "positions": "random", "budget": BUDGET}),
     "cubes-cross": ("cpic", CUBES),
+    # The first row of BraTS, to the letter, but for the positions.
+    "cpic-n4-grid": (
+        "cpic",
+        {**LEARNS, "bias": -2.0, "ndims": 4, "positions": "grid", "budget": 1200, "num_epochs": 80},
+    ),
 }
 # With how many of them predictions are made, after the training.
 STARTS = (1, 2, 4, 8, 16, 32)
@@ -140,7 +145,8 @@ def asked(name: str, setting: Setting) -> dict[str, Any]:
     if name.partition("-")[2] in RIVALS:
         if model in FITTED:
             return shown
-        cycle = {"cycle": setting.cycle[task], "folds": setting.folds}
+        epochs = options.get("num_epochs", setting.cycle[task])
+        cycle = {"cycle": epochs, "folds": setting.folds}
         return {**shown, **cycle, "ngpus": setting.ngpus}
     if model in TRAINS:
         return {**shown, "epochs": setting.epochs[task], "ngpus": setting.ngpus}
@@ -282,8 +288,8 @@ def main() -> None:
         if path.exists() and json.loads(path.read_text()).get("setting") == wanted:
             logging.info("%s is there", path)
             record = json.loads(path.read_text())
-            # Rows of older versions lack it.
-            write_json(path, {**record, "parameters": parameters(record)})
+            if "parameters" not in record:  # a row of an older version
+                write_json(path, {**record, "parameters": parameters(record)})
             continue
         result = {"setting": wanted, **run(name, setting, options.work / options.setting)}
         write_json(path, result)

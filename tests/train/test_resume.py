@@ -46,6 +46,23 @@ def test_a_signal_saves_the_state(tmp_path, call, number, epoch, steps):
     assert_equal(read_checkpoint(result.latest), read_checkpoint(whole.latest))
 
 
+# An epoch has 2 steps, 1 call of validation and 1 of the patients who choose.
+@pytest.mark.parametrize(("call", "epoch"), [(1, 0), (3, 1), (4, 1), (5, 1)])
+def test_a_signal_saves_which_epoch_was_chosen(tmp_path, call, epoch):
+    def run(folder, model=None, **options):
+        data = make_data(selection=["p05", "p11"])
+        return fit_fold(make_task(model), data, folder=tmp_path / folder, num_epochs=3, **options)
+
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt, match="the state is saved"):
+        run("run", Signaled([call], signal.SIGINT))
+    assert read_checkpoint(tmp_path / "run" / "latest.ckpt")["epoch"] == epoch
+    result = run("run", resume=True)
+    assert (result.metrics, result.selection) == (whole.metrics, ("p05", "p11"))
+    for name in ("latest", "best"):
+        assert_equal(read_checkpoint(getattr(result, name)), read_checkpoint(getattr(whole, name)))
+
+
 def test_a_second_signal_leaves_at_once(tmp_path):
     class Twice(Means):
         def forward(self, *args, **options):
