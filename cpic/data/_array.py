@@ -105,14 +105,16 @@ class ArrayVolume(Reader):
         out = torch.empty(
             *(len(windows), first.channels, *edges), dtype=first.dtype, device=first._device
         )
-        spent = []
-        for k, n_distinct in enumerate(windows.n_distinct.tolist()):
-            volumes[k]._scatter(windows.of([k])[0], out[windows.parts[k]])
-            spent.append(volumes[k]._count(n_distinct))
-        return out, spent
 
-    def _scatter(self, windows: Windows, out: Tensor) -> None:
-        """Write windows (n, c, s, ..., s) of this volume."""
+        def take(k: int) -> None:
+            volumes[k]._fill(windows.of([k])[0], out[windows.parts[k]])
+
+        each(take, volumes, windows.asked)
+        spent = zip(volumes, windows.n_distinct.tolist(), strict=True)
+        return out, [volume._count(n) for volume, n in spent]
+
+    def _fill(self, windows: Windows, out: Tensor) -> None:
+        """Write windows (n, c, s, ..., s) with strides of this volume into `out`."""
         stored, axes = self._stored(), windows.axes
         if isinstance(stored, Tensor):
             index = [torch.from_numpy(at).to(stored.device) for at in spread(axes)]

@@ -98,7 +98,7 @@ class Windows:
 
     def keys(self) -> np.ndarray:
         """A number for each voxel of the windows within its volume, (n, s, ..., s)."""
-        return _joined(self.axes, self.shape)
+        return joined(self.axes, self.shape)
 
     @functools.cached_property
     def n_distinct(self) -> np.ndarray:
@@ -146,7 +146,8 @@ def distinct(
     that the windows are in the order of the centers.
     """
     n_scales, step = len(strides), np.tile(strides, len(centers))
-    owner, centers = owner.repeat(n_scales), centers.repeat(n_scales, 0)
+    if n_scales > 1:
+        owner, centers = owner.repeat(n_scales), centers.repeat(n_scales, 0)
     # A center far outside gives the same empty window as one just outside, so clamping does not
     # change the result and bounds the key.
     half = size // 2 * max(strides)
@@ -156,7 +157,8 @@ def distinct(
         key = owner
         for axis, length in enumerate(lengths):
             key = key * length + (centers[:, axis] + (half + 1))
-        key = key * n_scales + np.tile(np.arange(n_scales), len(key) // n_scales)
+        if n_scales > 1:
+            key = key * n_scales + np.tile(np.arange(n_scales), len(key) // n_scales)
     else:
         rows = np.column_stack([owner, centers, step])
         key = np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1)
@@ -180,7 +182,7 @@ def spread(axes: Sequence[np.ndarray]) -> list[np.ndarray]:
     ]
 
 
-def _joined(axes: Sequence[np.ndarray], lengths: Sequence[int]) -> np.ndarray:
+def joined(axes: Sequence[np.ndarray], lengths: Sequence[int]) -> np.ndarray:
     """One number (n, s, ..., s) for positions (n, s) along each axis."""
     key, *others = spread(axes)
     for positions, length in zip(others, lengths[1:], strict=True):
@@ -192,7 +194,8 @@ def count_distinct(windows: Windows) -> np.ndarray:
     """Voxels in the union of the windows of each volume that lie inside the shape, (K,).
 
     If the windows have more voxels than the volumes, they are marked in a mask. Otherwise they are
-    counted by runs along the last axis: sorted by start, each adds its part before the next.
+    counted by runs along the last axis: sorted by start, each adds its part before the next. Those
+    of windows with strides are marked, or sorted, one by one.
 
     Raises:
         VolumeError: If the positions of a volume cannot be numbered.
@@ -223,14 +226,14 @@ def _paint(windows: Windows) -> np.ndarray:
 
 
 def _count_voxels(windows: Windows) -> int:
-    """Those of windows of one volume, with any strides, marked one by one."""
+    """Voxels of windows of one volume, with any strides."""
     shape = windows.shape
     if math.prod(shape) <= 8 * len(windows) * windows.size ** len(shape):
         # What lies outside is marked behind the last voxel of the axis.
         at = (windows.corners[:, :, None] + windows.steps[:, None]).swapaxes(0, 1)
         axes = [np.where((of >= 0) & (of < n), of, n) for of, n in zip(at, shape, strict=True)]
         marks = np.zeros([n + 1 for n in shape], bool)
-        marks.reshape(-1)[_joined(axes, marks.shape)] = True
+        marks.reshape(-1)[joined(axes, marks.shape)] = True
         return int(np.count_nonzero(marks[tuple(map(slice, shape))]))
     return len(np.unique(windows.keys()[windows.inside(slice(None), len(shape))]))
 

@@ -88,23 +88,11 @@ class Components(Standard):
         options = {"gradient": self.gradient, "max_rank": self.max_rank}
         if self.basis is None:
             found = project(everyone, self.rank, **options)
-            self._check_first(found.basis, everyone)
+            check_first("Components", found.basis, everyone, self.rank)
         else:
             found = update(self.basis, everyone, forgetting=self.forgetting, **options)
         self.basis = found.basis
         return found.features if everyone is trains else self.basis.features(trains)
-
-    def _check_first(self, basis: Basis, trains: TensorTrain) -> None:
-        if basis.n_filled == 0:
-            raise ValueError(
-                f"Components needs trains that are not all zero, got {trains.n_trains} zero ones; "
-                "check that the volumes are not empty."
-            )
-        if trains.n_trains < self.rank:
-            raise ValueError(
-                f"Components needs a first batch of at least {self.rank} samples for {self.rank} "
-                f"features, got {trains.n_trains}; raise the batch size or lower the rank."
-            )
 
     def _known(self) -> Basis:
         if self.basis is None:
@@ -131,3 +119,17 @@ class Components(Standard):
         if self.basis is not None:
             self.basis = self.basis.to(self.mean.device)
         return self
+
+
+def check_first(owner: str, basis: Basis, trains: TensorTrain, rank: int) -> None:
+    """Raise unless the first batch of trains gives a basis."""
+    if basis.n_filled == 0:
+        raise ValueError(
+            f"{owner} needs trains that are not all zero, got {trains.n_trains} zero ones; "
+            "check that the volumes are not empty."
+        )
+    if trains.n_trains < rank:
+        raise ValueError(
+            f"{owner} needs a first batch of at least {rank} samples for {rank} "
+            f"features, got {trains.n_trains}; raise the batch size or lower the rank."
+        )

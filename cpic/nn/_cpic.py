@@ -19,10 +19,11 @@ from cpic.nn._checks import check_cohort
 from cpic.nn._components import Components
 from cpic.nn._distributed import all_names, all_rows, all_sets
 from cpic.nn._entries import VolumeEntries, sizes_of
-from cpic.nn._features import Encoded, Pooled
+from cpic.nn._features import BASED, Encoded, Pooled
+from cpic.nn._learned import Learned
 from cpic.nn._memory import SetMemory, sought
 from cpic.nn._options import Positions, Reading, Search, grouped, with_old_fields
-from cpic.nn._positions import beyond, encode, matched
+from cpic.nn._positions import beyond, encode, matched, sites
 from cpic.nn._readable import Readable
 from cpic.tt import IndexSets, Quantics, TensorTrain, interpolate
 
@@ -60,11 +61,12 @@ class CPIC(nn.Module):
         search: Ranks of the trains, and options of the search.
         positions: Where volumes are read: options, or the name of a chooser in `Positions`.
         features: Names of features, which the head gets side by side: `"components"`, those of
-            the published model; `"moments"`, the mean, first and second moments of each channel;
-            `"maximum"`, its largest value among the vectors read; `"attention"`, a mean of the
-            vectors with learned weights. `count_features` has their number.
+            the published model; `"learned"`, in a basis that is a parameter, begun at these;
+            `"moments"`, the mean, first and second moments of each channel; `"maximum"`, its
+            largest value among the vectors read; `"attention"`, a mean of the vectors with learned
+            weights. `count_features` has their number.
         components: Computes features of trains; by default as many as the rank. If `max_rank` of
-            its basis is not set, it is twice the rank of the trains.
+            its basis is not set, it is twice the rank of the trains. Learned features are as many.
         reading: How volumes are read and encoded.
         generator: Draws the first index sets.
 
@@ -112,7 +114,10 @@ class CPIC(nn.Module):
         self.components = components or Components(rank)
         if self.components.max_rank is None:
             self.components.max_rank = 2 * rank
-        others = [kind for kind in self.features if kind != "components"]
+        if "learned" in self.features:
+            sizes = sites(self.positions, self.shape, n_dims, self.sizes)
+            self.learned = Learned(self.components.rank, sizes, max_rank=self.components.max_rank)
+        others = [kind for kind in self.features if kind not in BASED]
         self.pooled = Pooled(others, self.shape, n_dims, self.grid) if others else None
         self._misfit: Tensor | None = None
         self.reset_counts()
@@ -159,12 +164,8 @@ class CPIC(nn.Module):
         With a generator, positions and first index sets are drawn in evaluation mode, too.
         """
         encoded = self.encode(volumes, names, generator=generator)
-        found: list[Tensor] = []
-        if "components" in self.features:
-            points, at, residual = encoded.points, encoded.indices, None
-            if points is not None and at is not None:  # sums, for inner products with the basis
-                residual = points.weighted.flatten(1) * math.prod(self.shape)
-            found.append(self.components(encoded.trains, at, residual))
+        given = encoded.trains, encoded.indices, encoded.beyond(math.prod(self.shape))
+        found = [getattr(self, kind)(*given) for kind in BASED if kind in self.features]
         if self.pooled is not None:
             found.append(self.pooled(encoded, len(volumes)))
         return torch.cat([part.to(found[0]) for part in found], 1)

@@ -46,10 +46,10 @@ class CubeEncoder(nn.Module):
     many parameters, but a strided first layer and 16 and 32 channels, so that a cube takes a small
     fraction of the products, in matrix products of a width that suits processors.
 
-    With `scales` it sees as many cubes around a voxel: with a stride of t one that reaches t times
-    as far and has every t-th voxel, so that what is rare has surroundings that tell of it. They are
-    further channels of the first layer. Nothing is averaged: detail finer than a stride is aliased,
-    so smooth volumes whose detail is noise.
+    With `scales` it sees as many cubes around a voxel, as further channels of the first layer: with
+    a stride of t one that reaches t times as far and has every t-th voxel. Nothing is averaged, so
+    detail finer than a stride is aliased; smooth noisy volumes first. A stride whose cube is larger
+    than the volume sees mostly padding, and costs without use.
 
     Differentiable in the cubes and the parameters.
 

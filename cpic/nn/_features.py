@@ -1,6 +1,7 @@
 r"""Features of encoded volumes: what a head gets.
 
-Linear features are inner products with fixed functions: the components of TT-PCA, and moments.
+Linear features are inner products: with the components of TT-PCA, with a basis that is learned, and
+with powers of the coordinates, the moments.
 Others pick among the vectors that were read: the largest value of each channel, or the mean with
 weights that are learned. A maximum sees a small bright thing that an integral averages away.
 
@@ -18,7 +19,9 @@ from cpic.nn._moments import contributions, count_moments, moments_of_points, mo
 from cpic.nn._standard import Standard
 from cpic.tt import Quantics, TensorTrain
 
-FEATURES = ("components", "moments", "maximum", "attention")
+FEATURES = ("components", "learned", "moments", "maximum", "attention")
+# Inner products with a basis of trains.
+BASED = ("components", "learned")
 
 
 class Points(NamedTuple):
@@ -54,13 +57,19 @@ class Encoded(NamedTuple):
     read: tuple[Tensor, Tensor]
     misfit: Tensor | None = None
 
+    def beyond(self, n_voxels: int) -> Tensor | None:
+        """Weighted values `(K, m p)` beyond the trains, for inner products with a basis."""
+        if self.points is None or self.indices is None:
+            return None
+        return self.points.weighted.flatten(1) * n_voxels
+
 
 def count_features(kinds: Sequence[str], *, rank: int, n_dims: int, n_axes: int = 3) -> int:
     """Width of the features of a model.
 
     Args:
         kinds: Names out of `FEATURES`.
-        rank: Number of components.
+        rank: Number of components, and of learned features.
         n_dims: Channels of the encoder.
         n_axes: Axes of the volumes.
 
@@ -74,6 +83,7 @@ def count_features(kinds: Sequence[str], *, rank: int, n_dims: int, n_axes: int 
     check_kinds(kinds)
     widths = {
         "components": rank,
+        "learned": rank,
         "moments": n_dims * count_moments(n_axes),
         "maximum": n_dims,
         "attention": n_dims,
@@ -94,7 +104,7 @@ class Pooled(Standard):
     """Moments, maxima and attention, centered and scaled.
 
     Args:
-        kinds: Names out of `FEATURES`, without components.
+        kinds: Names out of `FEATURES`, without those that are `BASED`.
         shape: Sizes of the volumes.
         n_dims: Channels n of the encoder.
         grid: Map between sites of trains and coordinates, as in `VolumeEntries`.

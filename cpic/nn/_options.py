@@ -126,6 +126,11 @@ class Positions:
         if self.correction:
             check_positive("Positions", correction=self.correction)
 
+    @property
+    def coarse(self) -> int:
+        """Positions of the first reading: half of the budget for coarse-to-fine."""
+        return self.budget // 2 if self.by == "coarse-to-fine" else self.budget
+
 
 # Fields by their former names as arguments of `CPIC`.
 OLD = {"looks": "n_sweeps", "starts": "n_warm_starts", "centre": "centered"}

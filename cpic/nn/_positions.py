@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cpic import choose
 from cpic.nn._entries import VolumeEntries
-from cpic.nn._features import Encoded, Points, check_kinds
+from cpic.nn._features import BASED, Encoded, Points, check_kinds
 from cpic.nn._options import Positions
 from cpic.tt import TensorTrain
 
@@ -31,16 +31,27 @@ def matched(
     """Positions and features of a model, if they fit each other.
 
     Raises:
-        ValueError: If a name is unknown, or components have no fixed positions.
+        ValueError: If a name is unknown, or components or learned features have no fixed positions.
     """
     positions = Positions(by=positions) if isinstance(positions, str) else positions
     check_kinds(features)
-    if "components" in features and positions.by not in ("cross", *ORDERED):
+    based = [kind for kind in features if kind in BASED]
+    if based and positions.by not in ("cross", *ORDERED):
         raise ValueError(
-            f"CPIC needs positions in a fixed order for components, got {positions.by!r}; use "
+            f"CPIC needs positions in a fixed order for {based[0]}, got {positions.by!r}; use "
             '"grid" or "jittered", or other features.'
         )
     return positions, tuple(features)
+
+
+def sites(
+    positions: Positions, shape: tuple[int, ...], n_dims: int, sizes: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Sizes of the trains: `sizes` of the cross, else one site with all vectors of a step."""
+    if positions.by == "cross":
+        return sizes
+    points = chosen(shape, positions.by, positions.coarse, None, torch.device("cpu"))
+    return (points.positions.shape[1] * n_dims,)
 
 
 def chosen(
@@ -78,16 +89,14 @@ def encode(
         device: Where the vectors go.
     """
     n_volumes, shape = len(entries.volumes), entries.shape
-    fine = positions.by == "coarse-to-fine"
-    budget = positions.budget // 2 if fine else positions.budget
-    at, weights, _ = chosen(shape, positions.by, budget, generator, device)
+    at, weights, _ = chosen(shape, positions.by, positions.coarse, generator, device)
     at = at.expand(n_volumes, -1, -1)
     vectors = entries.vectors(at)
     trains = None
     if positions.by in ORDERED:
         trains = TensorTrain([vectors.flatten(1)[:, None, :, None]])
     points = Points(at, vectors * weights[..., None].to(vectors))
-    if fine:
+    if positions.by == "coarse-to-fine":
         near = _near_peaks(vectors.detach(), at, shape, positions.budget - at.shape[1])
         vectors = torch.cat([vectors, entries.vectors(near)], 1)
     owner = torch.arange(n_volumes, device=vectors.device).repeat_interleave(vectors.shape[1])

@@ -237,10 +237,13 @@ TABLE = {
     "CPIC, corrected Positions": lambda d, t: steps(d, t, positions=nn.Positions(correction=40)),
     "CPIC, residual": lambda d, t: steps(d, t, positions=nn.Positions(correction=40), weight=0.5),
     "CPIC, other features count_features": lambda d, t: steps(
-        d, t, features=("components", "moments", "maximum", "attention")
+        d, t, features=("components", "learned", "moments", "maximum", "attention")
     ),
     "CPIC, on a grid": lambda d, t: steps(
         d, t, positions=nn.Positions(by="jittered", budget=50), features=("moments", "maximum")
+    ),
+    "CPIC, learned features of a grid": lambda d, t: steps(
+        d, t, positions=nn.Positions(by="grid", budget=60), features=("learned",)
     ),
     "feature_noise FeatureNoise": noisy,
     "CPIC, known sets": lambda d, t: steps(d, t, search=nn.Search(rank=RANK, select=2)),

@@ -331,7 +331,7 @@ def test_ties_of_a_maximum_share_the_gradient():
         ("nowhere", ("components",), "Positions needs `by` out of cross, grid"),
         ("grid", (), "one or more different names"),
         ("grid", ("maximum", "maximum"), "one or more different names"),
-        ("grid", ("colors",), "out of components, moments, maximum, attention"),
+        ("grid", ("colors",), "out of components, learned, moments, maximum, attention"),
         ("random", ("components",), "positions in a fixed order for components"),
     ],
 )

@@ -127,6 +127,8 @@ def test_one_cycle_rises_and_falls():
     ("options", "message"),
     [
         ({"positions": "random"}, "positions in a fixed order for components"),
+        ({"positions": "random", "features": ("learned",)}, "a fixed order for learned"),
+        ({"features": ("learned",), "rank": 30}, "rank between 1 and batch_size, 20"),
         ({"positions": "grid", "correction": 9}, "nothing to correct"),
         ({"features": ("maximum", "maximum")}, "one or more different names"),
         ({"scales": (1, 1)}, "a run needs scales as one or more different integers"),

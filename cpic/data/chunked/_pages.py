@@ -5,13 +5,12 @@ Shapes: `n` windows, `s` the size of a window, `D` axes, `k` chunks of a window,
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from cpic.data._windows import Windows, spread
+from cpic.data._windows import Windows, joined, spread
 
 
 class Pages(NamedTuple):
@@ -53,7 +52,7 @@ class Pages(NamedTuple):
             np.put_along_axis(hit, np.where((at >= 0) & (at < length), of, span), True, 1)
             used.append(hit[:, :span])
         needed = _flat(functools.reduce(np.logical_and, spread(used)))
-        ids = _joined([low + steps for low in lows], grid)
+        ids = _flat(joined([low + steps for low in lows], grid))
         return cls(ids, needed, which, [rest for _, rest in found], span, chunks)
 
     def part(self, rows: slice | np.ndarray) -> "Pages":
@@ -63,7 +62,7 @@ class Pages(NamedTuple):
 
     def chosen(self, values: np.ndarray) -> np.ndarray:
         """For each voxel (n, s * ... * s), the value of its chunk of (n, k)."""
-        place = _joined(self.which, [self.span] * len(self.which))
+        place = _flat(joined(self.which, [self.span] * len(self.which)))
         return np.take_along_axis(values, place, 1)
 
     def places(self, starts: np.ndarray, channels: int) -> np.ndarray:
@@ -73,7 +72,7 @@ class Pages(NamedTuple):
     def _places(self, starts: np.ndarray, channels: int) -> np.ndarray:
         """Positions of the first channel, (n, s * ... * s)."""
         at = self.chosen(starts)
-        at += _joined(self.rest, self.chunks) * channels
+        at += _flat(joined(self.rest, self.chunks)) * channels
         return at
 
     def copy(self, memory: np.ndarray, starts: np.ndarray, out: np.ndarray) -> None:
@@ -94,14 +93,6 @@ class Pages(NamedTuple):
             out[rows] = lines.reshape(len(rows), -1, channels).swapaxes(1, 2)
         if len(others):
             out[others] = memory.take(self.part(others).places(starts[others], channels))
-
-
-def _joined(digits: list[np.ndarray], bases: Sequence[int]) -> np.ndarray:
-    """One number for each combination of the digits (n, s) of the axes, (n, s * ... * s)."""
-    joined, *others = spread(digits)
-    for digit, base in zip(others, bases[1:], strict=True):
-        joined = joined * base + digit
-    return _flat(joined)
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

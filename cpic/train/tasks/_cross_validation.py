@@ -11,6 +11,7 @@ import torch
 
 from cpic import cohorts
 from cpic.data import Volume
+from cpic.nn._features import BASED
 from cpic.nn.metrics import laplace_log_likelihood
 from cpic.options import Data, Model, Network, Optimization, Run
 from cpic.options._groups import Task
@@ -162,9 +163,9 @@ class _Trial:
 
     @property
     def _has_components(self) -> bool:
-        """Whether a batch must hold as many patients as there are components."""
+        """Whether a batch must hold as many patients as there are features in a basis."""
         features = getattr(self.model, "features", ("components",))
-        return self.name in TRAINS and "components" in features
+        return self.name in TRAINS and bool(set(BASED) & set(features))
 
     def flat(self) -> dict[str, Any]:
         """Options of the model and its training by name."""

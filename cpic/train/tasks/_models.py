@@ -21,6 +21,7 @@ from cpic.nn import (
 )
 from cpic.nn._checks import check_scales
 from cpic.nn._components import Components
+from cpic.nn._features import BASED
 from cpic.nn._options import OLD, grouped
 from cpic.nn._positions import matched
 from cpic.nn.baselines import DownsampleCNN, ResNet, resnet34
@@ -83,7 +84,7 @@ def check_model(name: str, model: Network, batch_size: int) -> None:
             )
     # By default, as many components as the rank are found in the scans of a batch.
     wanted = {"rank": model.rank, "more.n_features": more.get("n_features")}
-    for option, number in wanted.items() if "components" in features else ():
+    for option, number in wanted.items() if set(BASED) & set(features) else ():
         if number is not None and not 1 <= number <= batch_size:
             raise ValueError(
                 f"a run needs {option} between 1 and batch_size, {batch_size}, since so many "
