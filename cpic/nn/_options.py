@@ -9,7 +9,7 @@ from cpic.nn._checks import check_positive, check_reading
 from cpic.nn._components import Components
 from cpic.tt._solvers import Solver
 
-POSITIONS = ("cross", "grid", "jittered", "low-discrepancy", "random", "coarse-to-fine")
+POSITIONS = ("cross", "grid", "jittered", "low-discrepancy", "random", "grid+peaks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class Positions:
     Args:
         by: `"cross"`, the published search for trains; or without a search `"grid"`, with a phase
             drawn in training mode, `"jittered"`, `"low-discrepancy"` and `"random"`, as in
-            `cpic.choose.positions`, or `"coarse-to-fine"`: half of the budget on a grid, the rest
+            `cpic.choose.positions`, or `"grid+peaks"`: half of the budget on a grid, the rest
             around the positions where a channel is largest.
         budget: Positions read in each volume, except for the cross, whose number follows from
             `Search`.

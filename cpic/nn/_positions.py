@@ -1,7 +1,7 @@
 r"""Encode volumes at positions that are chosen without a search.
 
 In training mode the positions of a step are drawn, the same for all volumes; in evaluation mode
-they are fixed, so that a prediction depends only on the volume. Coarse-to-fine reads a grid, and
+they are fixed, so that a prediction depends only on the volume. "grid+peaks" reads a grid, and
 then more densely around the positions where a channel is largest.
 
 Shapes: `K` volumes, `m` positions, `n` channels, `D` axes.
@@ -22,7 +22,7 @@ from cpic.nn._options import Positions
 from cpic.tt import TensorTrain
 
 # Grids and one position a block: the positions of a step follow each other as in every other one.
-ORDERED = ("grid", "jittered", "coarse-to-fine")
+ORDERED = ("grid", "jittered", "grid+peaks")
 
 
 def matched(
@@ -54,7 +54,7 @@ def chosen(
 
     A budget above the number of voxels takes all of them.
     """
-    by = "grid" if by == "coarse-to-fine" else by
+    by = "grid" if by == "grid+peaks" else by
     options: dict[str, Any] = {"device": device}
     if by == "grid":
         options["phase"] = "random" if generator else 0.5
@@ -78,7 +78,7 @@ def encode(
         device: Where the vectors go.
     """
     n_volumes, shape = len(entries.volumes), entries.shape
-    fine = positions.by == "coarse-to-fine"
+    fine = positions.by == "grid+peaks"
     budget = positions.budget // 2 if fine else positions.budget
     at, weights, _ = chosen(shape, positions.by, budget, generator, device)
     at = at.expand(n_volumes, -1, -1)
