@@ -31,7 +31,10 @@ QUERY = f"""
 
 
 def filled(outline: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The pixels inside a closed polygon `(n, 2)`: a ray from there crosses it an odd number of times."""
+    """Pixels inside a closed polygon `(n, 2)`.
+
+    A ray from there crosses it an odd number of times.
+    """
     (y, x), (a, b) = np.indices(shape)[:, :, :, None], (outline, np.roll(outline, -1, 0))
     between = (a[:, 0] > y) != (b[:, 0] > y)
     slope = (b[:, 1] - a[:, 1]) / np.where(a[:, 0] == b[:, 0], 1, b[:, 0] - a[:, 0])
@@ -46,14 +49,16 @@ def mask_of(rows: list[tuple], spacing: float, thickness: float, voxel: float) -
     low = np.min([outline.min(0) for *_, outline in rows], 0)
     size = np.max([outline.max(0) for *_, outline in rows], 0) - low + 1
     slices = {z: np.zeros(size, bool) for z in heights}
-    for z, inclusion, outline in rows:
+    for z, inclusion, outline in sorted(rows, key=lambda row: not row[1]):  # holes come last
         inside = filled(outline - low, (int(size[0]), int(size[1])))
         slices[z] = slices[z] | inside if inclusion else slices[z] & ~inside
     extent = (heights[-1] - heights[0] + thickness, *(size * spacing))
     n = [max(1, round(length / voxel)) for length in extent]
     at = heights[0] - thickness / 2 + (np.arange(n[0]) + 0.5) * extent[0] / n[0]
     nearest = np.abs(at[:, None] - np.array(heights)).argmin(1)
-    rows_, columns = (((np.arange(m) + 0.5) * s / m).astype(int) for m, s in zip(n[1:], size))
+    rows_, columns = (
+        ((np.arange(m) + 0.5) * s / m).astype(int) for m, s in zip(n[1:], size, strict=True)
+    )
     return np.stack(list(slices.values()))[nearest][:, rows_][:, :, columns]
 
 
