@@ -90,7 +90,7 @@ CHOSEN: dict[str, tuple[Positions, tuple[str, ...]]] = {
     "grid components": (Positions(by="grid", budget=BUDGET), ("components",)),
     "grid maximum": (Positions(by="grid", budget=BUDGET), ("components", "maximum")),
     "random maximum": (Positions(by="random", budget=BUDGET), ("moments", "maximum")),
-    "fine maximum": (Positions(by="coarse-to-fine", budget=BUDGET), ("components", "maximum")),
+    "fine maximum": (Positions(by="grid+peaks", budget=BUDGET), ("components", "maximum")),
 }
 LEARN = {
     f"learn-{task}-{name.replace(' ', '-')}": (task, name)

@@ -11,7 +11,7 @@ from cpic.nn._components import Components
 from cpic.tt._solvers import Solver
 
 _T = TypeVar("_T")
-POSITIONS = ("cross", "grid", "jittered", "low-discrepancy", "random", "coarse-to-fine")
+POSITIONS = ("cross", "grid", "jittered", "low-discrepancy", "random", "grid+peaks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Positions:
     Args:
         by: `"cross"`, the published search for trains; or without a search `"grid"`, with a phase
             drawn in training mode, `"jittered"`, `"low-discrepancy"` and `"random"`, as in
-            `cpic.choose.positions`, or `"coarse-to-fine"`: half of the budget on a grid, the rest
+            `cpic.choose.positions`, or `"grid+peaks"`: half of the budget on a grid, the rest
             around the positions where a channel is largest.
         budget: Positions read in each volume, except for the cross, whose number follows from
             `Search`.
@@ -128,8 +128,8 @@ class Positions:
 
     @property
     def coarse(self) -> int:
-        """Positions of the first reading: half of the budget for coarse-to-fine."""
-        return self.budget // 2 if self.by == "coarse-to-fine" else self.budget
+        """Positions of the first reading: half of the budget for grid+peaks."""
+        return self.budget // 2 if self.by == "grid+peaks" else self.budget
 
 
 # Fields by their former names as arguments of `CPIC`.

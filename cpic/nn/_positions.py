@@ -1,7 +1,7 @@
 r"""Encode volumes at positions that are chosen without a search.
 
 In training mode the positions of a step are drawn, the same for all volumes; in evaluation mode
-they are fixed, so that a prediction depends only on the volume. Coarse-to-fine reads a grid, and
+they are fixed, so that a prediction depends only on the volume. "grid+peaks" reads a grid, and
 then more densely around the positions where a channel is largest.
 
 Shapes: `K` volumes, `m` positions, `n` channels, `D` axes.
@@ -22,7 +22,7 @@ from cpic.nn._options import Positions
 from cpic.tt import TensorTrain
 
 # Grids and one position a block: the positions of a step follow each other as in every other one.
-ORDERED = ("grid", "jittered", "coarse-to-fine")
+ORDERED = ("grid", "jittered", "grid+peaks")
 
 
 def matched(
@@ -65,7 +65,7 @@ def chosen(
 
     A budget above the number of voxels takes all of them.
     """
-    by = "grid" if by == "coarse-to-fine" else by
+    by = "grid" if by == "grid+peaks" else by
     options: dict[str, Any] = {"device": device}
     if by == "grid":
         options["phase"] = "random" if generator else 0.5
@@ -96,7 +96,7 @@ def encode(
     if positions.by in ORDERED:
         trains = TensorTrain([vectors.flatten(1)[:, None, :, None]])
     points = Points(at, vectors * weights[..., None].to(vectors))
-    if positions.by == "coarse-to-fine":
+    if positions.by == "grid+peaks":
         near = _near_peaks(vectors.detach(), at, shape, positions.budget - at.shape[1])
         vectors = torch.cat([vectors, entries.vectors(near)], 1)
     owner = torch.arange(n_volumes, device=vectors.device).repeat_interleave(vectors.shape[1])

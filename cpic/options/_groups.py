@@ -147,7 +147,7 @@ class Model(Network):
     last: Literal["sigmoid", "relu", "linear"] = "sigmoid"
     bias: Finite | None = None
     positions: Literal[
-        "cross", "grid", "jittered", "low-discrepancy", "random", "coarse-to-fine"
+        "cross", "grid", "jittered", "low-discrepancy", "random", "grid+peaks"
     ] = "cross"
     budget: Count = 1000
     correction: Whole = 0

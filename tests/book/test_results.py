@@ -202,3 +202,33 @@ def test_a_row_of_choosers_at_equal_reading(load, monkeypatch):
     assert row["errors"]["grid"][0] >= row["errors"]["best grid"][0]
     assert {"random", "importance", "tt-svd", "grid+tt-svd"} <= set(row["errors"])
     assert all(share <= 0.0501 for share in row["read"].values())
+
+
+@pytest.mark.parametrize(("tails", "share"), [("compact", 1e-3), ("sigmoid", 1e-4)])
+def test_blobs_have_the_levels_and_means_of_the_whole(load, tails, share, monkeypatch):
+    script = load("make_rare")
+    monkeypatch.setattr(script, "SIDE", 96)
+    ground = 0.4 * torch.rand(96, 96, 96, generator=torch.Generator().manual_seed(3))
+    blobs = script.Blobs(share, tails, ground, 2)
+    points = torch.stack(torch.meshgrid(*[torch.arange(96)] * 3, indexing="ij"), -1).view(1, -1, 3)
+    raw = blobs.raw(points.expand(2, -1, -1)).view(2, 1, 96, 96, 96)
+    inside = (raw > (1 + ground) / 2).double().mean()
+    assert float(inside) == pytest.approx(share, rel=0.2)
+    torch.testing.assert_close(
+        blobs.truth, script.encoded(raw).flatten(1).mean(1), rtol=1e-3, atol=0
+    )
+    for level, block in zip(blobs.levels, script.BLOCKS, strict=True):
+        mean = torch.nn.functional.avg_pool3d(raw, block)[:, 0]
+        torch.testing.assert_close(level.double(), mean, rtol=1e-4, atol=1e-6)
+
+
+def test_a_phase_of_what_is_rare_at_equal_reading(load, monkeypatch):
+    script = load("make_rare")
+    for name, value in (("SIDE", 64), ("COUNT", 1024), ("N", 3)):
+        monkeypatch.setattr(script, name, value)
+    made = script.make("0.001-compact-zero", {}, torch.Tensor)
+    assert set(made["rows"]) == set(script.NAMES)
+    assert all(row["read"] <= 1024 for row in made["rows"].values())
+    assert made["rows"]["pyramid"]["median"] < 0.3 < made["rows"]["random"]["median"]
+    assert not script.lacks("a-textured", {"a-textured": {"more": {}}})
+    assert script.lacks("a-textured", {"a-textured": {}})

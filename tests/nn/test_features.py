@@ -214,7 +214,7 @@ def test_an_encoder_of_zeros_has_no_residual(generator):
     assert net.residual() == 0
 
 
-@pytest.mark.parametrize("by", ["grid", "jittered", "low-discrepancy", "random", "coarse-to-fine"])
+@pytest.mark.parametrize("by", ["grid", "jittered", "low-discrepancy", "random", "grid+peaks"])
 def test_predictions_are_fixed_and_training_draws(by, generator):
     features = ("moments", "maximum", "attention")
     net, cohort = model(Positions(by=by, budget=60), features), volumes(generator)
@@ -231,14 +231,14 @@ def test_predictions_are_fixed_and_training_draws(by, generator):
     assert net.counts.asked <= net.counts.volumes * 60 * 3
 
 
-def test_coarse_to_fine_reads_around_the_largest(generator):
+def test_peaks_are_read_around_the_largest(generator):
     arrays = torch.zeros(2, 1, 24, 24, 24)
     arrays[0, 0, 10:15, 3:8, 17:22] = arrays[1, 0, 2:7, 15:20, 4:9] = 1
     net = CPIC(
         None,
         torch.nn.Identity(),
         shape=(24, 24, 24),
-        positions=Positions(by="coarse-to-fine", budget=432),
+        positions=Positions(by="grid+peaks", budget=432),
         features=("maximum",),
         generator=torch.Generator().manual_seed(0),
     )

@@ -13,7 +13,7 @@ WHERE = {
     "cross": "cross",
     "corrected": Positions(correction=ALL.budget),
     "grid": Positions(by="grid", budget=60),
-    "fine": Positions(by="coarse-to-fine", budget=80),
+    "fine": Positions(by="grid+peaks", budget=80),
 }
 
 
