@@ -49,13 +49,9 @@ def check_dtype(
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether no tensor contains NaN or infinity; read from the device once for all of them."""
-    filled = [tensor for tensor in tensors if tensor.numel() and not _is_whole(tensor)]
+    filled = [x for x in tensors if x.numel() and (x.is_floating_point() or x.is_complex())]
     with torch.no_grad():
         return not filled or math.isfinite(get_total_norm(filled, math.inf))
-
-
-def _is_whole(tensor: Tensor) -> bool:
-    return not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def check_finite(
