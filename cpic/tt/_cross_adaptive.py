@@ -23,7 +23,7 @@ from cpic.tt._ledger import Reader
 from cpic.tt._pivots import extend_left, leading_rows
 from cpic.tt._points import all_points
 from cpic.tt._sets import IndexSets
-from cpic.tt._solvers import full_rank, solve_core
+from cpic.tt._solvers import solve_core
 from cpic.tt._train import TensorTrain
 
 _NARROW = 4  # sizes of modes whose fibers share much with those of the next site
@@ -144,7 +144,8 @@ class AdaptiveSearch:
     def _choose(self, site: int, floor: Tensor) -> None:
         """Add rows that the old ones do not represent, and solve for the core."""
         matrix, rows = self.fibers[site].flatten(1, 2), self.rows[site]
-        factors = torch.linalg.qr(take_rows(matrix, rows).mT) if rows.shape[1] else None
+        pivot = take_rows(matrix, rows)
+        factors = torch.linalg.qr(pivot.mT) if rows.shape[1] else None
         room = min(self.ranks[site + 1], *matrix.shape[1:]) - rows.shape[1]
         if room > 0:
             residual = matrix
@@ -158,8 +159,7 @@ class AdaptiveSearch:
                 self.rows[site] = rows = torch.cat([rows, new], 1)
                 grown = extend_left(self.left[site], new, self.sizes[site])
                 self.left[site + 1] = torch.cat([self.left[site + 1], grown], 1)
-                factors = None
-        pivot = take_rows(matrix, rows)
+                pivot, factors = take_rows(matrix, rows), None
         core = _core(matrix, pivot, factors or torch.linalg.qr(pivot.mT))
         self.cores[site] = core.unflatten(1, (-1, self.sizes[site]))
 
@@ -202,9 +202,11 @@ class AdaptiveSearch:
 
 def _core(matrix: Tensor, pivot: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
     """The core X `(K, m, r)` that minimizes |X pivot - matrix|, with the QR factors of pivot^T."""
-    low, high = factors[1].diagonal(dim1=1, dim2=2).abs().aminmax(dim=1)
+    frame, corner = factors
+    low, high = corner.diagonal(dim1=1, dim2=2).abs().aminmax(dim=1)
     if bool((low > 1e4 * torch.finfo(low.dtype).eps * high).all()):
-        return full_rank(matrix, pivot, factors)
+        target = torch.bmm(matrix, frame)
+        return torch.linalg.solve_triangular(corner.mT, target, upper=False, left=False)
     return solve_core(matrix, pivot, solver="qr")  # slower, but lowers the rank
 
 

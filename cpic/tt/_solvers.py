@@ -109,7 +109,7 @@ class System:
             return solve_program(matrix, self.pivot, self.ridge)
         if lowered:
             return _lowered(matrix, self.pivot, self.bad, self.solver, self.rtol)
-        return full_rank(matrix, self.pivot, self.factors)
+        return _full_rank(matrix, self.pivot, self.factors)
 
     def condition(self) -> Tensor:
         """The `pivot_condition`."""
@@ -171,8 +171,7 @@ def _factors(pivot: Tensor, solver: str) -> tuple[Tensor, Tensor] | None:
     return frame, corner
 
 
-def full_rank(matrix: Tensor, pivot: Tensor, factors: tuple[Tensor, Tensor] | None) -> Tensor:
-    """The core for invertible pivots; `factors` are Q and R of their transpose, None for LU."""
+def _full_rank(matrix: Tensor, pivot: Tensor, factors: tuple[Tensor, Tensor] | None) -> Tensor:
     if factors is None:
         # `solve_ex`, since a check for singularity would read from the device.
         return torch.linalg.solve_ex(pivot, matrix, left=False).result
@@ -212,7 +211,7 @@ def _ridge(matrix: Tensor, pivot: Tensor, ridge: float) -> Tensor:
     beside = weight * torch.eye(r, dtype=pivot.dtype, device=pivot.device)
     more = matrix.new_zeros(k, matrix.shape[1], r)
     wide = torch.cat([pivot, beside], -1)
-    return full_rank(torch.cat([matrix, more], -1), wide, _factors(wide, "ridge"))
+    return _full_rank(torch.cat([matrix, more], -1), wide, _factors(wide, "ridge"))
 
 
 def _lowered(matrix: Tensor, pivot: Tensor, bad: Tensor, solver: str, rtol: float | None) -> Tensor:
@@ -228,7 +227,7 @@ def _lowered(matrix: Tensor, pivot: Tensor, bad: Tensor, solver: str, rtol: floa
     else:
         block = chosen.gather(2, columns[:, None].expand(k, r, r)) + fill
         target = matrix.gather(2, columns[:, None].expand(k, m, r))
-    solution = full_rank(target, block, _factors(block, solver))
+    solution = _full_rank(target, block, _factors(block, solver))
     place = torch.where(keep, rows, r)[:, None].expand(k, m, r)  # omitted ones share one column
     return solution.new_zeros(k, m, r + 1).scatter(2, place, solution)[..., :r]
 
