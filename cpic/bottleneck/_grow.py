@@ -57,7 +57,15 @@ def grow(
         >>> [rows.shape[1] for rows in sets.left], [rows.shape[1] for rows in sets.right]
         ([1, 2, 2], [3, 3, 1])
     """
-    _check(sets, towards, by, ranks, points, generator)
+    check_towards("grow", towards)
+    if sum(option is not None for option in (by, ranks, points)) != 1:
+        raise ValueError("grow needs one of `by`, `ranks` and `points`; omit the others.")
+    check_least("grow", "`half_sweep` lowers ranks by its `tol`", by=by)
+    wanted = (sets.n_trains, sets.n_sites)
+    if points is not None and (points.ndim != 3 or (len(points), points.shape[2]) != wanted):
+        raise ValueError(
+            f"grow needs points (K={wanted[0]}, n, {wanted[1]}), got {tuple(points.shape)}."
+        )
     if towards == "left":
         if isinstance(ranks, Sequence):
             ranks = ranks[::-1]
@@ -92,24 +100,3 @@ def _drawn(
             rows = (noise.to(here.device) + taken).argsort(-1)[:, :more]  # present ones come last
             side[k - 1] = torch.cat([here, extend_right(after, rows)], 1)
     return tuple(side)
-
-
-def _check(
-    sets: IndexSets,
-    towards: str,
-    by: int | None,
-    ranks: int | Sequence[int] | None,
-    points: Tensor | None,
-    generator: torch.Generator | None,
-) -> None:
-    check_towards("grow", towards)
-    if sum(option is not None for option in (by, ranks, points)) != 1:
-        raise ValueError("grow needs one of `by`, `ranks` and `points`; omit the others.")
-    check_least("grow", "`half_sweep` lowers ranks by its `tol`", by=by)
-    if points is None:
-        need_generator("grow", generator)
-    wanted = (sets.n_trains, sets.n_sites)
-    if points is not None and (points.ndim != 3 or (len(points), points.shape[2]) != wanted):
-        raise ValueError(
-            f"grow needs points (K={wanted[0]}, n, {wanted[1]}), got {tuple(points.shape)}."
-        )

@@ -109,7 +109,7 @@ def half_sweep(
 def _bounds(
     sets: IndexSets, towards: str, ranks: int | Sequence[int] | None, max_rank: int | None
 ) -> list[int]:
-    """Ranks of the inner bonds that are wanted at most."""
+    """Maximum ranks of the inner bonds."""
     used = sets.counts("right")[:-1] if towards == "right" else sets.counts("left")[1:]
     bounds = list(used)
     if ranks is not None:

@@ -70,13 +70,6 @@ def descending(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return values.flip(-1), vectors.flip(-1)
 
 
-def pull_back(vectors: Tensor, gaps: Tensor, g_values: Tensor, g_vectors: Tensor) -> Tensor:
-    """The gradient of the matrix from those of its eigenvalues and eigenvectors."""
-    turn = vectors.mT @ g_vectors
-    inner = torch.diag_embed(g_values) - gaps * (turn - turn.mT) / 2
-    return vectors @ inner @ vectors.mT
-
-
 class _Eigh(torch.autograd.Function):
     """Eigenvalues and eigenvectors; `gap` gives the inverse gaps of the backward pass."""
 
@@ -92,4 +85,7 @@ class _Eigh(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor, None]:
         values, vectors = ctx.saved_tensors
-        return pull_back(vectors, ctx.gap(values), *grads), None
+        g_values, g_vectors = grads
+        turn = vectors.mT @ g_vectors
+        inner = torch.diag_embed(g_values) - ctx.gap(values) * (turn - turn.mT) / 2
+        return vectors @ inner @ vectors.mT, None

@@ -8,8 +8,8 @@ With `hi` and `lo` the eigenvalue of larger and smaller magnitude and x = lo / h
 
     1 / (l_i - l_j) = +-(1 / |hi|) 1 / (1 - x),
 
-which `taylor`, `power` and `pade` bound by the series of 1 / (1 - x). If the eigenvalues
-differ in sign, x < 0, there is nothing to bound, and these three use the exact value.
+which `taylor`, `power` and `pade` bound by approximations of 1 / (1 - x). For eigenvalues of
+opposite sign, x < 0, nothing needs to be bounded, and these three use the exact value.
 
 Shapes: `n` eigenvalues, `*b` independent problems.
 References: {cite}`wang2022robust`, {cite}`song2021approximate`, {cite}`wang2019backpropagation`.
@@ -152,12 +152,12 @@ def _topn(values: Tensor, n_keep: int | None = None) -> Tensor:
 
 
 def _taylor(values: Tensor, degree: int = 100) -> Tensor:
-    def series(rest: Tensor) -> Tensor:
+    def series(apart: Tensor) -> Tensor:
         # (1 - x^m) / (1 - x), with 1 - x from the gap: no cancellation near x = 1.
-        below = rest.clamp(max=1 - torch.finfo(rest.dtype).eps)
+        below = apart.clamp(max=1 - torch.finfo(apart.dtype).eps)
         total = -torch.expm1((degree + 1) * torch.log1p(-below))
-        tied = rest == 0
-        return torch.where(tied, degree + 1.0, total / torch.where(tied, 1.0, rest))
+        tied = apart == 0
+        return torch.where(tied, degree + 1.0, total / torch.where(tied, 1.0, apart))
 
     return _by_ratio(values, series)
 
@@ -169,12 +169,12 @@ def _power(values: Tensor, steps: int = 20) -> Tensor:
 def _pade(values: Tensor, degree: int = 1, margin: float | None = None) -> Tensor:
     least = torch.finfo(values.dtype).eps ** 0.75 if margin is None else margin
 
-    def series(rest: Tensor) -> Tensor:
-        rest = rest.clamp(min=least)
-        shared = torch.full_like(rest, 1 / degree)
+    def series(apart: Tensor) -> Tensor:
+        apart = apart.clamp(min=least)
+        shared = torch.full_like(apart, 1 / degree)
         for c in pade_factor(degree)[-2::-1]:  # Horner's scheme
-            shared = shared * (1 - rest) + c
-        return shared / (shared * rest)
+            shared = shared * (1 - apart) + c
+        return shared / (shared * apart)
 
     return _by_ratio(values, series)
 
@@ -231,8 +231,8 @@ def _by_ratio(values: Tensor, series: Callable[[Tensor], Tensor]) -> Tensor:
     gap, sign, apart = _pairs(values)
     size = values.abs()
     high = torch.maximum(size.unsqueeze(-1), size.unsqueeze(-2))
-    rest = gap.abs() / high
-    opposite = rest > 1
-    value = series(rest.clamp(max=1))
-    value = torch.where(opposite, 1 / torch.where(opposite, rest, 1.0), value)
+    relative = gap.abs() / high
+    opposite = relative > 1
+    value = series(relative.clamp(max=1))
+    value = torch.where(opposite, 1 / torch.where(opposite, relative, 1.0), value)
     return torch.where(apart, sign * (value / high).clamp(max=limit), 0.0)

@@ -49,15 +49,11 @@ def check_dtype(
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether no tensor contains NaN or infinity; read from the device once for all of them."""
-    filled = [tensor for tensor in tensors if tensor.numel() and not _is_whole(tensor)]
+    filled = [x for x in tensors if x.numel() and (x.is_floating_point() or x.is_complex())]
     if len(filled) == 1:  # without the overhead of the other function
         return math.isfinite(torch.linalg.vector_norm(filled[0].detach(), math.inf))
     with torch.no_grad():
         return not filled or math.isfinite(get_total_norm(filled, math.inf))
-
-
-def _is_whole(tensor: Tensor) -> bool:
-    return not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def check_finite(

@@ -99,7 +99,7 @@ def _check(matrix, max_rank, tol, search) -> torch.Size:
 class _Full:
     """Stores the whole residual and selects its largest entry."""
 
-    waits = False  # whether every step reads from the device anyway, or draws random numbers
+    waits = False  # whether every step synchronizes with the device, or draws random numbers
 
     def __init__(self, matrix: Tensor):
         self.residual = matrix.clone()

@@ -175,7 +175,7 @@ def row_order(swaps: Tensor, m: int) -> Tensor:
 
 
 def _order(swaps: Tensor, m: int) -> np.ndarray:
-    # In NumPy, as a step is two copies of a few numbers each and torch is slow to start on such.
+    # In NumPy: each step copies a few numbers twice, for which torch has too much overhead.
     order = np.tile(np.arange(m), (len(swaps), 1))
     each = np.arange(len(swaps))
     moves = swaps if _on_host(swaps) else swaps.cpu()

@@ -97,7 +97,7 @@ def _grow(rows: Tensor, start: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
     norms = start.square().sum(-1).scatter(1, rows[:, :r], -torch.inf)
     for k in range(r, n_rows):
         largest, row = norms.max(-1, keepdim=True)
-        chosen = coeffs.gather(1, row.unsqueeze(-1).expand(b, 1, n_rows))
+        chosen = take_rows(coeffs, row)
         along = coeffs @ chosen.mT
         share = along / (1 + largest.unsqueeze(-1))
         coeffs.baddbmm_(share, chosen, alpha=-1)

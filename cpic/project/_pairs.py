@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Sites that are made one have at most this size: more would cost products in vain.
+# Maximum size of a merged site: larger ones cost more products than they save.
 _WIDE = 16
 
 
@@ -47,10 +47,9 @@ def features(basis: Sequence[Tensor], cores: Sequence[Tensor]) -> Tensor:
 
 
 def merged(cores: Sequence[Tensor]) -> list[Tensor]:
-    """The same trains with small neighboring sites as one, so that fewer products are left.
+    """The same trains with small neighboring sites merged, so that fewer products remain.
 
-    Two times in a row, neighbors are multiplied where that leaves their sizes small; those of
-    equal shapes in one product.
+    Neighbors are merged twice if their common size is small; those of equal shapes in one product.
     """
     for _ in range(2):
         sizes = [core.shape[2] for core in cores]
@@ -64,7 +63,7 @@ def merged(cores: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _multiplied(cores: Sequence[Tensor], pairs: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """One core for each of the pairs, or the single core there is."""
+    """One core for each pair, or its only core."""
     alike: dict[tuple[torch.Size, ...], list[tuple[int, ...]]] = {}
     for pair in pairs:
         alike.setdefault(tuple(cores[k].shape for k in pair), []).append(pair)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cpic.project._pairs import right_grams
-from cpic.project._stack import Reduced, decompose, orthogonalise, truncate
+from cpic.project._stack import Reduced, decompose, orthogonalize, truncate
 from cpic.tt._arith import concatenate
 from cpic.tt._round import Budget
 
@@ -29,7 +29,7 @@ _SPREAD = 1e3
 
 def by_qr(cores: Sequence[Tensor], rank: int, tol: float | None, max_rank: int | None) -> Reduced:
     """One sweep over the stack of all trains."""
-    carries, frames = orthogonalise([[core.unsqueeze(0) for core in cores]])
+    carries, frames = orthogonalize([[core.unsqueeze(0) for core in cores]])
     return truncate(decompose(carries[0].squeeze(2), frames, rank), tol, max_rank)
 
 
@@ -44,7 +44,7 @@ def by_tree(cores: Sequence[Tensor], rank: int, tol: float | None, max_rank: int
             stack = [pad(core, (0, 0) * 3 + (0, 1)) for core in stack]
         pairs = min(2, len(lead))
         split = [core.unflatten(0, (-1, pairs)) for core in stack]
-        (carry,), frames = orthogonalise([split])
+        (carry,), frames = orthogonalize([split])
         rows = lead.unflatten(0, (-1, pairs)) @ carry
         last = len(rows) == 1
         found = truncate(
@@ -65,11 +65,11 @@ def by_gram(cores: Sequence[Tensor], rank: int, tol: float | None, max_rank: int
     left, values = vectors.flip(-1)[:, :filled], squares.flip(-1)[:filled].clamp_min(0).sqrt()
     if tol is not None or max_rank is not None:
         short = _combine(cores, left, grams, tol or 0.0, max_rank)
-        carries, frames = orthogonalise([[core[None, None] for core in short]])
+        carries, frames = orthogonalize([[core[None, None] for core in short]])
         found = decompose(carries[0].squeeze(1), frames, filled)
         return found._replace(left=left @ found.left)
     if values[-1] * _SPREAD < values[0]:
-        carries, frames = orthogonalise([[core.unsqueeze(0) for core in cores]])
+        carries, frames = orthogonalize([[core.unsqueeze(0) for core in cores]])
         found = decompose(left.mT @ carries[0].squeeze(2), frames, filled)
         return found._replace(left=left @ found.left)
     weights = torch.where(values > 0, left / values, 0.0)

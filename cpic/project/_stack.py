@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cpic.tt._arith import from_left
-from cpic.tt._round import Budget, floor_of, masked
+from cpic.tt._round import lowered
 
 
 class Reduced(NamedTuple):
@@ -31,24 +31,20 @@ class Reduced(NamedTuple):
     cores: list[Tensor]  # (b, p, size, q), rows orthonormal in each
 
 
-def orthogonalise(groups: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+def orthogonalize(groups: Sequence[Sequence[Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
     """Carries `(b, m, l, p)` of every group, and right-orthonormal cores common to all groups."""
     carries = [group[-1].new_ones(*group[-1].shape[:2], 1, 1) for group in groups]
     cores: list[Tensor] = []
     for site in range(len(groups[0]) - 1, -1, -1):
-        shapes = [group[site].shape for group in groups]
-        b, _, _, size, _ = shapes[0]
+        shapes = [group[site].shape[1:4] for group in groups]
         parts = [
-            (group[site].flatten(2, 3) @ carry).view(b, shape[1] * shape[2], -1)
+            (group[site].flatten(2, 3) @ carry).unflatten(2, shape[1:]).flatten(3).flatten(1, 2)
             for group, carry, shape in zip(groups, carries, shapes, strict=True)
         ]
         frame, weights = torch.linalg.qr(torch.cat(parts, 1).mT)
-        cores.insert(0, frame.mT.reshape(b, frame.shape[-1], size, -1))
-        counts = [shape[1] * shape[2] for shape in shapes]
-        carries = [
-            part.reshape(b, *shape[1:3], -1)
-            for part, shape in zip(weights.mT.split(counts, 1), shapes, strict=True)
-        ]
+        cores.insert(0, frame.mT.unflatten(2, (shapes[0][2], -1)))
+        each = weights.mT.split([blocks * rank for blocks, rank, _ in shapes], 1)
+        carries = [part.unflatten(1, shape[:2]) for part, shape in zip(each, shapes, strict=True)]
     return carries, cores
 
 
@@ -59,28 +55,16 @@ def decompose(rows: Tensor, cores: Sequence[Tensor], rank: int | None) -> Reduce
     return Reduced(left, values, [from_left(right, cores[0]), *cores[1:]])
 
 
-def truncate(
-    found: Reduced, tol: float | None, max_rank: int | None, cap_first: int | None = None
-) -> Reduced:
+def truncate(found: Reduced, tol: float | None, max_rank: int | None) -> Reduced:
     """Lower the ranks between the sites, weighted by the values, and orthonormalize again.
 
     The rank-weighted tensors move by at most `tol` relative to the norm of all of them.
     """
     if tol is None and max_rank is None:
         return found
-    b, p = found.values.shape
-    carry = torch.diag_embed(found.values)
-    norm = torch.linalg.vector_norm(found.values, dim=-1)
-    budget = Budget(((tol or 0.0) * norm) ** 2, len(found.cores) - 1)
-    cores = []
-    for core in found.cores[:-1]:
-        matrix = (carry @ core.flatten(2)).view(b, -1, core.shape[-1])
-        vectors, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        keep = budget.choose(values, (floor_of(matrix) * norm) ** 2, max_rank)
-        frame = masked(vectors, keep)
-        cores.append(frame.view(b, carry.shape[1], core.shape[2], -1))
-        carry = masked((values.unsqueeze(-1) * right).mT, keep).mT
-    cores.append(from_left(carry, found.cores[-1]))
-    rows, cores = orthogonalise([[core.unsqueeze(1) for core in cores]])
-    again = decompose(rows[0].squeeze(1), cores, p if cap_first is None else cap_first)
+    bounds = [max_rank] * (len(found.cores) - 1)
+    first = from_left(torch.diag_embed(found.values), found.cores[0])
+    cores = lowered([first, *found.cores[1:]], tol or 0.0, bounds)
+    rows, cores = orthogonalize([[core.unsqueeze(1) for core in cores]])
+    again = decompose(rows[0].squeeze(1), cores, found.values.shape[1])
     return Reduced(found.left @ again.left, again.values, again.cores)

@@ -32,7 +32,7 @@ from cpic.project._project import (
     projection,
     signs,
 )
-from cpic.project._stack import Reduced, decompose, orthogonalise, truncate
+from cpic.project._stack import decompose, orthogonalize, truncate
 from cpic.tt import TensorTrain
 from cpic.tt._threads import one_thread
 
@@ -104,7 +104,11 @@ def update(
     gap = gap_of("update", gradient, options)
     cap = max(*basis.ranks, *trains.ranks) if max_rank is None else max_rank
     with torch.no_grad(), one_thread():
-        found = _merged(basis, forgetting, trains.detach(), rank, tol, cap)
+        old = [core[None, None] for core in basis.cores]
+        (before, now), frames = orthogonalize([old, [core[None] for core in trains.cores]])
+        weighted = forgetting * basis.factor @ before.squeeze(1)
+        rows = torch.cat([weighted, now.squeeze(2)], 1)
+        found = truncate(decompose(rows, frames, rank), tol, cap)
         plain = basis_of(found, rank, trains.n_sites)
         rotation = torch.diag(signs(plain.features(trains)))
         if align:
@@ -155,23 +159,6 @@ def check_forgetting(operation: str, forgetting: float) -> None:
         raise ValueError(
             f"{operation} needs 0 < forgetting <= 1, got {forgetting}; 1 forgets nothing."
         )
-
-
-def _merged(
-    basis: Basis,
-    forgetting: float,
-    trains: TensorTrain,
-    rank: int,
-    tol: float | None,
-    max_rank: int,
-) -> Reduced:
-    """Components of the weighted old tensors and the new trains."""
-    old = [core[None, None] for core in basis.cores]
-    new = [core[None] for core in trains.cores]
-    (before, now), frames = orthogonalise([old, new])
-    weighted = forgetting * basis.factor @ before.squeeze(1)
-    rows = torch.cat([weighted, now.squeeze(2)], 1)
-    return truncate(decompose(rows, frames, rank), tol, max_rank)
 
 
 def _closest(reference: Basis, basis: Basis) -> Tensor:

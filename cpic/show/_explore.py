@@ -21,6 +21,7 @@ from cpic.show import _frames
 
 MAX_FRAMES = 150
 MIN_ALT = 15
+_WEBP: dict[str, Any] = {"format": "WEBP", "lossless": True, "method": 4, "quality": 80}
 
 
 class Frame(NamedTuple):
@@ -190,10 +191,11 @@ class Explorer:
                 f"explore needs pictures of one size, got {size} pixels at {params} after "
                 f"{(first.width, first.height)}; give every figure one figsize and one dpi."
             )
-        self._png = self._png or _frames.encode_png(pixels)
+        # For printed books.
+        self._png = self._png or _frames.encode(pixels, format="PNG", optimize=True)
         raw = pixels.tobytes()
         if raw not in self._encoded:
-            self._encoded[raw] = _frames.encode_webp(pixels)
+            self._encoded[raw] = _frames.encode(pixels, **_WEBP)
         return self._encoded[raw], size
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:

@@ -76,8 +76,7 @@ def panels(
 def to_numpy(array: Any, who: str, what: str) -> np.ndarray:
     """Convert an array or a tensor on any device to float64 without NaN."""
     if hasattr(array, "detach"):
-        array = array.detach().cpu()
-        array = array.double().numpy()
+        array = array.detach().cpu().double().numpy()
     try:
         found = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:

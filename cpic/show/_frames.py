@@ -68,17 +68,8 @@ def _rasterize(figure: Any) -> np.ndarray:
     return np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
-def encode_webp(pixels: np.ndarray) -> bytes:
-    """Encode `(h, w, 3)` pixels as lossless WebP."""
-    return _encode(pixels, format="WEBP", lossless=True, method=4, quality=80)
-
-
-def encode_png(pixels: np.ndarray) -> bytes:
-    """Encode `(h, w, 3)` pixels as PNG, for printed books."""
-    return _encode(pixels, format="PNG", optimize=True)
-
-
-def _encode(pixels: np.ndarray, **options: Any) -> bytes:
+def encode(pixels: np.ndarray, **options: Any) -> bytes:
+    """Encode `(h, w, 3)` pixels, with the options of `PIL.Image.save`."""
     from PIL import Image
 
     stream = io.BytesIO()

@@ -1,6 +1,6 @@
-"""What several choosers read of one array, and what they make of it, side by side.
+"""Reconstructions of one array by several choosers, side by side, and the voxels they read.
 
-A column is a chooser: above its picture, below the voxels it read, each at its true size.
+Each chooser has a column: above its reconstruction, below the voxels it read, in true size.
 """
 
 from collections.abc import Mapping

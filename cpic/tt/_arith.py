@@ -47,10 +47,11 @@ def scale(core: Tensor, factor: Tensor | float) -> Tensor:
     return core * factor
 
 
-def padded(core: Tensor, shape: Sequence[int]) -> Tensor:
-    """A core padded with zeros to a larger shape."""
-    missing = [wanted - got for got, wanted in zip(core.shape, shape, strict=True)]
-    return pad(core, [side for amount in reversed(missing) for side in (0, amount)])
+def padded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """A core or other tensor, padded with zeros to a larger shape; itself if it has that shape."""
+    missing = [wanted - got for got, wanted in zip(tensor.shape, shape, strict=True)]
+    sides = [side for amount in reversed(missing) for side in (0, amount)]
+    return pad(tensor, sides) if any(sides) else tensor
 
 
 def concatenate(cores: Sequence[Tensor]) -> list[Tensor]:

@@ -1,7 +1,7 @@
-r"""Convert coordinates to the bits of quantics sites, and back, by one product with a table.
+r"""Convert coordinates to quantics sites and back by a product with a table of powers of two.
 
-Every bit of a coordinate has one place in one site. With b the bits in the order of the sites,
-the coordinates are b T for a table T of powers of two, and the sites b T' for another one.
+Every bit of a coordinate has one position in one site. With b the bits in the order of the sites,
+the coordinates are b T, and the sites b T', for two such tables.
 
 Shapes: `D` modes, `s` sites, `B` bits in total.
 References: {cite}`khoromskij2011quantics`.
@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Bit = tuple[int, int]  # the mode it belongs to, its place in the coordinate
+Bit = tuple[int, int]  # its mode, and its position in the coordinate
 
 # The product is computed in floating point, since GPUs have no integer matrix product. It is exact
 # if all terms, which are different powers of two, are below 2 to this power.
 _HALF = 32
-_HOST = torch.device("cpu")  # where tables are made, whatever the default device
+_HOST = torch.device("cpu")  # of the tables, whatever the default device
 
 
 class _Tables(NamedTuple):
-    """For each bit: site, place in it, mode and place in that, `(B,)`; and the two products."""
+    """Site, position in it, mode and position in that of each bit, `(B,)`; and both tables."""
 
     site: Tensor
     place: Tensor
@@ -38,7 +38,7 @@ class Bits:
 
     Args:
         groups: The bits that each site holds, least significant first.
-        n_modes: D, how many coordinates there are.
+        n_modes: D, the number of coordinates.
     """
 
     def __init__(self, groups: Sequence[Sequence[Bit]], n_modes: int):
@@ -65,7 +65,7 @@ class Bits:
         bits = sites
         if not self.binary:
             bits = sites.index_select(-1, tables.site) >> tables.place & 1
-        if bits.is_cpu:  # NumPy starts on few numbers sooner
+        if bits.is_cpu:  # less overhead than torch on few numbers
             product = bits.numpy().astype(np.float64) @ self._to_coords
             coords = torch.from_numpy(product.astype(np.int64))
         else:

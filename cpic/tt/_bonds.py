@@ -1,14 +1,15 @@
 r"""Solve for the cores of all bonds of a train together.
 
-Bonds of one shape are one batch. So are square ones of nearly one shape: with p the largest entry
-of the pivots P, the cores of
+Bonds of one shape form a batch, and so do square ones of similar shapes: with p the largest entry
+of the pivots P, the solution of
 
     [M 0] = X [P  0 ]
               [0 pI]
 
-are those of M = X P with zeros behind, and pI changes neither the rank nor the condition of P.
+is that of M = X P, padded with zeros, and pI does not make the system more singular or worse
+conditioned.
 
-Shapes: `K` samples, `m` rows of fibers, `r` rows, `c` columns of pivots.
+Shapes: `K` samples, `m` rows of fibers, `r` rows and `c` columns of pivots.
 """
 
 from collections.abc import Sequence
@@ -17,12 +18,12 @@ from typing import Unpack
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from cpic.linalg._maxvol import take_rows
+from cpic.tt._arith import padded
 from cpic.tt._solvers import Solving, System, peak_of
 
-# How many times as many numbers a batch may have with zeros as without.
+# Largest ratio of the numbers in a padded batch to those without padding.
 _ROOM = 1.5
 
 
@@ -33,14 +34,14 @@ def solve_bonds(
     with_condition: bool,
     **options: Unpack[Solving],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The cores of many bonds, and how well their pivots are conditioned.
+    """The cores of many bonds, and the condition numbers of their pivots.
 
-    Whether any pivots are singular is read once for all.
+    Whether pivots are singular is read from the device once for all bonds.
 
     Args:
         matrices: Fibers `(K, m, c)` of each bond.
-        rows: Which of them are its pivots, int64 `(K, r)`.
-        with_condition: Whether the second list is wanted.
+        rows: Rows of the fibers that are pivots, int64 `(K, r)`.
+        with_condition: Whether to compute the condition numbers; the list is empty otherwise.
         **options: Those of `solve_core`.
 
     Returns:
@@ -61,7 +62,7 @@ def solve_bonds(
 
 
 def groups_of(matrices: Sequence[Tensor], rows: Sequence[Tensor], solver: str) -> list[list[int]]:
-    """Bonds that are solved for in one batch."""
+    """Groups of bonds that are solved in one batch."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for k, (matrix, row) in enumerate(zip(matrices, rows, strict=True)):
         groups.setdefault((*matrix.shape[1:], row.shape[1]), []).append(k)
@@ -81,8 +82,8 @@ def batch_of(
     m, c = (max(matrix.shape[k] for matrix in matrices) for k in (1, 2))
     counts = [row.shape[1] for row in rows]
     r = max(counts)
-    matrix = torch.cat([_padded(part, (c, m)) for part in matrices])
-    pivot = take_rows(matrix, torch.cat([_padded(row, (r,)) for row in rows]))
+    matrix = torch.cat([padded(part, (len(part), m, c)) for part in matrices])
+    pivot = take_rows(matrix, torch.cat([padded(row, (len(row), r)) for row in rows]))
     if min(counts) == r:
         return matrix, pivot
     missing = np.arange(r) >= np.array(counts)[:, None]
@@ -94,18 +95,12 @@ def batch_of(
     return matrix, (pivot + eye * peak_of(pivot)).flatten(0, 1)
 
 
-def _padded(part: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """With zeros behind, up to these sizes of the last axes, the last one first."""
-    missing = [size - have for size, have in zip(sizes, reversed(part.shape), strict=False)]
-    return pad(part, [side for n in missing for side in (0, n)]) if any(missing) else part
-
-
 def _narrowed(core: Tensor, m: int, r: int) -> Tensor:
     return core if core.shape[1:] == (m, r) else core[:, :m, :r]
 
 
 def apart(groups: list[list[int]], batches: Sequence[Tensor]) -> list[Tensor]:
-    """The parts of each bond, in the order of the bonds."""
+    """The results of each bond, in the order of the bonds, from those of the batches."""
     found: dict[int, Tensor] = {}
     for bonds, batch in zip(groups, batches, strict=True):
         found.update(zip(bonds, batch.chunk(len(bonds)), strict=True))

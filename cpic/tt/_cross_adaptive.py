@@ -2,8 +2,8 @@ r"""Increase the ranks of a cross-approximation bond by bond until the tolerance
 
 Left and right sets only grow, and so do the blocks of fibers between them: a round requests
 only new entries. Points where the train is wrong give new columns; the rows they need are
-found by elimination in the residual of the old rows. A bond that used all its columns gets as
-many again, one with unused columns gets few.
+found by elimination in the residual of the old rows. A bond that has used all its columns gets as
+many again; one with unused columns gets few.
 
 Shapes: `K` tensors, `l` left and `c` right multi-indices at a site of size `n`.
 References: {cite}`ritter2024quantics`, {cite}`savostyanov2014quasioptimality`.
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cpic.linalg._maxvol import take_rows
-from cpic.tt._fibers import fiber_indices
+from cpic.tt._fibers import fiber_indices, product
 from cpic.tt._ledger import Reader
 from cpic.tt._pivots import extend_left, leading_rows
 from cpic.tt._points import all_points
@@ -117,8 +117,7 @@ class AdaptiveSearch:
         there = place.new_zeros(len(place), cells + 1, dtype=torch.uint8).scatter_(1, place, 1)
         there = there[:, :cells]
         missing = there.argsort(dim=1, stable=True)[:, : cells - int(there.sum(1).min())]
-        tails = fiber_indices(right[:, :1, :0], n, right)
-        tails = tails.gather(1, missing[..., None].expand(-1, -1, tails.shape[-1]))
+        tails = take_rows(fiber_indices(right[:, :1, :0], n, right), missing)
 
         def fill(asked: Tensor) -> Tensor:
             asked = asked.unflatten(1, (shape[0], -1))
@@ -127,7 +126,7 @@ class AdaptiveSearch:
             values.scatter_(2, missing[:, None].expand_as(asked), asked)
             return values[..., :cells].unflatten(2, shape[1:])
 
-        return _Block(fiber_indices(left, n, tails, pairs=left), fill)
+        return _Block(product(left, tails), fill)
 
     def _pivots(self, site: int, right: Tensor) -> tuple[Tensor, Tensor]:
         """Positions `(K, c)` in [n] x right of the columns of the previous bond, and their values.
@@ -145,12 +144,13 @@ class AdaptiveSearch:
     def _choose(self, site: int, floor: Tensor) -> None:
         """Add rows that the old ones do not represent, and solve for the core."""
         matrix, rows = self.fibers[site].flatten(1, 2), self.rows[site]
-        factors = _factors(take_rows(matrix, rows)) if rows.shape[1] else None
+        pivot = take_rows(matrix, rows)
+        factors = torch.linalg.qr(pivot.mT) if rows.shape[1] else None
         room = min(self.ranks[site + 1], *matrix.shape[1:]) - rows.shape[1]
         if room > 0:
             residual = matrix
             if factors is not None:
-                frame = factors.frame
+                frame = factors[0]
                 residual = torch.baddbmm(matrix, torch.bmm(matrix, frame), frame.mT, alpha=-1)
             new = leading_rows(residual, room, floor, self.generator)
             if factors is None and not new.shape[1]:  # all zero, but a bond needs a row
@@ -159,10 +159,9 @@ class AdaptiveSearch:
                 self.rows[site] = rows = torch.cat([rows, new], 1)
                 grown = extend_left(self.left[site], new, self.sizes[site])
                 self.left[site + 1] = torch.cat([self.left[site + 1], grown], 1)
-                factors = None
-        if factors is None:
-            factors = _factors(take_rows(matrix, rows))
-        self.cores[site] = _core(matrix, factors).unflatten(1, (-1, self.sizes[site]))
+                pivot, factors = take_rows(matrix, rows), None
+        core = _core(matrix, pivot, factors or torch.linalg.qr(pivot.mT))
+        self.cores[site] = core.unflatten(1, (-1, self.sizes[site]))
 
     def add(self, points: Tensor) -> bool:
         """Add the right parts of `points` `(K, n, d)`, best first, at bonds that need columns."""
@@ -184,8 +183,7 @@ class AdaptiveSearch:
             new = torch.tensor(first_new(found, old, count), device=points.device)
             if not new.shape[1]:
                 continue
-            kept = tails.gather(1, new[..., None].expand(-1, -1, tails.shape[-1]))
-            self.right[k], grown = torch.cat([self.right[k], kept], 1), True
+            self.right[k], grown = torch.cat([self.right[k], take_rows(tails, new)], 1), True
         return grown
 
     def _wanted(self, bond: int) -> int:
@@ -198,25 +196,13 @@ class AdaptiveSearch:
         return max(2, rank // 2)
 
     def sets_now(self) -> Callable[[], IndexSets]:
-        """A function that makes the sets of this round; no bond has more left than right ones."""
+        """A function that creates the sets of this round: at most as many left as right ones."""
         return partial(IndexSets.unchecked, self.sizes, tuple(self.left), tuple(self.right))
 
 
-class _Factors(NamedTuple):
-    """Pivots `(K, r, c)`, and Q and R of their transpose."""
-
-    pivot: Tensor
-    frame: Tensor
-    corner: Tensor
-
-
-def _factors(pivot: Tensor) -> _Factors:
-    return _Factors(pivot, *torch.linalg.qr(pivot.mT))
-
-
-def _core(matrix: Tensor, factors: _Factors) -> Tensor:
-    """The core X `(K, m, r)` that minimizes |X pivot - matrix|."""
-    pivot, frame, corner = factors
+def _core(matrix: Tensor, pivot: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
+    """The core X `(K, m, r)` that minimizes |X pivot - matrix|, with the QR factors of pivot^T."""
+    frame, corner = factors
     low, high = corner.diagonal(dim1=1, dim2=2).abs().aminmax(dim=1)
     if bool((low > 1e4 * torch.finfo(low.dtype).eps * high).all()):
         target = torch.bmm(matrix, frame)

@@ -1,9 +1,13 @@
 r"""One search from its first probe to its result.
 
+In the square search, the rows of nearly maximal volume of the fibers M of a site are its next set,
+and the coefficients M M[rows]^{-1} are its core, so that the train interpolates on the new sets.
+
 The values are divided by a power of two near their largest probe, so that the search does not
 depend on the scale of a tensor; the last core is multiplied by the factor in the end.
 
 Shapes: `K` tensors, `d` sites.
+References: {cite}`oseledets2010ttcross`.
 """
 
 import math
@@ -19,19 +23,19 @@ from cpic.tt._arith import padded
 from cpic.tt._cross_adaptive import AdaptiveSearch
 from cpic.tt._cross_sampled import fit_sampled, make_plan
 from cpic.tt._cross_sets import sets_of, with_points
-from cpic.tt._cross_square import first_sets, relative_error, square_half_sweep
+from cpic.tt._fibers import ask_unchecked
 from cpic.tt._ledger import CrossLedger, Reader
-from cpic.tt._misses import Misses
-from cpic.tt._pivots import draw_missed
+from cpic.tt._misses import Misses, relative_error
+from cpic.tt._pivots import draw_missed, draw_points, pick_rows
 from cpic.tt._points import all_points, random_points
 from cpic.tt._sets import IndexSets
 from cpic.tt._svd import tt_svd
-from cpic.tt._sweep import Towards
+from cpic.tt._sweep import Towards, as_train, sweep
 from cpic.tt._table import Table
 from cpic.tt._train import TensorTrain
 
-_SMALL = 4096  # tensors of at most so many entries are checked on all of them,
-_LOOKED_THROUGH = 2**16  # and those of at most so many if all probes are zero
+# Maximum numbers of entries of a tensor that is checked on all of them: always, and
+_SMALL, _LOOKED_THROUGH = 4096, 2**16  # if all probes are zero.
 _DRAWS = 64  # maximum draws, per probe, to confirm that no isolated error is left
 
 
@@ -113,7 +117,7 @@ class Run:
         self.whole, self.settled = whole, False
         self.probes, self.held_out = both[:, :n], both[:, -n:]
         seen, truth = raw[:, :n], raw[:, -n:]
-        # Zeros carry no information on the entries that were not read.
+        # Zeros say nothing about the entries that were not read.
         self.unknown = ~truth.any(-1) & (n < math.prod(sizes))
         peak = raw.abs().amax(-1, keepdim=True)
         largest = math.frexp(torch.finfo(peak.dtype).max)[1] - 1  # the next power of two overflows
@@ -146,25 +150,29 @@ class Run:
             self._grow(sets)
             return
         if sets is None:
-            sizes = self.reader.sizes
-            sets = first_sets(sizes, self.ranks, self.probes, self.seen, self.generator)
+            start = draw_points(self.probes, self.seen**2, max(self.ranks), self.generator)
+            known = {"n_trains": self.n_trains, "points": start, "generator": self.generator}
+            sets = IndexSets.random(self.reader.sizes, self.ranks, **known)
         extra = max(1, max(self.ranks) // 5)
-        for sweep in range(self.sweeps):
+        for number in range(self.sweeps):
             sets = self._half_sweep(sets, "left")
-            last = sweep == self.sweeps - 1
-            if not last and sweep % 2 == 0:  # probes with large errors compete with the old pivots
+            last = number == self.sweeps - 1
+            if not last and number % 2 == 0:  # probes with large errors compete with the old pivots
                 missed = (self.seen - self.train.entries(self.probes)) ** 2
                 points = draw_missed(self.probes, missed, extra, self.generator)
                 sets = with_points(sets, points)
             sets = self._half_sweep(sets, "right")
             fine = self.tol is not None and bool((self.errors[-1] <= self.tol).all())
-            lost = hasty and sweep == 1 and bool((self.errors[-1] > 0.05).all())
+            lost = hasty and number == 1 and bool((self.errors[-1] > 0.05).all())
             if sets.square and (fine or lost):
                 break
 
     def _half_sweep(self, sets: IndexSets, towards: Towards) -> IndexSets:
-        train, sets = square_half_sweep(self.reader, sets, towards, self.ranks, self.generator)
-        self._note(train, lambda: sets)
+        choose = partial(pick_rows, generator=self.generator)
+        read = partial(self.reader.points, by=ask_unchecked)
+        matrices, choices, sets = sweep(read, sets, towards, self.ranks[1:-1], choose)
+        parts = [*(choice.coeffs for choice in choices), matrices[-1]]
+        self._note(as_train(parts, sets.sizes, towards), lambda: sets)
         return sets
 
     def _grow(self, sets: IndexSets | None) -> None:
@@ -205,7 +213,7 @@ class Run:
             before = error
 
     def _read_rest(self, most: int) -> bool:
-        """Read the remaining entries of a tensor with at most so many, and compress it."""
+        """Read and compress a tensor of at most `most` entries; false for a larger one."""
         if not isinstance(self.reader, Table) or self.reader.size > most:
             return False
         self._compress(self.reader.whole())

@@ -82,7 +82,7 @@ def check_inside(
 
 
 def known_inside(indices: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """The same tensor, marked as made of checked indices, which need no second check.
+    """The same tensor, marked as derived from checked indices, which need no second check.
 
     Tensors derived from this one are not marked, and a write to it removes the mark.
     """

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cpic.linalg._inputs import check_least
+from cpic.linalg._maxvol import take_rows
 from cpic.tt._cross import cross
 from cpic.tt._entries import Entries
 from cpic.tt._fibers import ask, with_dtype
@@ -55,9 +56,8 @@ class _Best:
                 pool = torch.cat([self.values[side], signed], 1)
                 places = torch.cat([self.places[side], indices], 1)
             top = pool.topk(min(self.n_places, pool.shape[1]), dim=1)
-            where = top.indices[..., None].expand(-1, -1, indices.shape[-1])
             values_of.append(top.values)
-            places_of.append(places.gather(1, where))
+            places_of.append(take_rows(places, top.indices))
         self.values, self.places = values_of, places_of
         return values
 

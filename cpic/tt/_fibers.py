@@ -30,17 +30,14 @@ def product(*parts: Tensor) -> Tensor:
     return torch.cat(spread, -1).flatten(1, -2)
 
 
-def fiber_indices(left: Tensor, size: int, right: Tensor, *, pairs: Tensor | None = None) -> Tensor:
+def fiber_indices(left: Tensor, size: int, right: Tensor) -> Tensor:
     """All combinations left x [size] x right as `(K, l*size*r, d)`, right fastest.
 
     Args:
         left: `(K, l, k)`.
         size: Size of site k.
         right: `(K, r, d-k-1)`.
-        pairs: `(K, m, k+1)` to use in place of left x [size].
     """
-    if pairs is not None:
-        return product(pairs, right)
     return product(left, torch.arange(size, device=left.device)[None, :, None], right)
 
 

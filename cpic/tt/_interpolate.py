@@ -11,7 +11,7 @@ Shapes: `K` tensors, `l`, `r` ranks left and right of a site of size `n`.
 References: {cite}`oseledets2010ttcross`.
 """
 
-from typing import Literal, NamedTuple, Unpack, overload
+from typing import Literal, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -107,24 +107,17 @@ def interpolate(
     return (train, condition) if with_condition else train
 
 
-class Fibers(NamedTuple):
-    """Fibers `(K, m, c)` of all sites as matrices, and the rows `(K, r)` that are pivots.
+def read_fibers(entries: Entries, sets: IndexSets) -> tuple[list[Tensor], list[Tensor]]:
+    """Fibers `(K, m, c)` of all sites in one call, and the rows `(K, r)` that are pivots.
 
     If sets are not nested, pivots that lie on no fiber are the last rows of their matrix.
     """
-
-    matrices: list[Tensor]
-    rows: list[Tensor]
-
-
-def read_fibers(entries: Entries, sets: IndexSets) -> Fibers:
-    """Fibers and pivots of all sites in one call."""
     left, right = sets.rows("left"), sets.rows("right")
     place = layout(sets.sizes, left.counts, right.counts).on(sets.device)
     pairs = left.whole[:, place.pair_left] + steps(sets.sizes, sets.device)[place.pair_step]
     fibers = pairs[:, place.entry_pair] + right.whole[:, place.entry_right]
     rows, nested = _on_fibers(left, pairs, place)
-    # Pivots that are on no fiber are asked for besides.
+    # Pivots that lie on no fiber are requested as well.
     aside = [k for k, on_fibers in enumerate(nested) if not on_fibers]
     left_sets, right_sets = left.each(), right.each()
     more = [sums(left_sets[k + 1], right_sets[k]) for k in aside]
@@ -142,15 +135,15 @@ def read_fibers(entries: Entries, sets: IndexSets) -> Fibers:
         behind = torch.arange(rows[k].shape[1], device=sets.device) + place.n_pairs[k]
         rows[k] = behind.expand_as(rows[k])
         matrices[k] = torch.cat([matrices[k], part.unflatten(1, (-1, right.counts[k]))], 1)
-    return Fibers(matrices, rows)
+    return matrices, rows
 
 
 def _on_fibers(left: Rows, pairs: Tensor, place: Layout) -> tuple[list[Tensor], list[bool]]:
-    """Where the pivots are among the pairs of each site, and whether they are: read once."""
+    """Rows of the pivots among the pairs of each site, and whether they are there; read once."""
     if len(left.counts) == 1:
         return [], []
     pivots = left.whole[:, place.pivots]  # (K, d - 1, r, d)
-    # Compared by numbers that are the same for the same multi-index, then one by one.
+    # Compared by hashes first, then index by index.
     key, of_pairs = ((rows * place.weights).sum(-1) for rows in (pivots, pairs))
     equal = key.unsqueeze(-1) == of_pairs[:, place.pairs].unsqueeze(2)
     rows = torch.minimum(equal.max(-1).indices, place.last)

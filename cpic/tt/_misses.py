@@ -22,11 +22,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cpic.linalg._maxvol import take_rows
 from cpic.tt._climb import climb, stands_alone
 from cpic.tt._contract import entries
-from cpic.tt._cross_square import relative_error
 from cpic.tt._ledger import Reader
-from cpic.tt._pivots import draw_missed
+from cpic.tt._pivots import draw_missed, uniform
 from cpic.tt._points import random_points
 from cpic.tt._train import TensorTrain
 
@@ -36,6 +36,15 @@ _EXACT = 3e-5  # multiple of the tolerance up to which an entry counts as exact
 _FEW = 0.05  # fraction of draws of similar size from which on errors are not isolated
 _SINGLE = 2.0**-25  # mean relative error of rounding to float32
 _UNLIKELY = 64  # largest plausible ratio of the mean squares of uniform draws and of the train
+
+
+def relative_error(truth: Tensor, values: Tensor) -> Tensor:
+    """`|truth - values| / |truth|` along the last axis without overflow; 0 / 0 is 0."""
+    peak = torch.maximum(truth.abs(), values.abs()).amax(-1, keepdim=True)
+    peak = torch.where(peak > 0, peak, 1.0)
+    gap = ((truth - values) / peak).norm(dim=-1)
+    size = (truth / peak).norm(dim=-1)
+    return torch.where(gap == 0, 0.0, gap / size)
 
 
 def rounding(values: Tensor) -> Tensor:
@@ -64,9 +73,7 @@ def draw_squares(train: TensorTrain, m: int, generator: torch.Generator) -> tupl
             torch.baddbmm(grams[-1][:, :1, :1], weighted, wide.mT, beta=0, alpha=1 / core.shape[2])
         )
     mean = grams.pop().view(k, 1)
-    noise = torch.rand(
-        len(cores), k, m, 1, generator=generator, dtype=mean.dtype, device=generator.device
-    ).to(mean.device)
+    noise = uniform(generator, len(cores), k, m, 1, dtype=mean.dtype).to(mean.device)
     state, start = mean.new_ones(k, m, 1), torch.arange(k * m, device=mean.device).view(k, m, 1)
     drawn = []
     for wide, gram, core, dice in zip(flat, reversed(grams), cores, noise, strict=True):
@@ -101,9 +108,7 @@ class Products:
     def draw(self, m: int, generator: torch.Generator) -> Tensor:
         """Multi-indices `(K, powers * m, d)`."""
         sums = self.odds.cumsum(-1)
-        dice = torch.rand(
-            *sums.shape[:-1], m, generator=generator, dtype=sums.dtype, device=generator.device
-        ).to(sums.device)
+        dice = uniform(generator, *sums.shape[:-1], m).to(sums.device)
         index = torch.searchsorted(sums, dice * sums[..., -1:], right=True)
         index = torch.minimum(index, self.sizes[:, None] - 1)
         return index.permute(1, 0, 3, 2).flatten(1, 2)
@@ -178,11 +183,11 @@ class Misses:
     def climb(self) -> Tensor:
         """Climb from the worst points to worse ones; returns lines `(K, d, n)` through them."""
         height, place = self.gap.abs().topk(self.starts, 1)
-        start = self.points.gather(1, place[..., None].expand(-1, -1, self.points.shape[-1]))
+        start = take_rows(self.points, place)
         found = climb(self.reader.points, self.train, start, height, self.reader.sizes)
         worst = found.gaps.abs().topk(min(_KEPT, found.gaps.shape[1]), 1).indices
-        points = found.points.gather(1, worst[..., None].expand(-1, -1, found.points.shape[-1]))
-        self._keep(points, found.values.gather(1, worst), found.gaps.gather(1, worst), spread=False)
+        values, gaps = found.values.gather(1, worst), found.gaps.gather(1, worst)
+        self._keep(take_rows(found.points, worst), values, gaps, spread=False)
         mean = self.truth[:, : self.n].square().mean(1)
         weight = found.lines.amax((1, 2)).square() / torch.where(mean > 0, mean, torch.inf)
         new = stands_alone(found.lines, 0.1 if self.train is None else 0.01)
@@ -246,10 +251,8 @@ class Misses:
         suspect = (heaviest > self.tol**2) & (exact | (heaviest > many))
         if not bool(suspect.any()):
             return
-        start = self.points.gather(
-            1, (which.start + place)[:, None, None].expand(-1, 1, self.points.shape[-1])
-        )
-        height = self.gap.abs().gather(1, which.start + place[:, None])
+        at = which.start + place[:, None]
+        start, height = take_rows(self.points, at), self.gap.abs().gather(1, at)
         found = climb(self.reader.points, self.train, start, height, self.reader.sizes, rounds=1)
         jumps = suspect & exact & (found.gaps.abs().amax(1) <= 2 * height[:, 0])
         self.lone = torch.where(jumps, torch.maximum(self.lone, heaviest), self.lone)

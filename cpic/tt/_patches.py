@@ -27,16 +27,12 @@ _PIECE = 2**25
 
 
 class Modes(NamedTuple):
-    """True and padded sizes of the modes, and the bits that each site holds."""
+    """True and padded sizes of the modes, the bits that each site holds, and their map."""
 
     sizes: tuple[int, ...]
     padded: tuple[int, ...]
     groups: list[list[Bit]]
-
-    @property
-    def bits(self) -> Bits:
-        """The map from coordinates to sites."""
-        return Bits(self.groups, len(self.sizes))
+    bits: Bits
 
 
 def read(train: TensorTrain, modes: Modes, windows: list[Tensor], *, by_axis: bool) -> Tensor:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from cpic.linalg import Maxvol, maxvol
-from cpic.linalg._maxvol import row_order
+from cpic.linalg._maxvol import row_order, take_rows
+
+_SWAPS = 10  # maximum number of swaps in each selection
 
 
-def pick_rows(
-    matrix: Tensor, max_rank: int, *, generator: torch.Generator, swaps: int = 10
-) -> Maxvol:
+def pick_rows(matrix: Tensor, max_rank: int, *, generator: torch.Generator) -> Maxvol:
     """Rows that represent each matrix, and the coefficients that reconstruct it from them.
 
     If fewer rows than columns are requested, the columns are mixed at random first: then the
@@ -27,7 +27,6 @@ def pick_rows(
         matrix: Matrices `(K, m, c)`.
         max_rank: Maximum number of rows.
         generator: Mixes the columns.
-        swaps: Maximum number of maxvol swaps.
 
     Returns:
         `rows` int64 `(K, r)`, `coeffs` `(K, m, r)` with `coeffs @ matrix[rows]` close to
@@ -37,7 +36,7 @@ def pick_rows(
     rank = min(max_rank, m, c)
     if rank < c:
         matrix = _mixed(matrix, min(m, c), generator)[..., :rank]
-    return maxvol(matrix, max_iters=swaps, on_deficient="report")
+    return maxvol(matrix, max_iters=_SWAPS, on_deficient="report")
 
 
 def leading_rows(matrix: Tensor, most: int, floor: Tensor, generator: torch.Generator) -> Tensor:
@@ -66,17 +65,14 @@ def _mixed(matrix: Tensor, width: int, generator: torch.Generator) -> Tensor:
 def extend_left(before: Tensor, rows: Tensor, size: int) -> Tensor:
     """Multi-indices `(K, r, k+1)` of `rows` of left x [size]."""
     parent = rows.div(size, rounding_mode="floor")
-    kept = before.gather(1, parent[..., None].expand(-1, -1, before.shape[-1]))
-    return torch.cat([kept, (rows - parent * size)[..., None]], -1)
+    return torch.cat([take_rows(before, parent), (rows - parent * size)[..., None]], -1)
 
 
 def extend_right(after: Tensor, rows: Tensor) -> Tensor:
     """Multi-indices `(K, r, d-k)` of `rows` of [size] x right."""
     n_after = after.shape[1]
     step = rows.div(n_after, rounding_mode="floor")
-    parent = rows - step * n_after
-    kept = after.gather(1, parent[..., None].expand(-1, -1, after.shape[-1]))
-    return torch.cat([step[..., None], kept], -1)
+    return torch.cat([step[..., None], take_rows(after, rows - step * n_after)], -1)
 
 
 def mirrored(side: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -84,22 +80,23 @@ def mirrored(side: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(rows.flip(-1) for rows in reversed(side))
 
 
+def uniform(generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Uniform random numbers in [0, 1) on the generator's device."""
+    return torch.rand(shape, generator=generator, dtype=dtype, device=generator.device)
+
+
 def draw_points(points: Tensor, weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Draw `n` of `points` `(K, m, d)` without replacement, with `weights` `(K, m)`."""
     n = min(n, points.shape[1])
     peak = weights.amax(-1, keepdim=True)
     weights = weights / torch.where(peak > 0, peak, 1.0)
-    noise = torch.rand(
-        tuple(weights.shape), generator=generator, dtype=torch.float64, device=generator.device
-    ).to(weights.device)
+    noise = uniform(generator, *weights.shape).to(weights.device)
     # Exponential clocks: the n that ring first are a draw without replacement.
     clock = -noise.log() / weights.clamp_min(1e-12)
-    order = clock.argsort(-1)[:, :n]
-    return points.gather(1, order[..., None].expand(-1, -1, points.shape[-1]))
+    return take_rows(points, clock.argsort(-1)[:, :n])
 
 
 def draw_missed(points: Tensor, missed: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """The worst of `points` and `n - 1` more, drawn with weights `missed` `(K, m)`."""
-    worst = missed.argmax(-1)[:, None, None].expand(-1, 1, points.shape[-1])
-    drawn = draw_points(points, missed, n - 1, generator)
-    return torch.cat([points.gather(1, worst), drawn], 1)
+    worst = take_rows(points, missed.argmax(-1, keepdim=True))
+    return torch.cat([worst, draw_points(points, missed, n - 1, generator)], 1)

@@ -9,18 +9,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cpic.tt._pivots import extend_left, extend_right
+from cpic.tt._pivots import extend_left, extend_right, uniform
 
 
 def random_points(
     sizes: Sequence[int], n: int, *, n_trains: int, generator: torch.Generator
 ) -> Tensor:
     """Uniform multi-indices `(K, n, d)` on the generator's device."""
-    uniform = torch.rand(
-        n_trains, n, len(sizes), generator=generator, dtype=torch.float64, device=generator.device
-    )
     bound = torch.tensor(sizes, dtype=torch.float64, device=generator.device)
-    return (uniform * bound).long()
+    return (uniform(generator, n_trains, n, len(sizes)) * bound).long()
 
 
 def all_points(sizes: Sequence[int], *, device: torch.device | str = "cpu") -> Tensor:
@@ -57,7 +54,7 @@ def random_sides(
 
 
 def complete_or(sizes: tuple[int, ...], points: Tensor) -> Tensor:
-    """All multi-indices where there are as many as `points` `(K, n, d)`, else these."""
+    """All multi-indices if their number is that of `points` `(K, n, d)`, otherwise these."""
     if math.prod(sizes) != points.shape[1]:
         return points.contiguous()
     return all_points(sizes, device=points.device).expand(len(points), -1, -1).contiguous()

@@ -177,7 +177,7 @@ class Quantics:
         if self.channels > 1:
             channel = torch.arange(self.channels, device=centers.device)
             windows.append(channel.expand(*centers.shape[:2], self.channels))
-        modes = _patches.Modes(self._modes, self._padded_modes, self._groups)
+        modes = _patches.Modes(self._modes, self._padded_modes, self._groups, self._bits)
         return _patches.read(train, modes, windows, by_axis=self.order == "sequential")
 
     def _positions(self, device: torch.device) -> Tensor:

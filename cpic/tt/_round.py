@@ -81,23 +81,37 @@ def round_cores(
         return route([core.detach() for core in cores], tol, bounds)
 
 
+def lowered(cores: Sequence[Tensor], tol: float, bounds: Sequence[int | None]) -> list[Tensor]:
+    """Truncate the bonds from left to right; all cores but the last become left-orthonormal.
+
+    Args:
+        cores: All but the first are right-orthonormal; the first has any left rank.
+        tol: Allowed relative error.
+        bounds: Maximum rank of each bond.
+    """
+    cores = list(cores)
+    norm = torch.linalg.vector_norm(cores[0].flatten(1), dim=-1)
+    budget = Budget((tol * norm) ** 2, len(cores) - 1)
+    for site, bound in enumerate(bounds):
+        matrix = cores[site].flatten(1, 2)
+        vectors, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        keep = budget.choose(values, (floor_of(matrix) * norm) ** 2, bound)
+        frame = masked(vectors, keep)
+        cores[site] = frame.view(*cores[site].shape[:3], frame.shape[-1])
+        carry = masked((values.unsqueeze(-1) * right).mT, keep).mT
+        cores[site + 1] = from_left(carry, cores[site + 1])
+    return cores
+
+
 def _round_qr(cores: list[Tensor], tol: float, bounds: Sequence[int | None]) -> list[Tensor]:
     for site in range(len(cores) - 1):
         core = cores[site]
         frame, carry = torch.linalg.qr(core.flatten(1, 2))
         cores[site] = frame.view(*core.shape[:3], frame.shape[-1])
         cores[site + 1] = from_left(carry, cores[site + 1])
-    norm = torch.linalg.vector_norm(cores[-1].flatten(1), dim=-1)
-    budget = Budget((tol * norm) ** 2, len(cores) - 1)
-    for site in range(len(cores) - 1, 0, -1):
-        matrix = cores[site].flatten(2)
-        vectors, values, frame = torch.linalg.svd(matrix, full_matrices=False)
-        keep = budget.choose(values, (floor_of(matrix) * norm) ** 2, bounds[site])
-        carry = masked(vectors * values.unsqueeze(-2), keep)
-        frame = masked(frame.mT, keep).mT
-        cores[site] = frame.reshape(*frame.shape[:2], *cores[site].shape[2:])
-        cores[site - 1] = from_right(cores[site - 1], carry)
-    return cores
+    # From the right end, as the left one of the mirrored train.
+    mirrored = [core.transpose(1, 3) for core in reversed(cores)]
+    return [core.transpose(1, 3) for core in reversed(lowered(mirrored, tol, bounds[-2:0:-1]))]
 
 
 def _round_gram(cores: list[Tensor], tol: float, bounds: Sequence[int | None]) -> list[Tensor]:

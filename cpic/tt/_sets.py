@@ -169,12 +169,12 @@ class IndexSets:
     def unchecked(
         cls, sizes: tuple[int, ...], left: tuple[Tensor, ...], right: tuple[Tensor, ...]
     ) -> "IndexSets":
-        """Sets made of checked ones; a check reads from the device."""
+        """Sets derived from checked ones; another check would read from the device."""
         return cls._made(sizes=sizes, left=left, right=right)
 
     @classmethod
     def joined(cls, sizes: tuple[int, ...], left: Rows, right: Rows) -> "IndexSets":
-        """Sets made of checked ones; those of single sites are cut out when they are requested."""
+        """Sets derived from checked ones; those of single sites are extracted on access."""
         return cls._made(sizes=sizes, _left=left, _right=right)
 
     @classmethod
@@ -195,7 +195,7 @@ class IndexSets:
         return self.__dict__[f"_{side}"]
 
     def counts(self, side: Side) -> tuple[int, ...]:
-        """How many multi-indices each site has on one side."""
+        """Number of multi-indices of each site on one side."""
         known = self.__dict__.get(f"_{side}")
         return (
             tuple(rows.shape[1] for rows in getattr(self, side)) if known is None else known.counts
@@ -227,7 +227,7 @@ class IndexSets:
 
     @property
     def n_entries(self) -> int:
-        """Entries of one tensor that one interpolation asks for: all fibers of all sites."""
+        """Entries of one tensor that an interpolation requests: all fibers of all sites."""
         each = zip(self.counts("left"), self.sizes, self.counts("right"), strict=True)
         return sum(before * n * after for before, n, after in each)
 
@@ -236,7 +236,7 @@ class IndexSets:
         """Whether every multi-index extends one of the neighboring site."""
         both = (self.left, mirrored(self.right))
         pairs = [pair for side in both for pair in pairwise(side)]
-        return all(bool(extended(before, rows)[1]) for before, rows in pairs)
+        return all(_extends(rows, before) for before, rows in pairs)
 
     @property
     def square(self) -> bool:
@@ -284,8 +284,6 @@ class IndexSets:
         return load_arrays(path, "IndexSets", make)
 
 
-def extended(before: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of `before` (K, l, k) the `rows` (K, r, k+1) extend, and whether all extend one."""
-    equal = (rows[:, :, None, :-1] == before[:, None]).all(-1)
-    found, where = equal.max(-1)
-    return where, found.all()
+def _extends(rows: Tensor, before: Tensor) -> bool:
+    """Whether each of the `rows` (K, r, k+1) extends one of `before` (K, l, k)."""
+    return bool((rows[:, :, None, :-1] == before[:, None]).all(-1).any(-1).all())

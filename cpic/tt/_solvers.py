@@ -26,7 +26,7 @@ columns. For a wide P all columns are used.
 Shapes: `K` samples (or samples times bonds), `m` rows of fibers, `r` rows, `c` columns of pivots.
 """
 
-from typing import Literal, TypedDict, get_args
+from typing import Literal, TypedDict, Unpack, get_args
 
 import torch
 from torch import Tensor
@@ -46,23 +46,13 @@ class Solving(TypedDict, total=False):
     rtol: float | None
 
 
-def solve_core(
-    matrix: Tensor,
-    pivot: Tensor,
-    *,
-    solver: str = "solve",
-    ridge: float = 1e-6,
-    rtol: float | None = None,
-) -> Tensor:
+def solve_core(matrix: Tensor, pivot: Tensor, **options: Unpack[Solving]) -> Tensor:
     """The core X that minimizes |X pivot - matrix| in every sample.
 
     Args:
         matrix: Fibers `(K, m, c)`.
         pivot: Pivots `(K, r, c)` with `r <= c`, possibly singular.
-        solver: `"solve"`, `"qr"`, `"ridge"` or `"cvxpylayers"`.
-        ridge: Weight of the last two, relative to the mean square of the singular values.
-        rtol: The others treat a pivot below `rtol` times the largest as zero, which lowers the
-            rank of that sample. By default 100 times the rounding unit.
+        **options: `solver`, `ridge` and `rtol` as in `interpolate`.
 
     Returns:
         `X` of shape `(K, m, r)`, zero in the columns that a lowered rank omits. Differentiable
@@ -72,7 +62,7 @@ def solve_core(
         ValueError: If the solver is unknown, an option or dtype is invalid, or `r > c`.
         ImportError: If `"cvxpylayers"` is requested but not installed.
     """
-    check_options(solver, ridge, rtol)
+    check_options(**options)
     if matrix.dtype not in (torch.float32, torch.float64) or matrix.dtype != pivot.dtype:
         raise ValueError(
             f"solve_core needs float32 or float64 for both, got {matrix.dtype} and {pivot.dtype}; "
@@ -83,7 +73,7 @@ def solve_core(
             f"solve_core needs at least as many columns as rows of pivots, got {pivot.shape[-2]} "
             f"rows and {pivot.shape[-1]} columns; remove rows."
         )
-    system = System(pivot, solver, ridge, rtol)
+    system = System(pivot, **options)
     return system.core(matrix, lowered=bool(system.bad.any()))
 
 

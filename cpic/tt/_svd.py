@@ -97,15 +97,9 @@ def decompose(
 
 
 def truncated_basis(matrix: Tensor, choose: Choose) -> Tensor:
-    """The leading left singular vectors."""
-    vectors, values = _left_vectors(matrix)
-    return masked(vectors, choose(values))
-
-
-def _left_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Left singular vectors and values of matrices `(K, m, n)`."""
+    """The leading left singular vectors of matrices `(K, m, n)`."""
     if matrix.shape[-1] > matrix.shape[-2]:
         # The triangular factor of the transpose has the same ones, and Q need not be formed.
         matrix = torch.linalg.qr(matrix.mT, mode="r").R.mT
     vectors, values, _ = torch.linalg.svd(matrix, full_matrices=False)
-    return vectors, values
+    return masked(vectors, choose(values))

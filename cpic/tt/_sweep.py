@@ -19,7 +19,7 @@ from torch import Tensor
 from cpic.linalg import Maxvol
 from cpic.linalg._inputs import all_finite, check_choice
 from cpic.tt._bonds import solve_bonds
-from cpic.tt._fibers import check_values, steps
+from cpic.tt._fibers import check_values, steps, sums
 from cpic.tt._rows import Rows
 from cpic.tt._sets import IndexSets
 from cpic.tt._solvers import Solving
@@ -84,8 +84,8 @@ class _Way:
     def __init__(self, sets: IndexSets, towards: Towards):
         self.sizes, self.d = sets.sizes, sets.n_sites
         self.given = sets.rows(towards)
-        self.others = self.given.whole.unsqueeze(1).split(self.given.counts, 2)
-        self.steps = steps(sets.sizes, sets.device).split(sets.sizes)
+        self.others = self.given.each()
+        self.steps = steps(sets.sizes, sets.device).unsqueeze(0).split(sets.sizes, 1)
         self.sites = range(self.d) if towards == "right" else range(self.d)[::-1]
         self.chosen = [self.given.whole.new_zeros(sets.n_trains, 1, self.d)]
         self.each = torch.arange(sets.n_trains, device=sets.device).unsqueeze(1)
@@ -93,15 +93,15 @@ class _Way:
     def fibers(self, k: int) -> tuple[Tensor, Tensor]:
         """Multi-indices of the rows of the k-th matrix, `(K, l n, d)`, and of its entries."""
         at = self.sites[k]
-        pairs = (self.chosen[k].unsqueeze(2) + self.steps[at]).flatten(1, 2)
-        return pairs, (pairs.unsqueeze(2) + self.others[at]).flatten(1, 2)
+        pairs = sums(self.chosen[k], self.steps[at])
+        return pairs, sums(pairs, self.others[at])
 
     def choose(self, pairs: Tensor, rows: Tensor) -> None:
         """Select the `rows` `(K, r)` of the pairs that `fibers` returned."""
         self.chosen.append(pairs[self.each, rows])
 
     def sets(self) -> IndexSets:
-        """Those of one side as they were, those of the other chosen anew."""
+        """The sets, with one side newly selected."""
         if self.given.side == "right":
             return IndexSets.joined(self.sizes, Rows.beside(self.chosen, "left"), self.given)
         return IndexSets.joined(self.sizes, self.given, Rows.beside(self.chosen[::-1], "right"))
@@ -139,7 +139,7 @@ def solved_train(
     Args:
         matrices: Fibers `(K, m, c)` of all sites in the order of a half-sweep; pivots that lie on
             no fiber may follow.
-        rows: Which of them are pivots `(K, r)`, of all sites but the last.
+        rows: Rows of the fibers that are pivots `(K, r)`, of all sites but the last.
         sizes: Sizes of the modes.
         towards: Direction of the half-sweep.
         with_condition: Whether to compute the conditions; empty otherwise.

@@ -220,7 +220,7 @@ def test_links_pipes_and_circles(tmp_path):
         ("file.nii", "there is no folder .*file.nii; it is a file, give the folder it is in"),
         ("nowhere", "there is no folder .*nowhere; check the path"),
         ("folder", "holds no scans: .*, got IM0001, IM0002"),
-        ("a" * 300, "a cannot be read .*: check the path"),
+        ("a" * 300, "a cannot be read .*; check the path"),
     ],
 )
 def test_no_folder_of_scans(tmp_path, name, message):
