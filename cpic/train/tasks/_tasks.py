@@ -26,8 +26,9 @@ class Regression(Task):
         output: Column of the outputs that is the prediction; None if there is only one output.
         **options: `schedule`, "constant", "cosine" (the learning rate decreases to 0 over all
             epochs) or "onecycle" (it rises first); `optimizer`, "radam" or "adamw", with
-            `weight_decay`; and `standard`, mean and standard deviation of the targets of the
-            training fold: the model then predicts standardized targets.
+            `weight_decay`; `standard`, mean and standard deviation of the targets of the
+            training fold: the model then predicts standardized targets; and `residual`, the weight
+            of `model.residual()` in the loss, as `cpic.nn.CPIC` has it.
 
     Example:
         >>> from torch import nn
@@ -154,6 +155,7 @@ class Classification(Task):
         optimizer: "radam" or "adamw".
         weight_decay: Of "adamw".
         standard: Leave at None, since classes have no mean.
+        residual: As in `Regression`.
 
     Example:
         >>> from torch import nn
