@@ -26,9 +26,9 @@ class Regression(Task):
         output: Column of the outputs that is the prediction; None if there is only one output.
         **options: `schedule`, "constant", "cosine" (the learning rate decreases to 0 over all
             epochs) or "onecycle" (it rises first); `optimizer`, "radam" or "adamw", with
-            `weight_decay`; `residual`, the weight in the loss of what the trains miss; and
-            `standard`, mean and standard deviation of the targets of the
-            training fold: the model then predicts standardized targets.
+            `weight_decay`; `standard`, mean and standard deviation of the targets of the
+            training fold: the model then predicts standardized targets; and `residual`, the weight
+            of `model.residual()` in the loss, as `cpic.nn.CPIC` has it.
 
     Example:
         >>> from torch import nn
