@@ -68,6 +68,7 @@ bench:  ## compare speed, memory and accuracy with other libraries; PARTS="searc
 results:  ## train and measure what the chapters quote, into book/results: hours, days without a GPU
 	@$(MAKE) --no-print-directory install EXTRAS=all,bench
 	$(BIN)/python book/results/make_choosers.py
+	$(BIN)/python book/results/make_rare.py
 	$(BIN)/python book/results/make_tables.py
 	$(BIN)/python book/results/make_toy.py
 	$(BIN)/python book/results/make_resolution.py

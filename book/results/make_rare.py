@@ -20,9 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cpic import data
 from cpic.choose import Chosen, choose, positions
 from cpic.cohorts._cache import write_json
 from cpic.train.results._results import provenance
+from cpic.tt import dense_entries
 
 OUT = Path(__file__).parent / "rare.json"
 WHAT = (
@@ -38,7 +40,9 @@ WHAT = (
     "pyramid: levels of v of 2^3 to 32^3 voxels a block; importance: the coarsest of them alone; "
     "coarse-to-fine on a level, and level: the encoded means of its blocks of 32^3 voxels, each "
     "counted as one number. read: most numbers of a volume. more: some of them at 65 536 numbers, "
-    "with levels of up to 8^3 voxels a block."
+    "with levels of up to 8^3 voxels a block. heads: of 20 MNI152 heads at 1 mm with one ball of 3 "
+    "to 8 mm radius in white matter, how many have the brightest voxel read, and any voxel read, in"
+    " the ball; vessels: as many straight tubes of 40 mm and 1.5 to 4 mm radius, as bright as it."
 )
 SIDE, COUNT, MORE, N = 256, 4096, 65_536, 20
 SHARES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -233,6 +237,60 @@ def lacks(phase: str, phases: dict[str, Any]) -> bool:
     return phase not in phases or ("textured" in phase and "more" not in phases[phase])
 
 
+def heads(vessels: int, n: int = N) -> tuple[Tensor, Tensor, Tensor]:
+    """MNI152 at 1 mm, each with one ball in white matter: arrays, centers and radii."""
+    draw = torch.Generator().manual_seed(2)
+    pad = (0, 3, 0, 7, 0, 11)  # 208 x 240 x 192
+    base, white = (F.pad(data.mni152(name).read(), pad) for name in ("t1", "wm"))
+    places = (white > 0.5).nonzero()
+    arrays, centers = (0.7 * base).repeat(n, 1, 1, 1), torch.empty(n, 3)
+    radii = 3 + 5 * torch.rand(n, generator=draw)
+    for k in range(n):
+        ends = places[torch.randint(len(places), (1 + vessels,), generator=draw)].float()
+        ways = F.normalize(torch.randn(1 + vessels, 3, generator=draw), dim=1) * 40
+        ways[0] = 0  # the ball
+        widths = 1.5 + 2.5 * torch.rand(1 + vessels, generator=draw)
+        widths[0] = radii[k]
+        for end, way, width in zip(ends, ways, widths, strict=True):
+            low = (torch.minimum(end, end + way) - width - 1).long().clamp_min(0)
+            high = (torch.maximum(end, end + way) + width + 2).long()
+            box = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+            part = arrays[k][box]
+            axes = [torch.arange(m) + a for m, a in zip(part.shape, low, strict=True)]
+            gap = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) - end
+            along = ((gap @ way) / (way @ way).clamp_min(1)).clamp(0, 1)
+            inside = (width + 0.5 - (gap - along[..., None] * way).norm(dim=-1)).clamp(0, 1)
+            part.lerp_(torch.ones(()), inside)
+        centers[k] = ends[0]
+    return arrays, centers, radii
+
+
+def make_heads(vessels: int) -> list[dict[str, Any]]:
+    """How many balls hold the brightest voxel read, or any."""
+    arrays, centers, radii = heads(vessels)
+    shape, rows = tuple(arrays.shape[1:]), []
+    for count in (6000, 35_000, 140_000):
+        blocks = (2, 4, 8, 16) if count < 10_000 else (2, 4, 8)
+        levels = {"levels": [F.avg_pool3d(arrays, edge) for edge in blocks]}
+        cross = {"bits": "interleaved", "sweeps": 1}
+        for by, more in {
+            "grid": {},
+            "random": {},
+            "cross-square": cross,
+            "pyramid": levels,
+        }.items():
+            draw = torch.Generator().manual_seed(0)
+            found = choose(dense_entries(arrays), shape, by=by, budget=count, generator=draw,
+                           n_arrays=N, **more)  # fmt: skip
+            apart = (found.maximum().position - centers).norm(dim=1)
+            any_ = (found.positions - centers[:, None]).norm(dim=-1).amin(1)
+            row = {"by": by, "count": count, "read": int(found.asked.max())}
+            row |= {"brightest": int((apart <= radii).sum()), "met": int((any_ <= radii).sum())}
+            rows.append(row)
+            logging.info("%s", row)
+    return rows
+
+
 def main() -> None:
     """Make what is asked for, or what is missing."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -248,6 +306,10 @@ def main() -> None:
             kept.append(texture())
         return kept[0]
 
+    if "heads" not in record or "heads" in asked:
+        rows = {f"{vessels} vessels": make_heads(vessels) for vessels in (0, 10)}
+        record["heads"] = {"rows": rows, "provenance": provenance()}
+        write_json(OUT, {**record, "what": WHAT})
     wanted = [p for p in PHASES if any(p.startswith(a) for a in asked)]
     for phase in wanted if asked else [p for p in PHASES if lacks(p, phases)]:
         start, old = time.perf_counter(), {} if asked else phases.get(phase, {})

@@ -135,7 +135,8 @@ def choose(
 
     Raises:
         ValueError: If there is no such chooser, the budget is 0, above everything or too small for
-            a train, an option does not fit, or `entries` returns a wrong shape, NaN or infinity.
+            a train or a level, a given rank reads more, an option does not fit, or `entries`
+            returns a wrong shape, NaN or infinity.
 
     Example:
         >>> def ball(i):

@@ -232,3 +232,14 @@ def test_a_phase_of_what_is_rare_at_equal_reading(load, monkeypatch):
     assert made["rows"]["pyramid"]["median"] < 0.3 < made["rows"]["random"]["median"]
     assert not script.lacks("a-textured", {"a-textured": {"more": {}}})
     assert script.lacks("a-textured", {"a-textured": {}})
+
+
+def test_heads_hold_their_balls_and_vessels(load):
+    script = load("make_rare")
+    plain, centers, radii = script.heads(0, 2)
+    crossed, *_ = script.heads(3, 2)
+    for array, center, radius in zip(plain, centers, radii, strict=True):
+        bright = (array > 0.85).nonzero()
+        assert len(bright) == pytest.approx(4 / 3 * 3.14159 * float(radius) ** 3, rel=0.2)
+        torch.testing.assert_close(bright.double().mean(0), center.double(), rtol=0, atol=0.1)
+    assert ((crossed > 0.85).sum((1, 2, 3)) > (plain > 0.85).sum((1, 2, 3)) + 300).all()
