@@ -1,6 +1,7 @@
 """Means over blocks: a volume at a coarse resolution."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -41,5 +42,7 @@ def block_means(volumes: Tensor, *, n_blocks: int | Sequence[int] = 8) -> Tensor
             f"block_means needs from 1 block to as many as voxels along each axis, got {blocks} "
             f"for {sizes}; lower n_blocks."
         )
-    pool = nn.functional.adaptive_avg_pool3d if n_axes == 3 else nn.functional.adaptive_avg_pool2d
+    pool: Any = (
+        nn.functional.adaptive_avg_pool3d if n_axes == 3 else nn.functional.adaptive_avg_pool2d
+    )
     return pool(volumes, blocks).flatten(1)
