@@ -131,8 +131,8 @@ class Model(Network):
         correction: Further positions that correct the features of the cross.
         features: What the head gets, one or more of components (as published), moments, maximum
             and attention; see `cpic.nn.CPIC`.
-        norm: Normalization in the head: "batch", as published for BraTS; "layer", or "none", as
-            published for OSIC; by default that of the task.
+        norm: Normalization in the head: "batch", as published for BraTS; "layer", which hides
+            amounts; or "none", as published for OSIC; by default that of the task.
     """
 
     use_encoder: bool = True
