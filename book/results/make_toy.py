@@ -1,6 +1,6 @@
 """Train the models of chapter 9, and write `cpic_toy.json` beside this file.
 
-    python book/results/make_toy.py              # what is missing; all of it takes 20 minutes
+    python book/results/make_toy.py              # what is missing; all of it takes an hour
     python book/results/make_toy.py mni rank4    # rows whose name begins so, once more
 
 A row that is there is not repeated unless it is named. One thread.
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool3d, interpolate, pad
+from torch.nn.functional import avg_pool3d, interpolate, max_pool3d, pad
 
 from cpic import data
 from cpic.cohorts._cache import write_json
@@ -48,9 +48,13 @@ WHAT = (
     "basis throughout, the others for 60 steps as follow60 does. sizes: voxels along an axis, "
     "the same shapes painted at each, centered, four warm starts, rank 8, 4 channels; encoded: "
     "positions a visit; seconds: of all epochs. learn: positions and features with one recipe, "
-    "AdamW 3e-3 in one cycle of 200 steps, weight decay 1, GELU, a linear last layer of 8 channels,"
-    " rank 8, layer norm, three seeds of weights, order and positions; errors: at the end; "
-    "encoded: positions a prediction. A row without provenance has that of the file."
+    "AdamW 3e-3 in one cycle of 400 (mni: 800) steps of 10 volumes, weight decay 0.1, GELU, a "
+    "linear last layer of 8 channels, no norm in the head unless named, three seeds of weights, "
+    "order and positions; errors and train_errors: at the end; encoded: positions a "
+    "prediction; voxels: share of a volume in the cubes of an untrained model. histogram: 24 bins "
+    "of all voxels or of as many random ones as positions (three seeds), square roots of the "
+    "counts, ridge regression whose penalty is chosen by leaving training volumes out. A row "
+    "without provenance has that of the file."
 )
 MNI = (
     "balls of radius 2 to 5.5 voxels, 0.4 brighter, in white matter of the MNI152 head at 6 mm, "
@@ -83,21 +87,21 @@ CHANGED = {f"{k}-{name}": (k, name) for k, v in (("rank4", RANK4), ("rank8", RAN
 SIZES = {f"size-{n}": n for n in (32, 64, 128, 256)}
 # Positions and features with one recipe; `cross` reads about as many positions as BUDGET.
 BUDGET = 750
+POOLED = ("moments", "maximum")
 CHOSEN: dict[str, tuple[Positions, tuple[str, ...]]] = {
-    "cross components": (Positions(), ("components",)),
-    "cross corrected": (Positions(correction=500), ("components",)),
-    "cross maximum": (Positions(), ("components", "maximum")),
-    "grid components": (Positions(by="grid", budget=BUDGET), ("components",)),
-    "grid maximum": (Positions(by="grid", budget=BUDGET), ("components", "maximum")),
-    "random maximum": (Positions(by="random", budget=BUDGET), ("moments", "maximum")),
-    "fine maximum": (Positions(by="grid+peaks", budget=BUDGET), ("components", "maximum")),
+    "random": (Positions(by="random", budget=BUDGET), POOLED),
+    "grid": (Positions(by="grid", budget=BUDGET), POOLED),
+    "layer norm": (Positions(by="grid", budget=BUDGET), POOLED),
+    "cross": (Positions(), ("maximum",)),
 }
+HISTOGRAMS = {"histogram": BUDGET, "histogram of all": None}
+STEPS = {"toy": 400, "mni": 800}
 LEARN = {
     f"learn-{task}-{name.replace(' ', '-')}": (task, name)
-    for task in ("toy", "mni")
-    for name in CHOSEN
+    for task in STEPS
+    for name in [*HISTOGRAMS, *CHOSEN]
 }
-N_SEEDS, N_STEPS = 3, 200
+N_SEEDS, BATCH = 3, 10
 NAMES = [*MODELS, *CHANGED, *SIZES, "mni", *LEARN]
 N_TRAIN, N_TEST = 80, 40
 N_ALL = N_TRAIN + N_TEST
@@ -268,9 +272,7 @@ def make_row(name: str) -> dict[str, Any]:
         return {"size": SIZES[name], "last": last, "encoded": encoded, "seconds": seconds}
     if name in LEARN:
         task_name, choice = LEARN[name]
-        positions, features = CHOSEN[choice]
-        shown = {"task": task_name, "name": choice, "by": positions.by, "features": features}
-        return {**shown, "correction": positions.correction, **learn(task_name, choice)}
+        return {"task": task_name, "name": choice, **learn(task_name, choice)}
     if name == "mni":
         task = heads()
         last = train(task, make(task, 8, components={"follow": 60}, n_warm_starts=4), 20)
@@ -293,44 +295,109 @@ def make_row(name: str) -> dict[str, Any]:
 
 def learn(task_name: str, name: str) -> dict[str, Any]:
     """Errors of one choice of positions and features, one for each seed."""
-    task, (positions, features) = toy(0) if task_name == "toy" else heads(), CHOSEN[name]
-    volumes = [data.ArrayVolume(window.view[..., 4, 4, 4]) for window in task.volumes]
-    errors = []
+    task = toy(0) if task_name == "toy" else heads()
+    arrays = torch.stack([window.view[..., 4, 4, 4] for window in task.volumes])
+    if name in HISTOGRAMS:
+        return by_histogram(arrays, task.target, HISTOGRAMS[name])
+    errors, train_errors, encoded = [], [], 0.0
     for seed in range(N_SEEDS):
-        torch.manual_seed(seed)
-        encoder = CubeEncoder(8, variant="fast", activation="gelu", last="linear")
-        model = CPIC(
-            encoder,
-            TwoHeadRegressor(
-                count_features(features, rank=8, n_dims=8), n_outputs=1, layer_norm=True
-            ),
-            shape=volumes[0].shape,
-            search=Search(rank=8),
-            positions=positions,
-            features=features,
-            components=Components(8, follow=None),
-            generator=torch.Generator().manual_seed(seed),
-        )
+        volumes = [data.ArrayVolume(array) for array in arrays]
         seeded = Task(volumes, task.target, seed)  # type: ignore[arg-type]
-        one_cycle(seeded, model)
+        model = choice(name, seeded)
+        one_cycle(seeded, model, STEPS[task_name])
         model.reset_counts()
         errors.append(evaluate(seeded, model, range(N_TRAIN, N_ALL))[1])
-    return {"errors": errors, "encoded": round(model.counts.encoded / N_TEST)}
+        encoded = model.counts.encoded / N_TEST
+        train_errors.append(evaluate(seeded, model, range(N_TRAIN))[1])
+    found = {"features": CHOSEN[name][1], "errors": errors, "train_errors": train_errors}
+    return {**found, "encoded": round(encoded), "voxels": touched(name, arrays)}
 
 
-def one_cycle(task: Task, model: CPIC, batch: int = 20) -> None:
+def choice(name: str, task: Task) -> CPIC:
+    """A new model with one choice of positions and features."""
+    positions, features = CHOSEN[name]
+    torch.manual_seed(task.seed)  # for the first weights
+    encoder = CubeEncoder(8, variant="fast", activation="gelu", last="linear")
+    width = count_features(features, rank=8, n_dims=8)
+    layer_norm = name == "layer norm"
+    return CPIC(
+        encoder,
+        TwoHeadRegressor(width, n_outputs=1, batch_norm=False, layer_norm=layer_norm),
+        shape=task.volumes[0].shape,
+        search=Search(rank=8),
+        positions=positions,
+        features=features,
+        generator=torch.Generator().manual_seed(task.seed),
+    )
+
+
+class Marked(Windows):
+    """A volume that marks the centers of the cubes that are read."""
+
+    def __init__(self, array: Tensor):
+        super().__init__(array)
+        self.mark = torch.zeros(self.shape)
+
+    def cubes(self, centers: Tensor, *, size: int) -> Tensor:
+        self.mark[tuple(centers.T)] = 1
+        return super().cubes(centers, size=size)
+
+
+@torch.no_grad()
+def touched(name: str, arrays: Tensor) -> float:
+    """Share of the voxels in the cubes of a prediction by an untrained model, over ten volumes."""
+    volumes = [Marked(array) for array in arrays[-10:]]
+    model = choice(name, Task(volumes, arrays.new_zeros(0), 0)).eval()  # type: ignore[arg-type]
+    model.features_of(volumes, [f"patient {k}" for k in range(10)])
+    marks = torch.stack([volume.mark for volume in volumes])[:, None]
+    return round(float(max_pool3d(marks, 9, 1, 4).mean()), 3)
+
+
+def one_cycle(task: Task, model: CPIC, steps: int) -> None:
     """Train by AdamW with a rate that rises and falls once."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=N_STEPS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     shuffle = torch.Generator().manual_seed(task.seed)
-    for _ in range(N_STEPS * batch // N_TRAIN):
-        for chosen in torch.randperm(N_TRAIN, generator=shuffle).split(batch):
+    for _ in range(steps * BATCH // N_TRAIN):
+        for chosen in torch.randperm(N_TRAIN, generator=shuffle).split(BATCH):
             loss = (task.guess(model, chosen.tolist()) - task.target[chosen]).square().mean()
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
+
+
+def by_histogram(arrays: Tensor, target: Tensor, count: int | None) -> dict[str, Any]:
+    """Errors of a ridge regression on histograms of all voxels, or of `count` random ones."""
+    flat, errors = arrays.flatten(1), []
+    n_voxels = flat.shape[1]
+    for seed in range(N_SEEDS if count else 1):
+        generator = torch.Generator().manual_seed(seed)
+        read = [torch.randperm(n_voxels, generator=generator)[:count] for _ in flat]
+        bins = [
+            torch.histc(f[at], 24, 0.05, float(flat.max()))
+            for f, at in zip(flat, read, strict=True)
+        ]
+        errors.append(ridge(torch.stack(bins).sqrt(), target))
+    share = (count or n_voxels) / n_voxels
+    return {"errors": errors, "encoded": count or n_voxels, "voxels": round(share, 3)}
+
+
+def ridge(features: Tensor, target: Tensor) -> float:
+    """Error on the test volumes, with the penalty that is best if training volumes are left out."""
+    mean, spread = features[:N_TRAIN].mean(0), features[:N_TRAIN].std(0) + 1e-6
+    fit, test = ((features - mean) / spread).split([N_TRAIN, N_TEST])
+    y = target[:N_TRAIN]
+    u, s, vh = torch.linalg.svd(fit, full_matrices=False)
+
+    def left_out(penalty: float) -> float:
+        kept = s.square() / (s.square() + penalty)
+        return float(((y - u @ (kept * (u.T @ y))) / (1 - u.square() @ kept)).norm())
+
+    best = min((0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0), key=left_out)
+    gap = test @ (vh.T @ (s / (s.square() + best) * (u.T @ y))) - target[N_TRAIN:]
+    return round(float(gap.norm() / target[N_TRAIN:].norm()), 3)
 
 
 def put(record: dict[str, Any], name: str, row: dict[str, Any]) -> None:

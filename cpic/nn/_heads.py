@@ -25,6 +25,8 @@ class TwoHeadRegressor(nn.Module):
         batch_norm: Whether batch norm follows the layers of width 100 and 20.
         layer_norm: Whether layer norm follows them in its place. It treats each sample alone: a
             prediction then depends neither on the batch in training nor on running statistics.
+            But it divides by the size of the hidden values, so that an amount among the features,
+            such as a volume, hardly reaches the next layer.
         n_outputs: Outputs per sample.
         noise: Standard deviation of the noise.
         generator: Generator of the noise; the global one if None, as in dropout.

@@ -135,8 +135,8 @@ class Model(Network):
         residual: Weight in the loss of what the trains miss there, relative to the encoded scans.
         features: What the head gets, one or more of components (as published), learned, moments,
             maximum and attention; see `cpic.nn.CPIC`.
-        norm: Normalization in the head: "batch", as published for BraTS; "layer", or "none", as
-            published for OSIC; by default that of the task.
+        norm: Normalization in the head: "batch", as published for BraTS; "layer", which hides
+            amounts; or "none", as published for OSIC; by default that of the task.
     """
 
     use_encoder: bool = True

@@ -155,3 +155,15 @@ def test_core_predictor_makes_trains_that_depend_on_the_volume(n_axes, generator
 def test_bad_input_is_one_sentence(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_layer_norm_hides_amounts():
+    # Without biases a head is homogeneous: twice the amount, twice the prediction. With layer norm
+    # the prediction stays.
+    x = torch.rand(5, 16, generator=torch.Generator().manual_seed(0)) + 0.5
+    for layer_norm, factor in ((False, 2.0), (True, 1.0)):
+        head = TwoHeadRegressor(16, batch_norm=False, layer_norm=layer_norm).eval()
+        for layer in head.layers:
+            if getattr(layer, "bias", None) is not None:
+                torch.nn.init.zeros_(layer.bias)
+        torch.testing.assert_close(head(2 * x), factor * head(x), rtol=1e-2, atol=1e-2)
