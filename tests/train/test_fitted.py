@@ -50,7 +50,7 @@ def test_the_mean_is_the_mean_and_reads_nothing(tmp_path):
     assert result.metrics["error"] == pytest.approx(result.metrics["mean_error"], rel=1e-12)
     assert sum(volume.ledger.voxels for volume in data.volumes.values()) == 0
     data = make_data(20, visits=3)
-    _, result = fit(tmp_path, data, Fitted(nothing, 0, 3).double(), Quantiles)
+    _, result = fit(tmp_path / "visits", data, Fitted(nothing, 0, 3).double(), Quantiles)
     assert result.metrics["error"] == pytest.approx(result.metrics["mean_error"], rel=1e-12)
 
 

@@ -117,7 +117,7 @@ def fit_fold(
     saving = Checkpointing(
         folder, settings, patience=patience, max_minutes=max_minutes, save_every=save_every
     )
-    _prepare(folder, settings, resume=resume)
+    prepare_folder(folder, settings, resume=resume)
     module.to(getattr(torch, f"float{precision}")).train()
     module.clip, module.faults = clip, Faults(max_faults)
     if resume:
@@ -198,8 +198,8 @@ def _loggers(saving: Checkpointing, wandb: bool) -> list[Logger]:
     return [board, other]
 
 
-def _prepare(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
-    """Create the folder, or raise with the reason."""
+def prepare_folder(folder: Path, settings: dict[str, Any], *, resume: bool) -> None:
+    """Create the folder with its `config.yaml`, or raise with the reason."""
     old = [name for name in ("latest.ckpt", "best.ckpt") if (folder / name).exists()]
     if old and not resume:
         raise ValueError(

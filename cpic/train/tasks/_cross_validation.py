@@ -152,7 +152,7 @@ class _Trial:
         asked = self.flat()
         place: Any = {"folder": self.folder / f"fold_{k}", "fold": k, "config": config}
         if closed:
-            result = fit_closed_form(module, batches, **place)
+            result = fit_closed_form(module, batches, **place, resume=asked["resume"])
         else:
             chosen = {key: asked[key] for key in _FITTED}
             result = fit_fold(module, batches, ngpus=self.ngpus, **place, **chosen)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from cpic.data import Volume
@@ -21,6 +20,7 @@ from cpic.options._kinds import Count, Whole
 from cpic.train.loop._batches import CohortData
 from cpic.train.loop._checkpoints import write_checkpoint
 from cpic.train.loop._distributed import is_first
+from cpic.train.loop._fit import prepare_folder
 from cpic.train.loop._task import Task
 from cpic.train.results._results import FoldResult, peak_bytes, plain, write_rows, writing
 
@@ -114,7 +114,13 @@ class Fitted(nn.Module):
 
 
 def fit_closed_form(
-    module: Task, data: CohortData, *, folder: Path, fold: int, config: dict[str, Any]
+    module: Task,
+    data: CohortData,
+    *,
+    folder: Path,
+    fold: int,
+    config: dict[str, Any],
+    resume: bool = False,
 ) -> FoldResult:
     """Solve for the linear model of one fold, and validate it.
 
@@ -127,7 +133,12 @@ def fit_closed_form(
         folder: Folder for all files.
         fold: Index of the fold, for the result.
         config: Settings of the run, saved in checkpoints.
+        resume: Replace the checkpoints that are there.
+
+    Raises:
+        ValueError: If the folder holds a run that is not to be resumed.
     """
+    prepare_folder(folder, plain(config), resume=resume)
     start, model = time.monotonic(), module.model
     assert isinstance(model, Fitted)
     volumes = data.volumes.values()
@@ -146,9 +157,7 @@ def fit_closed_form(
     if is_first():
         state = {"cpic": version("cpic"), "config": plain(config), "model": model.state_dict()}
         with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
             write_rows(folder / "metrics.csv", [row])
-            (folder / "config.yaml").write_text(yaml.safe_dump(state["config"], sort_keys=False))
             write_checkpoint(best, state)
             write_checkpoint(latest, state)
     constant = module.mean_error(data.train, data.validation)
@@ -164,11 +173,11 @@ def _solve(module: Task, model: Fitted, data: CohortData) -> float:
         with torch.no_grad():
             model.bias.copy_(module.constant(table.target)[0])
         return 0.0
-    names = list(dict.fromkeys(table.patients))
-    rows = torch.tensor([names.index(patient) for patient in table.patients])
+    places = {name: k for k, name in enumerate(dict.fromkeys(table.patients))}
+    rows = torch.tensor([places[patient] for patient in table.patients])
     with torch.no_grad():
         inputs = model.inputs(
-            [data.volumes[name] for name in names], rows=rows, tabular=table.tabular
+            [data.volumes[name] for name in places], rows=rows, tabular=table.tabular
         )
     x, y = inputs.double().numpy(), table.target.double().numpy()
     weight, bias, alpha, residuals = _ridge(x, y, rows.numpy())
