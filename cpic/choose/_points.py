@@ -18,6 +18,7 @@ from torch import Tensor
 from cpic.choose._budget import edges, parts_of, product, weigh
 from cpic.choose._interpolate import matrix
 from cpic.linalg._inputs import need_generator
+from cpic.linalg._maxvol import take_rows
 from cpic.tt._ledger import key_weights
 
 
@@ -130,7 +131,7 @@ def _distinct(shape: Sequence[int], count: int, draw: Draw) -> Tensor:
             break
     wanted = torch.arange(1, count + 1, device=draw.device).repeat(draw.n_arrays, 1)
     kept = torch.searchsorted(first.long().cumsum(1), wanted)
-    return drawn.gather(1, kept[..., None].expand(-1, -1, len(shape)))
+    return take_rows(drawn, kept)
 
 
 def low_discrepancy(shape: Sequence[int], count: int, draw: Draw) -> Points:
@@ -210,10 +211,10 @@ def in_blocks(found: Blocks, count: int, draw: Draw, mix: float) -> Points:
     steps = torch.arange(count, device=draw.device) + draw.uniform("importance", 1)
     ends = share.cumsum(1)
     block = torch.searchsorted(ends / ends[:, -1:], steps / count).clamp_max(share.shape[1] - 1)
-    at = block[..., None].expand(-1, -1, found.widths.shape[2])
-    inside = draw.uniform("importance", *at.shape[1:]) * found.widths.gather(1, at)
+    widths = take_rows(found.widths, block)
+    inside = draw.uniform("importance", *widths.shape[1:]) * widths
     expected = count * share.gather(1, block) / volumes.gather(1, block)
-    return Points(found.begins.gather(1, at) + inside.long(), 1 / (total * expected))
+    return Points(take_rows(found.begins, block) + inside.long(), 1 / (total * expected))
 
 
 def _cells(map: Tensor, shape: Sequence[int], draw: Draw) -> Tensor:

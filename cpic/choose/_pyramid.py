@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cpic.choose._points import Blocks, Draw
+from cpic.linalg._maxvol import take_rows
 from cpic.tt._entries import Entries, dense_entries
 from cpic.tt._fibers import ask
 from cpic.tt._points import all_points
@@ -98,9 +99,9 @@ def descend(
             break
         order = odds.argsort(1, descending=True)
         best, others = order[:, :most].sort(1).values, order[:, most:].sort(1).values
-        done.append(_blocks(_take(cells, others), odds.gather(1, others), sizes, shape))
+        done.append(_blocks(take_rows(cells, others), odds.gather(1, others), sizes, shape))
         parts = all_points(factors, device=draw.device)
-        cells = _take(cells, best)[:, :, None] * cells.new_tensor(factors) + parts
+        cells = take_rows(cells, best)[:, :, None] * cells.new_tensor(factors) + parts
         cells = cells.flatten(1, 2)
         odds = _odds(score, ask(level.entries, cells).detach())
         sizes, read = level.shape, read + odds.shape[1]
@@ -116,11 +117,6 @@ def _odds(score: Score, values: Tensor) -> Tensor:
             f"values of a level, got {odds.shape} from {odds.min()} to {odds.max()}."
         )
     return odds
-
-
-def _take(cells: Tensor, which: Tensor) -> Tensor:
-    """Rows `which` `(K, m)` of `cells` `(K, n, D)`."""
-    return cells.gather(1, which[..., None].expand(-1, -1, cells.shape[2]))
 
 
 def _blocks(cells: Tensor, odds: Tensor, sizes: Sequence[int], shape: Sequence[int]) -> Blocks:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cpic import choose
+from cpic.linalg._maxvol import take_rows
 from cpic.nn._entries import VolumeEntries
 from cpic.nn._features import BASED, Encoded, Points, check_kinds
 from cpic.nn._options import Positions
@@ -134,6 +135,6 @@ def _near_peaks(vectors: Tensor, at: Tensor, shape: tuple[int, ...], budget: int
     corners = torch.tensor(list(itertools.product((-step, step), repeat=n_axes)), device=at.device)
     n_peaks = min(max(1, budget // (n_channels * len(corners))), at.shape[1])
     peaks = vectors.topk(n_peaks, 1).indices.flatten(1)
-    around = at.gather(1, peaks[..., None].expand(-1, -1, n_axes))[:, :, None] + corners
+    around = take_rows(at, peaks)[:, :, None] + corners
     last = torch.tensor(shape, device=at.device) - 1
     return around.flatten(1, 2)[:, :budget].clamp_min(0).minimum(last)

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from cpic.linalg import rank_revealing_lu
 from cpic.linalg._inputs import check_choice
+from cpic.linalg._maxvol import take_rows
 
 Solver = Literal["solve", "qr", "ridge", "cvxpylayers"]
 SOLVERS = get_args(Solver)
@@ -219,7 +220,7 @@ def _lowered(matrix: Tensor, pivot: Tensor, bad: Tensor, solver: str, rtol: floa
     k, r, c = pivot.shape
     m = matrix.shape[1]
     rows, columns, keep = _complete_pivots(pivot.detach(), bad, _rtol(pivot, rtol))
-    chosen = pivot.gather(1, rows[..., None].expand(k, r, c)) * keep[..., None]
+    chosen = take_rows(pivot, rows) * keep[..., None]
     fill = torch.diag_embed((~keep).to(pivot.dtype))  # makes the block invertible without them
     if r < c:
         block = torch.cat([chosen, fill], -1)
