@@ -32,7 +32,7 @@ class Dense(nn.Module):
     ) -> Tensor:
         """Predictions for B samples of K volumes; each volume is read and processed once."""
         like = next(self.module.parameters())
-        whole = torch.stack([_read(volume, self.shape, like) for volume in volumes])
+        whole = torch.stack([read_dense(volume, self.shape, like) for volume in volumes])
         if tabular is None:
             out = self.module(whole)
             return out if rows is None else out[rows]
@@ -111,7 +111,7 @@ def dense(module: nn.Module, shape: Sequence[int]) -> Dense:
     return Dense(module, shape)
 
 
-def _read(volume: Volume, shape: tuple[int, ...], like: Tensor) -> Tensor:
+def read_dense(volume: Volume, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Read a whole volume `(c, *shape)`, with the dtype and device of `like`."""
     if len(volume.shape) != len(shape):
         raise ValueError(

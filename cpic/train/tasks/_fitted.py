@@ -4,6 +4,7 @@ The model is solved for in closed form, by ridge regression whose penalty is cho
 cross-validation within the training fold. There are no epochs, so nobody needs to choose one.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from cpic.train.loop._distributed import is_first
 from cpic.train.loop._fit import prepare_folder
 from cpic.train.loop._task import Task
 from cpic.train.results._results import FoldResult, peak_bytes, plain, write_rows, writing
+from cpic.train.tasks._dense import read_dense
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,20 +41,25 @@ def nothing(volume: Volume) -> Tensor:
 
 def blocks(volume: Volume, *, n_blocks: Count = 8) -> Tensor:
     """Means over `n_blocks` blocks along each axis, of all voxels."""
-    values = volume.read()
-    values = values[None] if volume.channels == 1 else values.movedim(-1, 0)
-    return block_means(values[None].float(), n_blocks=n_blocks)[0]
+    values = read_dense(volume, volume.shape, torch.empty(0))
+    return block_means(values[None], n_blocks=n_blocks)[0]
 
 
 def random_voxels(
     volume: Volume, *, n_voxels: Count = 2000, n_bins: Count = 32, draw: Whole = 0
 ) -> Tensor:
     """The histogram of `n_voxels` random voxels, which are the same in all volumes."""
-    generator = torch.Generator().manual_seed(draw)
-    chosen = torch.randperm(math.prod(volume.shape), generator=generator)[:n_voxels]
-    values = volume.voxels(torch.stack(torch.unravel_index(chosen, volume.shape), -1))
-    values = values.reshape(len(chosen), -1).T
+    chosen = _drawn(volume.shape, n_voxels, draw)
+    values = volume.voxels(chosen).reshape(len(chosen), -1).T
     return n_bins * histogram_features(values[None].float(), n_bins=n_bins)[0]
+
+
+@functools.lru_cache(maxsize=1)
+def _drawn(shape: tuple[int, ...], count: int, draw: int) -> Tensor:
+    """Different random positions, drawn once for all volumes: a permutation of all is large."""
+    generator = torch.Generator().manual_seed(draw)
+    chosen = torch.randperm(math.prod(shape), generator=generator)[:count]
+    return torch.stack(torch.unravel_index(chosen, shape), -1)
 
 
 FEATURES: dict[str, Callable[..., Tensor]] = {
