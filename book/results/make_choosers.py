@@ -7,7 +7,6 @@ Parts are the subjects (heads, photographs) and the cells of the map: axes x kin
 that is there is not repeated unless it is named. One thread.
 """
 
-import argparse
 import itertools
 import json
 import logging
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _rows import asked_rows, rows_to_make
 from torch import Tensor
 
 from cpic import data
@@ -239,15 +239,10 @@ def make_cell(name: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Make what is asked for, or what is missing."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("names", nargs="*", help=f"beginnings of parts out of {', '.join(PARTS)}")
-    asked = parser.parse_args().names
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)
+    asked = asked_rows(__doc__, "parts", PARTS)
     record: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {"parts": {}}
     parts = record["parts"]
-    wanted = [p for p in PARTS if any(p.startswith(a) for a in asked)]
-    for name in wanted if asked else [p for p in PARTS if p not in parts]:
+    for name in rows_to_make(asked, PARTS, lambda name: name not in parts):
         start = time.perf_counter()
         rows = make_subject(name) if name in SUBJECTS else make_cell(name)
         parts[name] = {"rows": rows, "provenance": provenance()}

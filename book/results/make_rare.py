@@ -7,7 +7,6 @@ One thread. One blob in 256^3 voxels, 20 blobs at once; a phase is its share of 
 its tails end, and whether there is texture around it.
 """
 
-import argparse
 import json
 import logging
 import math
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _rows import asked_rows, rows_to_make
 from torch import Tensor
 
 from cpic import data
@@ -293,11 +293,7 @@ def make_heads(vessels: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Make what is asked for, or what is missing."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("names", nargs="*", help=f"beginnings of phases out of {', '.join(PHASES)}")
-    asked = parser.parse_args().names
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)
+    asked = asked_rows(__doc__, "phases", PHASES)
     record: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {"phases": {}}
     phases, kept = record["phases"], []
 
@@ -310,8 +306,7 @@ def main() -> None:
         rows = {f"{vessels} vessels": make_heads(vessels) for vessels in (0, 10)}
         record["heads"] = {"rows": rows, "provenance": provenance()}
         write_json(OUT, {**record, "what": WHAT})
-    wanted = [p for p in PHASES if any(p.startswith(a) for a in asked)]
-    for phase in wanted if asked else [p for p in PHASES if lacks(p, phases)]:
+    for phase in rows_to_make(asked, PHASES, lambda name: lacks(name, phases)):
         start, old = time.perf_counter(), {} if asked else phases.get(phase, {})
         phases[phase] = {**make(phase, old, ground), "provenance": provenance()}
         done = {p: phases[p] for p in PHASES if p in phases}

@@ -7,7 +7,6 @@ A row that is there is not repeated unless it is named. One thread.
 Seeds are fixed, but 40 epochs magnify rounding: another machine may give other second digits.
 """
 
-import argparse
 import json
 import logging
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _rows import asked_rows, rows_to_make
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, interpolate, max_pool3d, pad
 
@@ -431,15 +431,10 @@ def made(record: dict[str, Any], name: str) -> bool:
 
 def main() -> None:
     """Make what is asked for, or what is missing."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("names", nargs="*", help=f"beginnings of rows out of {', '.join(NAMES)}")
-    asked = parser.parse_args().names
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)
+    asked = asked_rows(__doc__, "rows", NAMES)
     record: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
     record = {"models": [], "changed": {}, "sizes": [], **record, "what": WHAT}
-    wanted = [n for n in NAMES if any(n.startswith(a) for a in asked)]
-    for name in wanted if asked else [n for n in NAMES if not made(record, n)]:
+    for name in rows_to_make(asked, NAMES, lambda name: not made(record, name)):
         row = make_row(name)
         put(record, name, {**row, "provenance": provenance()})
         write_json(OUT, record)
