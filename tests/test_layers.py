@@ -9,7 +9,7 @@ import cpic
 
 ROOT = Path(cpic.__file__).parent
 # What every part may import; these import nothing of the package.
-GROUND = {"_errors", "_files", "_outgoing", "_renamed", "_trust"}
+GROUND = {"_errors", "_files", "_outgoing", "_renamed", "_trust", "_vision"}
 # What each part may import besides itself; None: anything.
 MAY_IMPORT = {
     "__init__": None,
