@@ -1,39 +1,53 @@
-"""Import torchvision for its networks, transforms and data sets."""
+"""Import torchvision, whose compiled operators may not fit the installed torch."""
 
-import sys
+import functools
+import importlib.util
+from pathlib import Path
 from types import ModuleType
-
-import torch
 
 # Operators for object detection, unused here, that torchvision describes when it is imported.
 _OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_declared: list[torch.library.Library] = []
 
 
 def torchvision() -> ModuleType:
-    """The package torchvision, also if its compiled operators do not fit this torch.
-
-    A build for CUDA beside a torch for the CPU, or the reverse, cannot load its extension, and the
-    import ends in "operator torchvision::nms does not exist". What is used here is plain Python,
-    so the two operators are declared, without a kernel, and the import is repeated.
+    """The package torchvision, for its networks, transforms and data sets.
 
     Raises:
-        ImportError: If torchvision is not installed; the message has the remedy.
+        ImportError: If it is not installed; the message has the remedy.
     """
+    declare_operators()
     try:
         import torchvision
     except ImportError as error:
-        raise ImportError('it needs torchvision; run `pip install "cpic[train]"`.') from error
-    except RuntimeError as error:
-        if "operator torchvision::" not in str(error) or _declared:
-            raise
-        _declared.append(torch.library.Library("torchvision", "DEF"))
-        for operator in _OPERATORS:
-            _declared[0].define(operator)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        import torchvision
+        raise ImportError('torchvision is missing; run `pip install "cpic[train]"`.') from error
     return torchvision
+
+
+@functools.cache
+def declare_operators() -> object:
+    """Let torchvision, and Lightning that imports it, be imported without its compiled operators.
+
+    A torchvision built for CUDA beside a torch for the CPU, or the reverse, cannot load its
+    extension, and any import of it ends in "operator torchvision::nms does not exist". What is used
+    here is plain Python; so the two operators in question are declared, without a kernel.
+
+    Returns:
+        The library of declarations, which are dropped with it; None if none are needed.
+    """
+    import torch
+
+    found = importlib.util.find_spec("torchvision")
+    extension = Path(found.origin).parent / "_C.so" if found and found.origin else None
+    if extension is None or not extension.exists():
+        return None
+    try:
+        torch.ops.load_library(str(extension))
+    except OSError:
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in _OPERATORS:
+            library.define(operator)
+        return library
+    return None

@@ -17,8 +17,10 @@ import pytest
 import torch
 from filelock import FileLock
 
+from cpic._vision import declare_operators
 from tests import card
 
+declare_operators()  # tests may import Lightning first
 DEVICES = ["cpu", "card", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from cpic._vision import declare_operators
 from cpic.nn._checks import check_positive, check_volumes
 from cpic.nn._dense import dense
 
@@ -72,6 +73,7 @@ def resnet34(
     if len(strides) != 3:
         raise ValueError(f"resnet34 needs a stem stride for three axes, got {stem_stride}.")
     check_positive("resnet34", **{f"stem_stride[{k}]": size for k, size in enumerate(strides)})
+    declare_operators()
     try:
         from monai.networks.nets.resnet import resnet34 as build
     except ImportError as error:

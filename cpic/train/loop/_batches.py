@@ -3,32 +3,24 @@
 A batch is a dictionary: `volumes`, one per distinct patient, their `names`, `rows` `(B,)`, the
 index in `volumes` for each sample, `tabular` `(B, t)` or None, `target` `(B,)`, and `scale` `(B,)`,
 the factor that converts a target to its unit (days, milliliters).
-
-The order of an epoch depends only on the seed and the number of the epoch, so that a run can
-resume in the middle of an epoch.
 """
 
 import dataclasses
-import hashlib
-import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cpic._errors import CohortError
 from cpic.data import ArrayVolume, FlippedVolume, Volume
-from cpic.train.loop._distributed import rank_and_size
-from cpic.train.loop._plan import cut, plan_epoch, plan_flips, share_of
+from cpic.train.loop._fold_data import Batch, FoldData
+from cpic.train.loop._plan import plan_flips
 from cpic.train.loop._splits import Table, read_split
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-Batch = dict[str, Any]
 
 
 class Scans(Protocol):
@@ -39,7 +31,7 @@ class Scans(Protocol):
         ...
 
 
-class CohortData(pl.LightningDataModule):
+class CohortData(FoldData):
     """Batches of one fold, in an order that depends only on seed and epoch.
 
     With several processes, each one gets its share of the patients of every batch.
@@ -92,14 +84,14 @@ class CohortData(pl.LightningDataModule):
         read: bool = False,
         flips: Sequence[int] = (),
     ):
-        super().__init__()
-        self.batch_size, self.min_patients, self.seed = batch_size, min_patients, seed
-        self.num_workers, self.drop_last, self.read = num_workers, drop_last, read
-        self.flips = tuple(flips)
-        # A few patients who choose the epoch may leave a process without any.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
-        # Epoch and batch at which a resumed run starts.
-        self.start: tuple[int, int] = (0, 0)
+        super().__init__(
+            batch_size=batch_size,
+            min_patients=min_patients,
+            seed=seed,
+            num_workers=num_workers,
+            drop_last=drop_last,
+        )
+        self.read, self.flips = read, tuple(flips)
         both = sorted(set(fold[0]) & set(fold[1]))
         if both:
             raise CohortError(
@@ -122,7 +114,7 @@ class CohortData(pl.LightningDataModule):
             if patients or split != "selection"
         }
         self.train, self.validation = tables["training"], tables["validation"]
-        self.selection: Table | None = tables.get("selection")
+        self.selection = tables.get("selection")
         self._check_batches()
         self.volumes: dict[str, Volume] = {}
         for patient in dict.fromkeys(name for table in self.tables for name in table.patients):
@@ -135,64 +127,15 @@ class CohortData(pl.LightningDataModule):
         FlippedVolume(next(iter(self.volumes.values())), axes=self.flips)  # raises for a wrong axis
 
     @property
-    def tables(self) -> list[Table]:
-        """Samples to train on, to validate with, and, if there are any, to choose the epoch by."""
-        return [self.train, self.validation, *([self.selection] if self.selection else [])]
+    def altered(self) -> str:
+        """The axes along which scans may be mirrored."""
+        return "".join(map(str, self.flips))
 
-    @property
-    def n_batches(self) -> int:
-        """Number of batches in a training epoch."""
-        n = len(self.train.target)
-        return n // self.batch_size if self.drop_last else math.ceil(n / self.batch_size)
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of the samples of the fold and their targets, for checkpoints."""
-        digest = hashlib.sha256()
-        for table in self.tables:
-            digest.update("\n".join(table.patients).encode())
-            digest.update(table.target.numpy().tobytes())
-        digest.update("".join(map(str, self.flips)).encode())
-        return digest.hexdigest()[:16]
-
-    def train_dataloader(self) -> "Loader":
-        """Batches of the current epoch, without those that a resumed run has already processed."""
-        epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        plan = plan_epoch(
-            self.train.patients,
-            batch_size=self.batch_size,
-            min_patients=self.min_patients,
-            drop_last=self.drop_last,
-            seed=self.seed,
-            epoch=epoch,
-        )
-        skip = self.start[1] if epoch == self.start[0] else 0
-        patients = self.train.patients
-        shares = [share_of(indices, patients, *rank_and_size()) for indices in plan[skip:]]
-        flips = plan_flips(patients, self.flips, seed=self.seed, epoch=epoch)
-        return self._loader(self.train, shares, flips)
-
-    def val_dataloader(self) -> "Loader | list[Loader]":
-        """Batches of the validation fold, in order, each sample once; then of a selection."""
-        rank, n_ranks = rank_and_size()
-        size = max(1, self.batch_size // n_ranks)
-        loaders = []
-        for table in self.tables[1:]:
-            everyone = range(len(table.target))
-            share = share_of(everyone, table.patients, rank, n_ranks, may_be_empty=True)
-            loaders.append(self._loader(table, cut(share, size, drop_last=False), {}))
-        return loaders if self.selection else loaders[0]
-
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        """Move the tensors; leave the volumes where they are."""
-        return {
-            key: value.to(device) if isinstance(value, Tensor) else value
-            for key, value in batch.items()
-        }
-
-    def _loader(self, table: Table, plan: list[list[int]], flips: dict[str, Any]) -> "Loader":
+    def loader(self, table: Table, plan: list[list[int]], *, epoch: int | None) -> "Loader":
+        """Batches of a table; scans are mirrored in training only."""
+        flips: dict[str, tuple[int, ...]] = {}
+        if epoch is not None:
+            flips = plan_flips(table.patients, self.flips, seed=self.seed, epoch=epoch)
         return Loader(table, plan, flips, self.volumes, self.read, self.num_workers)
 
     def _check_batches(self) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from cpic.train.loop._batches import CohortData
 from cpic.train.loop._checkpoints import RESUMED, check_there, read_checkpoint, write_checkpoint
 from cpic.train.loop._distributed import anywhere, copy_from_first, rank_and_size, summed
+from cpic.train.loop._fold_data import FoldData
 from cpic.train.loop._resuming import (
     check_same,
     fitting,
-    load_optimizer,
+    load_optimizers,
     load_weights,
+    optimizer_state,
     random_state,
     set_random_state,
 )
@@ -108,7 +109,7 @@ class Checkpointing(pl.Callback):
         """Whether patience or time ran out in an earlier part of the run."""
         return self.worn_out or (self.run.epoch > 0 and self.late)
 
-    def load(self, module: Task, data: CohortData) -> None:
+    def load(self, module: Task, data: FoldData) -> None:
         """Restore the state of the latest checkpoint, if there is one."""
         if not self.latest.exists():
             return
@@ -133,7 +134,7 @@ class Checkpointing(pl.Callback):
         copy_from_first(pl_module)
         self.run.stopped = "epochs"
         if self._resumed is not None:
-            load_optimizer(trainer.optimizers[0], self._resumed, self.latest)
+            load_optimizers(trainer.optimizers, self._resumed, self.latest)
             with fitting(self.latest, "random"):
                 set_random_state(pl_module, self._resumed["random"])
             self._resumed = None
@@ -246,7 +247,7 @@ class Checkpointing(pl.Callback):
             "cpic": version("cpic"),
             "config": self.config,
             "model": module.model.state_dict(),
-            "optimizer": trainer.optimizers[0].state_dict(),
+            "optimizer": optimizer_state(trainer.optimizers),
             "random": random_state(module),
             "sums": module.sums,
             "step_seconds": module.seconds,
@@ -268,7 +269,7 @@ class Checkpointing(pl.Callback):
                 write_rows(path, rows)
 
 
-def _check_position(state: dict[str, Any], module: Task, data: CohortData, path: Path) -> None:
+def _check_position(state: dict[str, Any], module: Task, data: FoldData, path: Path) -> None:
     """Raise unless the run can resume from the position in a checkpoint."""
     wanted = {f"val_{module.monitor}", "val_error"}
     with fitting(path, "position in the run"):

@@ -20,10 +20,10 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from cpic._files import replace_file
 from cpic.options._kinds import Count, Positive, Whole, checked
-from cpic.train.loop._batches import CohortData
 from cpic.train.loop._checkpointing import Checkpointing, StopRunError
 from cpic.train.loop._distributed import is_first, launched, rank_and_size
 from cpic.train.loop._faults import Faults
+from cpic.train.loop._fold_data import FoldData
 from cpic.train.loop._globals import matmul_precision, quiet
 from cpic.train.loop._task import Task
 from cpic.train.results._results import FoldResult, plain, writing
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 def fit_fold(
     module: Task,
-    data: CohortData,
+    data: FoldData,
     *,
     folder: str | os.PathLike,
     num_epochs: Count,
@@ -67,8 +67,9 @@ def fit_fold(
     its cause, counted in `metrics.csv`, and does not change the model.
 
     Args:
-        module: `Regression`, `Quantiles` or `Classification`. Its model is cast to `precision`.
-        data: Batches of the fold.
+        module: `Regression`, `Quantiles` or `Classification`, or another task. Its
+            model is cast to `precision`.
+        data: Batches of the fold: a `CohortData`, or for images an `ImageData`.
         folder: Folder for all files; if it holds a run already, set `resume`.
         num_epochs: Total number of epochs.
         fold: Index of the fold, for the result.

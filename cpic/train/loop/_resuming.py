@@ -1,7 +1,7 @@
 """Restore a run from a checkpoint: settings, weights, optimizer, generators."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +86,29 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: Path) -> None
         model.load_state_dict(state["model"])
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any], path: Path) -> None:
-    """Restore the state of an optimizer from a checkpoint.
+def optimizer_state(optimizers: Sequence[torch.optim.Optimizer]) -> Any:
+    """The state of an optimizer, or a list of those of several."""
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    return states[0] if len(states) == 1 else states
+
+
+def load_optimizers(
+    optimizers: Sequence[torch.optim.Optimizer], state: Mapping[str, Any], path: Path
+) -> None:
+    """Restore the states of optimizers from a checkpoint.
 
     Raises:
-        ValueError: If the state belongs to other parameters.
+        ValueError: If a state belongs to other parameters, or to another number of optimizers.
     """
     with fitting(path, "optimizer"):
-        optimizer.load_state_dict(state["optimizer"])
-        for parameter, values in optimizer.state.items():
-            for name, value in values.items():
-                shape = getattr(value, "shape", ())
-                if len(shape) and shape != parameter.shape:
-                    raise ValueError(f"{name} has {tuple(shape)}, not {tuple(parameter.shape)}")
+        states = state["optimizer"] if len(optimizers) > 1 else [state["optimizer"]]
+        for optimizer, one in zip(optimizers, states, strict=True):
+            optimizer.load_state_dict(one)
+            for parameter, values in optimizer.state.items():
+                for name, value in values.items():
+                    shape = getattr(value, "shape", ())
+                    if len(shape) and shape != parameter.shape:
+                        raise ValueError(f"{name} has {tuple(shape)}, not {tuple(parameter.shape)}")
 
 
 def random_state(module: nn.Module) -> dict[str, Any]:

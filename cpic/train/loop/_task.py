@@ -7,9 +7,10 @@ Shapes: `B` samples of a batch, `q` outputs.
 References: {cite}`usvyatsov2021cherry`.
 """
 
+import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,9 +19,9 @@ from torch import Tensor, nn
 
 from cpic.nn._distributed import everyones
 from cpic.nn.metrics import RMSE, FoldMean
-from cpic.train.loop._batches import Batch
 from cpic.train.loop._distributed import sum_gradients, summed
 from cpic.train.loop._faults import Faults, Snapshot, check_finite
+from cpic.train.loop._fold_data import Batch
 from cpic.train.loop._splits import Table
 
 Meters = dict[str, FoldMean | RMSE]
@@ -34,8 +35,19 @@ def _one_cycle(done: float) -> float:
     return 0.04 + 0.96 * _falling(1 - done / 0.3) if done < 0.3 else _falling((done - 0.3) / 0.7)
 
 
-# Factor on the learning rate by the share of the epochs that are done.
-SCHEDULES = {"constant": lambda done: 1.0, "cosine": _falling, "onecycle": _one_cycle}
+# Factor on the learning rate by the share of the training that is done.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "cosine": _falling,
+    "onecycle": _one_cycle,
+    "linear": lambda done: 1 - done,
+}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "radam": lambda parameters, lr, weight_decay: torch.optim.RAdam(parameters, lr=lr),
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": functools.partial(torch.optim.SGD, momentum=0.9),
+}
 
 
 class Task(pl.LightningModule):
@@ -61,7 +73,8 @@ class Task(pl.LightningModule):
         model: nn.Module,
         *,
         lr: float = 1e-3,
-        schedule: str = "constant",
+        schedule: str | Callable[[float], float] = "constant",
+        by_step: bool = False,
         optimizer: str = "radam",
         weight_decay: float = 0.01,
         standard: Sequence[float] | None = None,
@@ -71,12 +84,15 @@ class Task(pl.LightningModule):
         self.mean, self.spread = standard or (0.0, 1.0)
         if not self.spread > 0:
             raise ValueError(f"a task needs targets with a spread above 0, got {self.spread}.")
-        if schedule not in SCHEDULES:
+        if not callable(schedule) and schedule not in SCHEDULES:
             raise ValueError(f"a task needs a schedule out of {[*SCHEDULES]}, got {schedule!r}.")
-        if optimizer not in ("radam", "adamw"):
-            raise ValueError(f'a task needs optimizer "radam" or "adamw", got {optimizer!r}.')
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"a task needs an optimizer out of {[*OPTIMIZERS]}, got {optimizer!r}."
+            )
         self.automatic_optimization = False
-        self.model, self.lr, self.schedule = model, lr, schedule
+        self.model, self.lr, self.by_step = model, lr, by_step
+        self.schedule = schedule if callable(schedule) else SCHEDULES[schedule]
         self.optimizer, self.weight_decay, self.residual = optimizer, weight_decay, residual
         self.clip: float | None = None
         self.faults = Faults()
@@ -103,17 +119,28 @@ class Task(pl.LightningModule):
         )
         return self.mean + self.spread * outputs
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """RAdam or AdamW, which keep the dtype of each parameter."""
-        if self.optimizer == "radam":
-            return torch.optim.RAdam(self.parameters(), lr=self.lr)
-        return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups of parameters; `factor` in a group multiplies its learning rate."""
+        return [{"params": list(self.parameters())}]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer | list[torch.optim.Optimizer]:
+        """An optimizer, which keeps the dtype of each parameter."""
+        make = OPTIMIZERS[self.optimizer]
+        return make(self.parameter_groups(), lr=self.lr, weight_decay=self.weight_decay)
 
     def on_train_epoch_start(self) -> None:
-        """Set the learning rate, which depends only on the epoch, so that a resumed run agrees."""
-        done = self.current_epoch / max(self.trainer.max_epochs or 1, 1)
-        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
-            group["lr"] = self.lr * SCHEDULES[self.schedule](done)
+        """Set the learning rate at the start of an epoch."""
+        self.set_rate()
+
+    def set_rate(self) -> None:
+        """Set the learning rate, which depends only on the progress, so that resumed runs agree."""
+        done: float = self.current_epoch
+        if self.by_step:
+            done += self.sums["steps"] / self.trainer.datamodule.n_batches  # type: ignore[attr-defined]
+        factor = self.schedule(done / max(self.trainer.max_epochs or 1, 1))
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("factor", 1.0) * self.lr * factor
 
     def total(self, predictions: Tensor, batch: Batch) -> Tensor:
         """The loss without unit, and the weighted residual of the trains."""
@@ -122,6 +149,8 @@ class Task(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step; a failed step is counted and leaves the model unchanged."""
+        if self.by_step:
+            self.set_rate()
         optimizer: Any = self.optimizers()
         start, before = time.perf_counter(), self._read(batch)
         optimizer.zero_grad()
@@ -214,7 +243,7 @@ class Task(pl.LightningModule):
     def _read(self, batch: Batch) -> tuple[int, int, int]:
         """Entries requested and positions encoded so far, and voxels read of a batch's volumes."""
         counts = getattr(self.model, "counts", None)
-        voxels = sum(volume.ledger.voxels for volume in batch["volumes"])
+        voxels = sum(volume.ledger.voxels for volume in batch.get("volumes", ()))
         return getattr(counts, "asked", 0), getattr(counts, "encoded", 0), voxels
 
     def _count(self, loss: float | None, n: int, spent: Sequence[int], seconds: float) -> None:

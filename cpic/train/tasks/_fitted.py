@@ -222,7 +222,8 @@ def _ridge(
 @torch.no_grad()
 def _validated(module: Task, data: CohortData) -> dict[str, float]:
     """Metrics of the validation fold."""
-    meters, loader = module.new_meters(), data.val_dataloader()
+    meters = module.new_meters()
+    loader: Any = data.val_dataloader()
     for batch in loader[0] if isinstance(loader, list) else loader:
         predictions = module(batch)
         target, scale = (batch[key].to(predictions) for key in ("target", "scale"))

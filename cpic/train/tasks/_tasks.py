@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cpic.nn.metrics import RMSE, FoldMean, laplace_log_likelihood, pinball
-from cpic.train.loop._batches import Batch
+from cpic.train.loop._fold_data import Batch
 from cpic.train.loop._task import Meters, Task
 
 
