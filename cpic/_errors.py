@@ -29,3 +29,7 @@ class CohortError(ValueError):
 
 class CacheError(CohortError):
     """A cache folder cannot be used: full, read-only, or inside the data folder."""
+
+
+class ImageError(ValueError):
+    """A data set of pictures (its folder, labels or options) is invalid."""

@@ -18,13 +18,15 @@ MAY_IMPORT = {
     "tt": GROUND | {"linalg"},
     "bottleneck": GROUND | {"linalg", "tt"},
     "project": GROUND | {"linalg", "tt"},
-    "nn": GROUND | {"linalg", "tt", "bottleneck", "project", "data", "choose"},
+    "nn": GROUND | {"linalg", "tt", "bottleneck", "project", "data", "choose", "images"},
     "data": GROUND,
+    "images": GROUND | {"data"},
     "choose": GROUND | {"linalg", "tt", "data"},
     "cohorts": GROUND | {"data"},
     "options": GROUND,
     "train": GROUND
-    | {"linalg", "tt", "bottleneck", "project", "nn", "data", "cohorts", "options", "choose"},
+    | {"linalg", "tt", "bottleneck", "project", "nn", "data", "cohorts", "options", "choose"}
+    | {"images"},
     "show": GROUND | {"linalg", "tt", "bottleneck", "project", "data", "cohorts", "choose"},
     "_execute": GROUND,
     "_notebooks": GROUND,

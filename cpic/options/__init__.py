@@ -1,6 +1,6 @@
 """Options by subject, and the commands composed of them."""
 
 from cpic.options._command import command
-from cpic.options._groups import Data, Model, MRData, Network, Optimization, Run
+from cpic.options._groups import Data, Model, MRData, Network, Optimization, Run, Training
 
-__all__ = ["Data", "MRData", "Model", "Network", "Optimization", "Run", "command"]
+__all__ = ["Data", "MRData", "Model", "Network", "Optimization", "Run", "Training", "command"]

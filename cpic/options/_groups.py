@@ -159,37 +159,50 @@ class Model(Network):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Optimization(Group):
+class Training(Group):
     """How the weights are optimized.
 
     Attributes:
-        batch_size: Scans (OSIC: visits) per step, over all processes; at least `rank`.
+        batch_size: Samples per step, over all processes.
         num_epochs: Number of passes over the training data.
-        optimizer: "radam", as published, or "adamw".
+        optimizer: "radam", as published for C-PIC, "adamw", "adam", or "sgd" with momentum 0.9.
         lr: Learning rate; with "onecycle" the largest one.
-        weight_decay: Of "adamw".
-        schedule: "cosine" decreases the learning rate to 0 over all epochs; "onecycle" first raises
-            it over three tenths of them.
-        standardize: Let the model predict targets in standard deviations from the mean of the
-            training fold; false, as published.
+        weight_decay: Of all optimizers but "radam".
+        schedule: "cosine" and "linear" decrease the learning rate to 0 over all epochs; "onecycle"
+            first raises it over three tenths of them.
         clip: Upper bound on the norm of the gradient; null for none.
-        selection: Share of the training patients who choose the best epoch, and with it when
-            `patience` ends; they are not trained on. 0 trains on all and lets the fold that is
-            reported choose, as published; `best_<metric>` is then optimistic.
-        patience: Epochs without improvement after which a fold ends.
-        pretrain: Checkpoint from which the weights are initialized.
+        selection: Share of the training samples that choose the best epoch, and with it when
+            `patience` ends; they are not trained on. 0 trains on all and lets the samples that are
+            reported choose; `best_<metric>` is then optimistic.
+        patience: Epochs without improvement after which training ends.
     """
 
     batch_size: Count | None = None
     num_epochs: Count = 100
-    optimizer: Literal["radam", "adamw"] = "radam"
+    optimizer: Literal["radam", "adamw", "adam", "sgd"] = "radam"
     lr: Positive = 1e-3
     weight_decay: NotNegative = 0.01
-    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
-    standardize: bool = False
+    schedule: Literal["constant", "cosine", "onecycle", "linear"] = "constant"
     clip: Positive | None = 1.0
     selection: Share = 0.15
     patience: Count | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimization(Training):
+    """How the weights of C-PIC are optimized.
+
+    Attributes:
+        batch_size: Scans (OSIC: visits) per step, over all processes; at least `rank`.
+        selection: Share of the training patients who choose the best epoch, and with it when
+            `patience` ends; they are not trained on. 0 trains on all and lets the fold that is
+            reported choose, as published; `best_<metric>` is then optimistic.
+        standardize: Let the model predict targets in standard deviations from the mean of the
+            training fold; false, as published.
+        pretrain: Checkpoint from which the weights are initialized.
+    """
+
+    standardize: bool = False
     pretrain: Text | Path | None = None
 
 

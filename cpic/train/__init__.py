@@ -1,4 +1,4 @@
-"""Train on cohorts, fold by fold: batches, losses and metrics, faults, checkpoints, results.
+"""Train on cohorts, fold by fold, and on pictures: batches, losses, faults, checkpoints, results.
 
 Options are available without importing torch or Lightning, which are loaded on first use.
 """
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cpic.train.loop._batches import CohortData
     from cpic.train.loop._checkpoints import read_checkpoint
     from cpic.train.loop._fit import fit_fold
+    from cpic.train.loop._image_data import ImageData
     from cpic.train.results._results import FoldResult
     from cpic.train.tasks._dense import HistogramLinear, dense
     from cpic.train.tasks._tasks import Classification, Quantiles, Regression
@@ -22,6 +23,7 @@ __all__ = [
     "CohortData",
     "FoldResult",
     "HistogramLinear",
+    "ImageData",
     "Quantiles",
     "Regression",
     "baseline",
@@ -40,6 +42,7 @@ _HOMES = {
     "HistogramLinear": "tasks._dense",
     "Quantiles": "tasks._tasks",
     "Regression": "tasks._tasks",
+    "ImageData": "loop._image_data",
     "dense": "tasks._dense",
     "fit_fold": "loop._fit",
     "read_checkpoint": "loop._checkpoints",

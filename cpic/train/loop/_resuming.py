@@ -86,10 +86,10 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: Path) -> None
         model.load_state_dict(state["model"])
 
 
-def optimizer_state(optimizers: Sequence[torch.optim.Optimizer]) -> Any:
-    """The state of an optimizer, or a list of those of several."""
+def optimizer_state(optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
+    """The state of an optimizer, or those of several by their number."""
     states = [optimizer.state_dict() for optimizer in optimizers]
-    return states[0] if len(states) == 1 else states
+    return states[0] if len(states) == 1 else {f"{k}": one for k, one in enumerate(states)}
 
 
 def load_optimizers(
@@ -101,9 +101,10 @@ def load_optimizers(
         ValueError: If a state belongs to other parameters, or to another number of optimizers.
     """
     with fitting(path, "optimizer"):
-        states = state["optimizer"] if len(optimizers) > 1 else [state["optimizer"]]
-        for optimizer, one in zip(optimizers, states, strict=True):
-            optimizer.load_state_dict(one)
+        saved = state["optimizer"]
+        states = {"0": saved} if len(optimizers) == 1 else saved
+        for k, optimizer in enumerate(optimizers):
+            optimizer.load_state_dict(states[f"{k}"])
             for parameter, values in optimizer.state.items():
                 for name, value in values.items():
                     shape = getattr(value, "shape", ())

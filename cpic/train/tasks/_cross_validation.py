@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from cpic.train.loop._resuming import load_weights
 from cpic.train.loop._splits import split_selection
 from cpic.train.results._results import FoldResult, write_summary
 from cpic.train.tasks._fitted import fit_closed_form
+from cpic.train.tasks._folder import check_folder, usable
 from cpic.train.tasks._models import DENSE, FITTED, TRAINS, check_model, make_module
 from cpic.train.tasks._source import Source, load_source
 from cpic.train.tasks._tabular import fit_table
@@ -71,8 +71,9 @@ def cross_validate(
         last = data.folds - 1
         raise ValueError(f"only_fold needs a number from 0 to {last}, got {data.only_fold}.")
     folder = Path(run.results_folder) / (run.experiment_name or f"{task}_{name}")
-    _check_folder(folder, data, run)
-    ngpus = _usable(run.ngpus)
+    names = [f"fold_{k}" for k in range(data.folds) if data.only_fold in (None, k)]
+    check_folder(folder, names, resume=run.resume)
+    ngpus = usable(run.ngpus)
     source = load_source(task, data, seed=run.seed, progress=run.progress)
     trial = _Trial(task, name, data, model, optimization, run, source, folder, ngpus)
     pairs = cohorts.folds(source.prepared.cohort, data.folds, path=folder / "folds.json")
@@ -224,35 +225,3 @@ def _standard(train: "DataFrame") -> list[float]:
     """Mean and spread of the targets, rounded to 9 digits, so that they survive a file."""
     target = train["target"].to_numpy(float)
     return [float(f"{value:.9g}") for value in (target.mean(), target.std())]
-
-
-def _check_folder(folder: Path, data: Data, run: Run) -> None:
-    """Raise before training if the folder holds another run or cannot be written."""
-    names = [f"fold_{k}" for k in range(data.folds) if data.only_fold in (None, k)]
-    there = [name for name in names if (folder / name / "latest.ckpt").exists()]
-    if there and not run.resume:
-        raise ValueError(
-            f"{folder} holds a run already ({there[0]}); continue it by resume, or choose "
-            "another experiment_name."
-        )
-    probe = folder / f".probe-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"the results folder {folder} cannot be written ({error.strerror or error}); choose "
-            "another results_folder."
-        ) from error
-
-
-def _usable(ngpus: int) -> int:
-    """The requested number of GPUs, or 0 if the machine has none."""
-    found = torch.cuda.device_count()
-    if ngpus and not found:
-        _log.warning("%d GPU requested, this machine has none: the run uses the CPU.", ngpus)
-        return 0
-    if ngpus > found:
-        raise ValueError(f"ngpus is {ngpus}, this machine has {found}; ask for at most these.")
-    return ngpus

@@ -24,11 +24,13 @@ class Regression(Task):
         model: Called as `model(volumes, names, rows=..., tabular=...)`.
         lr: Learning rate.
         output: Column of the outputs that is the prediction; None if there is only one output.
-        **options: `schedule`, "constant", "cosine" (the learning rate decreases to 0 over all
-            epochs) or "onecycle" (it rises first); `optimizer`, "radam" or "adamw", with
-            `weight_decay`; `standard`, mean and standard deviation of the targets of the
-            training fold: the model then predicts standardized targets; and `residual`, the weight
-            of `model.residual()` in the loss, as `cpic.nn.CPIC` has it.
+        **options: `schedule`, "constant", "cosine" or "linear" (the learning rate decreases to 0
+            over all epochs), "onecycle" (it rises first), or a function that maps the share of the
+            training that is done to a factor; `by_step`, change it in every step, not only in every
+            epoch; `optimizer`, "radam", "adamw", "adam" or "sgd", with `weight_decay`;
+            `standard`, mean and standard deviation of the targets of the training fold: the model
+            then predicts standardized targets; and `residual`, the weight of `model.residual()` in
+            the loss, as `cpic.nn.CPIC` has it.
 
     Example:
         >>> from torch import nn
@@ -152,8 +154,9 @@ class Classification(Task):
         model: Called as `model(volumes, names, rows=..., tabular=...)`, returns logits `(B, q)`.
         lr: Learning rate.
         schedule: As in `Regression`.
-        optimizer: "radam" or "adamw".
-        weight_decay: Of "adamw".
+        by_step: As in `Regression`.
+        optimizer: As in `Regression`.
+        weight_decay: Of all optimizers but "radam".
         standard: Leave at None, since classes have no mean.
         residual: As in `Regression`.
 
