@@ -18,14 +18,15 @@ MAY_IMPORT = {
     "tt": GROUND | {"linalg"},
     "bottleneck": GROUND | {"linalg", "tt"},
     "project": GROUND | {"linalg", "tt"},
-    "nn": GROUND | {"linalg", "tt", "bottleneck", "project", "data", "choose"},
+    "nn": GROUND | {"linalg", "tt", "bottleneck", "project", "data", "choose", "images"},
     "data": GROUND,
     "choose": GROUND | {"linalg", "tt", "data"},
     "cohorts": GROUND | {"data"},
+    "images": GROUND | {"data"},
     "options": GROUND,
     "train": GROUND
-    | {"linalg", "tt", "bottleneck", "project", "nn", "data", "cohorts", "options", "choose"},
-    "show": GROUND | {"linalg", "tt", "bottleneck", "project", "data", "cohorts", "choose"},
+    | {"linalg", "tt", "bottleneck", "project", "nn", "data", "cohorts", "options", "choose", "images"},
+    "show": GROUND | {"linalg", "tt", "bottleneck", "project", "data", "cohorts", "choose", "images"},
     "_execute": GROUND,
     "_notebooks": GROUND,
     "_peak": set(),
@@ -40,6 +41,7 @@ ROOMS = {
         "loop": {"results"},
         "tasks": {"results", "loop"},
         "prediction": {"results", "loop", "tasks"},
+        "pretrain": {"results"},
     }
 }
 

@@ -1,0 +1,23 @@
+"""Images larger than memory: patches read from arrays, files and slides, and their labels."""
+
+from cpic.images._image import ArrayImage, Decoded, Fault, Image
+from cpic.images._open import open_image
+from cpic.images._openslide import OpenSlideImage
+from cpic.images._pillow import PillowImage
+from cpic.images._source import PatchSource, grid_corners
+from cpic.images._tiff import TiffImage
+from cpic.images._zarr import ZarrImage
+
+__all__ = [
+    "ArrayImage",
+    "Decoded",
+    "Fault",
+    "Image",
+    "OpenSlideImage",
+    "PatchSource",
+    "PillowImage",
+    "TiffImage",
+    "ZarrImage",
+    "grid_corners",
+    "open_image",
+]
