@@ -23,6 +23,10 @@ class VolumeError(ValueError):
         self.plain = f"{message}; {instead}." if option else message
 
 
+class ImageError(ValueError):
+    """An image, a slide or a file about them cannot be opened or read as requested."""
+
+
 class CohortError(ValueError):
     """A cohort (its folder tree, tables or options) is invalid."""
 

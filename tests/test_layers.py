@@ -20,14 +20,16 @@ MAY_IMPORT = {
     "project": GROUND | {"linalg", "tt"},
     "nn": GROUND | {"linalg", "tt", "bottleneck", "project", "data", "choose", "images"},
     "data": GROUND,
-    "images": GROUND | {"data"},
     "choose": GROUND | {"linalg", "tt", "data"},
     "cohorts": GROUND | {"data"},
+    "images": GROUND | {"data"},
     "options": GROUND,
     "train": GROUND
     | {"linalg", "tt", "bottleneck", "project", "nn", "data", "cohorts", "options", "choose"}
     | {"images"},
-    "show": GROUND | {"linalg", "tt", "bottleneck", "project", "data", "cohorts", "choose"},
+    "show": GROUND
+    | {"linalg", "tt", "bottleneck", "project", "data", "cohorts", "choose"}
+    | {"images"},
     "_execute": GROUND,
     "_notebooks": GROUND,
     "_peak": set(),
@@ -42,6 +44,7 @@ ROOMS = {
         "loop": {"results"},
         "tasks": {"results", "loop"},
         "prediction": {"results", "loop", "tasks"},
+        "pretrain": {"results"},
     }
 }
 

@@ -1,6 +1,29 @@
-"""Labeled pictures: built in, or from the user's copy of a published data set."""
+"""Labeled pictures, and images larger than memory that are read patch by patch."""
 
+from cpic.images._image import ArrayImage, Decoded, Fault, Image
 from cpic.images._images import Images, PixelImages, split
 from cpic.images._load import load
+from cpic.images._open import open_image
+from cpic.images._openslide import OpenSlideImage
+from cpic.images._pillow import PillowImage
+from cpic.images._source import PatchSource, grid_corners
+from cpic.images._tiff import TiffImage
+from cpic.images._zarr import ZarrImage
 
-__all__ = ["Images", "PixelImages", "load", "split"]
+__all__ = [
+    "ArrayImage",
+    "Decoded",
+    "Fault",
+    "Image",
+    "Images",
+    "OpenSlideImage",
+    "PatchSource",
+    "PillowImage",
+    "PixelImages",
+    "TiffImage",
+    "ZarrImage",
+    "grid_corners",
+    "load",
+    "open_image",
+    "split",
+]
