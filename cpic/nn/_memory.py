@@ -67,6 +67,11 @@ class SetMemory(nn.Module):
             rows = 1 + (self._start - 1 + steps) % n_names
         return self._sets([_side_by_side(side, n_trains) for side in self._rows(rows)])
 
+    def random(self, n_trains: int, generator: torch.Generator) -> IndexSets:
+        """Random sets for K volumes."""
+        sets = IndexSets.random(self.sizes, self.ranks, n_trains=n_trains, generator=generator)
+        return sets.to(self.device)
+
     def put(self, names: Sequence[str], sets: IndexSets) -> None:
         """Store the sets of K names, and count a visit of each."""
         fresh = [name for name in names if name not in self.slots]
