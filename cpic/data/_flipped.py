@@ -45,6 +45,9 @@ class FlippedVolume(Reader):
         self.volume, self.axes = volume, tuple(axes)
         self.waits = getattr(volume, "waits", True)
 
+    def _cached(self) -> dict:
+        return getattr(self.volume, "_cached", dict)()
+
     @classmethod
     def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
         reverse = np.zeros((len(volumes), len(windows.shape)), bool)

@@ -50,6 +50,10 @@ class StackedVolume(Reader):
     def _like(self) -> tuple:
         return tuple((part.channels, part.dtype) for part in self.parts)
 
+    def _cached(self) -> dict:
+        parts = [getattr(part, "_cached", dict)() for part in self.parts]
+        return {key: n_bytes for part in parts for key, n_bytes in part.items()}
+
     @classmethod
     def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
         # Parts of the same kind, of all volumes, are read together.

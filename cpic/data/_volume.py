@@ -189,6 +189,10 @@ class Reader:
         """Further attributes that volumes read together must share."""
         return ()
 
+    def _cached(self) -> dict[tuple[Any, Hashable], int]:
+        """Bytes of all chunks by the cache that they are held in, if any, and their source."""
+        return {}
+
     @classmethod
     def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
         """Windows (n, c, s, ..., s) of volumes of one kind, 0 outside.

@@ -2,7 +2,8 @@
 
 from cpic.nn._components import Components
 from cpic.nn._core_heads import CoreHead, CorePredictor
-from cpic.nn._cpic import CPIC, Counts
+from cpic.nn._counts import Counts
+from cpic.nn._cpic import CPIC
 from cpic.nn._encoder import CubeEncoder, PatchEncoder
 from cpic.nn._entries import VolumeEntries
 from cpic.nn._features import FEATURES, count_features

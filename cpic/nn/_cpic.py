@@ -7,16 +7,18 @@ References: {cite}`usvyatsov2021cherry`.
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cpic._renamed import regrouped
 from cpic.bottleneck import bottleneck, half_sweep
+from cpic.data._fitting import fitting
 from cpic.nn._centered import Centered
 from cpic.nn._checks import check_cohort
 from cpic.nn._components import Components
+from cpic.nn._counts import Counts
 from cpic.nn._distributed import all_names, all_rows, all_sets
 from cpic.nn._entries import VolumeEntries, sizes_of
 from cpic.nn._features import BASED, Encoded, Pooled
@@ -25,15 +27,7 @@ from cpic.nn._memory import SetMemory, sought
 from cpic.nn._options import Positions, Reading, Search, grouped, with_old_fields
 from cpic.nn._positions import beyond, encode, matched, sites
 from cpic.nn._readable import Readable
-from cpic.tt import IndexSets, Quantics, TensorTrain, interpolate
-
-
-class Counts(NamedTuple):
-    """Counts since `reset_counts`: volumes processed, entries requested, positions encoded."""
-
-    volumes: int
-    asked: int
-    encoded: int
+from cpic.tt import Quantics, TensorTrain, interpolate
 
 
 @with_old_fields
@@ -44,7 +38,8 @@ class CPIC(nn.Module):
     half-sweep of cross-interpolation from the index sets stored under the names of the volumes,
     with gradient. In evaluation mode the sets are found by separate half-sweeps that start from
     those of other volumes, and no state changes: a prediction depends only on the volume and the
-    state of the model. Differentiable in the parameters of encoder and head.
+    state of the model. Volumes of stores are then processed in groups whose decoded chunks fit the
+    cache that they share. Differentiable in the parameters of encoder and head.
 
     With several processes, each with its share of a batch, a step equals that of one process with
     the whole batch, except for noise in the head, if the loss is the mean over all samples.
@@ -163,6 +158,17 @@ class CPIC(nn.Module):
 
         With a generator, positions and first index sets are drawn in evaluation mode, too.
         """
+        # A draw is for all volumes together.
+        if self.training or generator is not None:
+            return self._features(volumes, names, generator)
+        check_cohort(volumes, names, self.shape, self.contrasts)
+        parts = [(volumes[k], names[k]) for k in fitting(volumes)]
+        runs = ((self._features(*part), self._misfit) for part in parts)
+        found, misfits = zip(*runs, strict=True)
+        self._misfit = None if misfits[0] is None else torch.cat(misfits)
+        return torch.cat(found)
+
+    def _features(self, volumes: Sequence, names: Sequence[str], generator: Any = None) -> Tensor:
         encoded = self.encode(volumes, names, generator=generator)
         given = encoded.trains, encoded.indices, encoded.beyond(math.prod(self.shape))
         found = [getattr(self, kind)(*given) for kind in BASED if kind in self.features]
@@ -212,14 +218,14 @@ class CPIC(nn.Module):
             read = entries.read() if self.pooled is not None else (torch.empty(0), torch.empty(0))
             encoded = Encoded(trains, points, indices, read, misfit)
         self._misfit = misfit
-        self._count(entries)
+        self.counts = self.counts.plus(entries)
         return encoded
 
     def trains(self, volumes: Sequence[Readable], names: Sequence[str]) -> TensorTrain:
         """Trains of K encoded volumes by the cross, with gradient."""
         check_cohort(volumes, names, self.shape, self.contrasts)
         entries, trains = self._trains(volumes, names)
-        self._count(entries)
+        self.counts = self.counts.plus(entries)
         return trains
 
     def _trains(
@@ -246,23 +252,19 @@ class CPIC(nn.Module):
             remember=remember,
         )
 
-    def _count(self, entries: VolumeEntries) -> None:
-        spent = len(entries.volumes), entries.asked, entries.encoded
-        self.counts = Counts(*map(sum, zip(self.counts, spent, strict=True)))
-
     def reset_counts(self) -> None:
         """Set the counts to zero."""
-        self.counts = Counts(0, 0, 0)
+        self.counts = Counts()
 
     def _searched(
         self, entries: VolumeEntries, names: Sequence[str], generator: torch.Generator | None
     ) -> TensorTrain:
         """Trains by half-sweeps that start from the sets of other volumes, or from random ones."""
         # Not from the sets of its name: a prediction must not depend on which volumes were seen.
-        sets = self.memory.begin(len(names), n_warm_starts=self.search.n_warm_starts)
-        if generator is not None:
-            rank, kind = self.search.rank, {"n_trains": len(names), "generator": generator}
-            sets = IndexSets.random(self.sizes, rank, **kind).to(sets.device)
+        if generator is None:
+            sets = self.memory.begin(len(names), n_warm_starts=self.search.n_warm_starts)
+        else:
+            sets = self.memory.random(len(names), generator)
         sets = sought(entries, sets, self.memory.ranks, self.search.n_sweeps)
         entries.mark()
         return half_sweep(entries, sets, solver=self.search.solver).train

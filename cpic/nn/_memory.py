@@ -7,6 +7,7 @@ Shapes: `K` volumes of a call, `N` stored volumes, `d` sites.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -43,6 +44,7 @@ class SetMemory(nn.Module):
         # Left and right sets, one row per name, after a first row for new names.
         self._sides = [first.rows("left"), first.rows("right")]
         self._visits = np.zeros(1, np.int64)
+        self._replaced: Replaced | None = None
 
     def visits(self, names: Sequence[str]) -> np.ndarray:
         """Number of visits of each name, int64 `(K,)`."""
@@ -67,8 +69,15 @@ class SetMemory(nn.Module):
             rows = 1 + (self._start - 1 + steps) % n_names
         return self._sets([_side_by_side(side, n_trains) for side in self._rows(rows)])
 
+    def random(self, n_trains: int, generator: torch.Generator) -> IndexSets:
+        """Random sets for K volumes."""
+        sets = IndexSets.random(self.sizes, self.ranks, n_trains=n_trains, generator=generator)
+        return sets.to(self.device)
+
     def put(self, names: Sequence[str], sets: IndexSets) -> None:
         """Store the sets of K names, and count a visit of each."""
+        if self._replaced is not None:
+            self._replaced.keep(names)
         fresh = [name for name in names if name not in self.slots]
         if fresh:
             self.slots.update({name: len(self._visits) + k for k, name in enumerate(fresh)})
@@ -79,6 +88,11 @@ class SetMemory(nn.Module):
         self._start = int(rows[0])
         for kept, side in zip(self._sides, (sets.rows("left"), sets.rows("right")), strict=True):
             kept.whole[self._on(rows)] = side.whole.to(self.device)
+
+    def snapshot(self) -> "Replaced":
+        """The present state, until the next snapshot; only what `put` replaces is copied."""
+        self._replaced = Replaced(self)
+        return self._replaced
 
     def towards(self, names: Sequence[str]) -> Towards:
         """The direction that is due for most of the names: it alternates with every visit."""
@@ -136,6 +150,7 @@ class SetMemory(nn.Module):
                 f"other numbers of them, or begins with {state['start']}; use another checkpoint."
             )
         sets = IndexSets(self.sizes, state["left"], state["right"])
+        self._replaced = None
         self.slots = {name: k for k, name in enumerate(state["names"], start=1)}
         self._visits, self._start = state["visits"].cpu().numpy().copy(), int(state["start"])
         device = self.device
@@ -146,6 +161,34 @@ class SetMemory(nn.Module):
         super()._apply(fn, recurse)
         self._move(fn(torch.empty(0, device=self.device)).device)
         return self
+
+
+class Replaced:
+    """A state of a memory that can be restored, in copies of the rows replaced since then."""
+
+    def __init__(self, memory: SetMemory):
+        self._memory = memory
+        self._n_rows, self._start = len(memory._visits), memory._start
+        self._copies: list[tuple[np.ndarray, np.ndarray, list[Rows]]] = []
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Copy the rows of these names, before they are replaced."""
+        memory = self._memory
+        rows = np.array([memory.slots.get(name, self._n_rows) for name in names])
+        kept = np.concatenate([[self._n_rows], *(rows for rows, _, _ in self._copies)])
+        rows = np.setdiff1d(rows[rows < self._n_rows], kept)
+        self._copies.append((rows, memory._visits[rows], memory._rows(rows)))
+
+    def restore(self) -> None:
+        """Undo all changes since then."""
+        memory = self._memory
+        memory.slots = dict(islice(memory.slots.items(), self._n_rows - 1))
+        memory._start, memory._visits = self._start, memory._visits[: self._n_rows]
+        memory._sides = [side._replace(whole=side.whole[: self._n_rows]) for side in memory._sides]
+        for rows, visits, sides in self._copies:
+            memory._visits[rows] = visits
+            for kept, side in zip(memory._sides, sides, strict=True):
+                kept.whole[memory._on(rows)] = side.whole.to(memory.device)
 
 
 def _side_by_side(side: Rows, n_trains: int) -> Rows:

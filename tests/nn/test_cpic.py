@@ -262,6 +262,41 @@ def test_the_memory_starts_a_new_name_from_the_last_one(generator):
     assert first.n_trains == 1
 
 
+@pytest.mark.parametrize("steps", ["", "ab", "xy", "xb", "bx bcx yb"])
+def test_a_snapshot_of_the_memory_restores_all_and_copies_what_is_replaced(generator, steps):
+    """A step stores the sets of names of one letter."""
+    sizes = (2, 3, 2, 2)
+    first = torch.Generator().manual_seed(0)
+    memory = SetMemory(sizes, 2, generator=first)
+    twin = copy.deepcopy(memory)
+
+    def put(names, *memories):
+        sets = IndexSets.random(sizes, 2, n_trains=len(names), generator=generator)
+        for one in memories:
+            one.put(list(names), sets)
+
+    def assert_equal():
+        state, wanted = memory.get_extra_state(), twin.get_extra_state()
+        assert (state["names"], state["start"]) == (wanted["names"], wanted["start"])
+        assert torch.equal(state["visits"], wanted["visits"])
+        for side in ("left", "right"):
+            assert all(map(torch.equal, state[side], wanted[side]))
+
+    for names in ("abc", "ca"):
+        put(names, memory, twin)
+    memory.snapshot()
+    put("ab", memory, twin)
+    snapshot = memory.snapshot()
+    for names in steps.split():
+        put(names, memory)
+    copied = [row for rows, _, _ in snapshot._copies for row in rows.tolist()]
+    assert sorted(copied) == sorted(memory.slots[name] for name in set(steps) & set("abc"))
+    snapshot.restore()
+    assert_equal()
+    put("bz", memory, twin)
+    assert_equal()
+
+
 def test_a_lesion_far_from_the_last_volume_is_found_from_several_warm_starts(generator):
     shape, corners = (16, 16, 16), torch.cartesian_prod(*[torch.tensor([4, 12])] * 3)
     net = model_without_encoder(shape=shape, n_sweeps=2).eval()

@@ -148,7 +148,10 @@ def test_a_failing_step_of_the_whole_model_changes_neither_sets_nor_basis(tmp_pa
         memory, components = model.memory.get_extra_state(), model.components.get_extra_state()
         spread = [model.components.mean.clone(), model.components.variance.clone()]
         sets = [part.clone() for part in memory["left"] + memory["right"]]
-        states.append([memory["names"], components["steps"], *sets, *spread, *components["cores"]])
+        visits = [memory["start"], memory["visits"]]
+        states.append(
+            [memory["names"], components["steps"], *sets, *visits, *spread, *components["cores"]]
+        )
 
     task.training_step = watched
     fit_fold(task, make_data(min_patients=3), folder=tmp_path, num_epochs=1)

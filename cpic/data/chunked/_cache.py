@@ -87,6 +87,11 @@ class ChunkCache:
         """Chunks of `n_bytes` that fit."""
         return max(1, min(self.limit_bytes, _ADDRESSES) // _padded(n_bytes))
 
+    @staticmethod
+    def needed(n_chunks: int, n_bytes: int) -> int:
+        """Bytes that so many chunks of `n_bytes` need."""
+        return n_chunks * _padded(n_bytes)
+
     @contextmanager
     def pinned(self, keys: Sequence[Hashable], n_loaded: int) -> Iterator[Held | None]:
         """Slots of chunks `(owner, id)`, not evicted inside the block; None if one is not held.

@@ -89,6 +89,12 @@ class ChunkedReader(Reader):
     def _like(self) -> tuple:
         return (self.chunks, self._stored.str)
 
+    def _cached(self) -> dict:
+        if self.cache is None:
+            return {}
+        n_chunks = math.prod(self._grid)
+        return {(self.cache, self._name): self.cache.needed(n_chunks, self._chunk_bytes)}
+
     @classmethod
     def _gather(cls, volumes: Sequence[Any], windows: Windows) -> tuple[Tensor, list[Ledger]]:
         first, n_voxels = volumes[0], windows.size ** len(windows.shape)

@@ -76,13 +76,19 @@ class Faults:
 
 
 class Snapshot:
-    """The state of a model besides its parameters, to be restored if a step fails."""
+    """The state of a model besides its parameters, to be restored if a step fails.
+
+    A module whose state grows with the cohort has a method `snapshot` that copies only changes.
+    """
 
     def __init__(self, model: nn.Module):
         self.model = model
         self.buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
+        parts = dict(self._with_state())
+        large = [name for name, part in parts.items() if hasattr(part, "snapshot")]
+        self.kept = [parts.pop(name).snapshot() for name in large]  # type: ignore[operator]
         # Tensors with gradient history cannot be copied.
-        states = {name: part.get_extra_state() for name, part in self._with_state()}
+        states = {name: part.get_extra_state() for name, part in parts.items()}
         self.states = copy.deepcopy(apply_to_collection(states, Tensor, Tensor.detach))
 
     @torch.no_grad()
@@ -92,7 +98,10 @@ class Snapshot:
             if name in self.buffers:
                 buffer.copy_(self.buffers[name])
         for name, part in self._with_state():
-            part.set_extra_state(self.states[name])
+            if name in self.states:
+                part.set_extra_state(self.states[name])
+        for part in self.kept:
+            part.restore()
         self.model.zero_grad()
 
     def _with_state(self) -> list[tuple[str, nn.Module]]:
