@@ -1,11 +1,20 @@
 """Images larger than memory: patches read from arrays, files and slides, and their labels."""
 
+from cpic.images._color import color_jitter, normalized, recolor
 from cpic.images._image import ArrayImage, Decoded, Fault, Image
 from cpic.images._open import open_image
 from cpic.images._openslide import OpenSlideImage
 from cpic.images._pillow import PillowImage
 from cpic.images._source import PatchSource, grid_corners
 from cpic.images._tiff import TiffImage
+from cpic.images._traffic import (
+    Sign,
+    TrafficSigns,
+    check_traffic,
+    label_of,
+    read_signs,
+    read_traffic,
+)
 from cpic.images._zarr import ZarrImage
 
 __all__ = [
@@ -16,8 +25,17 @@ __all__ = [
     "OpenSlideImage",
     "PatchSource",
     "PillowImage",
+    "Sign",
     "TiffImage",
+    "TrafficSigns",
     "ZarrImage",
+    "check_traffic",
+    "color_jitter",
     "grid_corners",
+    "label_of",
+    "normalized",
     "open_image",
+    "read_signs",
+    "read_traffic",
+    "recolor",
 ]
