@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
+import torch
 from torch import nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from cpic.nn.spectral._weight import SpectralWeight, fill
 
@@ -45,6 +48,7 @@ def forget(filled: list[SpectralWeight]) -> None:
 
 def install(net: nn.Module) -> None:
     """Make each forward pass of a network compute its weights at once."""
+    _watch_optimizers()
     if not any(hook is _enter for hook in net._forward_pre_hooks.values()):
         net.register_forward_pre_hook(_enter)
         net.register_forward_hook(_leave, always_call=True)
@@ -58,15 +62,32 @@ def uninstall(net: nn.Module) -> None:
             net._forward_hooks_always_called.pop(key, None)
 
 
+@cache
+def _watch_optimizers() -> None:
+    """Once in a process: let torch count the changes that fused optimizers make."""
+    register_optimizer_step_post_hook(_count_change)
+
+
+def _count_change(optimizer: Optimizer, *_) -> None:
+    """Fused steps change parameters in place, but leave their versions as they were."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            torch.autograd.graph.increment_version(group["params"])
+
+
 # A stack, as a module may be called inside its own call; a tuple, since replicas of a module share
 # the objects in its attributes.
 _STACK = "_spectral_filled"
 
 
 def _enter(net: nn.Module, _) -> None:
+    if torch.compiler.is_compiling():
+        return
     net.__dict__[_STACK] = (fill(net), net.__dict__.get(_STACK))
 
 
 def _leave(net: nn.Module, *_) -> None:
+    if torch.compiler.is_compiling():
+        return
     filled, net.__dict__[_STACK] = net.__dict__.get(_STACK) or ([], None)
     forget(filled)

@@ -1,31 +1,22 @@
 """Contract neighboring cores of a train in the order that takes the fewest products."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from torch import Tensor
-
-from cpic.nn.spectral._plan import Core
 
 Order = int | tuple["Order", "Order"]
 
 
-def contracted(cores: Sequence[Tensor], sizes: Sequence[Core]) -> Tensor:
-    """The product `(n, l, size, r)` of cores `(n, l, size_k, r_k)`, whose sizes are multiplied."""
-    order, _ = best_order(tuple(core[:3] for core in sizes))
-    return _follow(order, cores)
-
-
-def _follow(order: Order, cores: Sequence[Tensor]) -> Tensor:
+def contracted(cores: Sequence[Tensor], order: Order) -> Tensor:
+    """The product `(n, l, size, r)` of cores `(n, l_k, size_k, r_k)`; sizes are multiplied."""
     if isinstance(order, int):
         return cores[order]
-    first, second = (_follow(part, cores) for part in order)
+    first, second = (contracted(cores, part) for part in order)
     product = first.flatten(1, 2) @ second.flatten(2, 3)
     return product.unflatten(1, first.shape[1:3]).unflatten(-1, second.shape[2:]).flatten(2, 3)
 
 
-@lru_cache(maxsize=4096)
-def best_order(sizes: tuple[tuple[int, int, int], ...]) -> tuple[Order, int]:
+def best_order(sizes: Sequence[tuple[int, int, int]]) -> tuple[Order, int]:
     """Nested pairs of cores, and the multiplications they take, by dynamic programming.
 
     Args:

@@ -126,9 +126,10 @@ def _apply(layer: nn.Module, found: Computed, inputs: Tensor, *args, **options) 
 
 
 def _transposed(layer: _ConvNd, kernel: Tensor, inputs: Tensor, output_size=None) -> Tensor:
-    geometry = (layer.stride, layer.padding, layer.kernel_size)
-    n_axes = len(layer.kernel_size)
-    extra = layer._output_padding(inputs, output_size, *geometry, n_axes, layer.dilation)  # type: ignore[operator]
+    padding, n_axes = layer.padding, len(layer.kernel_size)
+    assert not isinstance(padding, str)
+    geometry = (layer.stride, padding, layer.kernel_size, n_axes, layer.dilation)
+    extra = layer._output_padding(inputs, output_size, *geometry)  # type: ignore[operator]
     return _TRANSPOSED[n_axes](
-        inputs, kernel, None, layer.stride, layer.padding, extra, layer.groups, layer.dilation  # type: ignore[arg-type]
+        inputs, kernel, None, layer.stride, padding, extra, layer.groups, layer.dilation
     )

@@ -51,11 +51,12 @@ class Group:
         self.plan, self.dtype = plan, dtype
         self.values = _values(plan, parts)
         n_left = len(plan.left)
+        first, second = plan.orders
         self.left = self.right = None
-        if plan.left:
-            self.left = contracted(cores[:n_left], plan.left).flatten(1, 2)
-        if plan.right:
-            self.right = contracted(cores[n_left:], plan.right).flatten(2, 3)
+        if first is not None:
+            self.left = contracted(cores[:n_left], first).flatten(1, 2)
+        if second is not None:
+            self.right = contracted(cores[n_left:], second).flatten(2, 3)
         self._graph = torch.is_grad_enabled()
         used = [self.values, self.left, self.right]
         self.has_graph = any(part is not None and part.requires_grad for part in used)
@@ -110,6 +111,8 @@ class Group:
 def exactly(device: torch.device) -> ExitStack:
     """Where lasting results are made: in full precision, usable where gradients are recorded."""
     stack = ExitStack()
+    if torch.compiler.is_compiling():
+        return stack
     if torch.is_inference_mode_enabled():
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())

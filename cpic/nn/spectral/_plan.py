@@ -21,6 +21,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
+from cpic.nn.spectral._chain import Order, best_order
 from cpic.nn.spectral._frames import count_free
 
 Kind = Literal["svdp", "sttp"]
@@ -81,6 +82,7 @@ class Plan:
         gain: Whether the norm is learned as well; without it, the largest singular value is 1.
         left: Cores to the left of the spectrum; none if they are the identity.
         right: Cores to its right.
+        orders: In which both are contracted, None for none.
         rank: Number of singular values.
         sign: Sign of the product of all cores that were left out.
     """
@@ -90,6 +92,7 @@ class Plan:
     gain: bool
     left: tuple[Core, ...]
     right: tuple[Core, ...]
+    orders: tuple[Order | None, Order | None]
     rank: int
     sign: int
 
@@ -125,6 +128,20 @@ def most_rank(shape: Shape) -> int:
     return min(shape.widths)
 
 
+class Settings(NamedTuple):
+    """What makes a plan out of a shape; `rank` bounds all ranks."""
+
+    kind: Kind
+    rank: int
+    spectrum: Spectrum = "learned"
+    gain: bool = False
+    split_kernel: bool = False
+
+    def plan(self, shape: Shape) -> Plan:
+        """The plan of a weight."""
+        return plan_of(shape, **self._asdict())
+
+
 @lru_cache(maxsize=4096)
 def plan_of(
     shape: Shape,
@@ -155,17 +172,23 @@ def plan_of(
         cores.append(Core(ranks[k], size, ranks[k + 1], not full))
     before, after = cores[: len(left)], cores[len(left) :]
     n_left, n_right = _identities(before), _identities([_mirrored(core) for core in after[::-1]])
-    kept = _merged(before, n_left)
+    kept = tuple(_merged(before, n_left))
     mirrored = _merged([_mirrored(core) for core in after[::-1]], n_right)
+    others = tuple(_mirrored(core) for core in mirrored[::-1])
     return Plan(
         shape=shape,
         spectrum=spectrum,
         gain=gain,
-        left=tuple(kept),
-        right=tuple(_mirrored(core) for core in mirrored[::-1]),
+        left=kept,
+        right=others,
+        orders=(_order(kept), _order(others)),
         rank=ranks[len(left)],
         sign=(-1) ** (n_left + n_right),
     )
+
+
+def _order(cores: Sequence[Core]) -> Order | None:
+    return best_order([core[:3] for core in cores])[0] if cores else None
 
 
 def _mirrored(core: Core) -> Core:

@@ -159,7 +159,7 @@ def _row(name: str, layer: nn.Module, spectrum: Tensor) -> LayerReport:
     normalized = "spectral_norm" if is_normalized(layer) else "plain"
     return LayerReport(
         name=name,
-        kind=normalized if own is None else own.kind,
+        kind=normalized if own is None else own.settings.kind,
         shape=shape.size,
         rank=min(shape.widths) if own is None else own.plan.rank,
         original=original,

@@ -158,10 +158,11 @@ def _between(
     plan: Plan, matrices: Tensor, lefts: Sequence[Tensor], rights: Sequence[Tensor]
 ) -> Tensor:
     """The matrix `(n, r, r)` between two trains that is nearest to the given ones."""
-    if lefts:
-        matrices = contracted(lefts, plan.left).flatten(1, 2).mT @ matrices
-    if rights:
-        matrices = matrices @ contracted(rights, plan.right).flatten(2, 3).mT
+    first, second = plan.orders
+    if first is not None:
+        matrices = contracted(lefts, first).flatten(1, 2).mT @ matrices
+    if second is not None:
+        matrices = matrices @ contracted(rights, second).flatten(2, 3).mT
     return matrices
 
 

@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize as torch_parametrize
 
 from cpic.linalg._inputs import check_choice
 from cpic.nn._checks import check_positive
@@ -15,7 +14,7 @@ from cpic.nn.spectral._cached import install
 from cpic.nn.spectral._direct import apply_directly
 from cpic.nn.spectral._factors import Parts, groups_of
 from cpic.nn.spectral._layers import chosen, set_bias, shape_of, stored, without_norms
-from cpic.nn.spectral._plan import Kind, Plan, Spectrum, plan_of
+from cpic.nn.spectral._plan import Kind, Plan, Settings, Spectrum
 from cpic.nn.spectral._start import (
     Draw,
     check_matrices,
@@ -25,7 +24,7 @@ from cpic.nn.spectral._start import (
     random_parts,
     relative_error,
 )
-from cpic.nn.spectral._weight import SpectralWeight
+from cpic.nn.spectral._weight import SpectralWeight, register
 
 
 class Surgery(NamedTuple):
@@ -113,17 +112,12 @@ def parametrize(
     if copy:
         net = deepcopy(net)
     layers = chosen("parametrize", net, rank, ignore, tuple(ignore_types))
-    plans = [
-        plan_of(
-            shape_of(layer),
-            kind=kind,
-            rank=rank if isinstance(rank, int) else rank[name],
-            spectrum=spectrum,
-            gain=gain is not None,
-            split_kernel=split_kernel,
-        )
-        for name, layer in layers.items()
+    ranks = rank if isinstance(rank, Mapping) else dict.fromkeys(layers, rank)
+    all_settings = [
+        Settings(kind, ranks[name], spectrum, gain is not None, split_kernel) for name in layers
     ]
+    shapes = [shape_of(layer) for layer in layers.values()]
+    plans = [settings.plan(shape) for settings, shape in zip(all_settings, shapes, strict=True)]
     errors = {}
     if init == "weight":
         starts = []
@@ -136,9 +130,11 @@ def parametrize(
             random_parts(plan, numbers, _norm(stored(layer), plan, gain), stored(layer).detach())
             for layer, plan, numbers in zip(layers.values(), plans, free, strict=True)
         ]
-    for layer, plan, start in zip(layers.values(), plans, starts, strict=True):
-        own = SpectralWeight(plan, start, kind=kind, apply=apply)
-        torch_parametrize.register_parametrization(layer, "weight", own, unsafe=True)
+    for layer, settings, shape, start in zip(
+        layers.values(), all_settings, shapes, starts, strict=True
+    ):
+        own = SpectralWeight(settings, shape, start, apply=apply)
+        register(layer, own)
         apply_directly(layer)
         if biases is not None:
             set_bias(layer, biases)
