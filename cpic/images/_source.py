@@ -84,6 +84,7 @@ class PatchSource:
         ImageError: If an option is invalid, or there is no patch.
 
     Example:
+        >>> from cpic.images import open_image
         >>> image = open_image(np.arange(36, dtype="uint8").reshape(6, 6))
         >>> source = PatchSource(image, size=2)
         >>> len(source), source.read(torch.tensor([8]))[0, 0].tolist()

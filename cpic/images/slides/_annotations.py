@@ -68,7 +68,8 @@ class Annotation:
         """Which windows contain a pixel of a tumor.
 
         Args:
-            corners: (n, 2), rows and columns at level 0.
+            corners: (n, 2), rows and columns at level 0; those of a row are rounded to whole
+                multiples of `downsample` from its first window.
             size: Height and width of each window, in its own pixels.
             downsample: As for `mask`.
 

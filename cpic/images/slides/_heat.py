@@ -67,7 +67,7 @@ def heat_map(scores: Scores, *, downsample: int = 32) -> Tensor:
     low = corners.double() / downsample
     high = low + low.new_tensor(scores.size0) / downsample
     limit = low.new_tensor([height, width])
-    out = values.new_zeros((height + 2) * (width + 2))
+    places, added = [], []
     # Second differences: each corner of a rectangle adds to the four pixels around it.
     for ends, sign in ((low, 1), (high, -1)):
         for other, other_sign in ((low, 1), (high, -1)):
@@ -77,8 +77,10 @@ def heat_map(scores: Scores, *, downsample: int = 32) -> Tensor:
                 weight = (part[:, 0] if i else 1 - part[:, 0]) * (
                     part[:, 1] if j else 1 - part[:, 1]
                 )
-                index = (first[:, 0] + i) * (width + 2) + first[:, 1] + j
-                out = out.index_add(0, index, sign * other_sign * weight * values)
+                places.append((first[:, 0] + i) * (width + 2) + first[:, 1] + j)
+                added.append(sign * other_sign * weight * values)
+    out = values.new_zeros((height + 2) * (width + 2))
+    out = out.index_add(0, torch.cat(places), torch.cat(added))
     return out.reshape(height + 2, -1).cumsum(0).cumsum(1)[:height, :width]
 
 

@@ -44,8 +44,8 @@ def gray(patches: Tensor) -> Tensor:
     References: {cite}`bergner2023iterative`.
 
     Example:
-        >>> gray(torch.tensor([200, 20, 130]).reshape(1, 3, 1, 1)).item()
-        96.66667175292969
+        >>> gray(torch.tensor([200, 20, 130]).reshape(1, 3, 1, 1))
+        tensor([[[96.6667]]])
     """
     return thirds(patches) / 3
 
@@ -79,6 +79,7 @@ def otsu_threshold(image: Image) -> Threshold:
     References: {cite}`otsu1979threshold`.
 
     Example:
+        >>> from cpic.images import ArrayImage
         >>> pixels = np.full((4, 4, 3), 250, "uint8")
         >>> pixels[0, :2, 1] = 100
         >>> otsu_threshold(ArrayImage(pixels))
@@ -102,8 +103,8 @@ def otsu_threshold(image: Image) -> Threshold:
     if not counts.any():
         raise ImageError(f"{image._called} has no tile that can be decoded.")
     value = _between(counts.numpy())
-    share = counts[value + 1 :].sum() / counts.sum()
-    return Threshold(value / 3, share.item(), tuple(image.faults))
+    share = counts[value + 1 :].sum().item() / counts.sum().item()
+    return Threshold(value / 3, share, tuple(image.faults))
 
 
 def _between(counts: np.ndarray) -> int:

@@ -105,7 +105,7 @@ def _open_hdf5(path: Path) -> dict[str, FeatureBag]:
                 positions = torch.from_numpy(np.asarray(pos[:]).astype(np.int64))
                 label = group.attrs.get("label")
                 with contextlib.suppress(TypeError, ValueError, OverflowError):
-                    label = int(label) if float(label) == int(label) else label
+                    label = int(label) if float(label) == int(label) else float(label)
                 bags[name] = FeatureBag(
                     name,
                     _HDF5Rows(path, name),
