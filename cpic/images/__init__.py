@@ -3,7 +3,8 @@
 from cpic.images._color import color_jitter, normalized, recolor
 from cpic.images._image import ArrayImage, Decoded, Fault, Image
 from cpic.images._images import Images, PixelImages, split
-from cpic.images._load import load
+from cpic.images._in_files import FileImages
+from cpic.images._load import check_images, load
 from cpic.images._open import open_image
 from cpic.images._openslide import OpenSlideImage
 from cpic.images._pillow import PillowImage
@@ -23,6 +24,7 @@ __all__ = [
     "ArrayImage",
     "Decoded",
     "Fault",
+    "FileImages",
     "Image",
     "Images",
     "OpenSlideImage",
@@ -33,6 +35,7 @@ __all__ = [
     "TiffImage",
     "TrafficSigns",
     "ZarrImage",
+    "check_images",
     "check_traffic",
     "color_jitter",
     "grid_corners",

@@ -10,6 +10,7 @@ from cpic._errors import ImageError
 from cpic._vision import torchvision
 from cpic.images import _built_in
 from cpic.images._images import Images, PixelImages
+from cpic.images._trees import TREES, check_tree
 
 # Inside packages, and in a folder of the user's.
 BUILT_IN: dict[str, Callable[[bool], Images]] = {
@@ -28,7 +29,10 @@ def load(name: str, *, root: str | Path | None = None, train: bool = True) -> Im
     "small-digits" (8 x 8), "faces" (25 x 25), "textures" (64 x 64; see their docstrings for the
     split), and "animals" (28 x 28), whose package is installed separately. From a folder: "cifar10"
     (32 x 32) and "stl10" (96 x 96; the training part is the unlabeled one, all of class 0),
-    unpacked as their authors publish them. Nothing is downloaded.
+    unpacked as their authors publish them. Photographs, as their authors publish them, in color,
+    each of its size: "imagenet" (or any folders `train/CLASS` and `val/CLASS`), "cub", "aircraft"
+    (variants; also "aircraft-family", "aircraft-manufacturer"), "cars", "dogs" (or "dogs-cropped",
+    one picture for each box) and "flowers". Nothing is downloaded.
 
     Args:
         name: One of these.
@@ -87,4 +91,29 @@ def _published(kind: str, folder: str, root: Path, train: bool) -> PixelImages:
 FOLDERS: dict[str, Callable[[Path, bool], Images]] = {
     "cifar10": functools.partial(_published, "cifar10", "cifar-10-batches-py"),
     "stl10": functools.partial(_published, "stl10", "stl10_binary"),
+    **TREES,
 }
+
+
+def check_images(name: str, root: str | Path) -> tuple[str, ...]:
+    """Find what is missing or damaged in a folder of photographs; every one is decoded.
+
+    Args:
+        name: "imagenet", "cub", "aircraft", "aircraft-family", "aircraft-manufacturer", "cars",
+            "dogs", "dogs-cropped" or "flowers".
+        root: As for `load`.
+
+    Returns:
+        A sentence for each fault; none if all is well. Other numbers of classes or pictures than
+        the published ones are one too.
+
+    Raises:
+        ImageError: If there is no such data set.
+
+    Example:
+        >>> check_images("cub", "data/CUB_200_2011")  # doctest: +SKIP
+        ()
+    """
+    if name not in TREES:
+        raise ImageError(f"check_images knows {', '.join(TREES)}, got {name!r}.")
+    return check_tree(name, Path(root))

@@ -59,7 +59,8 @@ class CPIC(nn.Module):
             the published model; `"learned"`, in a basis that is a parameter, begun at these;
             `"moments"`, the mean, first and second moments of each channel; `"maximum"`, its
             largest value among the vectors read; `"attention"`, a mean of the vectors with learned
-            weights. `count_features` has their number.
+            weights; `"covariance"`, the square root of their covariance. `count_features` has
+            their number.
         components: Computes features of trains; by default as many as the rank. If `max_rank` of
             its basis is not set, it is twice the rank of the trains. Learned features are as many.
         reading: How volumes are read and encoded.

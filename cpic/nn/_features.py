@@ -3,7 +3,8 @@ r"""Features of encoded volumes: what a head gets.
 Linear features are inner products: with the components of TT-PCA, with a basis that is learned, and
 with powers of the coordinates, the moments.
 Others pick among the vectors that were read: the largest value of each channel, or the mean with
-weights that are learned. A maximum sees a small bright thing that an integral averages away.
+weights that are learned. A maximum sees a small bright thing that an integral averages away. The
+root of the covariance of the channels sees which of them go together, whatever their means.
 
 Shapes: `K` volumes, `n` channels, `M` positions read in all volumes, `m` in each, `D` axes.
 """
@@ -14,12 +15,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cpic.linalg import sqrtm
 from cpic.nn._entries import sizes_of
 from cpic.nn._moments import contributions, count_moments, moments_of_points, moments_of_trains
 from cpic.nn._standard import Standard
+from cpic.nn.pooling._covariance import triangle
 from cpic.tt import Quantics, TensorTrain
 
-FEATURES = ("components", "learned", "moments", "maximum", "attention")
+FEATURES = ("components", "learned", "moments", "maximum", "attention", "covariance")
 # Inner products with a basis of trains.
 BASED = ("components", "learned")
 
@@ -87,6 +90,7 @@ def count_features(kinds: Sequence[str], *, rank: int, n_dims: int, n_axes: int 
         "moments": n_dims * count_moments(n_axes),
         "maximum": n_dims,
         "attention": n_dims,
+        "covariance": n_dims * (n_dims + 1) // 2,
     }
     return sum(widths[kind] for kind in kinds)
 
@@ -130,6 +134,7 @@ class Pooled(Standard):
             "moments": lambda: self._moments(encoded),
             "maximum": lambda: largest(*encoded.read, n_volumes),
             "attention": lambda: self._attention(*encoded.read, n_volumes),
+            "covariance": lambda: spread(*encoded.read, n_volumes),
         }
         parts = [make[kind]() for kind in self.kinds]
         return self.standardized(torch.cat([part.to(parts[0]) for part in parts], 1))
@@ -166,3 +171,19 @@ def largest(vectors: Tensor, owner: Tensor, n_volumes: int) -> Tensor:
     place = owner[:, None].expand_as(vectors)
     lowest = vectors.new_full((n_volumes, vectors.shape[1]), -torch.inf)
     return lowest.scatter_reduce(0, place, vectors, "amax")
+
+
+def spread(vectors: Tensor, owner: Tensor, n_volumes: int) -> Tensor:
+    """Square roots of the covariances of the channels in each volume, `(K, n (n + 1) / 2)`.
+
+    Over the positions read, in float64, as upper triangles with off-diagonal entries times the
+    square root of two. Differentiable, also with repeated eigenvalues.
+    """
+    wide = vectors.double()
+    count = wide.new_zeros(n_volumes, 1).index_add(0, owner, wide.new_ones(len(wide), 1))
+    mean = wide.new_zeros(n_volumes, wide.shape[1]).index_add(0, owner, wide) / count
+    centered = wide - mean[owner]
+    outer = centered.unsqueeze(-1) * centered.unsqueeze(-2)
+    total = wide.new_zeros(n_volumes, *outer.shape[1:]).index_add(0, owner, outer)
+    root = sqrtm(total / count.unsqueeze(-1), check=False)
+    return triangle(root, weighted=True).to(vectors)

@@ -134,7 +134,7 @@ class Model(Network):
         correction: Further positions that correct the features of the cross.
         residual: Weight in the loss of what the trains miss there, relative to the encoded scans.
         features: What the head gets, one or more of components (as published), learned, moments,
-            maximum and attention; see `cpic.nn.CPIC`.
+            maximum, attention and covariance; see `cpic.nn.CPIC`.
         norm: Normalization in the head: "batch", as published for BraTS; "layer", which hides
             amounts; or "none", as published for OSIC; by default that of the task.
     """
@@ -152,9 +152,9 @@ class Model(Network):
     budget: Count = 1000
     correction: Whole = 0
     residual: NotNegative = 0.0
-    features: tuple[Literal["components", "learned", "moments", "maximum", "attention"], ...] = (
-        "components",
-    )
+    features: tuple[
+        Literal["components", "learned", "moments", "maximum", "attention", "covariance"], ...
+    ] = ("components",)
     norm: Literal["batch", "layer", "none"] | None = None
 
 

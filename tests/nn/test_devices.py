@@ -7,7 +7,7 @@ import torch
 
 from cpic import data, nn
 from cpic.data import ArrayVolume
-from cpic.nn import baselines, metrics, patches
+from cpic.nn import baselines, metrics, patches, pooling
 from cpic.nn._memory import SetMemory
 from cpic.tt import IndexSets, Quantics, TensorTrain
 from tests.devices import CPU, drawn, everywhere, missing, source, tensors
@@ -185,7 +185,57 @@ def added(device, dtype):
     return drawn(device, dtype, 1).new_tensor([rmse.value, mean.value, *overlap.value.tolist()])
 
 
+def maps(device, dtype):
+    return (drawn(device, dtype, 3, 4, 3, 5) - 0.4).requires_grad_()
+
+
+def pooled(layer, device, dtype):
+    """Vectors of masked maps, and their gradient at the maps."""
+    given = maps(device, dtype)
+    mask = torch.ones(3, 3, 5, dtype=torch.bool, device=device)
+    mask[1, 2], mask[2] = False, False
+    module = moved(lambda: layer, device, dtype)
+    found = module(given, mask)
+    return [found, torch.autograd.grad(found.square().sum(), given)[0]]
+
+
+def in_three_parts(device, dtype):
+    """Logits of a network in three parts, and all gradients."""
+
+    def make():
+        backbone = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 6, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1)
+        )
+        found: pooling.Features = pooling.feature_layers(backbone, size=8)
+        layers = torch.nn.Sequential(found.layers, pooling.Reduction(found.n_channels, 4))
+        return pooling.ThreeParts(layers, pooling.representation("MPNCOV", 4), 5)
+
+    return trained(moved(make, device, dtype), drawn(device, dtype, 3, 3, 8, 8))
+
+
 TABLE = {
+    **{
+        f"representation {name}": lambda d, t, name=name: pooled(
+            pooling.representation(name, 4), d, t
+        )
+        for name in pooling.REPRESENTATIONS
+    },
+    "SecondOrder MatrixPower of another power": lambda d, t: pooled(
+        pooling.SecondOrder(4, pooling.MatrixPower(0.3), shrinkage=0.1, weighted=True), d, t
+    ),
+    "ScaledRoot": lambda d, t: pooled(pooling.SecondOrder(4, pooling.ScaledRoot()), d, t),
+    "CovariancePool triangle": lambda d, t: pooling.triangle(
+        pooling.CovariancePool(precision=t)(maps(d, t))
+    ),
+    "GlobalAverage Bilinear CompactBilinear": lambda d, t: [
+        pooled(pooling.GlobalAverage(4), d, t),
+        pooled(pooling.Bilinear(4), d, t),
+        pooled(pooling.CompactBilinear(4, 8, generator=source(), raw=True), d, t),
+    ],
+    "DecorrelatedBatchNorm": lambda d, t: trained(
+        moved(lambda: pooling.DecorrelatedBatchNorm(4, groups=2), d, t), maps(d, t)
+    ),
+    "ThreeParts Reduction feature_layers Features": in_three_parts,
     "CubeEncoder": lambda d, t: trained(
         moved(lambda: nn.CubeEncoder(4, precision=t), d, t), drawn(d, t, 5, 1, 9, 9, 9)
     ),
@@ -237,7 +287,7 @@ TABLE = {
     "CPIC, corrected Positions": lambda d, t: steps(d, t, positions=nn.Positions(correction=40)),
     "CPIC, residual": lambda d, t: steps(d, t, positions=nn.Positions(correction=40), weight=0.5),
     "CPIC, other features count_features": lambda d, t: steps(
-        d, t, features=("components", "learned", "moments", "maximum", "attention")
+        d, t, features=("components", "learned", "moments", "maximum", "attention", "covariance")
     ),
     "CPIC, on a grid": lambda d, t: steps(
         d, t, positions=nn.Positions(by="jittered", budget=50), features=("moments", "maximum")
@@ -266,7 +316,7 @@ TABLE = {
         moved(lambda: baselines.DownsampleCNN(2, widths=(4, 4)), d, t), drawn(d, t, 3, 1, 8, 8, 8)
     ),
 }
-PUBLIC = {*nn.__all__, *patches.__all__, *metrics.__all__, *baselines.__all__}
+PUBLIC = {*pooling.__all__, *nn.__all__, *patches.__all__, *metrics.__all__, *baselines.__all__}
 
 
 test_results_and_gradients_lie_where_the_input_does = everywhere(TABLE)
@@ -290,4 +340,6 @@ def test_formulas_are_evaluated_where_the_positions_are(make, device):
 
 def test_the_table_is_complete():
     # Counts are of no device; a ResNet is too slow for every test, see `tests.bench`.
-    assert not missing(TABLE, PUBLIC, besides=["Counts", "FEATURES", "ResNet", "resnet34"])
+    assert not missing(
+        TABLE, PUBLIC, besides=["Counts", "FEATURES", "REPRESENTATIONS", "ResNet", "resnet34"]
+    )

@@ -20,9 +20,10 @@ from cpic.nn import (
     count_features,
     feature_noise,
 )
-from cpic.nn._features import largest
+from cpic.nn._features import largest, spread
 from cpic.nn._moments import contributions, moments_of_points, moments_of_trains
 from cpic.nn._positions import beyond
+from cpic.nn.pooling import SecondOrder
 from cpic.tt import Quantics, TensorTrain, tt_svd
 from cpic.tt._points import all_points
 
@@ -107,7 +108,7 @@ def test_moments_of_trains_have_the_gradient_of_differences(generator):
     )
 
 
-@pytest.mark.parametrize("kind", ["moments", "maximum", "components"])
+@pytest.mark.parametrize("kind", ["moments", "maximum", "covariance", "components"])
 def test_features_of_a_full_grid_are_those_of_all_voxels(kind, generator):
     net, cohort = model(ALL, (kind,)), volumes(generator)
     net.train()
@@ -117,6 +118,8 @@ def test_features_of_a_full_grid_are_those_of_all_voxels(kind, generator):
         raw = dense_moments(whole).flatten(1)
     elif kind == "maximum":
         raw = whole.flatten(1, 3).amax(1)
+    elif kind == "covariance":
+        raw = SecondOrder(3, weighted=True)(whole.flatten(1, 3).mT)
     else:
         rows = whole.flatten(1)
         u, s, _ = torch.linalg.svd(rows, full_matrices=False)
@@ -423,3 +426,15 @@ def test_all_entries_of_a_bottleneck_are_read_for_a_maximum(generator):
     encoded = net.encode(cohort, NAMES)
     found = largest(*encoded.read, len(cohort)).double()
     assert torch.allclose(found, dense(net, cohort).flatten(1, 3).amax(1))
+
+
+def test_covariances_are_those_of_each_volume(generator):
+    """Volumes of different numbers of positions, in any order, with the derivative."""
+    vectors = torch.randn(14, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    owner = torch.tensor([0] * 5 + [1] * 8 + [2])[torch.randperm(14, generator=generator)]
+    found = spread(vectors, owner, 3)
+    for k in range(3):
+        alone = SecondOrder(3, weighted=True)(vectors[owner == k].mT.unsqueeze(0))
+        torch.testing.assert_close(found[k], alone[0])
+    assert not found[2].any()  # one position
+    torch.autograd.gradcheck(lambda v: spread(v, owner.clamp(max=1), 2), vectors)

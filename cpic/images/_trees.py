@@ -1,0 +1,316 @@
+"""Data sets of photographs as their authors publish them: folders, lists and annotations."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpic._errors import ImageError
+from cpic._trust import DAMAGED, DoubtError, read_regular
+from cpic.data._faults import reading
+from cpic.images._in_files import FileImages, listed
+
+_SUFFIXES = {".jpg", ".jpeg", ".png"}
+_LARGEST = 2**28
+
+
+def imagenet(root: Path, train: bool) -> FileImages:
+    """`train/CLASS/*` and `val/CLASS/*`: ImageNet, or any pictures in folders."""
+    folder = root / ("train" if train else "val")
+    with reading(folder, ImageError):
+        classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        files = {
+            name: sorted(
+                path for path in (folder / name).iterdir() if path.suffix.lower() in _SUFFIXES
+            )
+            for name in classes
+        }
+    return made(
+        "imagenet",
+        root,
+        [str(path.relative_to(root)) for one in files.values() for path in one],
+        [k for k, one in enumerate(files.values()) for _ in one],
+        classes,
+        "pictures in folders",
+    )
+
+
+def birds(root: Path, train: bool) -> FileImages:
+    """CUB-200-2011: four lists; a picture is for training if `train_test_split.txt` says 1."""
+    root = _inside(root, "CUB_200_2011")
+    files, numbers, flags, classes = (
+        _table(root / f"{name}.txt")
+        for name in ("images", "image_class_labels", "train_test_split", "classes")
+    )
+    if not (files.keys() == numbers.keys() == flags.keys()):
+        raise ImageError(f"{root} has lists of different pictures; they are of other data sets.")
+    names = [name for _, name in sorted(classes.items(), key=lambda item: int(item[0]))]
+    chosen = [key for key in files if (flags[key] == "1") == train]
+    return made(
+        "cub",
+        root,
+        [f"images/{files[key]}" for key in chosen],
+        [_whole(root, numbers[key]) - 1 for key in chosen],
+        names,
+        "Caltech-UCSD Birds-200-2011",
+    )
+
+
+def aircraft(root: Path, train: bool, kind: str = "variant") -> FileImages:
+    """FGVC-Aircraft 2013b: `images_KIND_trainval.txt` and `images_KIND_test.txt`."""
+    root = _inside(root, "fgvc-aircraft-2013b")
+    parts = {}
+    for part in ("trainval", "test"):
+        lines = _lines(root / "data" / f"images_{kind}_{part}.txt")
+        parts[part] = [(one, name.strip()) for one, _, name in (x.partition(" ") for x in lines)]
+    if any(not name for rows in parts.values() for _, name in rows):
+        raise ImageError(f"{root} has lines without a class; they are of another data set.")
+    classes = sorted({name for rows in parts.values() for _, name in rows})
+    rows = parts["trainval" if train else "test"]
+    return made(
+        "aircraft",
+        root,
+        [f"data/images/{one}.jpg" for one, _ in rows],
+        [classes.index(name) for _, name in rows],
+        classes,
+        "FGVC-Aircraft 2013b",
+    )
+
+
+def cars(root: Path, train: bool) -> FileImages:
+    """Stanford Cars: `cars_annos.mat` with paths, classes from 1 and the flag of the test part."""
+    found = _matlab(root / "cars_annos.mat", ("annotations",))["annotations"].flatten()
+    with _of(root / "cars_annos.mat"):
+        rows = [
+            (str(row["relative_im_path"].item()), int(row["class"].item()), int(row["test"].item()))
+            for row in found
+        ]
+    n_classes = max((number for _, number, _ in rows), default=0)
+    rows = [row for row in rows if bool(row[2]) != train]
+    return made(
+        "cars",
+        root,
+        [file for file, *_ in rows],
+        [number - 1 for _, number, _ in rows],
+        [f"car {k + 1}" for k in range(n_classes)],
+        "Stanford Cars",
+    )
+
+
+def dogs(root: Path, train: bool, cropped: bool = False) -> FileImages:
+    """Stanford Dogs: `train_list.mat` and `test_list.mat`; cropped, one picture for each box."""
+    root = _inside(root, "Dogs")
+    path = root / f"{'train' if train else 'test'}_list.mat"
+    found = _matlab(path, ("annotation_list", "labels"))
+    with _of(path):
+        names = [str(one.item()) for one in found["annotation_list"].flatten()]
+        numbers = [int(one) for one in found["labels"].flatten()]
+    if len(names) != len(numbers):
+        raise ImageError(f"{path} has {len(names)} pictures and {len(numbers)} labels.")
+    classes = {
+        number - 1: name.partition("/")[0] for name, number in zip(names, numbers, strict=True)
+    }
+    boxes = None
+    if cropped:
+        listed("dogs", root / "Annotation", names)
+        each = [_boxes(root / "Annotation" / name) for name in names]
+        boxes = torch.tensor([box for one in each for box in one])
+        numbers = [number for number, one in zip(numbers, each, strict=True) for _ in one]
+        names = [name for name, one in zip(names, each, strict=True) for _ in one]
+    n_classes = max(classes, default=-1) + 1
+    return made(
+        "dogs",
+        root,
+        [f"Images/{name}.jpg" for name in names],
+        [number - 1 for number in numbers],
+        [classes.get(k, f"dog {k + 1}") for k in range(n_classes)],
+        "Stanford Dogs",
+        boxes=boxes,
+    )
+
+
+def flowers(root: Path, train: bool) -> FileImages:
+    """Oxford Flowers 102: `jpg/image_00001.jpg`, ... and `imagelabels.mat`, classes from 1.
+
+    With `setid.mat`, its split: training and validation part to train with. Without it, 90 % at
+    random, the same ones each time.
+    """
+    path = root / "imagelabels.mat"
+    with _of(path):
+        numbers = [int(one) for one in _matlab(path, ("labels",))["labels"].flatten()]
+    order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0)).tolist()
+    cut = round(0.9 * len(numbers))
+    chosen = order[:cut] if train else order[cut:]
+    if (root / "setid.mat").is_file():
+        parts = ("trnid", "valid") if train else ("tstid",)
+        found = _matlab(root / "setid.mat", parts)
+        chosen = [int(one) - 1 for part in parts for one in found[part].flatten()]
+        if chosen and not 0 <= min(chosen) <= max(chosen) < len(numbers):
+            raise ImageError(f"{root / 'setid.mat'} has numbers of other pictures.")
+    chosen = sorted(chosen)
+    return made(
+        "flowers",
+        root,
+        [f"jpg/image_{k + 1:05d}.jpg" for k in chosen],
+        [numbers[k] - 1 for k in chosen],
+        [f"flower {k + 1}" for k in range(max(numbers, default=0))],
+        "Oxford Flowers 102",
+    )
+
+
+def made(
+    name: str,
+    root: Path,
+    files: Sequence[str],
+    labels: Sequence[int],
+    classes: Sequence[str],
+    source: str,
+    *,
+    boxes: torch.Tensor | None = None,
+) -> FileImages:
+    """Pictures of a list, checked."""
+    paths = listed(name, root, files)
+    if len(classes) < 2:
+        raise ImageError(
+            f"{name} in {root} needs at least two classes, got {list(classes)}; nothing can be "
+            "told apart."
+        )
+    target = torch.tensor(labels, dtype=torch.int64)
+    return FileImages(target, tuple(classes), (3, 0, 0), f"{source}, {root}", paths, boxes)
+
+
+def _inside(root: Path, name: str) -> Path:
+    """The folder of this name in a folder, or that folder itself."""
+    return root / name if (root / name).is_dir() else root
+
+
+def _lines(path: Path) -> list[str]:
+    with reading(path, ImageError):
+        text = read_regular(path, _LARGEST).decode("utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise ImageError(f"{path} is empty; unpack the archive again.")
+    return lines
+
+
+def _table(path: Path) -> dict[str, str]:
+    """Lines of a number and a text."""
+    rows = [line.partition(" ") for line in _lines(path)]
+    if not all(key.isdigit() and text.strip() for key, _, text in rows):
+        raise ImageError(f"{path} needs lines `number text`; it is of another data set.")
+    return {key: text.strip() for key, _, text in rows}
+
+
+def _whole(root: Path, text: str) -> int:
+    if not text.isdigit():
+        raise ImageError(f"{root} needs numbers of classes, got {text!r}.")
+    return int(text)
+
+
+def _matlab(path: Path, fields: Sequence[str]) -> dict[str, Any]:
+    """Variables of a MATLAB file."""
+    from scipy.io import loadmat
+
+    with reading(path, ImageError):
+        content = read_regular(path, _LARGEST)
+    with _of(path):
+        found = loadmat(io.BytesIO(content))
+    if lacking := [field for field in fields if field not in found]:
+        raise ImageError(
+            f"{path} lacks {', '.join(lacking)}, it has "
+            f"{', '.join(name for name in found if name[:2] != '__')}; it is of another data set."
+        )
+    return found
+
+
+class _of:
+    """Turn errors about the form of annotations into one that names the file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Raise `ImageError` for errors of the form."""
+        if isinstance(error, (*DAMAGED, NotImplementedError)) and not isinstance(error, ImageError):
+            raise ImageError(
+                f"{self.path} has another form than expected ({type(error).__name__}: {error}); "
+                "it is damaged, or of another data set."
+            ) from error
+
+
+def _boxes(path: Path) -> list[tuple[int, int, int, int]]:
+    """Left, top, right and bottom of all dogs of an annotation."""
+    import xml.etree.ElementTree as tree
+
+    with reading(path, ImageError):
+        text = read_regular(path, 2**20)
+    if b"<!ENTITY" in text or b"<!DOCTYPE" in text:
+        raise ImageError(f"{path} declares entities, which an annotation has none of.")
+    with _of(path):
+        try:
+            found = tree.fromstring(text)
+        except tree.ParseError as error:
+            raise DoubtError(f"{error}") from error
+        sides = ("xmin", "ymin", "xmax", "ymax")
+        boxes = [
+            tuple(int(float(box.findtext(side) or "")) for side in sides)
+            for box in found.iter("bndbox")
+        ]
+    if not boxes:
+        raise ImageError(f"{path} has no box; it is of another data set.")
+    return boxes  # type: ignore[return-value]
+
+
+TREES: dict[str, Callable[[Path, bool], FileImages]] = {
+    "imagenet": imagenet,
+    "cub": birds,
+    "aircraft": aircraft,
+    "aircraft-family": lambda root, train: aircraft(root, train, "family"),
+    "aircraft-manufacturer": lambda root, train: aircraft(root, train, "manufacturer"),
+    "cars": cars,
+    "dogs": dogs,
+    "dogs-cropped": lambda root, train: dogs(root, train, cropped=True),
+    "flowers": flowers,
+}
+# Classes, and pictures of both parts, as published.
+SIZES = {
+    "imagenet": (1000, 1_281_167, 50_000),
+    "cub": (200, 5994, 5794),
+    "aircraft": (100, 6667, 3333),
+    "aircraft-family": (70, 6667, 3333),
+    "aircraft-manufacturer": (30, 6667, 3333),
+    "cars": (196, 8144, 8041),
+    "dogs": (120, 12_000, 8580),
+    "flowers": (102, 2040, 6149),
+}
+
+
+def check_tree(name: str, root: Path) -> tuple[str, ...]:
+    """A sentence for each fault of a data set: what is missing, damaged, or not as published."""
+    faults: list[str] = []
+    sizes = []
+    for train in (True, False):
+        try:
+            found = TREES[name](root, train)
+        except ImageError as error:
+            faults.append(str(error))
+            continue
+        sizes.append((len(found.classes), len(set(found.paths))))
+        for k in range(len(found)):
+            try:
+                found.read([k])
+            except ImageError as error:
+                faults.append(str(error))
+    if len(sizes) == 2 and name in SIZES:
+        got = (max(n for n, _ in sizes), *(n for _, n in sizes))
+        if got != SIZES[name]:
+            faults.append(
+                f"{name} in {root} has {got[0]} classes, {got[1]} pictures to train with and "
+                f"{got[2]} to test with; published are {SIZES[name]}."
+            )
+    return tuple(faults)
