@@ -41,7 +41,7 @@ test: install vendor browser  ## all tests, notebooks and the browser included: 
 test-gpu: install  ## test and measure on a GPU: at most 6 minutes on one card
 	@$(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make test-gpu needs a GPU; torch finds none on this machine")'
 	@status=0; \
-	timeout 150 $(BIN)/python -m pytest -q -m cuda -W default tests/*/test_devices.py tests/bench/test_cases_gpu.py || status=$$?; \
+	timeout 150 $(BIN)/python -m pytest -q -m cuda -W default tests/*/test_devices*.py tests/bench/test_cases_gpu.py || status=$$?; \
 	timeout 200 $(BIN)/python -m tests.bench --parts gpu --minutes 2.5 --out _build/gpu.json || status=$$?; \
 	exit $$status
 

@@ -24,7 +24,7 @@ class VolumeError(ValueError):
 
 
 class ImageError(ValueError):
-    """An image, a slide or a file about them cannot be opened or read as requested."""
+    """An image, a slide or a set of pictures cannot be opened or read as requested."""
 
 
 class CohortError(ValueError):
@@ -33,7 +33,3 @@ class CohortError(ValueError):
 
 class CacheError(CohortError):
     """A cache folder cannot be used: full, read-only, or inside the data folder."""
-
-
-class ImageError(ValueError):
-    """A data set of pictures (its folder, labels or options) is invalid."""

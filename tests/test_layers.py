@@ -44,7 +44,7 @@ ROOMS = {
         "loop": {"results"},
         "tasks": {"results", "loop"},
         "prediction": {"results", "loop", "tasks"},
-        "pretrain": {"results"},
+        "pretrain": {"results", "loop"},
     }
 }
 

@@ -78,9 +78,12 @@ def grid(
     parts = parts_of(shape, count)
     lead = torch.zeros(draw.n_arrays, 1, dtype=torch.float64, device=draw.device)
     if phase == "ends":
+        ends = [
+            (0, n - 1) if m > 1 else (n // 2, n // 2) for n, m in zip(shape, parts, strict=True)
+        ]
         axes = [
-            torch.linspace(*((0, n - 1) if m > 1 else (n // 2, n // 2)), m).round() + lead
-            for n, m in zip(shape, parts, strict=True)
+            torch.linspace(*two, m, device=draw.device).round() + lead
+            for two, m in zip(ends, parts, strict=True)
         ]
     else:
         if phase == "random":

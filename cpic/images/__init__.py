@@ -1,5 +1,6 @@
 """Labeled pictures, and images larger than memory that are read patch by patch."""
 
+from cpic.images._color import color_jitter, normalized, recolor
 from cpic.images._image import ArrayImage, Decoded, Fault, Image
 from cpic.images._images import Images, PixelImages, split
 from cpic.images._load import load
@@ -8,6 +9,14 @@ from cpic.images._openslide import OpenSlideImage
 from cpic.images._pillow import PillowImage
 from cpic.images._source import PatchSource, grid_corners
 from cpic.images._tiff import TiffImage
+from cpic.images._traffic import (
+    Sign,
+    TrafficSigns,
+    check_traffic,
+    label_of,
+    read_signs,
+    read_traffic,
+)
 from cpic.images._zarr import ZarrImage
 
 __all__ = [
@@ -20,10 +29,19 @@ __all__ = [
     "PatchSource",
     "PillowImage",
     "PixelImages",
+    "Sign",
     "TiffImage",
+    "TrafficSigns",
     "ZarrImage",
+    "check_traffic",
+    "color_jitter",
     "grid_corners",
+    "label_of",
     "load",
+    "normalized",
     "open_image",
+    "read_signs",
+    "read_traffic",
+    "recolor",
     "split",
 ]

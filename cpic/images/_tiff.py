@@ -1,9 +1,12 @@
 """TIFF of any kind that tifffile knows, tiled or in strips, with or without a pyramid."""
 
+import contextlib
+import logging
 import math
 import os
 import re
 import weakref
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -55,7 +58,8 @@ class TiffImage(Image):
         # Closed with the last reference; positions are given in each read, so workers may share it.
         self.close = weakref.finalize(self, os.close, self._file)
         try:
-            with tifffile.TiffFile(os.fspath(path)) as tiff:
+            # What it would log is in the errors here, or does not prevent reading.
+            with _silent(), tifffile.TiffFile(os.fspath(path)) as tiff:
                 self._describe(tiff, level, mpp)
         except (*DAMAGED, OSError) as error:
             if isinstance(error, ImageError):
@@ -120,6 +124,17 @@ class TiffImage(Image):
                 parts.append(values.reshape(-1, *values.shape[-2:])[: self.tile[0]])
                 n_bytes += length
         return parts[0] if len(parts) == 1 else np.concatenate(parts, -1), n_bytes
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    logger = logging.getLogger("tifffile")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _plane(level) -> tuple[int, int]:

@@ -1,15 +1,16 @@
-r"""Square roots of positive semi-definite matrices, with a choice of gradient.
+r"""Square roots of positive semi-definite matrices, with a choice of forward and backward pass.
 
 With A = V diag(l) V^T and Q = A^{1/2}, differentiating Q Q = A gives the Lyapunov equation
 dQ Q + Q dQ = dA. It is self-adjoint, so a symmetric gradient G of Q is propagated to A as
 
     V [ (V^T G V)_ij / (l_i^{1/2} + l_j^{1/2}) ] V^T,
 
-which is not singular in a tie. The coupled Newton-Schulz iteration needs only products:
-from Y = A / tr A and Z = 1 repeat T = (3 - Z Y) / 2, Y <- Y T, Z <- T Z; then Y tends to the root.
+which is not singular in a tie. Iterations and approximants of the root need only products, and one
+solve; so does a solution of the Lyapunov equation by an iteration.
 
 Shapes: `n` rows, `*b` independent problems.
-References: {cite}`higham2008functions`, {cite}`li2018towards`, {cite}`song2021approximate`.
+References: {cite}`higham2008functions`, {cite}`li2018towards`, {cite}`song2021approximate`,
+{cite}`song2022fast`.
 """
 
 from typing import Any
@@ -17,9 +18,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cpic.linalg._automatic import LEAST, automatic
 from cpic.linalg._eigh import descending, eigh_with
-from cpic.linalg._gaps import Gap, gap_function
-from cpic.linalg._inputs import check_choice, check_least, rounding_level, symmetrized
+from cpic.linalg._gaps import Gap
+from cpic.linalg._how import DEGREES, How, chosen
+from cpic.linalg._inputs import all_finite, rounding_level, symmetrized
+from cpic.linalg._iterations import (
+    NEWTON,
+    certain_steps,
+    identity_of,
+    iterate,
+    minimax,
+    minimax_root,
+    newton_gradient,
+    positive,
+    solve_lyapunov,
+    trace,
+)
+from cpic.linalg._rational import rational_root, scale_of
 
 
 def sqrtm(
@@ -27,13 +43,32 @@ def sqrtm(
     *,
     method: str = "eigh",
     gradient: str | None = None,
-    steps: int = 10,
+    steps: int | None = None,
+    degree: int | None = None,
+    scale: str = "frobenius",
+    check: bool = True,
     **options: Any,
 ) -> Tensor:
     r"""The symmetric square root, with a choice of forward and backward pass.
 
-    Gradients, with G the symmetric part of the gradient of the root, s the largest eigenvalue and
-    eps the relative precision:
+    Methods, with s the largest eigenvalue, t the trace, f the Frobenius norm and eps the relative
+    precision:
+
+    - `"eigh"`: exact.
+    - `"newton_schulz"`: N = `steps` coupled iterations {cite}`li2018towards`. They converge first
+      for large eigenvalues: those below about (4/9)^N t, 3e-4 t for N = 10, are damped.
+    - `"minimax"`: the same iteration with the best coefficients for each step, as many as the root
+      of every matrix needs to be within 1e-4 of the true one, relative, in the Frobenius norm. In
+      float32, eigenvalues below 8 eps s are rounding, and are damped.
+    - `"pade"`: the diagonal Padé approximant of `degree` m, by default 5, one solve
+      {cite}`song2022fast`. An eigenvalue l has the relative error 2 r^(2m+1) / (1 - r^(2m+1)), with
+      r = (1 - x) / (1 + x) and x = (l / f)^(1/2); a zero becomes f^(1/2) / (2m+1). The identity of
+      256 rows is missed by 7e-3 for m = 5. With `scale="bound"`, f is a closer bound on s.
+    - `"taylor"`: the Taylor polynomial of `degree` 10, products only; less accurate still.
+    - `"auto"`: `"minimax"` on a GPU; on the CPU the fastest that is within 1e-4 of the true root,
+      which is `"eigh"` except for small well-conditioned matrices without a gradient.
+
+    Gradients, with G the symmetric part of the gradient of the root:
 
     - `"lyapunov"`: the closed form above, the default of `method="eigh"`. Eigenvalues below eps s
       count as eps s there, which bounds the gradient by |G| / (2 sqrt(eps s)); for all others it
@@ -44,22 +79,28 @@ def sqrtm(
     - `"newton"`: the derivative of `steps` = N Newton-Schulz iterations {cite}`li2018towards`,
       also for an exact root. With t the trace it is at most
       |G| (1.5^N (1 + sqrt(n)) + sqrt(n) / 2) / sqrt(t).
+    - `"iterative"`: the Lyapunov equation of the computed root by `steps` iterations, by default 8,
+      the default of "pade", "taylor" and "minimax" {cite}`song2022fast`. Damped where the root is
+      nearly singular.
 
-    The Newton-Schulz iteration converges first for large eigenvalues: those below about
-    (4/9)^N t, 3e-4 t for N = 10, are damped in the root and in this gradient. Z never exceeds
-    1.5^N unless an eigenvalue is negative by rounding and diverges, which raises an error.
-
-    At the zero matrix the root has no derivative, and the first two gradients are zero. Negative
-    eigenvalues down to -100 n eps s (for `"newton_schulz"` -100 n eps t) count as rounding, and
+    At the zero matrix the root has no derivative, and the gradients but "newton" are zero. Negative
+    eigenvalues down to -100 n eps s (without eigenvalues: -100 n eps t) count as rounding, and
     `"eigh"` sets them to zero. Second derivatives are supported for "lyapunov" at positive
-    definite matrices.
+    definite matrices, the methods of `inverse_gap`, and "newton".
 
     Args:
         matrix: The matrices, `(*b, n, n)`, float32 or float64, positive semi-definite, symmetric
             to 100 n eps of their largest entry; the symmetric part is used.
-        method: `"eigh"`, or `"newton_schulz"` for the iteration forward and backward.
-        gradient: One of the above; None for that of the method: `"lyapunov"` or `"newton"`.
-        steps: Number of Newton-Schulz iterations, at least 1.
+        method: One of the above.
+        gradient: One of the above; None for the default of the method.
+        steps: Number of iterations of "newton_schulz", "newton" or "iterative"; None for 10, 10
+            and 8. In "minimax" it is that of the gradient, None for as many as the root needs.
+        degree: Degree of "pade", at most 200, or of "taylor"; None for 5 and 10. With an exact
+            root, as `steps`, that of the gradient.
+        scale: What divides the matrix in "pade" and "taylor": "frobenius", as published, or
+            "bound", the root of the Frobenius norm of its square, for one more product.
+        check: False skips all checks that read numbers back from the device: the caller knows that
+            `matrix` is symmetric, finite and positive semi-definite.
         **options: Options of a method of `inverse_gap`.
 
     Returns:
@@ -77,83 +118,87 @@ def sqrtm(
         >>> bool(torch.allclose(matrix.grad @ root, torch.eye(2) / 2, atol=1e-6))
         True
     """
-    gradient = gradient or ("newton" if method == "newton_schulz" else "lyapunov")
-    gap = _check(method, gradient, steps, options)
-    matrix = symmetrized("sqrtm", matrix)
-    if method == "newton_schulz":
-        _check_positive(matrix.detach())
-    return _Sqrtm.apply(matrix, method, gradient, steps, gap)[0]  # pyright: ignore
+    how = chosen(method, gradient, steps, degree, scale, check, options)
+    matrix = symmetrized("sqrtm", matrix) if check else (matrix + matrix.mT) / 2
+    if check and method not in ("eigh", "auto"):
+        check_positive("sqrtm", matrix.detach())
+    if method == "auto":
+        how = automatic(matrix, how)
+    return _Sqrtm.apply(matrix, how)[0]  # pyright: ignore
 
 
-def _check(method: str, gradient: str, steps: int, options: dict[str, Any]) -> Gap | None:
-    check_choice("sqrtm", "method", method, ("eigh", "newton_schulz"), '"eigh" is exact')
-    check_least("sqrtm", "10 is a good choice", steps=steps if isinstance(steps, int) else 0)
-    if method == "newton_schulz":
-        who, advice = 'sqrtm with method="newton_schulz"', 'pass method="eigh" for the others'
-        check_choice(who, "gradient", gradient, ("newton",), advice)
-    if gradient in ("lyapunov", "newton"):
-        if options:
-            raise TypeError(
-                f'sqrtm takes no options with gradient "{gradient}", got {sorted(options)}; '
-                "they belong to the methods of `inverse_gap`."
-            )
-        return None
-    return gap_function("sqrtm", gradient, options)
-
-
-def _check_positive(matrix: Tensor) -> None:
+def check_positive(who: str, matrix: Tensor) -> None:
     """Without eigenvalues: the matrix plus the allowed rounding has a Cholesky factor."""
-    shift = rounding_level(matrix) * _trace(matrix).abs() + torch.finfo(matrix.dtype).tiny
-    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    if (torch.linalg.cholesky_ex(matrix + shift * identity).info > 0).any():
-        raise ValueError(_NEGATIVE.format("no Cholesky factor"))
+    shift = rounding_level(matrix) * trace(matrix).abs() + torch.finfo(matrix.dtype).tiny
+    if (torch.linalg.cholesky_ex(matrix + shift * identity_of(matrix)).info > 0).any():
+        raise ValueError(negative(who, "no Cholesky factor"))
 
 
-def _nonnegative(values: Tensor, level: float) -> Tensor:
+def nonnegative(who: str, values: Tensor, level: float, *, check: bool = True) -> Tensor:
     """Eigenvalues, with negative ones at rounding level set to zero."""
-    if values.numel() and (values < -level * values.abs().amax(-1, keepdim=True)).any():
-        raise ValueError(_NEGATIVE.format(f"{float(values.min()):.1e}"))
+    if check and values.numel() and (values < -level * values.abs().amax(-1, True)).any():
+        raise ValueError(negative(who, f"{float(values.min()):.1e}"))
     return values.clamp(min=0)
 
 
-_NEGATIVE = (
-    "sqrtm needs positive semi-definite matrices, got a negative eigenvalue ({}); clamp the "
-    "eigenvalues of `eigh`, or add a multiple of the identity."
-)
+def negative(who: str, found: str) -> str:
+    """The message about a negative eigenvalue."""
+    return (
+        f"{who} needs positive semi-definite matrices, got a negative eigenvalue ({found}); clamp "
+        "the eigenvalues of `eigh`, or add a multiple of the identity."
+    )
 
 
 class _Sqrtm(torch.autograd.Function):
     """Square roots, with eigenvalues and eigenvectors for the backward pass."""
 
     @staticmethod
-    def forward(matrix: Tensor, method: str, gradient: str, steps: int, gap: Gap | None):
-        if method == "newton_schulz":
-            y = _iterate(matrix, steps)[-1][0]
-            return y * _scale(matrix).sqrt(), matrix.new_empty(0), matrix.new_empty(0)
+    def forward(matrix: Tensor, how: How):
+        none = matrix.new_empty(0), matrix.new_empty(0)
+        if how.method == "newton_schulz":
+            assert how.steps is not None
+            y = iterate(matrix, how.steps, check=how.check)[-1][0]
+            return y * positive(trace(matrix)).sqrt(), *none
+        if how.method == "minimax":  # Z has the size of the inverse root: float32 is too short
+            wide, steps = matrix.double(), certain_steps(matrix.shape[-1], matrix.dtype)
+            root = minimax_root(wide, wide @ wide, steps).to(matrix)
+            if how.check and not all_finite([root]):
+                raise ValueError(negative("sqrtm", "so that the iteration diverges"))
+            return root, *none
+        if how.method == "few":
+            return minimax_root(matrix, matrix @ matrix, minimax(LEAST**0.5, 1e-4)), *none
+        if how.method in DEGREES:
+            scale = scale_of(matrix, how.scale)
+            return rational_root(matrix, how.method, how.degree, scale), *none
         values, vectors = descending(matrix)
-        values = _nonnegative(values, rounding_level(matrix))
+        values = nonnegative("sqrtm", values, rounding_level(matrix), check=how.check)
         return vectors * values.sqrt().unsqueeze(-2) @ vectors.mT, values, vectors
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        matrix, _, ctx.gradient, ctx.steps, ctx.gap = inputs
+        matrix, ctx.how = inputs
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(matrix, *output)
 
     @staticmethod
     def backward(ctx, *grads: Tensor):
         matrix, root, values, vectors = ctx.saved_tensors
+        how: How = ctx.how
         given = (grads[0] + grads[0].mT) / 2
-        if ctx.gradient == "lyapunov":
+        if how.gradient == "lyapunov":
             found = _Lyapunov.apply(root, given, values, vectors)
-        elif ctx.gradient == "newton":
-            found = _newton_gradient(matrix, given, ctx.steps)
+        elif how.gradient == "newton":
+            assert how.steps is not None
+            found = newton_gradient(matrix, given, how.steps, check=how.check)
+        elif how.gradient == "iterative":
+            steps = [NEWTON] * how.steps if how.steps else certain_steps(root.shape[-1], root.dtype)
+            found = solve_lyapunov(root.double(), given.double(), steps).to(matrix)
         else:
             if torch.is_grad_enabled():  # for a second derivative
-                values, vectors = eigh_with(matrix, ctx.gap)
+                values, vectors = eigh_with(matrix, how.gap)  # pyright: ignore
                 values = values.clamp(min=0)
-            found = _gap_gradient(values, vectors, ctx.gap, given)
-        return found, None, None, None, None
+            found = _gap_gradient(values, vectors, how.gap, given)  # pyright: ignore
+        return found, None
 
 
 class _Lyapunov(torch.autograd.Function):
@@ -161,7 +206,7 @@ class _Lyapunov(torch.autograd.Function):
 
     @staticmethod
     def forward(root: Tensor, given: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
-        values, positive = _raised(values)
+        values, positive = raised(values)
         roots = values.sqrt()
         inner = (vectors.mT @ given @ vectors) / (roots.unsqueeze(-1) + roots.unsqueeze(-2))
         return vectors @ (inner * positive) @ vectors.mT
@@ -179,7 +224,7 @@ class _Lyapunov(torch.autograd.Function):
         return -(back @ found + found @ back), back, None, None
 
 
-def _raised(values: Tensor) -> tuple[Tensor, Tensor]:
+def raised(values: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues raised to eps times the largest, and whether there is a positive one."""
     limits = torch.finfo(values.dtype)
     largest = values.detach()[..., :1]
@@ -190,52 +235,8 @@ def _raised(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def _gap_gradient(values: Tensor, vectors: Tensor, gap: Gap, given: Tensor) -> Tensor:
     """Through `eigh`; the products K (r_i - r_j) are formed first, so that ties give zero."""
-    values, positive = _raised(values)
+    values, positive = raised(values)
     roots = values.sqrt()
     quotient = gap(values) * (roots.unsqueeze(-1) - roots.unsqueeze(-2))
     quotient = (quotient + torch.diag_embed(1 / (2 * roots))) * positive
     return vectors @ ((vectors.mT @ given @ vectors) * quotient) @ vectors.mT
-
-
-def _trace(matrix: Tensor) -> Tensor:
-    """Traces `(*b, 1, 1)`."""
-    return matrix.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-
-
-def _scale(matrix: Tensor) -> Tensor:
-    """Divisors of the iteration, `(*b, 1, 1)`."""
-    trace = _trace(matrix)
-    return torch.where(trace > 0, trace, 1.0)
-
-
-def _iterate(matrix: Tensor, steps: int) -> list[tuple[Tensor, Tensor]]:
-    """All Y and Z of the Newton-Schulz iteration, from the first to the last."""
-    y = matrix / _scale(matrix)
-    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    pairs = [(y, identity.expand_as(y))]
-    for _ in range(steps):
-        y, z = pairs[-1]
-        turn = (3 * identity - z @ y) / 2
-        pairs.append((y @ turn, turn @ z))
-    size = torch.linalg.matrix_norm(pairs[-1][1].detach()) if matrix.numel() else matrix
-    if not (size <= 1.001 * matrix.shape[-1] ** 0.5 * 1.5**steps).all():
-        raise ValueError(
-            f"sqrtm needs fewer Newton-Schulz steps, got {steps}, which amplify eigenvalues that "
-            "are negative by rounding; or add a small multiple of the identity."
-        )
-    return pairs
-
-
-def _newton_gradient(matrix: Tensor, given: Tensor, steps: int) -> Tensor:
-    """The backward pass of the iteration; Y and Z are symmetric, their gradients are not."""
-    scale = _scale(matrix)
-    *pairs, (last, _) = _iterate(matrix, steps)
-    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    g_y, g_z = scale.sqrt() * given, torch.zeros_like(matrix)
-    for y, z in reversed(pairs):
-        turn = (3 * identity - z @ y) / 2
-        g_turn = y @ g_y + g_z @ z
-        g_y, g_z = g_y @ turn - z @ g_turn / 2, turn @ g_z - g_turn @ y / 2
-    at_scale = (given * last).sum((-2, -1), keepdim=True) / (2 * scale.sqrt())
-    at_scale = at_scale - (g_y * (matrix / scale)).sum((-2, -1), keepdim=True) / scale
-    return (g_y + g_y.mT) / (2 * scale) + at_scale * identity

@@ -17,6 +17,12 @@ def of_signs(parts):
     return [part if part.ndim < 3 else part.square() for part in parts]
 
 
+def safely(matrix):
+    """Eigenvectors of torch, with the gradients of this package."""
+    with linalg.safe_gradients():
+        return graded(lambda x: torch.linalg.eigh(x).eigenvectors.square(), matrix)
+
+
 TABLE = {
     "maxvol Maxvol": lambda d, t: linalg.maxvol(drawn(d, t, 2, 9, 3)),
     "maxvol, deficient": lambda d, t: linalg.maxvol(
@@ -39,7 +45,23 @@ TABLE = {
     "sqrtm, by iteration": lambda d, t: graded(
         lambda x: linalg.sqrtm(x, method="newton_schulz"), symmetric(d, t)
     ),
+    "safe_gradients": lambda d, t: safely(symmetric(d, t)),
+    "powerm": lambda d, t: graded(lambda x: linalg.powerm(x, 0.3), symmetric(d, t)),
+    "powerm, by gaps": lambda d, t: graded(
+        lambda x: linalg.powerm(x, -0.5, gradient="pade"), symmetric(d, t)
+    ),
 }
+for method in ("pade", "taylor", "minimax", "auto"):
+    TABLE[f"sqrtm {method}"] = lambda d, t, method=method: graded(
+        lambda x: linalg.sqrtm(x, method=method), symmetric(d, t)
+    )
+TABLE["sqrtm, of high degree"] = lambda d, t: graded(
+    lambda x: linalg.sqrtm(x, method="pade", degree=12, scale="bound"), symmetric(d, t)
+)
+for method in ("eigh", "newton_schulz", "pade"):
+    TABLE[f"inverse_sqrtm {method}"] = lambda d, t, method=method: graded(
+        lambda x: linalg.inverse_sqrtm(x, method=method), symmetric(d, t)
+    )
 for method in _METHODS:
     TABLE[f"eigh {method}"] = lambda d, t, method=method: graded(
         lambda x: of_signs(linalg.eigh(x, gradient=method)), symmetric(d, t)
