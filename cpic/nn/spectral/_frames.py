@@ -113,14 +113,14 @@ def frames(
     half = torch.ones_like(eye).triu_().sub_(eye, alpha=0.5)
     gram = below.mT @ below
     if reduced:
-        product = torch.linalg.solve_triangular((gram + eye) * half, eye, upper=True)
-        head = eye - product
+        product = -torch.linalg.solve_triangular((gram + eye) * half, eye, upper=True)
+        head = eye + product
     else:
         strict = _strictly_lower(free[..., n_below:], columns)
         upper = (gram + strict.mT @ strict + eye) * half + strict.mT
-        product = torch.linalg.solve_triangular(upper, strict.mT + eye, upper=True)
-        head = eye - product - strict @ product
-    frame = torch.cat([head, -(below @ product)], -2)
+        product = -torch.linalg.solve_triangular(upper, strict.mT + eye, upper=True)
+        head = eye + product + strict @ product
+    frame = torch.cat([head, below @ product], -2)
     if determinant is not None and columns % 2:
         last = 1 - 2 * eye[-1]
         signs = last if signs is None else last * signs
