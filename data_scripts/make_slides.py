@@ -8,6 +8,7 @@ outlines in the format of ASAP. Every slide is a tiled pyramid of JPEG, 0.25 mic
 An existing slide is kept, so a run that was killed can be continued.
 """
 
+import functools
 import math
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -22,23 +23,27 @@ from cpic.images.slides import Annotation
 GLASS, TILE, SMALLEST = 244, 256, 512
 
 
-def stained(edge: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Normal tissue and tumor (edge, edge, 3), uint8, from mirrored copies of one photograph."""
+@functools.cache
+def tissue() -> tuple[np.ndarray, np.ndarray]:
+    """Normal tissue and tumor (512, 512, 3), uint8, made of one photograph."""
     from skimage import color, data
 
     stains = color.rgb2hed(data.immunohistochemistry())
     stains = np.stack([stains[..., 0], stains[..., 2] + 0.02, 0 * stains[..., 0]], -1)
-    pair = []
-    for strength in (1.0, 1.8):
-        pixels = color.hed2rgb(stains * (strength, 1, 1))
-        small = np.rot90((255 * pixels).round().astype(np.uint8), rng.integers(4))
-        # Mirrored copies have no seams; a random offset makes slides differ.
-        n = -(-edge // (2 * small.shape[0])) + 1
-        block = np.concatenate([small, small[::-1]], 0)
-        block = np.tile(np.concatenate([block, block[:, ::-1]], 1), (n, n, 1))
-        top, left = rng.integers(0, block.shape[0] - edge, 2)
-        pair.append(block[top : top + edge, left : left + edge])
-    return pair[0], pair[1]
+    pair = (color.hed2rgb(stains * (strength, 1, 1)) for strength in (1.0, 1.8))
+    normal, tumor = ((255 * pixels).round().astype(np.uint8) for pixels in pair)
+    return normal, tumor
+
+
+def stained(edge: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Both kinds of tissue (edge, edge, 3), from mirrored copies, which have no seams."""
+    small = np.rot90(np.stack(tissue()), rng.integers(4), (1, 2))
+    n = -(-edge // (2 * small.shape[1])) + 1
+    block = np.concatenate([small, small[:, ::-1]], 1)
+    block = np.tile(np.concatenate([block, block[:, :, ::-1]], 2), (1, n, n, 1))
+    top, left = rng.integers(0, block.shape[1] - edge, 2)
+    normal, tumor = block[:, top : top + edge, left : left + edge]
+    return normal, tumor
 
 
 def blob(edge: int, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -115,11 +120,11 @@ def make(path: Path, lesions: Path | None, *, edge: int, seed: tuple[int, ...]) 
         return
     rng = np.random.default_rng(seed)
     normal, tumor = stained(edge, rng)
-    tissue = blob(edge, rng.uniform(0.15, 0.4), rng)
+    region = blob(edge, rng.uniform(0.15, 0.4), rng)
     glass = GLASS + rng.integers(-3, 4, (edge, edge, 1))
-    pixels = np.where(tissue[..., None], normal, glass.astype(np.uint8))
+    pixels = np.where(region[..., None], normal, glass.astype(np.uint8))
     if lesions is not None:
-        polygons = [outline(tissue, rng) for _ in range(rng.integers(1, 4))]
+        polygons = [outline(region, rng) for _ in range(rng.integers(1, 4))]
         inside = Annotation(tuple(polygons)).mask((0, 0), size=(edge, edge))
         pixels[inside] = tumor[inside]
         lesions.mkdir(parents=True, exist_ok=True)

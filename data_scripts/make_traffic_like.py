@@ -6,6 +6,7 @@ Round signs with a red border and the digits 50, 70 or 80, and other signs, are 
 photographs of scikit-image. Not roads: only the task, the folders and the annotations are alike.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,22 @@ def sign(text: str, edge: int):
     return picture.resize((edge, edge), Image.Resampling.LANCZOS)
 
 
+@functools.cache
+def pixels_of(name: str) -> np.ndarray:
+    """A photograph, uint8."""
+    return (255 * photograph(name, color=True).numpy()).round().astype(np.uint8)
+
+
 def scene(size: tuple[int, int], rng: np.random.Generator):
     """A part of a photograph, scaled to a size (height, width)."""
     from PIL import Image
 
-    pixels = photograph(SCENES[rng.integers(len(SCENES))], color=True).numpy()
+    pixels = pixels_of(SCENES[rng.integers(len(SCENES))])
     height, width = (int(n * rng.uniform(0.7, 1)) for n in pixels.shape[:2])
     top, left = (
         rng.integers(0, n - m + 1) for n, m in zip(pixels.shape, (height, width), strict=False)
     )
-    part = (255 * pixels[top : top + height, left : left + width]).round().astype(np.uint8)
+    part = pixels[top : top + height, left : left + width]
     return Image.fromarray(part).resize(size[::-1], Image.Resampling.BICUBIC)
 
 

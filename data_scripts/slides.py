@@ -144,6 +144,7 @@ def pretrain_encoder(args: argparse.Namespace) -> int:
         workers=args.num_workers,
         seed=args.seed,
         size=args.crop,
+        hidden=args.hidden,
     )
     print(f"loss {model.history[-1]['loss']:.4f} after {args.epochs} epochs, at {args.out}")
     return 0
@@ -263,7 +264,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--arch", default="resnet50")
     paths(one, "data", "otsu", "bounds", "coords", "model", "out")
     one = command(pretrain_encoder, "pretrain")
-    for name, value in {"tile_size": 256, "batch_size": 64, "epochs": 1000, "crop": 224}.items():
+    for name, value in {
+        "tile_size": 256,
+        "batch_size": 64,
+        "epochs": 1000,
+        "crop": 224,
+        "hidden": 4096,
+    }.items():
         one.add_argument(f"--{name}", type=int, default=value)
     for name in ("ngpus", "num_workers", "seed"):
         one.add_argument(f"--{name}", type=int, default=0)

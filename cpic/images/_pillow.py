@@ -1,8 +1,10 @@
 """PNG and JPEG, which have no index: they are decoded whole, once, at the first read."""
 
-import math
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -36,12 +38,11 @@ class PillowImage(Image):
         self._given = {"path": path, "mpp": mpp, "faults": faults}
         with reading(path, ImageError):
             self._bytes = check_regular(path)
-        image = self._open()
-        with image:
+        with self._opened() as image:
             (width, height), self._mode = image.size, _MODES.get(image.mode, "RGB")
         stored = np.dtype(np.uint16 if self._mode == "I;16" else np.uint8)
         # A file and its conversion are in memory together.
-        if 3 * math.prod(image.size) * len(self._mode) > memory_bytes():
+        if 3 * width * height * len(self._mode) > memory_bytes():
             raise ImageError(
                 f"{path} has {width}x{height} pixels, too many to be decoded whole; convert it to "
                 "a tiled TIFF."
@@ -50,22 +51,28 @@ class PillowImage(Image):
         self._declare((height, width), channels, stored, (height, width))
         self.mpp = mpp
 
-    def _open(self):
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Any]:
         from PIL import Image as pillow
 
         path = self._given["path"]
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                return pillow.open(open_regular(path), formats=("PNG", "JPEG"))
-        except pillow.DecompressionBombError as error:
-            raise ImageError(
-                f"{path} has too many pixels to be decoded whole; convert it to a tiled TIFF."
-            ) from error
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ImageError(f"{path} is not a readable PNG or JPEG ({error}).") from error
+        with reading(path, ImageError):
+            opened = open_regular(path)
+        with opened as file:
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    image = pillow.open(file, formats=("PNG", "JPEG"))
+            except pillow.DecompressionBombError as error:
+                raise ImageError(
+                    f"{path} has too many pixels to be decoded whole; convert it to a tiled TIFF."
+                ) from error
+            except (OSError, SyntaxError, ValueError) as error:
+                raise ImageError(f"{path} is not a readable PNG or JPEG ({error}).") from error
+            with image:
+                yield image
 
     def _decode(self, row: int, column: int) -> tuple[np.ndarray, int]:
-        with self._open() as image:
+        with self._opened() as image:
             image.load()
             values = np.asarray(image if image.mode == self._mode else image.convert(self._mode))
         return values.reshape(*self.shape, self.channels), self._bytes

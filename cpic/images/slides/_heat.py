@@ -1,6 +1,7 @@
 """Scores of patches drawn over their slide, in coordinates of level 0."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +11,7 @@ from torch import Tensor
 
 from cpic._errors import ImageError
 from cpic._files import replace_file
-from cpic._trust import DAMAGED, check_regular
-from cpic.data._faults import reading
+from cpic._trust import DAMAGED, open_regular
 
 
 class Scores(NamedTuple):
@@ -115,10 +115,8 @@ def read_scores(path: str | os.PathLike) -> Scores:
     Example:
         >>> heat_map(read_scores("tumor_001.npz"))  # doctest: +SKIP
     """
-    with reading(path, ImageError):
-        check_regular(path)
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as found:
             values, corners = found["values"], found["corners0"]
             (h, w), (height, width) = found["size0"].tolist(), found["shape0"].tolist()
         if values.shape != corners.shape[:1] or corners.shape[1:] != (2,) or min(h, w) < 1:
@@ -127,5 +125,5 @@ def read_scores(path: str | os.PathLike) -> Scores:
             raise ValueError("corners that are not whole, or values that are not finite")
         place = (int(h), int(w)), (int(height), int(width))
         return Scores(torch.from_numpy(values), torch.from_numpy(corners), *place)
-    except (*DAMAGED, OSError, NotImplementedError) as error:
+    except (*DAMAGED, OSError, zipfile.BadZipFile) as error:
         raise ImageError(f"{path} is not a file of scores ({error}).") from error

@@ -1,6 +1,7 @@
 """What the script of slides does for one slide; finished work is kept, so a run can go on."""
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from cpic.images.slides._annotations import read_annotation
 from cpic.images.slides._features import extract_features
 from cpic.images.slides._otsu import otsu_threshold
 from cpic.images.slides._slides import Slide
+from cpic.images.slides._stores import open_features
 from cpic.images.slides._tiles import foreground_tiles
 
 _MOST_BYTES = 2**32
@@ -176,7 +178,16 @@ def encode_slide(
 ) -> list[str]:
     """Features of the tiles of a slide, kept in `out`; the corrupt tiles."""
     store = out / f"{slide.name}.zarr"
+    with reading(weights, ImageError), open_regular(weights) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    settings = {"level": level, "tile_size": size, "arch": arch, "weights": digest}
     if store.exists():
+        found = open_features(store)[slide.name].attributes
+        other = [name for name, value in settings.items() if found.get(name) != value]
+        if other:
+            raise ImageError(
+                f"{store} was extracted with other {' and '.join(other)}; choose another folder."
+            )
         return []
     encoder = Encoder(arch, weights).eval()
     source = tiles_of(slide, torch.tensor(corners0), level=level, size=size, faults=faults)
@@ -189,5 +200,5 @@ def encode_slide(
         label=slide.label,
         batch_size=batch_size,
         positions=torch.tensor(positions),
-        attributes={"level": level, "tile_size": size, "arch": arch, "mpp": source.image.mpp},
+        attributes={**settings, "mpp": source.image.mpp},
     )

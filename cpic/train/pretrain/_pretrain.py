@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cpic._errors import ImageError
 from cpic.images import PatchSource
@@ -21,40 +21,52 @@ from cpic.train.pretrain._byol import BYOL
 from cpic.train.results._results import write_rows
 
 
-class _Batches(IterableDataset):
-    """Batches of patches of many slides, in an order that depends on seed and epoch only."""
+class _Order(Sampler):
+    """Indices of the patches of each batch, in an order that depends on seed and epoch only."""
 
-    def __init__(self, sources: Sequence[PatchSource], n: int, batch_size: int, seed: int) -> None:
-        self.sources, self.n, self.batch_size, self.seed = sources, n, batch_size, seed
-        self.starts = torch.tensor([0, *(len(source) for source in sources)]).cumsum(0)
+    def __init__(self, total: int, n: int, batch_size: int, seed: int) -> None:
+        self.total, self.n, self.batch_size, self.seed = total, n, batch_size, seed
         self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called before each epoch."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return self.n // self.batch_size
 
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        total, (rank, size) = int(self.starts[-1]), rank_and_size()
         # With fewer patches than an epoch asks for, all of them come once before any comes again.
-        rounds = [torch.randperm(total, generator=generator) for _ in range(-(-self.n // total))]
+        n_rounds = -(-self.n // self.total)
+        rounds = [torch.randperm(self.total, generator=generator) for _ in range(n_rounds)]
         order = torch.cat(rounds)[: len(self) * self.batch_size].reshape(len(self), -1)
-        worker = torch.utils.data.get_worker_info()
-        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        rank, size = rank_and_size()
         share = self.batch_size // size
-        for batch in order[first::step, rank * share : (rank + 1) * share]:
-            owner = torch.searchsorted(self.starts, batch, right=True) - 1
-            parts = [
-                self.sources[k].read(batch[owner == k] - self.starts[k])[:, :3]
-                for k in owner.unique().tolist()
-            ]
-            yield torch.cat(parts)
+        yield from order[:, rank * share : (rank + 1) * share]
+
+
+class _Patches(Dataset):
+    """Patches of all slides, read a batch at a time."""
+
+    def __init__(self, sources: Sequence[PatchSource]) -> None:
+        self.sources = sources
+        self.starts = torch.tensor([0, *(len(source) for source in sources)]).cumsum(0)
+
+    def __getitem__(self, batch: Tensor) -> Tensor:
+        owner = torch.searchsorted(self.starts, batch, right=True) - 1
+        parts = [
+            self.sources[k].read(batch[owner == k] - self.starts[k])[:, :3]
+            for k in owner.unique().tolist()
+        ]
+        return torch.cat(parts)
 
 
 class _Saving(pl.Callback):
     """Saves the state after every epoch; Lightning's own files would hold more than tensors."""
 
-    def __init__(self, path: Path, config: dict[str, Any], batches: _Batches) -> None:
-        self.path, self.config, self.batches = path, config, batches
+    def __init__(self, path: Path, config: dict[str, Any], steps: int) -> None:
+        self.path, self.config, self.steps = path, config, steps
         self.state = read_checkpoint(path) if path.exists() else None
         if self.state is not None:
             check_same(self.state["config"], config, path)
@@ -72,12 +84,9 @@ class _Saving(pl.Callback):
             trainer.optimizers[0].load_state_dict(self.state["optimizer"])
             pl_module.step, pl_module.history = self.state["step"], [*self.state["history"]]
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self.batches.epoch = trainer.current_epoch
-
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         row = {"epoch": trainer.current_epoch, "step": pl_module.step}
-        row["loss"] = float(pl_module.total) / len(self.batches)
+        row["loss"] = float(pl_module.total) / self.steps
         if not math.isfinite(row["loss"]):
             raise RuntimeError(
                 f"the loss of epoch {row['epoch']} is {row['loss']}; lower the rate. The state of "
@@ -144,12 +153,13 @@ def pretrain(
     Example:
         >>> model = pretrain(sources, resnet, 2048, folder="results/byol")  # doctest: +SKIP
     """
-    n = num_examples or sum(map(len, sources))
-    if n < batch_size or not sources or batch_size < 2:
+    total = sum(map(len, sources))
+    n = num_examples or total
+    if n < batch_size or not total or batch_size < 2:
         raise ImageError(f"pretrain needs at least one batch of {batch_size} patches, got {n}.")
-    batches, folder = _Batches(sources, n, batch_size, seed), Path(folder)
+    order, folder = _Order(total, n, batch_size, seed), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    steps = len(batches)
+    steps = len(order)
     model = BYOL(
         encoder,
         width,
@@ -160,8 +170,8 @@ def pretrain(
         **options,
     )
     config = {"num_epochs": num_epochs, "batch_size": batch_size, "num_examples": n, "seed": seed}
-    config |= {"warmup_epochs": warmup_epochs, "patches": int(batches.starts[-1]), "width": width}
-    saving = _Saving(folder / "latest.ckpt", {**config, **options}, batches)
+    config |= {"warmup_epochs": warmup_epochs, "patches": total, "width": width}
+    saving = _Saving(folder / "latest.ckpt", {**config, **options}, steps)
     with quiet():
         trainer = pl.Trainer(
             accelerator="gpu" if ngpus else "cpu",
@@ -177,7 +187,7 @@ def pretrain(
             use_distributed_sampler=False,
             default_root_dir=folder,
         )
-        loader = DataLoader(batches, batch_size=None, num_workers=workers)
+        loader = DataLoader(_Patches(sources), sampler=order, batch_size=None, num_workers=workers)
         if saving.epoch < num_epochs:
             trainer.fit(model, loader)
         else:
