@@ -4,20 +4,28 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+# A search in one more group costs about as much as decoding 2000 chunks again, from a disk: at
+# 256^3, as many as 8 volumes need again.
+_LEAST = 8
 
-def fitting(volumes: Sequence[Any]) -> list[slice]:
+
+def fitting(volumes: Sequence[Any], *, least: int = _LEAST) -> list[slice]:
     """Split volumes into groups of neighbors, each as long as the shared caches can hold.
 
     If the groups are read one after the other, each several times, no chunk is decoded twice,
     except those of a volume that alone is larger than its cache. Volumes without a common cache
     stay together.
 
+    Args:
+        volumes: Any volumes, in the order in which they are read.
+        least: If the groups would have fewer volumes on average, there is only one.
+
     Example:
         >>> from cpic.data.stores import ChunkCache
         >>> cache = ChunkCache(2**29)
         >>> volumes = [ZarrVolume(path, cache=cache) for path in paths]  # doctest: +SKIP
         >>> fitting(volumes)  # doctest: +SKIP
-        [slice(0, 8), slice(8, 16), slice(16, 20)]
+        [slice(0, 15), slice(15, 20)]
     """
     starts: list[int] = [0]
     held: dict[tuple[Any, Hashable], int] = {}
@@ -31,4 +39,6 @@ def fitting(volumes: Sequence[Any]) -> list[slice]:
             starts.append(k)
             held = {}
         held |= own
+    if least * len(starts) > len(volumes):
+        starts = [0]
     return [slice(*ends) for ends in zip(starts, [*starts[1:], len(volumes)], strict=True)]

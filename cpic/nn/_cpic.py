@@ -38,8 +38,8 @@ class CPIC(nn.Module):
     half-sweep of cross-interpolation from the index sets stored under the names of the volumes,
     with gradient. In evaluation mode the sets are found by separate half-sweeps that start from
     those of other volumes, and no state changes: a prediction depends only on the volume and the
-    state of the model. Volumes of stores are then processed in groups whose decoded chunks fit the
-    cache that they share. Differentiable in the parameters of encoder and head.
+    state of the model. Many volumes of stores are then processed in groups whose decoded chunks fit
+    the cache that they share. Differentiable in the parameters of encoder and head.
 
     With several processes, each with its share of a batch, a step equals that of one process with
     the whole batch, except for noise in the head, if the loss is the mean over all samples.

@@ -1,5 +1,7 @@
 """Predictions of more volumes than the cache of decoded chunks holds."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -17,12 +19,12 @@ NAMES = [f"patient {k}" for k in range(N)]
 @pytest.fixture
 def stores(tmp_path, generator):
     """A function that opens N stores of 48 chunks each with one cache, that of so many volumes."""
-    paths = [tmp_path / f"{k}.zarr" for k in range(N)]
-    for path in paths:
-        save_zarr(torch.rand(SHAPE, generator=generator), path, chunks=(4, 4, 4))
 
-    def opened(n_held):
-        cache = ChunkCache(int(n_held * WHOLE))
+    def opened(n_held, n=N):
+        paths, cache = [tmp_path / f"{k}.zarr" for k in range(n)], ChunkCache(int(n_held * WHOLE))
+        for path in paths:
+            if not path.exists():
+                save_zarr(torch.rand(SHAPE, generator=generator), path, chunks=(4, 4, 4))
         return [ZarrVolume(path, cache=cache) for path in paths]
 
     return opened
@@ -58,6 +60,7 @@ def test_a_prediction_decodes_a_chunk_once_and_is_that_of_all_volumes(
     net(stores(N), NAMES)
     net.eval()
     monkeypatch.setattr("cpic.nn._cpic.sought", spied)
+    monkeypatch.setattr("cpic.nn._cpic.fitting", partial(fitting, least=1))
     found = {}
     for held in (n_held, N):
         searched.clear()
@@ -69,7 +72,7 @@ def test_a_prediction_decodes_a_chunk_once_and_is_that_of_all_volumes(
         found[held] = features, ledgers, sides, net.counts, net._misfit
     grouped, together = found.values()
     # An encoder on more cubes at once may round otherwise.
-    torch.testing.assert_close(grouped[0], together[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(grouped[0], together[0], rtol=1e-4, atol=1e-4)
     assert grouped[1] == together[1]
     assert all(0 < n_chunks <= 48 for n_chunks, _ in grouped[1])
     for mine, others in zip(grouped[2], together[2], strict=True):
@@ -77,7 +80,7 @@ def test_a_prediction_decodes_a_chunk_once_and_is_that_of_all_volumes(
         assert all(map(torch.equal, mine, others))
     assert grouped[3] == together[3]
     if positions.correction:
-        torch.testing.assert_close(grouped[4], together[4], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(grouped[4], together[4], rtol=1e-4, atol=1e-4)
         assert len(grouped[4]) == N
 
 
@@ -104,9 +107,15 @@ def test_volumes_that_share_no_cache_stay_together(stores):
         ([*stores(2)[:2], object()], [3]),
     ]
     for volumes, sizes in cases:
-        parts = fitting(volumes)
+        parts = fitting(volumes, least=1)
         assert [len(volumes[part]) for part in parts] == sizes
         assert [one for part in parts for one in volumes[part]] == volumes
+
+
+def test_groups_of_few_volumes_are_not_worth_it(stores):
+    for n_held, n, sizes in [(8, 16, [8, 8]), (7, 16, [16]), (11, 16, [11, 5]), (11, 15, [15])]:
+        volumes = stores(n_held, n)
+        assert [len(volumes[part]) for part in fitting(volumes)] == sizes
 
 
 def test_small_chunks_need_what_their_slots_need(tmp_path):
@@ -115,4 +124,4 @@ def test_small_chunks_need_what_their_slots_need(tmp_path):
     for n_bytes, n_groups in ((2 * 64 * 16, 1), (2 * 64 * 16 - 1, 2)):
         cache = ChunkCache(n_bytes)
         two = [ZarrVolume(tmp_path / name, cache=cache) for name in ("a.zarr", "b.zarr")]
-        assert len(fitting(two)) == n_groups
+        assert len(fitting(two, least=1)) == n_groups
