@@ -367,6 +367,10 @@ BAD = {
         "needs a finite weight",
     ),
     "truncated to none": (lambda: spectral.Compensation(network(), truncate=0), "`truncate`"),
+    "negative decay": (
+        lambda: spectral.parameter_groups(network(), weight_decay=-1.0),
+        "at least 0",
+    ),
     "grid too small": (
         lambda: spectral.convolution_norm(torch.ones(1, 1, 3), (2,)),
         "at least its size",
