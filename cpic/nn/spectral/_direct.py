@@ -130,5 +130,12 @@ def _transposed(layer: _ConvNd, kernel: Tensor, inputs: Tensor, output_size=None
     n_axes = len(layer.kernel_size)
     extra = layer._output_padding(inputs, output_size, *geometry, n_axes, layer.dilation)  # type: ignore[operator]
     return _TRANSPOSED[n_axes](
-        inputs, kernel, None, layer.stride, layer.padding, extra, layer.groups, layer.dilation  # type: ignore[arg-type]
+        inputs,
+        kernel,
+        None,
+        layer.stride,
+        layer.padding,
+        extra,
+        layer.groups,
+        layer.dilation,  # type: ignore[arg-type]
     )

@@ -2,10 +2,11 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 from torch import Tensor
 
 from cpic.options import Run, Training
@@ -45,6 +46,8 @@ def train_on_images(
     run: Run,
     config: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
+    extra: Mapping[str, float] | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> list[FoldResult]:
     """Train on one split, and write `summary.json` beside the folder of the run.
 
@@ -56,6 +59,8 @@ def train_on_images(
         run: Where it runs and what it writes.
         config: Settings of the run, saved in checkpoints and compared on resuming.
         facts: Further content of the summary.
+        extra: Further metrics, such as the chances of several tasks.
+        callbacks: As in `fit_fold`.
 
     Returns:
         The result, as the only fold. With a task that classifies, `chance` is the frequency of the
@@ -84,10 +89,12 @@ def train_on_images(
         wandb=run.wandb,
         seed=run.seed,
         config=dict(config),
+        callbacks=callbacks,
     )
     if "accuracy" in result.metrics:
         chance = 1 - result.metrics["mean_error"]
         result = dataclasses.replace(result, metrics={**result.metrics, "chance": chance})
+    result = dataclasses.replace(result, metrics={**result.metrics, **(extra or {})})
     if rank_and_size()[0] == 0:
         summary = {**config, **(facts or {}), "task": name}
         _log.info("summary: %s", write_summary(folder, [result], summary))
