@@ -14,7 +14,7 @@ import torch
 import yaml
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -51,7 +51,7 @@ def fit_fold(
     wandb: bool = False,
     seed: Whole = 42,
     config: dict[str, Any] | None = None,
-    callbacks: Sequence[pl.Callback] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> FoldResult:
     """Train on one fold and validate after every epoch.
 
@@ -153,7 +153,7 @@ class _Ranks(DDPStrategy):
 
 def _trainer(
     saving: Checkpointing,
-    callbacks: Sequence[pl.Callback],
+    callbacks: Sequence[Callback],
     num_epochs: int,
     ngpus: int,
     num_nodes: int,

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 from torch import Tensor
 
 from cpic.options import Run, Training
 from cpic.train.loop._distributed import launched, rank_and_size
-from cpic.train.loop._fit import fit_fold
+from cpic.train.loop._fit import Callback, fit_fold
 from cpic.train.loop._fold_data import Batch, FoldData
 from cpic.train.loop._task import Task
 from cpic.train.results._results import FoldResult, write_summary
@@ -47,7 +46,7 @@ def train_on_images(
     config: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
     extra: Mapping[str, float] | None = None,
-    callbacks: Sequence[pl.Callback] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> list[FoldResult]:
     """Train on one split, and write `summary.json` beside the folder of the run.
 

@@ -10,10 +10,11 @@ from cpic._errors import ImageError
 from cpic.nn import ips
 from cpic.options import Patches, PatchRun, PatchTraining, Selector
 from cpic.train.loop._bag_data import BagData
+from cpic.train.loop._efficiency import Efficiency
 from cpic.train.results._results import FoldResult
 from cpic.train.tasks._bags import Labeled, load_bags
 from cpic.train.tasks._images import train_on_images
-from cpic.train.tasks._patches import Efficiency, PatchTask, warmed
+from cpic.train.tasks._patches import PatchTask, warmed
 
 # Methods that look at a small view of the image.
 LOOKING = ("ats", "dps")
