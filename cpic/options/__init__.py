@@ -2,5 +2,19 @@
 
 from cpic.options._command import command
 from cpic.options._groups import Data, Model, MRData, Network, Optimization, Run, Training
+from cpic.options._patches import Patches, PatchRun, PatchTraining, Selector
 
-__all__ = ["Data", "MRData", "Model", "Network", "Optimization", "Run", "Training", "command"]
+__all__ = [
+    "Data",
+    "MRData",
+    "Model",
+    "Network",
+    "Optimization",
+    "PatchRun",
+    "PatchTraining",
+    "Patches",
+    "Run",
+    "Selector",
+    "Training",
+    "command",
+]

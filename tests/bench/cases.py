@@ -17,6 +17,7 @@ from tests.bench.cases_choose import choose_cases
 from tests.bench.cases_data import data_cases
 from tests.bench.cases_gpu import gpu_cases
 from tests.bench.cases_gradient import gradient_cases
+from tests.bench.cases_ips import ips_cases
 from tests.bench.cases_lean import lean_cases
 from tests.bench.cases_project import project_cases
 from tests.bench.cases_spectral import spectral_cases
@@ -166,6 +167,7 @@ def all_parts() -> dict[str, dict[str, Case]]:
         "volumes": data_cases(),
         "stores": store_cases(),
         "training": training_cases() | lean_cases(),
+        "patches": ips_cases(),
         "gpu": gpu_cases(),
     }
 

@@ -27,18 +27,19 @@ from cpic.train.loop._splits import Table
 Meters = dict[str, FoldMean | RMSE]
 
 
-def _falling(done: float) -> float:
+def falling(done: float) -> float:
+    """Half a cosine, from 1 to 0, of the share of the training that is done."""
     return (1 + math.cos(math.pi * done)) / 2
 
 
 def _one_cycle(done: float) -> float:
-    return 0.04 + 0.96 * _falling(1 - done / 0.3) if done < 0.3 else _falling((done - 0.3) / 0.7)
+    return 0.04 + 0.96 * falling(1 - done / 0.3) if done < 0.3 else falling((done - 0.3) / 0.7)
 
 
 # Factor on the learning rate by the share of the training that is done.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
-    "cosine": _falling,
+    "cosine": falling,
     "onecycle": _one_cycle,
     "linear": lambda done: 1 - done,
 }
