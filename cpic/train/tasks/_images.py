@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ def train_on_images(
     run: Run,
     config: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
+    further: Callable[[FoldResult], Mapping[str, float]] | None = None,
 ) -> list[FoldResult]:
     """Train on one split, and write `summary.json` beside the folder of the run.
 
@@ -56,6 +57,7 @@ def train_on_images(
         run: Where it runs and what it writes.
         config: Settings of the run, saved in checkpoints and compared on resuming.
         facts: Further content of the summary.
+        further: Computes further metrics from the result.
 
     Returns:
         The result, as the only fold. With a task that classifies, `chance` is the frequency of the
@@ -88,6 +90,8 @@ def train_on_images(
     if "accuracy" in result.metrics:
         chance = 1 - result.metrics["mean_error"]
         result = dataclasses.replace(result, metrics={**result.metrics, "chance": chance})
+    if further is not None:
+        result = dataclasses.replace(result, metrics={**result.metrics, **further(result)})
     if rank_and_size()[0] == 0:
         summary = {**config, **(facts or {}), "task": name}
         _log.info("summary: %s", write_summary(folder, [result], summary))
