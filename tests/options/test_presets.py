@@ -9,7 +9,7 @@ from cpic import train
 from cpic.options import _presets
 from cpic.train.tasks._models import make_module
 
-COMMANDS = ("brats", "osic", "baseline")
+COMMANDS = ("brats", "osic", "baseline", "gcp")
 PARAMETERS = {
     "brats_n32_r10": 37385,
     "brats_n16_r10": 26569,

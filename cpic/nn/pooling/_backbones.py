@@ -46,9 +46,9 @@ def _residual(w: int) -> list[nn.Module]:
 
 
 def _dense(w: int) -> list[nn.Module]:
-    blocks = [_Dense(w + k * w // 2, w // 2) for k in range(2)]
-    more = [_Dense(2 * w + k * w // 2, w // 2) for k in range(2)]
-    return [*blocks, *_layer(2 * w, 2 * w, 2), *more, *_layer(3 * w, 2 * w)]
+    g = w // 2
+    blocks = [_Dense(w, g), _Dense(w + g, g), *_layer(w + 2 * g, 2 * w, 2)]
+    return [*blocks, _Dense(2 * w, g), _Dense(2 * w + g, g), *_layer(2 * w + 2 * g, 2 * w)]
 
 
 SMALL: dict[str, Callable[[int], list[nn.Module]]] = {
@@ -98,8 +98,8 @@ def small_backbone(
         return abs(counted - n_parameters)
 
     width = 2
-    while far(width + 2) < far(width):
-        width += 2
+    while far(width + 1) < far(width):
+        width += 1
     made = layers(width)
     made.n_outputs = n_outputs  # type: ignore[assignment]
     return made

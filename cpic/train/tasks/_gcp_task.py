@@ -120,14 +120,18 @@ class GCPTask(ImageClassification):
             self.log("gradient_norm", self.norm, logger=True, batch_size=n)
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the spectra; log the sizes of the gradients along the network."""
+        """Reset the spectra."""
         super().on_validation_epoch_start()
         self._conditions, self._values = FoldMean(), []
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Log the sizes of the gradients along the network before they are dropped."""
         if (board := self._board()) is not None:
             for name, parameter in self.model.named_parameters():
                 if parameter.grad is not None and parameter.ndim > 1:
                     size = float(parameter.grad.abs().mean())
                     board.add_scalar(f"gradient/{name}", size, self.current_epoch)
+        super().on_validation_model_zero_grad()
 
     def on_validation_epoch_end(self) -> None:
         """Metrics, with the norm of the gradient and the condition of the covariances."""
