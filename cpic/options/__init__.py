@@ -6,6 +6,11 @@ from cpic.options._patches import Patches, PatchRun, PatchTraining, Selector
 
 __all__ = [
     "Data",
+from cpic.options._pooling import Descent, Pictures, Pooling
+
+__all__ = [
+    "Data",
+    "Descent",
     "MRData",
     "Model",
     "Network",
@@ -15,6 +20,9 @@ __all__ = [
     "Patches",
     "Run",
     "Selector",
+    "Pictures",
+    "Pooling",
+    "Run",
     "Training",
     "command",
 ]

@@ -11,7 +11,7 @@ from cpic.train.tasks._models import make_module
 
 COMMANDS = ("brats", "osic", "baseline")
 # Sections of a file.
-SECTIONS = (*COMMANDS, "ips")
+SECTIONS = (*COMMANDS, "ips", "gcp")
 PARAMETERS = {
     "brats_n32_r10": 37385,
     "brats_n16_r10": 26569,

@@ -7,3 +7,8 @@ from cpic.train.tasks._osic import osic
 
 # By the names of their commands.
 TASKS = {one.__name__: one for one in (brats, osic, baseline, ips)}
+from cpic.train.tasks._gcp import gcp
+from cpic.train.tasks._osic import osic
+
+# By the names of their commands.
+TASKS = {one.__name__: one for one in (brats, osic, baseline, gcp)}

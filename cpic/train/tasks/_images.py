@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def train_on_images(
     run: Run,
     config: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
-    extra: Mapping[str, float] | None = None,
+    further: Callable[[FoldResult], Mapping[str, float]] | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> list[FoldResult]:
     """Train on one split, and write `summary.json` beside the folder of the run.
@@ -58,7 +58,7 @@ def train_on_images(
         run: Where it runs and what it writes.
         config: Settings of the run, saved in checkpoints and compared on resuming.
         facts: Further content of the summary.
-        extra: Further metrics, such as the chances of several tasks.
+        further: Computes further metrics from the result.
         callbacks: As in `fit_fold`.
 
     Returns:
@@ -93,7 +93,8 @@ def train_on_images(
     if "accuracy" in result.metrics:
         chance = 1 - result.metrics["mean_error"]
         result = dataclasses.replace(result, metrics={**result.metrics, "chance": chance})
-    result = dataclasses.replace(result, metrics={**result.metrics, **(extra or {})})
+    if further is not None:
+        result = dataclasses.replace(result, metrics={**result.metrics, **further(result)})
     if rank_and_size()[0] == 0:
         summary = {**config, **(facts or {}), "task": name}
         _log.info("summary: %s", write_summary(folder, [result], summary))

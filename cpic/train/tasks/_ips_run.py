@@ -67,6 +67,8 @@ def train_on_bags(
     name = f"ips_{dataset}" if model.method == "ips" else f"ips_{dataset}_{model.method}"
     groups = {"data": data, "model": model, "optimization": optimization, "run": run}
     folder = Path(run.results_folder) / (run.experiment_name or name) / "fold_0"
+    chances_by_task = {f"{task}_chance": value for task, value in chances.items()}
+    chances_by_task["chance"] = sum(chances.values()) / len(chances)
     return train_on_images(
         name,
         module,
@@ -80,8 +82,7 @@ def train_on_bags(
             "images": {"train": len(rest), "test": len(test), "selection": len(aside or ())},
             "options": {group: one.plain() for group, one in groups.items()},
         },
-        extra={f"{task}_chance": value for task, value in chances.items()}
-        | {"chance": sum(chances.values()) / len(chances)},
+        further=lambda result: chances_by_task,
         callbacks=[Efficiency(folder, run.track_epoch)] if run.track_efficiency else [],
     )
 
