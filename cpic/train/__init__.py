@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from cpic.train.prediction._command import predict
-from cpic.train.tasks import TASKS, baseline, brats, osic
+from cpic.train.tasks import TASKS, baseline, brats, gcp, ips, osic
 
 if TYPE_CHECKING:
     from cpic.train.loop._batches import CohortData
@@ -30,6 +30,8 @@ __all__ = [
     "brats",
     "dense",
     "fit_fold",
+    "gcp",
+    "ips",
     "osic",
     "predict",
     "read_checkpoint",

@@ -1,8 +1,8 @@
 """`python -m tests.bench`: print the tables, write `_build/bench.json` and `_build/peers.json`.
 
-Parts are named: search, tolerance, choosers, gradients, features, spectral, volumes, stores,
-training; gpu, where there is one; and races, all libraries on all problems, which takes hours and
-is run only when it is asked for.
+Parts are named: search, tolerance, choosers, gradients, features, spectral, pooling, volumes,
+stores, training, patches; gpu, where there is one; and races, all libraries on all problems, which
+takes hours and is run only when it is asked for.
 """
 
 import argparse

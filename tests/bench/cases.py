@@ -17,7 +17,9 @@ from tests.bench.cases_choose import choose_cases
 from tests.bench.cases_data import data_cases
 from tests.bench.cases_gpu import gpu_cases
 from tests.bench.cases_gradient import gradient_cases
+from tests.bench.cases_ips import ips_cases
 from tests.bench.cases_lean import lean_cases
+from tests.bench.cases_pooling import pooling_cases
 from tests.bench.cases_project import project_cases
 from tests.bench.cases_spectral import spectral_cases
 from tests.bench.cases_stores import store_cases
@@ -163,9 +165,11 @@ def all_parts() -> dict[str, dict[str, Case]]:
         "gradients": {case.name: case for case in gradient_cases()} | bottleneck_cases(),
         "features": project_cases(),
         "spectral": spectral_cases(),
+        "pooling": {case.name: case for case in pooling_cases()},
         "volumes": data_cases(),
         "stores": store_cases(),
         "training": training_cases() | lean_cases(),
+        "patches": ips_cases(),
         "gpu": gpu_cases(),
     }
 

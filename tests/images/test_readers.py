@@ -240,6 +240,20 @@ def test_tiles_of_a_declared_size_are_refused_before_memory_is_taken(tmp_path):
         TiffImage(path)
 
 
+def test_a_tile_that_says_it_is_larger_is_not_decoded(tmp_path):
+    path = tmp_path / "a.tif"
+    files.tiff(path, files.pixels(), photometric="rgb", compression="jpeg")
+    open_image(path).read(CORNERS, size=(9, 9))
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].dataoffsets[5]
+    raw = bytearray(path.read_bytes())
+    frame = raw.index(b"\xff\xc0", offset)
+    raw[frame + 5 : frame + 9] = b"\xff\x00\xff\x00"
+    path.write_bytes(raw)
+    with pytest.raises(ImageError, match="65280x65280 pixels, more than a tile"):
+        open_image(path).read(torch.tensor([[50, 40]]), size=(9, 9))
+
+
 def test_openslide_agrees_with_tifffile():
     pytest.importorskip("openslide")
     from cpic.images import OpenSlideImage

@@ -10,6 +10,8 @@ from cpic.options import _presets
 from cpic.train.tasks._models import make_module
 
 COMMANDS = ("brats", "osic", "baseline")
+# Sections of a file.
+SECTIONS = (*COMMANDS, "ips", "gcp")
 PARAMETERS = {
     "brats_n32_r10": 37385,
     "brats_n16_r10": 26569,
@@ -22,6 +24,7 @@ PARAMETERS = {
     "osic_n16_r10_64x1024": 87429,
     "osic_tt_mlp": 64283,
 }
+PATCHES = ("ips/camelyon", "ips/mnist", "ips/traffic")
 RESNETS = ("brats_resnet34", "osic_resnet34", "osic_resnet34_64x1024")
 
 
@@ -30,7 +33,7 @@ def settings(name):
     file = _presets.preset_file(name)
     command = yaml.safe_load(file.read_text())["command"]
     options = getattr(train, command).command
-    given = _presets.read_settings([file], options, COMMANDS)
+    given = _presets.read_settings([file], options, SECTIONS)
     defaults = {key: one.default for key, one in options.options.items()}
     return command, {**defaults, **given}
 
@@ -53,7 +56,7 @@ def config(name):
 
 
 def test_there_is_one_for_every_row():
-    assert set(_presets.preset_names()) == {*PARAMETERS, *RESNETS, "quick", "strided"}
+    assert set(_presets.preset_names()) == {*PARAMETERS, *RESNETS, *PATCHES, "quick", "strided"}
 
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *RESNETS])
@@ -96,7 +99,7 @@ def test_sizes_are_those_of_the_name(name):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_quick_one_is_for_every_command(command):
     options = getattr(train, command).command
-    found = _presets.read_settings([_presets.preset_file("quick")], options, COMMANDS)
+    found = _presets.read_settings([_presets.preset_file("quick")], options, SECTIONS)
     assert found["batch_size"] >= found["rank"]
     assert max(found["resolution"]) <= 64
 
@@ -110,4 +113,4 @@ def test_a_section_must_be_a_mapping(tmp_path):
     file = tmp_path / "a.yml"
     file.write_text("osic: 3\n")
     with pytest.raises(ValueError, match="needs a mapping under 'osic', got 3"):
-        _presets.read_settings([file], train.brats.command, COMMANDS)
+        _presets.read_settings([file], train.brats.command, SECTIONS)

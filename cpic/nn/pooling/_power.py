@@ -107,3 +107,33 @@ class ScaledRoot(nn.Module):
         # The gain with its derivative: the second term is zero.
         change = (slope * (matrix - matrix.detach())).sum((-2, -1), keepdim=True)
         return self.root(matrix) * (1 + gain + change)
+
+
+class Switched(nn.Module):
+    """A power that is replaced by another one within a training, the hybrid protocol.
+
+    An approximate root early, when covariances are ill-conditioned, and an exact one after the last
+    decay of the learning rate {cite}`song2021approximate`. Neither has parameters, so weights and
+    optimizer carry on.
+
+    Args:
+        first: The power before the switch.
+        then: The power after it.
+
+    Attributes:
+        late: Whether the switch has happened; whoever trains sets it.
+
+    Example:
+        >>> power = Switched(MatrixPower(method="newton_schulz", steps=5), MatrixPower())
+        >>> power.late = True
+        >>> power(torch.diag(torch.tensor([4.0, 9.0]))).diagonal()
+        tensor([2., 3.])
+    """
+
+    def __init__(self, first: nn.Module, then: nn.Module):
+        super().__init__()
+        self.first, self.then, self.late = first, then, False
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        """Powers `(*b, n, n)`."""
+        return self.then(matrix) if self.late else self.first(matrix)

@@ -120,7 +120,7 @@ def representation(name: str, n_channels: int, **options: Any) -> nn.Module:
     made = _POWERS[name](n_channels)
     power = options.pop("power", 0.5)
     if power != 0.5:
-        if not isinstance(made, MatrixPower):
+        if not isinstance(made, MatrixPower) or made.method != "eigh":
             raise ValueError(f"{name} needs the power 0.5, got {power}; take one of SVD_... .")
         gradient = None if name == "SVD_Lyapunov" else made.gradient
         made = MatrixPower(power, method=made.method, gradient=gradient, **made.options)

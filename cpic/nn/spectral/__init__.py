@@ -2,6 +2,7 @@
 
 from cpic.nn.spectral._cached import cached
 from cpic.nn.spectral._frames import Reflectors, count_free, frames, reflectors
+from cpic.nn.spectral._groups import parameter_groups
 from cpic.nn.spectral._norm import Compensation, spectral_norm
 from cpic.nn.spectral._operator import convolution_norm
 from cpic.nn.spectral._penalties import penalty
@@ -27,6 +28,7 @@ __all__ = [
     "convolution_norm",
     "count_free",
     "frames",
+    "parameter_groups",
     "parametrize",
     "penalty",
     "reflectors",

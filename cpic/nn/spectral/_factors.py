@@ -35,7 +35,7 @@ class Parts(NamedTuple):
 
 
 class Group:
-    """Layers with one plan: their frames, and products of these, made when first asked for.
+    """Layers with one plan: their frames, and products of these, made on first use.
 
     Products carry a gradient if the group was made where gradients are recorded.
 

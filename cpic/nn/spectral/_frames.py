@@ -129,12 +129,9 @@ def frames(
 
 def _strictly_lower(numbers: Tensor, size: int) -> Tensor:
     """Square matrices with these numbers below the diagonal, row by row, and zeros elsewhere."""
-    if size == 1:
-        return numbers.new_zeros(*numbers.shape[:-1], 1, 1)
-    below = torch.ones(size, size, dtype=torch.bool, device=numbers.device).tril_(-1)
-    # The place of each number, counted: a mask would have to be read by the host.
-    line = (below.flatten().cumsum(0) - 1).clamp_(min=0)
-    return numbers[..., line].unflatten(-1, (size, size)) * below
+    i, j = torch.tril_indices(size, size, -1, device=numbers.device)
+    whole = numbers.new_zeros(*numbers.shape[:-1], size * size)
+    return whole.index_copy(-1, i * size + j, numbers).unflatten(-1, (size, size))
 
 
 def reflectors(matrix: Tensor, *, reduced: bool = False) -> Reflectors:

@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import torch
 import yaml
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -51,6 +51,7 @@ def fit_fold(
     wandb: bool = False,
     seed: Whole = 42,
     config: dict[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> FoldResult:
     """Train on one fold and validate after every epoch.
 
@@ -89,6 +90,7 @@ def fit_fold(
         wandb: Also log to Weights & Biases.
         seed: Seed of the global generator of torch, for noise and dropout.
         config: Settings of the run, saved in checkpoints and compared on resuming.
+        callbacks: Further callbacks of Lightning, which change nothing that is saved.
 
     Returns:
         Metrics, times, memory and paths.
@@ -131,7 +133,7 @@ def fit_fold(
             _signals(saving),
         ):
             torch.manual_seed(seed + rank_and_size()[0])
-            trainer = _trainer(saving, num_epochs, ngpus, num_nodes, progress, wandb)
+            trainer = _trainer(saving, callbacks, num_epochs, ngpus, num_nodes, progress, wandb)
             trainer.fit(module, datamodule=data)
     mean_error = module.mean_error(data.train, data.validation)
     chosen_by = data.selection.patients if data.selection else ()
@@ -150,7 +152,13 @@ class _Ranks(DDPStrategy):
 
 
 def _trainer(
-    saving: Checkpointing, num_epochs: int, ngpus: int, num_nodes: int, progress: bool, wandb: bool
+    saving: Checkpointing,
+    callbacks: Sequence[Callback],
+    num_epochs: int,
+    ngpus: int,
+    num_nodes: int,
+    progress: bool,
+    wandb: bool,
 ) -> pl.Trainer:
     on_gpu, size = ngpus > 0, launched(num_nodes)[1]
     here = os.environ.get("LOCAL_WORLD_SIZE", "1") if size > 1 else "1"
@@ -166,7 +174,7 @@ def _trainer(
         plugins=[TorchElasticEnvironment() if elastic else LightningEnvironment()],
         strategy=ranks,
         max_epochs=num_epochs,
-        callbacks=[saving, *([TQDMProgressBar()] if progress else [])],
+        callbacks=[saving, *callbacks, *([TQDMProgressBar()] if progress else [])],
         logger=_loggers(saving, wandb),
         enable_progress_bar=progress,
         enable_model_summary=False,

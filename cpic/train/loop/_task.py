@@ -27,18 +27,19 @@ from cpic.train.loop._splits import Table
 Meters = dict[str, FoldMean | RMSE]
 
 
-def _falling(done: float) -> float:
+def falling(done: float) -> float:
+    """Half a cosine, from 1 to 0, of the share of the training that is done."""
     return (1 + math.cos(math.pi * done)) / 2
 
 
 def _one_cycle(done: float) -> float:
-    return 0.04 + 0.96 * _falling(1 - done / 0.3) if done < 0.3 else _falling((done - 0.3) / 0.7)
+    return 0.04 + 0.96 * falling(1 - done / 0.3) if done < 0.3 else falling((done - 0.3) / 0.7)
 
 
 # Factor on the learning rate by the share of the training that is done.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
-    "cosine": _falling,
+    "cosine": falling,
     "onecycle": _one_cycle,
     "linear": lambda done: 1 - done,
 }
@@ -48,6 +49,9 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "sgd": functools.partial(torch.optim.SGD, momentum=0.9),
 }
+
+
+SUMS = ("loss", "samples", "steps", "faults", "asked", "encoded", "voxels")
 
 
 class Task(pl.LightningModule):
@@ -62,6 +66,7 @@ class Task(pl.LightningModule):
         sums: Sums of the epoch so far: loss, samples, steps, faults, entries requested, positions
             encoded and voxels read.
         seconds: Time of the steps of the epoch so far.
+        norm: Norm of the gradient of the last step, before it was clipped.
     """
 
     monitor = "rmse"
@@ -95,6 +100,7 @@ class Task(pl.LightningModule):
         self.schedule = schedule if callable(schedule) else SCHEDULES[schedule]
         self.optimizer, self.weight_decay, self.residual = optimizer, weight_decay, residual
         self.clip: float | None = None
+        self.norm = 0.0
         self.faults = Faults()
         self.metrics: dict[str, float] = {}
         self.selected: dict[str, float] = {}
@@ -103,8 +109,7 @@ class Task(pl.LightningModule):
 
     def begin_epoch(self) -> None:
         """Reset the sums of an epoch."""
-        names = ("loss", "samples", "steps", "faults", "asked", "encoded", "voxels")
-        self.sums = dict.fromkeys(names, 0.0)
+        self.sums: dict[str, float] = dict.fromkeys(SUMS, 0.0)
         self.seconds = 0.0
 
     def forward(self, batch: Batch) -> Tensor:
@@ -170,6 +175,7 @@ class Task(pl.LightningModule):
             sum_gradients(self.parameters())
             norm = nn.utils.clip_grad_norm_(self.parameters(), self.clip or math.inf)
             if bool(norm.isfinite()):
+                self.norm = float(norm)
                 optimizer.step()
             else:
                 cause = FloatingPointError("the gradient is not finite")
@@ -250,7 +256,8 @@ class Task(pl.LightningModule):
         """Add a step to the sums of the epoch; loss None means that it failed."""
         good = 0 if loss is None else n
         added = ((loss or 0.0) * good, good, 1, loss is None, *spent)
-        self.sums = {k: v + a for (k, v), a in zip(self.sums.items(), added, strict=True)}
+        for name, more in zip(SUMS, added, strict=True):
+            self.sums[name] += more
         self.seconds += seconds
         shown = {} if loss is None else {"train_loss": loss}
         shown["s_per_sample"] = seconds / n

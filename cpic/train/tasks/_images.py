@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cpic.options import Run, Training
 from cpic.train.loop._distributed import launched, rank_and_size
-from cpic.train.loop._fit import fit_fold
+from cpic.train.loop._fit import Callback, fit_fold
 from cpic.train.loop._fold_data import Batch, FoldData
 from cpic.train.loop._task import Task
 from cpic.train.results._results import FoldResult, write_summary
@@ -45,6 +45,8 @@ def train_on_images(
     run: Run,
     config: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
+    further: Callable[[FoldResult], Mapping[str, float]] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> list[FoldResult]:
     """Train on one split, and write `summary.json` beside the folder of the run.
 
@@ -56,6 +58,8 @@ def train_on_images(
         run: Where it runs and what it writes.
         config: Settings of the run, saved in checkpoints and compared on resuming.
         facts: Further content of the summary.
+        further: Computes further metrics from the result.
+        callbacks: As in `fit_fold`.
 
     Returns:
         The result, as the only fold. With a task that classifies, `chance` is the frequency of the
@@ -84,10 +88,13 @@ def train_on_images(
         wandb=run.wandb,
         seed=run.seed,
         config=dict(config),
+        callbacks=callbacks,
     )
     if "accuracy" in result.metrics:
         chance = 1 - result.metrics["mean_error"]
         result = dataclasses.replace(result, metrics={**result.metrics, "chance": chance})
+    if further is not None:
+        result = dataclasses.replace(result, metrics={**result.metrics, **further(result)})
     if rank_and_size()[0] == 0:
         summary = {**config, **(facts or {}), "task": name}
         _log.info("summary: %s", write_summary(folder, [result], summary))

@@ -32,6 +32,15 @@ def trained(net, device, dtype):
         return [found, *slopes, net.eval()(inputs), net(inputs)]
 
 
+def decayed(device, dtype):
+    net = network(device, dtype, rank=3)
+    groups = spectral.parameter_groups(net, weight_decay=0.5)
+    optimizer = torch.optim.AdamW(groups, lr=0.1)
+    net(drawn(device, dtype, 5, 2, 5, 5)).square().sum().backward()
+    optimizer.step()
+    return net
+
+
 def compensated(device, dtype):
     net = network(device, dtype, change=False)
     kept = spectral.Compensation(net)
@@ -87,6 +96,7 @@ TABLE = {
     ),
     "report LayerReport compression Compression": numbers,
     "Compensation": compensated,
+    "parameter_groups": decayed,
     "spectral_norm": normalized,
 }
 

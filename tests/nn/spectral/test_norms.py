@@ -256,6 +256,20 @@ def test_the_matrix_of_a_kernel_bounds_the_operator_only_loosely():
     assert abs(norm - 1) > 0.05
 
 
+def test_decay_shrinks_singular_values_and_leaves_frames():
+    net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2))
+    spectral.parametrize(net, "svdp", rank=3, init="qr_randn", gain=1.0, ignore=["1"])
+    groups = spectral.parameter_groups(net, weight_decay=0.1)
+    assert sorted(map(id, net.parameters())) == sorted(id(p) for g in groups for p in g["params"])
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before = net[0].weight.detach().clone()
+    optimizer.step()
+    torch.testing.assert_close(net[0].weight.detach(), 0.9 * before)
+    assert len(spectral.parameter_groups(nn.Linear(2, 2), weight_decay=0.0)) == 1
+
+
 def test_stable_ranks():
     values = torch.tensor([[1.0, 1.0, 0.5], [0.0, 0.0, 0.0], [0.2, 0.0, 0.0]])
     torch.testing.assert_close(spectral.stable_rank(values), torch.tensor([2.25, 0.0, 1.0]))

@@ -328,10 +328,10 @@ def test_checkpointed_activations():
 @pytest.mark.parametrize("apply", ["formed", "direct"])
 def test_compiled_networks(apply):
     """The whole graph, without breaks."""
-    net = network(apply=apply)
+    net = network(n=0, width=4, apply=apply)
     expected = net(images())
     expected_slopes = slopes(net, expected.sum())
-    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
     found = compiled(images())
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(slopes(net, found.sum()), expected_slopes)

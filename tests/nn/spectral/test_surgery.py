@@ -251,7 +251,11 @@ def test_parts_of_c_pic_take_it():
 
 
 def test_the_resnet_takes_it():
-    net = resnet34()
+    with torch.device("meta"):  # drawing its 67 million numbers takes seconds
+        net = resnet34()
+    net.to_empty(device="cpu")
+    for part in (*net.parameters(), *net.buffers()):
+        nn.init.constant_(part, 0.01)
     found = spectral.parametrize(net, rank=2, init="eye", gain="keep")
     assert len(found.names) == 40
     assert spectral.compression(net).percent < 1
@@ -363,6 +367,10 @@ BAD = {
         "needs a finite weight",
     ),
     "truncated to none": (lambda: spectral.Compensation(network(), truncate=0), "`truncate`"),
+    "negative decay": (
+        lambda: spectral.parameter_groups(network(), weight_decay=-1.0),
+        "at least 0",
+    ),
     "grid too small": (
         lambda: spectral.convolution_norm(torch.ones(1, 1, 3), (2,)),
         "at least its size",

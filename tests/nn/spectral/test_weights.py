@@ -136,8 +136,8 @@ def test_a_kernel_may_be_split():
 @pytest.mark.parametrize("spectrum", SPECTRA)
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_equal_finite_differences(kind, spectrum):
-    for shape in ((6, 4, 3), (4, 4), (1, 5)):
-        plan = plan_of(Shape(shape), kind=kind, rank=3, spectrum=spectrum)
+    for shape in ((4, 2, 3), (1, 3)):
+        plan = plan_of(Shape(shape), kind=kind, rank=2, spectrum=spectrum)
         parts = parts_for(plan)
         leaves = [part.requires_grad_() for part in (parts.free, parts.scale) if part is not None]
 
@@ -193,7 +193,7 @@ def test_every_group_of_every_layer_has_norm_one(kind, spectrum):
 )
 def test_adam_leaves_frames_orthonormal(shape, kind):
     """In single precision, after steps that move the numbers far."""
-    steps = 1000 if (shape, kind) == ((32, 1), "svdp") else 50
+    steps = 400 if (shape, kind) == ((32, 1), "svdp") else 50
     layer = (
         nn.Conv2d(shape[1], shape[0], shape[2:], bias=False)
         if shape[2:]

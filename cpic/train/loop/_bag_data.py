@@ -1,0 +1,175 @@
+"""Batches of bags of patches, read in advance or when a model requests them."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cpic._errors import ImageError
+from cpic.nn.ips import Bag, Target
+from cpic.train.loop._fold_data import Batch, FoldData
+from cpic.train.loop._splits import Table
+
+
+class LabeledBags(Protocol):
+    """Images as bags of patches, with the labels of several tasks.
+
+    Attributes:
+        targets: The tasks.
+        labels: By task, `(n,)`, or `(n, n_classes)` if several may be right.
+    """
+
+    targets: tuple[Target, ...]
+    labels: dict[str, Tensor]
+
+    def __len__(self) -> int: ...
+
+    def bag(self, k: int, generator: torch.Generator | None) -> Bag:
+        """The patches of an image, altered at random if there is a generator."""
+        ...
+
+    def view(self, k: int) -> Tensor | None:
+        """A small view of the image, for models that look at one."""
+        ...
+
+    def subset(self, chosen: Tensor) -> "LabeledBags":
+        """These images only."""
+        ...
+
+
+class BagData(FoldData):
+    """Batches of images: `bags`, `views` `(B, c, h, w)` or None, `target` `(B, K)`, `names`.
+
+    The columns of `target` are the labels of all tasks, see `columns`.
+
+    Args:
+        train: Images to train on.
+        validation: Images to validate with.
+        selection: Images that choose the best epoch; None leaves that to the validation.
+        batch_size: Images per batch, over all processes.
+        eager: Read all patches of a batch in advance, by the workers; `bags` is then a tensor if
+            all have one size. Otherwise they are read when a model requests them, and only those.
+        seed: Seed of the order and of the alterations.
+        num_workers: Processes that read in advance.
+        drop_last: Drop the last, incomplete batch of a training epoch.
+
+    Raises:
+        ImageError: If there are fewer images than a batch has, a part is empty, or a label is not
+            valid.
+    """
+
+    def __init__(
+        self,
+        train: LabeledBags,
+        validation: LabeledBags,
+        *,
+        selection: LabeledBags | None = None,
+        batch_size: int,
+        eager: bool = False,
+        seed: int = 42,
+        num_workers: int = 0,
+        drop_last: bool = True,
+    ):
+        super().__init__(
+            batch_size=batch_size, seed=seed, num_workers=num_workers, drop_last=drop_last
+        )
+        self.eager = eager
+        self.parts = {"train": train, "validation": validation}
+        if selection is not None:
+            self.parts["selection"] = selection
+        if empty := [name for name, bags in self.parts.items() if not len(bags)]:
+            raise ImageError(f"training needs images in each part, got none to {empty[0]}.")
+        if len(train) < batch_size and drop_last:
+            raise ImageError(
+                f"a batch of {batch_size} needs as many training images, got {len(train)}; lower "
+                "the batch size."
+            )
+        tables = {name: _table(name, bags) for name, bags in self.parts.items()}
+        self.train, self.validation = tables["train"], tables["validation"]
+        self.selection = tables.get("selection")
+
+    def loader(self, table: Table, plan: list[list[int]], *, epoch: int | None) -> "BagLoader":
+        """Batches of a part by the indices of their images; epoch None is validation."""
+        part = table.patients[0].partition(" ")[0]
+        return BagLoader(
+            self.parts[part],
+            table,
+            plan,
+            self.eager,
+            None if epoch is None else self.seed * 1_000_003 + epoch,
+            self.num_workers if self.eager else 0,
+        )
+
+
+@dataclasses.dataclass(eq=False)
+class BagLoader(Dataset):
+    """Batches by the indices of their images; workers start with the first batch."""
+
+    bags: LabeledBags
+    table: Table
+    plan: list[list[int]]
+    eager: bool
+    seed: int | None
+    num_workers: int
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from DataLoader(
+            self,
+            batch_size=None,
+            sampler=self.plan,
+            num_workers=self.num_workers,
+            generator=torch.Generator(),
+        )
+
+    def __getitem__(self, indices: list[int]) -> Batch:
+        bags: Any = [self.bags.bag(k, self._source(k)) for k in indices]
+        if self.eager:
+            bags = [bag.read(torch.arange(len(bag))) for bag in bags]
+            if len({tuple(bag.shape) for bag in bags}) == 1:
+                bags = torch.stack(bags)
+        views = [self.bags.view(k) for k in indices]
+        return {
+            "bags": bags,
+            "views": None if views[0] is None else torch.stack(views),  # type: ignore[arg-type]
+            "names": [self.table.patients[k] for k in indices],
+            "target": self.table.target[indices],
+            "scale": self.table.scale[indices],
+        }
+
+    def _source(self, k: int) -> torch.Generator | None:
+        """What an image is altered by, which does not depend on its batch."""
+        if self.seed is None:
+            return None
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + k) % 2**63)
+
+
+def columns(targets: tuple[Target, ...], table: Tensor) -> dict[str, Tensor]:
+    """Labels by task of rows `(n, K)` of `target`: int64 `(n,)`, or `(n, n_classes)`."""
+    found, start = {}, 0
+    for target in targets:
+        width = target.n_classes if target.kind == "multilabel" else 1
+        part = table[:, start : start + width].long()
+        found[target.name] = part if target.kind == "multilabel" else part[:, 0]
+        start += width
+    return found
+
+
+def _table(part: str, bags: LabeledBags) -> Table:
+    """Images as samples; each one counts as a patient."""
+    lines = []
+    for target in bags.targets:
+        labels = bags.labels[target.name]
+        try:
+            target.check(labels)
+        except ValueError as error:
+            raise ImageError(f"{part}: {error}") from error
+        lines.append(labels.double().view(len(labels), -1))
+    rows = torch.cat(lines, 1)
+    names = [f"{part} {k}" for k in range(len(rows))]
+    return Table(names, rows, torch.ones(len(rows), dtype=torch.float64), None)

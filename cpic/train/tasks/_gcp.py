@@ -1,0 +1,60 @@
+"""Classes of pictures by the covariance of their features."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpic.options import Descent, Pictures, Pooling, Run, command
+from cpic.options._kinds import Text
+
+if TYPE_CHECKING:
+    from cpic.train.results._results import FoldResult
+
+
+@command(
+    "train on pictures with global covariance pooling",
+    epochs="num_epochs",
+    workers="num_workers",
+    wd="weight_decay",
+    gpu="ngpus",
+    modeldir="results_folder",
+    freezed_layer="freeze",
+)
+def gcp(  # noqa: D417
+    evaluate: Text | Path | None = None,
+    *,
+    data: Pictures = Pictures(),
+    model: Pooling = Pooling(),
+    optimization: Descent = Descent(
+        batch_size=32, num_epochs=30, optimizer="sgd", lr=0.05, weight_decay=1e-4, clip=5.0
+    ),
+    run: Run = Run(),
+) -> "list[FoldResult]":
+    """Train a network whose last maps are pooled to the root of their covariance.
+
+    The published recipes are the presets gcp/... {cite}`song2021approximate,song2022eigenvalues`.
+    Flags have the published names, or are told their new one. The number of classes is that of the
+    data; processes are started by torchrun (world_size, dist_url); `--progress` replaces
+    print_freq.
+
+    The best epoch is chosen by a part of the training pictures, not by the test pictures, unless
+    `selection` is 0, as published. Beside the metrics of every epoch, among them the norm of the
+    gradient before clipping and the condition of the covariances, `summary.json` has the accuracy
+    of the best epoch over the crops of `views`, and TensorBoard the sizes of gradients along the
+    network and histograms of eigenvalues.
+
+    Args:
+        evaluate: Checkpoint to evaluate, without training.
+
+    Returns:
+        One result.
+
+    Raises:
+        ValueError: If an option, the data or a folder is invalid; raised before any training.
+
+    Example:
+        >>> from cpic import train
+        >>> train.gcp(benchmark="cub", root="CUB_200_2011", arch="resnet50")  # doctest: +SKIP
+    """
+    from cpic.train.tasks._gcp_run import train_gcp
+
+    return train_gcp(data, model, optimization, run, evaluate=evaluate)

@@ -1,0 +1,26 @@
+"""The cases of patch selection run, on small images."""
+
+import pytest
+
+from tests.bench import cases_ips as cases
+
+
+@pytest.mark.bench
+def test_steps_and_selections_run_on_small_images():
+    for run in (cases.stepped, cases.stepped_on_all, cases.selected, cases.passed):
+        assert run(300, 0)["seconds"] > 0
+    assert cases.slide(50, 20, 0)["seconds"] > 0
+
+
+@pytest.mark.bench
+def test_exact_selections_never_differ():
+    found = cases.differing(40, 0)
+    assert found["exact, sets"] == 0
+    assert 0 < found["official, share"] < 1
+
+
+@pytest.mark.bench
+def test_every_case_has_its_name_and_goals():
+    names = cases.ips_cases()
+    assert len(names) == 7
+    assert all(name == case.name for name, case in names.items())

@@ -1,0 +1,370 @@
+"""Training with covariance pooling: recipes, schedules, the switch, crops, bad input."""
+
+import csv
+import inspect
+import json
+
+import pytest
+import torch
+import yaml
+
+from cpic import cli, train
+from cpic._errors import ImageError
+from cpic.images import load
+from cpic.nn.pooling import (
+    Reduction,
+    SecondOrder,
+    Switched,
+    ThreeParts,
+    representation,
+    small_backbone,
+)
+from cpic.options import Descent, Pooling, _presets
+from cpic.train.tasks import _gcp_run, _gcp_task, _gcp_views, _gcp_weights
+from tests.images.test_trees import MAKERS, picture
+
+SMALL = {
+    "benchmark": "small-digits",
+    "arch": "plain",
+    "representation": "MPNCOV",
+    "dimension_reduction": 8,
+    "num_epochs": 2,
+    "batch_size": 32,
+    "lr": 0.02,
+    "lr_params": (1,),
+}
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    """A quarter of the digits."""
+
+    def some(name, **options):
+        images = load(name, **options)
+        return images.subset(range(0, len(images), 4)) if name == "small-digits" else images
+
+    monkeypatch.setattr(_gcp_run, "load", some)
+
+
+def fitted(folder, **options):
+    (result,) = train.gcp(
+        **{**SMALL, "results_folder": folder, "experiment_name": "run", **options}
+    )
+    with (folder / "run" / "fold_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return result, rows
+
+
+def test_a_run_learns_and_says_what_it_saw(tmp_path):
+    result, rows = fitted(tmp_path, num_epochs=6, lr_params=(5,), compare_gap=True)
+    mean = json.loads((tmp_path / "run" / "summary.json").read_text())["mean"]
+    assert mean["accuracy"] > 3 * mean["chance"]
+    assert mean["gap_accuracy"] > mean["chance"]
+    assert mean["n_views"] == 1
+    assert 0 <= mean["top5_error"] < 1 - mean["accuracy"]
+    for row in rows:
+        assert 0 < float(row["val_log10_condition"]) <= 16
+        assert float(row["val_gradient_norm"]) > 0
+    assert result.selection  # training pictures choose the epoch
+    events = list((tmp_path / "run" / "fold_0" / "tensorboard").glob("events*"))
+    text = b"".join(path.read_bytes() for path in events)
+    assert b"gradient/classifier.0.weight" in text
+    assert b"log10 of eigenvalues" in text
+    assert b"gradient_norm" in text
+
+
+def test_the_norm_is_that_before_clipping(tmp_path):
+    _, loose = fitted(tmp_path, clip=None)
+    _, tight = fitted(tmp_path / "tight", clip=1e-9)
+    # The first epochs differ by their steps, but no norm is that of the clipped gradient.
+    assert all(float(row["val_gradient_norm"]) > 1e-3 for row in (*loose, *tight))
+
+
+def test_a_run_resumes_bit_for_bit_across_the_switch(tmp_path):
+    options = {"switch_to": "SVD_Pade", "num_epochs": 3, "lr_params": (1, 2)}
+    whole, rows = fitted(tmp_path, **options)
+
+    class StopError(Exception):
+        pass
+
+    def stop(self):
+        plain(self)
+        if self.current_epoch == 2:
+            raise StopError
+
+    plain = _gcp_task.GCPTask.on_train_epoch_start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_gcp_task.GCPTask, "on_train_epoch_start", stop)
+        with pytest.raises(StopError):
+            fitted(tmp_path / "part", **options)
+    part, again = fitted(tmp_path / "part", resume=True, **options)
+    states = [train.read_checkpoint(one.latest)["model"] for one in (whole, part)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert rows == again
+
+
+def test_the_switch_happens_at_the_last_decay(tmp_path, monkeypatch):
+    seen = []
+    plain = Switched.forward
+    monkeypatch.setattr(
+        Switched,
+        "forward",
+        lambda self, m: seen.append((self.training, self.late)) or plain(self, m),
+    )
+    fitted(tmp_path, switch_to="SVD_Pade", num_epochs=4, lr_params=(1, 2, 4))
+    trained = [late for training, late in seen if training]
+    n = len(trained) // 4
+    assert trained == [False] * 2 * n + [True] * 2 * n
+    assert not next(late for training, late in seen if not training)
+    explicit = _gcp_run._switch_at(Pooling(switch_to="SEB", switch_at=3), Descent())
+    assert explicit == 3
+
+
+def test_the_switch_keeps_weights_optimizer_and_rate(tmp_path, monkeypatch):
+    """One run: no parameter is new, and the momentum of the optimizer goes on."""
+    kept = []
+    plain = _gcp_task.GCPTask.on_train_epoch_start
+
+    def watch(self):
+        plain(self)
+        (optimizer,) = self.trainer.optimizers
+        names = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+        kept.append((names, len(optimizer.state), [g["lr"] for g in optimizer.param_groups]))
+
+    monkeypatch.setattr(_gcp_task.GCPTask, "on_train_epoch_start", watch)
+    fitted(tmp_path, switch_to="SVD_Pade", num_epochs=2, lr_params=(1,), classifier_factor=4)
+    assert kept[0][0] == kept[1][0]
+    assert kept[1][1] == len(kept[1][0])
+    assert kept[0][2] == pytest.approx([0.02, 0.08])
+    assert kept[1][2] == pytest.approx([0.002, 0.008])
+
+
+def test_schedules():
+    step = _gcp_task.factors("step", (2, 4), 0.1, 6)
+    assert [round(step(k / 6), 9) for k in range(6)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
+    log = _gcp_task.factors("log", (-1, -5), 0.1, 5)
+    assert [0.1 * log(k / 5) for k in range(5)] == pytest.approx([1e-1, 1e-2, 1e-3, 1e-4, 1e-5])
+    with pytest.raises(ValueError, match="two exponents"):
+        _gcp_task.factors("log", (), 0.1, 5)
+    with pytest.raises(ValueError, match="epochs from 0"):
+        _gcp_task.factors("step", (0.5,), 0.1, 5)
+
+
+@pytest.mark.parametrize("name", _gcp_views.RECIPES)
+def test_crops(name):
+    recipe = _gcp_views.RECIPES[name].of_size(16)
+    views = _gcp_views.views_of(recipe, color=True)
+    side = 17
+    image = torch.randint(0, 256, (3, side + 3, side + 5), dtype=torch.uint8)
+    recipe_mean = torch.tensor(recipe.normal[0]).mean()
+    assert views["train"](image).shape == views["center"](image).shape == (3, 16, 16)
+    two, ten = views["mirrored"](image), views["ten"](image)
+    assert (two.shape, ten.shape) == ((2, 3, 16, 16), (10, 3, 16, 16))
+    assert torch.equal(two[0], views["center"](image))
+    assert torch.equal(two[1], two[0].flip(-1))
+    mirrored = [any(torch.equal(one.flip(-1), two) for two in ten[5:]) for one in ten[:5]]
+    assert all(mirrored)
+    black = views["center"](torch.zeros(1, 20, 20, dtype=torch.uint8))
+    assert black.shape[0] == 3
+    assert float(black.mean()) < 0 < float(recipe_mean)
+
+
+def test_scores_of_all_crops_are_averaged(monkeypatch):
+    torch.manual_seed(0)
+    net = ThreeParts(small_backbone("plain"), representation("GAvP", 32), 8)
+    task = _gcp_task.GCPTask(net).eval()
+    part = load("textures", train=False).subset(range(0, 720, 90))
+    view = _gcp_views.views_of(_gcp_views.RECIPES["textures"].of_size(48), color=False)["ten"]
+    crops = torch.stack([view(one) for one in part.read(range(8))])
+    with torch.no_grad():
+        logits = torch.stack([net(crops[:, k]) for k in range(10)]).mean(0)
+        torch.testing.assert_close(task({"images": crops}), logits)
+    batch = {"images": crops, "target": part.labels.double()}
+    found = _gcp_task.evaluate(task, [batch])
+    hits = (logits.argmax(1) == part.labels).double().mean()
+    assert found["accuracy"] == pytest.approx(float(hits))
+    top = logits.topk(5, 1).indices
+    missed = ~(top == part.labels[:, None]).any(1)
+    assert found["top5_error"] == pytest.approx(float(missed.double().mean()))
+    assert task.training is False
+
+
+def test_a_checkpoint_is_evaluated_with_its_crops(tmp_path):
+    result, _ = fitted(tmp_path, switch_to="SVD_Pade", selection=0)
+    (again,) = train.gcp(
+        str(result.best), **SMALL, switch_to="SVD_Pade", selection=0,
+        results_folder=tmp_path, experiment_name="later",
+    )  # fmt: skip
+    assert again.metrics["final_accuracy"] == result.metrics["final_accuracy"]
+    assert again.epochs == 0
+    assert json.loads((tmp_path / "later" / "evaluation.json").read_text())["n_views"] == 1
+
+
+def test_networks_without_second_order_have_as_many_parameters():
+    for width, n_classes in ((32, 8), (256, 200)):
+        n_outputs = width * (width + 1) // 2
+        hidden = _gcp_run._as_many(n_outputs, width, n_classes)
+        budget = (n_outputs + 1) * n_classes
+        found = (width + 1) * hidden + (hidden + 1) * n_classes
+        assert abs(found - budget) <= (width + 1 + n_classes) / 2
+
+
+def test_small_backbones_are_of_equal_size():
+    sizes = [
+        sum(p.numel() for p in small_backbone(kind).parameters())
+        for kind in ("plain", "residual", "dense")
+    ]
+    assert max(sizes) < 1.2 * min(sizes)
+
+
+def test_pretrained_weights_are_found_by_name(tmp_path):
+    torch.manual_seed(0)
+    net = ThreeParts(small_backbone("plain"), representation("GAvP", 32), 3)
+    other = ThreeParts(
+        torch.nn.Sequential(small_backbone("plain"), Reduction(32, 8)), representation("GAvP", 8), 5
+    )
+    file = tmp_path / "weights.pt"
+    torch.save(net.state_dict(), file)
+    plain = ThreeParts(small_backbone("plain"), representation("GAvP", 32), 9)
+    _gcp_weights.load_pretrained(file, plain, "plain")
+    same = zip(plain.features.parameters(), net.features.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)
+    torch.save({"x": torch.zeros(3)}, file)
+    with pytest.raises(ValueError, match=r"needs weights of plain, got .* such as x"):
+        _gcp_weights.load_pretrained(file, other, "plain")
+    file.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="pretrained needs a file of weights"):
+        _gcp_weights.load_pretrained(file, other, "plain")
+
+
+RECIPE_NAMES = [name for name in _presets.preset_names() if name.startswith("gcp/")]
+
+
+def settings(name):
+    file = _presets.preset_file(name)
+    given = yaml.safe_load(file.read_text())
+    read = _presets.read_settings([file], train.gcp.command, ("gcp",))
+    return given, read
+
+
+def test_the_presets_are_the_published_recipes():
+    """Architecture, representation, batch, epochs, rate, decays, weight decay, factor, freezing."""
+    published = {
+        "gcp/alexnet": ("alexnet", "SVD_Pade", 128, 30, 0.0794, [10, 20, 30], 5e-4, None, None),
+        "gcp/resnet50": ("resnet50", "SVD_Pade", 256, 60, 0.0794, [30, 45, 60], 1e-4, None, None),
+        "gcp/resnet101": ("resnet101", "SVD_Pade", 256, 60, 0.0794, [30, 45, 60], 1e-4, None, None),
+        "gcp/resnet50_hybrid": (
+            *("resnet50", "MPNCOV", 256, 60, 0.0794, [30, 45, 60], 1e-4, None, None),
+        ),
+        "gcp/aircraft": ("resnet50", "SEB", 8, 50, 3e-3, [21, 40, 50], 1e-3, 5, None),
+        "gcp/cars": ("resnet50", "SEB", 10, 200, 3e-3, [50, 100, 200], 1e-4, 10, None),
+        "gcp/cub": ("resnet50", "SEB", 10, 200, 3e-3, [50, 100, 200], 1e-4, 20, None),
+        "gcp/finetune": ("resnet50", "MPNCOV", 10, 100, 1.2e-3, [100], 1e-4, 5, None),
+        "gcp/vgg16": ("vgg16_bn", "MPNCOV", 10, 40, 3e-3, [20, 40], 1e-4, 20, None),
+        "gcp/bcnn_stage1": ("vgg16", "BCNN", 40, 100, 1e-3, [100], 5e-4, 1000, 30),
+        "gcp/bcnn_stage2": ("vgg16", "BCNN", 10, 100, 1e-3, [100], 5e-4, 1000, 0),
+    }  # fmt: skip
+    assert set(published) == set(RECIPE_NAMES)
+    keys = ("arch", "representation", "batch_size", "num_epochs", "lr", "lr_params")
+    for name, values in published.items():
+        given, _ = settings(name)
+        found = [given[key] for key in keys]
+        found += [given.get(key) for key in ("weight_decay", "classifier_factor", "freeze")]
+        assert found == list(values), name
+        assert given["selection"] == 0
+        # Never a covariance of all 2048 channels of a ResNet.
+        assert given["dimension_reduction"] == (0 if "bcnn" in name else 256)
+
+
+@pytest.mark.parametrize("name", RECIPE_NAMES)
+def test_a_recipe_without_its_data_says_so(name, tmp_path):
+    _, options = settings(name)
+    with pytest.raises(ImageError, match=r"needs its folder; pass root="):
+        train.gcp(**options, results_folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gcp/finetune", "gcp/vgg16", "gcp/bcnn_stage1"])
+def test_a_recipe_makes_its_network(name):
+    _, options = settings(name)
+    command = train.gcp.command.arguments(options)
+    task = _gcp_run._task(command["model"], command["optimization"], 200, 3, gap=False)
+    with torch.no_grad():
+        assert task.model.eval()(torch.rand(1, 3, 96, 96)).shape == (1, 200)
+    frozen = [not p.requires_grad for p in task.model.features.parameters()]
+    assert all(frozen) if name.endswith("stage1") else not any(frozen)
+    if isinstance(task.model.representation, SecondOrder):
+        assert task.model.representation.n_outputs == 32896
+
+
+@pytest.mark.parametrize(("benchmark", "train_kind"), [("cub", "center"), ("imagenet", "resized")])
+def test_photographs_of_any_size_are_trained_on(benchmark, train_kind, tmp_path):
+    assert _gcp_views.RECIPES[benchmark].train == train_kind
+    MAKERS[benchmark][0](tmp_path)
+    for k, path in enumerate(sorted(tmp_path.rglob("*.jp*g")) + sorted(tmp_path.rglob("*.JPEG"))):
+        picture(path, color=(20 * k, 0, 0), size=(40 + 3 * k, 50 - 2 * k))
+    result, _ = fitted(
+        tmp_path / "out", benchmark=benchmark, root=tmp_path, image_size=32, batch_size=2,
+        num_epochs=1, selection=0, num_workers=0, lr_params=(),
+    )  # fmt: skip
+    assert result.metrics["n_views"] == (10 if benchmark == "imagenet" else 2)
+
+
+def test_the_command_takes_the_published_flags(tmp_path, capsys):
+    words = "gcp --benchmark small-digits -b 32 --arch plain --representation MPNCOV --wd 1e-4"
+    words += " --dimension_reduction 8 --epochs 1 --lr 0.1 --lr-method step --lr-params 1 2"
+    words += f" --momentum 0.8 --seed 3 --classifier-factor 2 --modeldir {tmp_path} --workers 0"
+    with pytest.warns(FutureWarning, match="is now"):
+        assert cli.main(words.split()) == 0
+    out = capsys.readouterr().out
+    assert "accuracy" in out
+    saved = yaml.safe_load(next(tmp_path.rglob("config.yaml")).read_text())
+    assert saved["optimization"]["momentum"] == 0.8
+    assert saved["optimization"]["lr_params"] == [1, 2]
+
+
+def test_the_quick_preset_is_complete():
+    read = _presets.read_settings(
+        [_presets.preset_file("quick")], train.gcp.command, train.COMMANDS
+    )
+    assert read["benchmark"] == "textures"
+    assert read["compare_gap"]
+    assert "root" not in read
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"representation": "MPNCov"}, "representation needs"),
+        ({"benchmark": "cats"}, "benchmark needs"),
+        ({"momentum": 1.0}, "momentum needs"),
+        ({"power": 0}, "power needs"),
+        ({"arch": "resnet5"}, "arch needs plain, residual, dense"),
+        ({"arch": "vit_b_16"}, "attention over tokens"),
+        ({"keep_resolution": True, "arch": "alexnet"}, "needs a ResNet"),
+        ({"freeze": 99}, "freeze needs at most"),
+        ({"switch_to": "GAvP"}, "two powers of a covariance"),
+        ({"switch_to": "SEB", "lr_params": ()}, "decay of the learning rate"),
+        ({"lr_method": "log", "lr_params": (1,)}, "two exponents"),
+        ({"power": 0.3}, "MPNCOV needs the power 0.5"),
+        ({"evaluate": "nowhere.ckpt"}, "no checkpoint nowhere.ckpt"),
+        ({"pretrained": "nowhere.pt"}, "nowhere.pt"),
+        ({"hidden": (0,)}, "hidden needs"),
+        ({"views": "eleven"}, "views needs"),
+    ],
+)
+def test_bad_options(options, message, tmp_path):
+    with pytest.raises((ValueError, ImageError), match=message):
+        train.gcp(**{**SMALL, "results_folder": tmp_path, **options})
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_wide_maps_are_refused_before_training(tmp_path):
+    options = {"arch": "resnet50", "dimension_reduction": 0}
+    with pytest.raises(ValueError, match=r"2048 channels.*set dimension_reduction"):
+        train.gcp(**{**SMALL, "results_folder": tmp_path, **options})
+
+
+def test_every_option_is_documented():
+    doc = inspect.getdoc(train.gcp) or ""
+    for name in train.gcp.command.options:
+        assert f"\n    {name}: " in doc

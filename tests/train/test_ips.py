@@ -1,0 +1,220 @@
+"""`cpic ips`: batches of bags, schedule, metrics, every method and data set, resuming."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from cpic import train
+from cpic._errors import ImageError
+from cpic.images import Canvas, make_megapixel_mnist
+from cpic.nn.ips import Target
+from cpic.options import Patches, Selector
+from cpic.train.loop._bag_data import BagData, columns
+from cpic.train.tasks._bags import load_bags
+from cpic.train.tasks._ips_run import make_model
+from cpic.train.tasks._patches import PatchTask, warmed
+from tests.train.equal import assert_equal
+
+SMALL = Canvas(n_train=12, n_test=6, width=112, height=112, n_noise=2)
+TINY = {
+    "patch": 28,
+    "encoder": "conv",
+    "width": 16,
+    "heads": 2,
+    "m": 3,
+    "i": 4,
+    "batch_size": 4,
+    "num_epochs": 2,
+    "places": "grid",
+    "selection": 0,
+    "num_workers": 0,
+    "view": 28,
+}
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mnist")
+    make_megapixel_mnist(folder, SMALL)
+    return folder
+
+
+def run(mnist, folder, **options):
+    return train.ips("mnist", root=mnist, results_folder=folder, **{**TINY, **options})
+
+
+def test_the_schedule_has_the_published_values():
+    factor = warmed(10, 150, 100)
+    wanted = {500: 1.5e-4, 1000: 3e-4, 8000: 1.5015e-4, 15000: 3e-7}
+    for step, rate in wanted.items():
+        assert 3e-4 * factor((step - 1) / 15000) == pytest.approx(rate, rel=1e-9)
+    rates = [factor(step / 15000) for step in range(15000)]
+    assert max(rates) == rates[999] == 1
+    assert rates[0] == pytest.approx(1e-3)
+
+
+METHODS = ("ips", "random", "all", "cross", "ats", "dps")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_and_reports_all_tasks(method, mnist, tmp_path):
+    options = {"i": None} if method == "ips" else {}
+    (result,) = run(mnist, tmp_path, method=method, eager=method == "all", **options)
+    name = "ips_mnist" if method == "ips" else f"ips_mnist_{method}"
+    summary = json.loads((tmp_path / name / "summary.json").read_text())
+    mean = summary["mean"]
+    for task in ("majority", "max", "top", "multi"):
+        assert 0 <= mean[f"{task}_accuracy"] <= 1
+        assert 0 <= mean[f"{task}_chance"] <= 1
+    parts = [mean[f"{task}_accuracy"] for task in ("majority", "max", "top", "multi")]
+    assert mean["accuracy"] == pytest.approx(sum(parts) / 4)
+    assert mean["chance"] == pytest.approx(1 - mean["mean_error"])
+    assert summary["patches"] == 16
+    assert math.isfinite(result.metrics["error"])
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(mnist, tmp_path, monkeypatch):
+    options = {"num_epochs": 3, "warmup": 1, "save_every": 1, "shuffle": "instance"}
+    whole = run(mnist, tmp_path, experiment_name="whole", **options)
+    calls = []
+    step = PatchTask.training_step
+
+    def stop(self, batch, batch_idx):
+        calls.append(batch_idx)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PatchTask, "training_step", stop)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run(mnist, tmp_path, experiment_name="part", **options)
+    part = run(mnist, tmp_path, experiment_name="part", resume=True, **options)
+    one, other = (torch.load(r[0].latest, weights_only=True) for r in (whole, part))
+    assert_equal(one["model"], other["model"])
+    tables = [
+        (tmp_path / name / "fold_0" / "metrics.csv").read_text() for name in ("whole", "part")
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_efficiency_is_written_and_training_goes_on(mnist, tmp_path):
+    (result,) = run(mnist, tmp_path, track_efficiency=True, track_epoch=1, num_epochs=3)
+    assert result.epochs == 3
+    found = json.loads((tmp_path / "ips_mnist" / "fold_0" / "efficiency.json").read_text())
+    assert (found["epoch"], found["steps"]) == (1, 1)
+    assert found["milliseconds"] > 0
+
+
+def test_patches_are_cut_when_they_are_requested(mnist):
+    data = Patches(root=mnist, patch=28)
+    bags, _, facts = load_bags("mnist", data, seed=0)
+    torch.manual_seed(0)
+    model = make_model(Selector(encoder="conv", width=16, heads=2, m=3, i=4), bags, 1)
+    batches = BagData(bags, bags, batch_size=4)
+    batch = next(iter(batches.loader(batches.train, [[0, 1, 2, 3]], epoch=0)))
+    assert [bag.image.ledger.asked for bag in batch["bags"]] == [0] * 4
+    model(batch["bags"])
+    # All 16 patches once without gradient, and the three that are chosen again.
+    assert [bag.image.ledger.asked for bag in batch["bags"]] == [19 * 28 * 28] * 4
+    assert facts["channels"] == 1
+    eager = BagData(bags, bags, batch_size=4, eager=True)
+    (found,) = eager.loader(eager.train, [[0, 1, 2, 3]], epoch=0)
+    assert found["bags"].shape == (4, 16, 1, 28, 28)
+    assert torch.equal(found["bags"][2], batch["bags"][2].read(torch.arange(16)))
+
+
+def test_columns_are_the_labels(mnist):
+    bags, _, _ = load_bags("mnist", Patches(root=mnist, patch=28), seed=0)
+    batches = BagData(bags, bags, batch_size=4)
+    found = columns(bags.targets, batches.train.target)
+    assert all(torch.equal(found[name], bags.labels[name]) for name in bags.labels)
+
+
+def test_chance_is_the_best_constant_of_the_training_part(mnist):
+    bags, test, _ = load_bags("mnist", Patches(root=mnist, patch=28), seed=0)
+    batches = BagData(bags, test, batch_size=4)
+    model = make_model(Selector(encoder="conv", width=16, heads=2, m=3), bags, 1)
+    found = PatchTask(model, bags.targets).chances(batches.train, batches.validation)
+    commonest = bags.labels["max"].bincount().argmax()
+    assert found["max"] == pytest.approx(float((test.labels["max"] == commonest).double().mean()))
+
+
+class Features:
+    """Slides of 3 to 20 patches, with a rare direction in those of label 1."""
+
+    targets = (Target("metastases", kind="sigmoid"),)
+
+    def __init__(self, n, seed):
+        draw = torch.Generator().manual_seed(seed)
+        self.labels = {"metastases": torch.arange(n) % 2}
+        sizes = torch.randint(3, 20, (n,), generator=draw).tolist()
+        self.bags = [torch.randn(size, 8, generator=draw) for size in sizes]
+        for bag, label in zip(self.bags, self.labels["metastases"], strict=True):
+            bag[0, 0] += 8 * float(label)
+
+    def __len__(self):
+        return len(self.bags)
+
+    def bag(self, k, generator):
+        return Whole(self.bags[k])
+
+    def view(self, k):
+        return None
+
+
+class Whole:
+    def __init__(self, patches):
+        self.patches = patches
+
+    def __len__(self):
+        return len(self.patches)
+
+    def read(self, indices):
+        return self.patches[indices]
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_bags_of_other_sizes_are_learned(eager, tmp_path):
+    from cpic.nn import ips
+
+    torch.manual_seed(0)
+    encoder = ips.FeatureProjector(8, n_dims=16)
+    pool = ips.CrossAttention(16, heads=2, dropout=0)
+    model = ips.PatchClassifier(encoder, pool, Features.targets, choose=ips.Iterative(m=4, i=5))
+    data = BagData(Features(48, 0), Features(40, 1), batch_size=8, eager=eager)
+    task = PatchTask(model, Features.targets, lr=1e-2, optimizer="adamw")
+    result = train.fit_fold(task, data, folder=tmp_path, num_epochs=12)
+    assert result.metrics["metastases_auc"] > 0.9
+    assert "accuracy" not in result.metrics
+    assert result.metrics["mean_error"] == 0.5
+
+
+BAD = {
+    "no such task": ({"tasks": ["min"]}, "majority"),
+    "no root": ({"dataset": "traffic", "root": None}, "make_traffic_like"),
+    "channels": ({"in_channels": 3}, "in_channels=3"),
+    "features": ({"encoder": "projector"}, "projector"),
+    "width": ({"encoder": "resnet18", "width": 64}, "embeddings of 128"),
+    "weights": ({"encoder": "resnet18", "pretrained": True, "width": None}, "running"),
+    "batch": ({"batch_size": 13}, "12"),
+    "canvas": ({"root": None, "canvas": (60, 60)}, "width=60"),
+    "heads": ({"heads": 32}, "key_width"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_clear_error(name, mnist, tmp_path):
+    options, words = BAD[name]
+    given = {"dataset": "mnist", "root": mnist, "results_folder": tmp_path, "cache": tmp_path}
+    with pytest.raises(ValueError, match=words):
+        train.ips(**{**given, **TINY, **options})
+
+
+def test_labels_out_of_range_are_one_clear_error():
+    bags = Features(8, 0)
+    bags.labels["metastases"][3] = 2
+    with pytest.raises(ImageError, match="from 0 to 1"):
+        BagData(bags, bags, batch_size=4)
