@@ -99,7 +99,7 @@ def test_hdf5_of_the_published_code_is_read(tmp_path):
     hdf5(tmp_path / "a.hdf5", label=np.int64(0), name="b", img=values.astype("float64"))
     bags = open_features(tmp_path / "a.hdf5")
     assert [(name, bag.label) for name, bag in bags.items()] == [("b", 0), ("s", 1)]
-    for order in (torch.tensor([19, 0, 0]), torch.arange(20)):
+    for order in (torch.tensor([19, 0, 0]), torch.tensor([7, 3, 3, 5]), torch.arange(20)):
         assert torch.equal(bags["s"].read(order), torch.from_numpy(values)[order])
     assert bags["b"].read(order).dtype == torch.float32
 

@@ -132,6 +132,8 @@ def test_a_corrupt_tile_among_many(tmp_path, kind):
     found = blank.read(whole)
     assert torch.equal(found.long(), twin(expected, blank.corners, (16, 16)))
     assert [fault[:2] for fault in blank.faults] == [(row, column)]
+    reason = {"noise": "BAD_DATA", "cut": "is cut short, 3 of", "absent": "is not stored"}[kind]
+    assert reason in blank.faults[0].reason
     assert len(blank.skipped) == 0
     skip = PatchSource(open_image(path, faults="skip"), size=20, stride=16)
     found = skip.read(whole.flip(0)).flip(0)

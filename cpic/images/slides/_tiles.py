@@ -68,7 +68,6 @@ def foreground(patches: Tensor, *, threshold: float) -> Tensor:
     labels, n_labels = ndimage.label((4 * values > limit).numpy(), plane)  # type: ignore[misc]
     seeded = np.zeros(n_labels + 1, bool)
     seeded[labels[(values > limit).numpy()]] = True
-    seeded[0] = False
     return torch.from_numpy(seeded[labels])
 
 
