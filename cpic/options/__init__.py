@@ -3,9 +3,6 @@
 from cpic.options._command import command
 from cpic.options._groups import Data, Model, MRData, Network, Optimization, Run, Training
 from cpic.options._patches import Patches, PatchRun, PatchTraining, Selector
-
-__all__ = [
-    "Data",
 from cpic.options._pooling import Descent, Pictures, Pooling
 
 __all__ = [
@@ -18,11 +15,10 @@ __all__ = [
     "PatchRun",
     "PatchTraining",
     "Patches",
-    "Run",
-    "Selector",
     "Pictures",
     "Pooling",
     "Run",
+    "Selector",
     "Training",
     "command",
 ]
