@@ -210,7 +210,7 @@ class CPIC(nn.Module):
         trains = points = indices = misfit = None
         if self.positions.by != "cross":
             entries = self._entries(volumes, remember=False)
-            encoded = encode(entries, self.positions, draw, self.memory.device)
+            encoded = encode(entries, self.positions, draw, self.memory.device, self.pooled)
         else:
             entries, trains = self._trains(volumes, names, generator)
             if self.positions.correction:

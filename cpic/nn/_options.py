@@ -11,7 +11,7 @@ from cpic.nn._components import Components
 from cpic.tt._solvers import Solver
 
 _T = TypeVar("_T")
-POSITIONS = ("cross", "grid", "jittered", "low-discrepancy", "random", "grid+peaks")
+POSITIONS = ("cross", "grid", "jittered", "low-discrepancy", "random", "grid+peaks", "attended")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,9 @@ class Positions:
         by: `"cross"`, the published search for trains; or without a search `"grid"`, with a phase
             drawn in training mode, `"jittered"`, `"low-discrepancy"` and `"random"`, as in
             `cpic.choose.positions`, or `"grid+peaks"`: half of the budget on a grid, the rest
-            around the positions where a channel is largest.
+            around the positions where a channel is largest; or `"attended"`: of eight times as many
+            positions on a grid, which are encoded without gradient, those that the feature
+            "attention" weighs most.
         budget: Positions read in each volume, except for the cross, whose number follows from
             `Search`.
         correction: Number of further positions at which the cross reads the encoded volume itself:

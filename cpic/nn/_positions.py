@@ -2,7 +2,9 @@ r"""Encode volumes at positions that are chosen without a search.
 
 In training mode the positions of a step are drawn, the same for all volumes; in evaluation mode
 they are fixed, so that a prediction depends only on the volume. "grid+peaks" reads a grid, and
-then more densely around the positions where a channel is largest.
+then more densely around the positions where a channel is largest. "attended" takes a dense grid as
+a bag of cubes and reads those again, with gradient, that the attention of the model weighs most
+{cite}`bergner2023iterative`.
 
 Shapes: `K` volumes, `m` positions, `n` channels, `D` axes.
 """
@@ -18,12 +20,14 @@ from torch import Tensor
 from cpic import choose
 from cpic.linalg._maxvol import take_rows
 from cpic.nn._entries import VolumeEntries
-from cpic.nn._features import BASED, Encoded, Points, check_kinds
+from cpic.nn._features import BASED, Encoded, Points, Pooled, check_kinds
 from cpic.nn._options import Positions
 from cpic.tt import TensorTrain
 
 # Grids and one position a block: the positions of a step follow each other as in every other one.
 ORDERED = ("grid", "jittered", "grid+peaks")
+# Positions that are looked at without gradient, for each that is kept.
+_LOOKED = 8
 
 
 def matched(
@@ -36,6 +40,15 @@ def matched(
     """
     positions = Positions(by=positions) if isinstance(positions, str) else positions
     check_kinds(features)
+    if positions.by == "attended" and not {"attention"} <= set(features) <= {
+        "attention",
+        "maximum",
+    }:
+        raise ValueError(
+            'CPIC needs the feature "attention", and at most "maximum" besides, for positions '
+            f'"attended", got {list(features)}; integrals need positions that are not chosen by '
+            "value."
+        )
     based = [kind for kind in features if kind in BASED]
     if based and positions.by not in ("cross", *ORDERED):
         raise ValueError(
@@ -66,7 +79,7 @@ def chosen(
 
     A budget above the number of voxels takes all of them.
     """
-    by = "grid" if by == "grid+peaks" else by
+    by = "grid" if by in ("grid+peaks", "attended") else by
     options: dict[str, Any] = {"device": device}
     if by == "grid":
         options["phase"] = "random" if generator else 0.5
@@ -80,6 +93,7 @@ def encode(
     positions: Positions,
     generator: torch.Generator | None,
     device: torch.device,
+    pooled: Pooled | None = None,
 ) -> Encoded:
     """K volumes encoded at the positions of one step.
 
@@ -88,8 +102,20 @@ def encode(
         positions: How to choose, and how many.
         generator: Draws the positions; None: they are fixed.
         device: Where the vectors go.
+        pooled: Features that are not inner products; its attention chooses those "attended".
     """
     n_volumes, shape = len(entries.volumes), entries.shape
+    if positions.by == "attended":
+        assert pooled is not None
+        assert pooled.logits is not None
+        looked, _, _ = chosen(shape, "grid", _LOOKED * positions.budget, generator, device)
+        looked = looked.expand(n_volumes, -1, -1)
+        with torch.no_grad():
+            logits = pooled.logits(entries.vectors(looked).to(pooled.logits.weight))[..., 0]
+        best = logits.topk(min(positions.budget, logits.shape[1]), 1).indices
+        vectors = entries.vectors(take_rows(looked, best.to(looked.device)))
+        owner = torch.arange(n_volumes, device=vectors.device).repeat_interleave(vectors.shape[1])
+        return Encoded(None, None, None, (vectors.flatten(0, 1), owner))
     at, weights, _ = chosen(shape, positions.by, positions.coarse, generator, device)
     at = at.expand(n_volumes, -1, -1)
     vectors = entries.vectors(at)

@@ -146,9 +146,9 @@ class Model(Network):
     activation: Literal["relu", "gelu"] = "relu"
     last: Literal["sigmoid", "relu", "linear"] = "sigmoid"
     bias: Finite | None = None
-    positions: Literal["cross", "grid", "jittered", "low-discrepancy", "random", "grid+peaks"] = (
-        "cross"
-    )
+    positions: Literal[
+        "cross", "grid", "jittered", "low-discrepancy", "random", "grid+peaks", "attended"
+    ] = "cross"
     budget: Count = 1000
     correction: Whole = 0
     residual: NotNegative = 0.0

@@ -292,6 +292,9 @@ TABLE = {
     "CPIC, on a grid": lambda d, t: steps(
         d, t, positions=nn.Positions(by="jittered", budget=50), features=("moments", "maximum")
     ),
+    "CPIC, attended cubes": lambda d, t: steps(
+        d, t, positions=nn.Positions(by="attended", budget=9), features=("attention", "maximum")
+    ),
     "CPIC, learned features of a grid": lambda d, t: steps(
         d, t, positions=nn.Positions(by="grid", budget=60), features=("learned",)
     ),

@@ -8,3 +8,4 @@ from cpic.train.tasks._osic import osic
 
 # By the names of their commands.
 TASKS = {one.__name__: one for one in (brats, osic, baseline, ips, gcp)}
+TASKS = {one.__name__: one for one in (brats, osic, baseline, gcp, ips)}
