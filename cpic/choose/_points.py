@@ -75,6 +75,20 @@ def grid(
             makes the mean unbiased. The weights of the first two are the integrals of linear
             interpolation, those of the last are equal.
     """
+    axes, parts = grid_axes(shape, count, draw, phase)
+    if phase == "random":
+        lead = torch.zeros(draw.n_arrays, 1, dtype=torch.float64, device=draw.device)
+        weights = lead + 1 / math.prod(parts)
+        weights = weights.expand(-1, math.prod(parts))
+    else:
+        weights = weigh([matrix(axis, n).mean(1) for axis, n in zip(axes, shape, strict=True)])
+    return Points(product(axes), weights, axes)
+
+
+def grid_axes(
+    shape: Sequence[int], count: int, draw: Draw, phase: float | Literal["ends", "random"]
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Positions of a grid along each axis, int64 `(K, m_i)`, and their numbers m_i."""
     parts = parts_of(shape, count)
     lead = torch.zeros(draw.n_arrays, 1, dtype=torch.float64, device=draw.device)
     if phase == "ends":
@@ -98,13 +112,7 @@ def grid(
             (torch.arange(m, device=draw.device) + moved[:, k : k + 1]) * (n / m)
             for k, (n, m) in enumerate(zip(shape, parts, strict=True))
         ]
-    axes = tuple(axis.long() for axis in axes)
-    if phase == "random":
-        weights = lead + 1 / math.prod(parts)
-        weights = weights.expand(-1, math.prod(parts))
-    else:
-        weights = weigh([matrix(axis, n).mean(1) for axis, n in zip(axes, shape, strict=True)])
-    return Points(product(axes), weights, axes)
+    return tuple(axis.long() for axis in axes), parts
 
 
 def random(shape: Sequence[int], count: int, draw: Draw) -> Points:

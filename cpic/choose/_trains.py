@@ -88,13 +88,9 @@ def by_cross(
     generator = need_generator(who, draw.generator)
     map_ = None if bits is None else Quantics(shape, order=bits, base=base)
     sizes = shape if map_ is None else map_.sizes
-    probes = min(1000, max(1, count // 20))
+    probes = n_probes(count)
     fits = count - 2 * probes
-    if method == "square":
-        most = _largest(lambda r: 2 * sweeps * _fibers(sizes, r) <= fits, fits)
-    else:
-        columns = make_plan(sizes, rank=fits, max_entries=fits).columns
-        most = math.ceil(columns / _OVERSAMPLED)
+    most = rank_within(sizes, count, method=method, sweeps=sweeps)
     if most < 1:
         raise ValueError(
             f"{who} needs more than {count} entries for rank 1 on sizes {tuple(sizes)}; raise the "
@@ -114,6 +110,20 @@ def by_cross(
         device=draw.device,
     )
     return Train(shape, result.train, map_)
+
+
+def n_probes(count: int) -> int:
+    """Entries of a budget on which a search measures its error, twice."""
+    return min(1000, max(1, count // 20))
+
+
+def rank_within(sizes: Sequence[int], count: int, *, method: Method, sweeps: int = 2) -> int:
+    """The rank of a search that reads at most `count` entries; 0 if none fits."""
+    fits = count - 2 * n_probes(count)
+    if method == "square":
+        return _largest(lambda r: 2 * sweeps * _fibers(sizes, r) <= fits, fits)
+    columns = make_plan(sizes, rank=fits, max_entries=fits).columns
+    return math.ceil(columns / _OVERSAMPLED)
 
 
 def by_svd(

@@ -1,6 +1,7 @@
 """The console command `cpic`."""
 
 import functools
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -51,6 +52,8 @@ def _run(words: list[str]) -> int:
         return _train.run(words[0], words[1:], train.COMMANDS)
     words, texts = _parameters(words)
     options = parser.parse_args(words)
+    if options.command == "advise":
+        return _advise(options.advise)
     if options.command == "data":
         return _data_check(options.data.check)
     return _book_run(options.book.run, texts)
@@ -81,7 +84,10 @@ def _parser(trained: Mapping[str, Any]) -> Any:
     new = functools.partial(
         jsonargparse.ArgumentParser, exit_on_error=False, allow_abbrev=False, add_help=True
     )
-    parser = new(prog="cpic", description="Train C-PIC, check data, and run the book.")
+    parser = new(
+        prog="cpic",
+        description="Train C-PIC, ask which part to read, check data, and run the book.",
+    )
     parser.add_argument("-V", "--version", action="store_true", help="print the version and exit")
     commands = parser.add_subcommands(dest="command")
     for name, one in trained.items():
@@ -105,6 +111,16 @@ def _parser(trained: Mapping[str, Any]) -> Any:
         metavar=("NAME", "VALUE"),
         help="set a parameter of the chapters; may be repeated",
     )
+    advise = new(description="Measure a volume on few voxels, and say which part of it to read.")
+    commands.add_subcommand("advise", advise, help="say which part of a volume to read")
+    advise.add_argument("scan", help="a file or folder that cpic.data.open_volume opens")
+    advise.add_argument(
+        "--budget", type=float, default=0.01, help="voxels to read: a number, or a share up to 1"
+    )
+    advise.add_argument("--channel", type=int, default=0, help="which channel is measured")
+    advise.add_argument("--probes", type=PositiveInt, default=512, help="random voxels to measure")
+    advise.add_argument("--seed", type=int, default=0, help="of the random voxels")
+    advise.add_argument("--json", action="store_true", help="print the advice as JSON")
     data = new(description="Data sets on this machine.")
     commands.add_subcommand("data", data, help="check data sets on this machine")
     check = new(description="List missing or broken files, patient by patient.")
@@ -131,6 +147,24 @@ def _book_run(options: Any, texts: dict[str, str]) -> int:
     print(run.summary_table(results))
     print(f"notebooks and summary.json: {options.out}")
     return int(any(result.error for result in results))
+
+
+def _advise(options: Any) -> int:
+    import torch
+
+    from cpic.choose import advise
+    from cpic.data import open_volume
+
+    budget = options.budget
+    found = advise(
+        open_volume(options.scan),
+        budget=int(budget) if budget > 1 and budget.is_integer() else budget,
+        generator=torch.Generator().manual_seed(options.seed),
+        n_probes=options.probes,
+        channel=options.channel,
+    )
+    print(json.dumps(found.plain(), indent=1) if options.json else found)
+    return 0
 
 
 def _data_check(options: Any) -> int:
