@@ -9,7 +9,7 @@ from torch import nn
 
 from cpic._errors import ImageError
 from cpic.images import ArrayImage, PatchSource
-from cpic.train.pretrain import BYOL, LARS, pretrain, random_views
+from cpic.train.pretrain import BYOL, LARS, _byol, pretrain, random_views
 from tests.images import files
 
 
@@ -77,18 +77,14 @@ def test_rate_and_momentum_follow_their_schedules():
         BYOL(encoder(), 24, n_steps=5, warmup=5)
 
 
-class Given(nn.Module):
-    """What is given, one after the other."""
+class Flipped(nn.Module):
+    """Columns in reverse order."""
 
-    def __init__(self, values):
-        super().__init__()
-        self.values = values
-
-    def forward(self, _):
-        return next(self.values)
+    def forward(self, values):
+        return values.flip(1)
 
 
-def test_the_loss_compares_each_view_with_the_target_of_the_other():
+def test_the_loss_compares_each_view_with_the_target_of_the_other(monkeypatch):
     model = BYOL(encoder(), 24, n_steps=10, **OPTIONS)
     patches = torch.rand(8, 3, 20, 20)
     loss = model.loss(patches, step=3)
@@ -99,13 +95,14 @@ def test_the_loss_compares_each_view_with_the_target_of_the_other():
     learned = [*model.online.parameters(), *model.predictor.parameters()]
     assert all(p.grad.isfinite().all() for p in learned)
     first, second = torch.randn(2, 8, 4)
-    views = iter([first, second, second, first])
-    model.online, model.predictor, model.target = (Given(views), nn.Identity(), Given(views))
+    views = iter([first, second])
+    monkeypatch.setattr(_byol, "random_views", lambda *_, **options: next(views))
+    model.online, model.predictor, model.target = nn.Identity(), nn.Identity(), Flipped()
 
     def cosine(a, b):
         return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))).mean()
 
-    expected = 2 - 2 * (cosine(first, second) + cosine(second, first)) / 2
+    expected = 2 - (cosine(first, second.flip(1)) + cosine(second, first.flip(1)))
     torch.testing.assert_close(model.loss(patches, step=0), expected)
 
 
@@ -177,6 +174,15 @@ def test_a_run_that_was_killed_ends_as_an_uninterrupted_one(tmp_path, monkeypatc
     assert torch.equal(done.encoder[0].weight, whole.encoder[0].weight)
     with pytest.raises(ValueError, match="batch_size"):
         run(tmp_path / "b", batch_size=8)
+
+
+def test_the_target_follows_after_each_step(tmp_path):
+    model = run(tmp_path, num_epochs=1, batch_size=64, warmup_epochs=0)
+    assert model.step == 1
+    start, now = encoder()[0].weight, model.encoder[0].weight
+    assert not torch.equal(now, start)
+    expected = start + (1 - 0.99) * (now - start)
+    torch.testing.assert_close(model.target[0][0].weight, expected.detach(), rtol=1e-6, atol=1e-8)
 
 
 def test_the_loss_falls_below_that_of_unrelated_projections(tmp_path):
