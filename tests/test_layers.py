@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "show": GROUND
     | {"linalg", "tt", "bottleneck", "project", "data", "cohorts", "choose"}
     | {"images"},
+    "check": set(),
     "_execute": GROUND,
     "_notebooks": GROUND,
     "_peak": set(),

@@ -74,6 +74,9 @@ def test_page_has_its_card_and_buttons(site, name):
     html = (site / f"{name}.html").read_text(encoding="utf-8")
     assert 'property="og:title"' in html
     assert 'property="og:description"' in html
+    assert 'property="og:image"' in html
+    assert 'rel="icon"' in html
+    assert "Not for clinical use" in html
     assert ("colab.research.google.com" in html) == (name in INTERACTIVE)
     assert ("mybinder.org" in html) == (name in [*INTERACTIVE, *TEXT_NOTEBOOKS])
 
@@ -85,6 +88,7 @@ def test_page_has_its_card_and_buttons(site, name):
         "tt",
         "bottleneck",
         "project",
+        "choose",
         "nn",
         "nn.baselines",
         "nn.metrics",
@@ -99,7 +103,7 @@ def test_page_has_its_card_and_buttons(site, name):
 )
 def test_reference_has_every_public_name(site, name):
     package = importlib.import_module(f"cpic.{name}")
-    html = (site / "book" / "api.html").read_text(encoding="utf-8")
+    html = (site / f"book/api/{name.split('.')[-1]}.html").read_text(encoding="utf-8")
     assert [n for n in package.__all__ if f'id="cpic.{name}.{n}"' not in html] == []
 
 
