@@ -223,6 +223,13 @@ TABLE = {
     "SecondOrder MatrixPower of another power": lambda d, t: pooled(
         pooling.SecondOrder(4, pooling.MatrixPower(0.3), shrinkage=0.1, weighted=True), d, t
     ),
+    "Switched": lambda d, t: pooled(
+        pooling.SecondOrder(4, pooling.Switched(pooling.MatrixPower(), pooling.ScaledRoot())), d, t
+    ),
+    "small_backbone": lambda d, t: trained(
+        moved(lambda: pooling.small_backbone("dense", n_parameters=900), d, t),
+        drawn(d, t, 2, 1, 8, 8),
+    ),
     "ScaledRoot": lambda d, t: pooled(pooling.SecondOrder(4, pooling.ScaledRoot()), d, t),
     "CovariancePool triangle": lambda d, t: pooling.triangle(
         pooling.CovariancePool(precision=t)(maps(d, t))

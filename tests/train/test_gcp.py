@@ -311,8 +311,8 @@ def test_photographs_of_any_size_are_trained_on(benchmark, train_kind, tmp_path)
 
 def test_the_command_takes_the_published_flags(tmp_path, capsys):
     words = "gcp --benchmark small-digits -b 32 --arch plain --representation MPNCOV --wd 1e-4"
-    words += " --dimension_reduction 8 --epochs 1 --lr 0.1 --lr-method step --lr-params 1 2"
-    words += f" --momentum 0.8 --seed 3 --classifier-factor 2 --modeldir {tmp_path} --workers 0"
+    words += " --dimension_reduction 8 --epochs 1 --lr 0.1 --lr_method step --lr_params 1 2"
+    words += f" --momentum 0.8 --seed 3 --classifier_factor 2 --modeldir {tmp_path} --workers 0"
     with pytest.warns(FutureWarning, match="is now"):
         assert cli.main(words.split()) == 0
     out = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Weights of a backbone that were trained elsewhere."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from cpic._trust import open_regular
 from cpic._vision import torchvision
 from cpic.nn.pooling import ThreeParts
 from cpic.train.loop._checkpoints import UNFIT
+from cpic.train.loop._faults import one_line
 
 
 def load_pretrained(source: str | Path | None, net: ThreeParts, arch: str) -> None:
@@ -52,8 +54,10 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         with open_regular(path) as file:
             state: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except UNFIT as error:
-        raise ValueError(f"pretrained needs a file of weights, got {path} ({error}).") from error
+    except (*UNFIT, UnpicklingError, EOFError) as error:
+        raise ValueError(
+            f"pretrained needs a file of weights, got {path} ({one_line(error)[:100]})."
+        ) from error
     for key in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
