@@ -1,15 +1,13 @@
 """Data sets of photographs as their authors publish them: folders, lists and annotations."""
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from cpic._errors import ImageError
-from cpic._trust import DAMAGED, DoubtError, read_regular
 from cpic.data._faults import reading
+from cpic.images._annotations import form_of, read_boxes, read_lines, read_matlab, read_table, whole
 from cpic.images._in_files import FileImages, listed
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -41,7 +39,7 @@ def birds(root: Path, train: bool) -> FileImages:
     """CUB-200-2011: four lists; a picture is for training if `train_test_split.txt` says 1."""
     root = _inside(root, "CUB_200_2011")
     files, numbers, flags, classes = (
-        _table(root / f"{name}.txt")
+        read_table(root / f"{name}.txt")
         for name in ("images", "image_class_labels", "train_test_split", "classes")
     )
     if not (files.keys() == numbers.keys() == flags.keys()):
@@ -52,7 +50,7 @@ def birds(root: Path, train: bool) -> FileImages:
         "cub",
         root,
         [f"images/{files[key]}" for key in chosen],
-        [_whole(root, numbers[key]) - 1 for key in chosen],
+        [whole(root, numbers[key]) - 1 for key in chosen],
         names,
         "Caltech-UCSD Birds-200-2011",
     )
@@ -63,7 +61,7 @@ def aircraft(root: Path, train: bool, kind: str = "variant") -> FileImages:
     root = _inside(root, "fgvc-aircraft-2013b")
     parts = {}
     for part in ("trainval", "test"):
-        lines = _lines(root / "data" / f"images_{kind}_{part}.txt")
+        lines = read_lines(root / "data" / f"images_{kind}_{part}.txt")
         parts[part] = [(one, name.strip()) for one, _, name in (x.partition(" ") for x in lines)]
     if any(not name for rows in parts.values() for _, name in rows):
         raise ImageError(f"{root} has lines without a class; they are of another data set.")
@@ -81,8 +79,8 @@ def aircraft(root: Path, train: bool, kind: str = "variant") -> FileImages:
 
 def cars(root: Path, train: bool) -> FileImages:
     """Stanford Cars: `cars_annos.mat` with paths, classes from 1 and the flag of the test part."""
-    found = _matlab(root / "cars_annos.mat", ("annotations",))["annotations"].flatten()
-    with _of(root / "cars_annos.mat"):
+    found = read_matlab(root / "cars_annos.mat", ("annotations",))["annotations"].flatten()
+    with form_of(root / "cars_annos.mat"):
         rows = [
             (str(row["relative_im_path"].item()), int(row["class"].item()), int(row["test"].item()))
             for row in found
@@ -103,8 +101,8 @@ def dogs(root: Path, train: bool, cropped: bool = False) -> FileImages:
     """Stanford Dogs: `train_list.mat` and `test_list.mat`; cropped, one picture for each box."""
     root = _inside(root, "Dogs")
     path = root / f"{'train' if train else 'test'}_list.mat"
-    found = _matlab(path, ("annotation_list", "labels"))
-    with _of(path):
+    found = read_matlab(path, ("annotation_list", "labels"))
+    with form_of(path):
         names = [str(one.item()) for one in found["annotation_list"].flatten()]
         numbers = [int(one) for one in found["labels"].flatten()]
     if len(names) != len(numbers):
@@ -115,7 +113,7 @@ def dogs(root: Path, train: bool, cropped: bool = False) -> FileImages:
     boxes = None
     if cropped:
         listed("dogs", root / "Annotation", names)
-        each = [_boxes(root / "Annotation" / name) for name in names]
+        each = [read_boxes(root / "Annotation" / name) for name in names]
         boxes = torch.tensor([box for one in each for box in one])
         numbers = [number for number, one in zip(numbers, each, strict=True) for _ in one]
         names = [name for name, one in zip(names, each, strict=True) for _ in one]
@@ -138,14 +136,14 @@ def flowers(root: Path, train: bool) -> FileImages:
     random, the same ones each time.
     """
     path = root / "imagelabels.mat"
-    with _of(path):
-        numbers = [int(one) for one in _matlab(path, ("labels",))["labels"].flatten()]
+    with form_of(path):
+        numbers = [int(one) for one in read_matlab(path, ("labels",))["labels"].flatten()]
     order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0)).tolist()
     cut = round(0.9 * len(numbers))
     chosen = order[:cut] if train else order[cut:]
     if (root / "setid.mat").is_file():
         parts = ("trnid", "valid") if train else ("tstid",)
-        found = _matlab(root / "setid.mat", parts)
+        found = read_matlab(root / "setid.mat", parts)
         chosen = [int(one) - 1 for part in parts for one in found[part].flatten()]
         if chosen and not 0 <= min(chosen) <= max(chosen) < len(numbers):
             raise ImageError(f"{root / 'setid.mat'} has numbers of other pictures.")
@@ -184,86 +182,6 @@ def made(
 def _inside(root: Path, name: str) -> Path:
     """The folder of this name in a folder, or that folder itself."""
     return root / name if (root / name).is_dir() else root
-
-
-def _lines(path: Path) -> list[str]:
-    with reading(path, ImageError):
-        text = read_regular(path, _LARGEST).decode("utf-8", errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise ImageError(f"{path} is empty; unpack the archive again.")
-    return lines
-
-
-def _table(path: Path) -> dict[str, str]:
-    """Lines of a number and a text."""
-    rows = [line.partition(" ") for line in _lines(path)]
-    if not all(key.isdigit() and text.strip() for key, _, text in rows):
-        raise ImageError(f"{path} needs lines `number text`; it is of another data set.")
-    return {key: text.strip() for key, _, text in rows}
-
-
-def _whole(root: Path, text: str) -> int:
-    if not text.isdigit():
-        raise ImageError(f"{root} needs numbers of classes, got {text!r}.")
-    return int(text)
-
-
-def _matlab(path: Path, fields: Sequence[str]) -> dict[str, Any]:
-    """Variables of a MATLAB file."""
-    from scipy.io import loadmat
-
-    with reading(path, ImageError):
-        content = read_regular(path, _LARGEST)
-    with _of(path):
-        found = loadmat(io.BytesIO(content))
-    if lacking := [field for field in fields if field not in found]:
-        raise ImageError(
-            f"{path} lacks {', '.join(lacking)}, it has "
-            f"{', '.join(name for name in found if name[:2] != '__')}; it is of another data set."
-        )
-    return found
-
-
-class _of:
-    """Turn errors about the form of annotations into one that names the file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> None:
-        """Nothing to do."""
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """Raise `ImageError` for errors of the form."""
-        if isinstance(error, (*DAMAGED, NotImplementedError)) and not isinstance(error, ImageError):
-            raise ImageError(
-                f"{self.path} has another form than expected ({type(error).__name__}: {error}); "
-                "it is damaged, or of another data set."
-            ) from error
-
-
-def _boxes(path: Path) -> list[tuple[int, int, int, int]]:
-    """Left, top, right and bottom of all dogs of an annotation."""
-    import xml.etree.ElementTree as tree
-
-    with reading(path, ImageError):
-        text = read_regular(path, 2**20)
-    if b"<!ENTITY" in text or b"<!DOCTYPE" in text:
-        raise ImageError(f"{path} declares entities, which an annotation has none of.")
-    with _of(path):
-        try:
-            found = tree.fromstring(text)
-        except tree.ParseError as error:
-            raise DoubtError(f"{error}") from error
-        sides = ("xmin", "ymin", "xmax", "ymax")
-        boxes = [
-            tuple(int(float(box.findtext(side) or "")) for side in sides)
-            for box in found.iter("bndbox")
-        ]
-    if not boxes:
-        raise ImageError(f"{path} has no box; it is of another data set.")
-    return boxes  # type: ignore[return-value]
 
 
 TREES: dict[str, Callable[[Path, bool], FileImages]] = {
