@@ -93,6 +93,7 @@ def test_page_has_its_card_and_buttons(site, name):
         "nn.baselines",
         "nn.metrics",
         "nn.patches",
+        "nn.spectral",
         "data",
         "cohorts",
         "data.resample",
