@@ -14,7 +14,9 @@ from cpic.images import check_images, load
 
 def picture(path, color=(10, 200, 30), size=(9, 7), mode="RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    pillow.new("RGB", size, color).convert(mode).save(path)
+    image = pillow.new("RGB", size, color)
+    # Conversion to a palette would dither.
+    (image.quantize() if mode == "P" else image.convert(mode)).save(path)
 
 
 def text(path, content):

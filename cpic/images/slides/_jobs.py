@@ -179,7 +179,7 @@ def encode_slide(
     """Features of the tiles of a slide, kept in `out`; the corrupt tiles."""
     store = out / f"{slide.name}.zarr"
     with reading(weights, ImageError), open_regular(weights) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     settings = {"level": level, "tile_size": size, "arch": arch, "weights": digest}
     if store.exists():
         found = open_features(store)[slide.name].attributes
