@@ -9,8 +9,9 @@ import torch
 from cpic._errors import ImageError
 from cpic._vision import torchvision
 from cpic.images import _built_in
+from cpic.images._check_trees import check_tree
 from cpic.images._images import Images, PixelImages
-from cpic.images._trees import TREES, check_tree
+from cpic.images._trees import TREES
 
 # Inside packages, and in a folder of the user's.
 BUILT_IN: dict[str, Callable[[bool], Images]] = {

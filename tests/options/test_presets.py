@@ -56,7 +56,9 @@ def config(name):
 
 
 def test_there_is_one_for_every_row():
-    assert set(_presets.preset_names()) == {*PARAMETERS, *RESNETS, *PATCHES, "quick", "strided"}
+    # Those of covariance pooling are in the test of its command.
+    names = {name for name in _presets.preset_names() if not name.startswith("gcp/")}
+    assert names == {*PARAMETERS, *RESNETS, *PATCHES, "quick", "strided"}
 
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *RESNETS])
