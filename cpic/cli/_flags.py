@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cpic._trust import DoubtError
-from cpic.options import _kinds, _presets
+from cpic.options import _kinds, _presets, _published
 from cpic.options._command import Command
 
 # Short flags and names of the published scripts.
@@ -19,7 +19,7 @@ SHORT = {
     "-e": "--num_epochs",
     "-n": "--experiment_name",
 }
-_OLD = {**SHORT, "--dataset_location": "--root", "-h": "--help"}
+_OLD = {**SHORT, "--dataset_location": "--root", "--cfg": "--config", "-h": "--help"}
 _FILES = ("config", "preset")
 # These take no value.
 _ALONE = ("help", "print_config")
@@ -35,7 +35,7 @@ class Flags(NamedTuple):
         alone: Flags without a value.
     """
 
-    files: list[Path]
+    files: list[Path | _presets.Made]
     values: dict[str, list[str]]
     alone: set[str]
 
@@ -87,6 +87,8 @@ def _key(name: str, command: Command) -> str:
     if key in (*_FILES, *_ALONE):
         return key
     parts = key.split(".")
+    if parts[0] in _published.KEYS.get(command.name, ()) and parts[0] not in command.options:
+        return key
     depth = 2 if parts[0] in command.groups else 1
     option = command.known(".".join(parts[:depth]), "the command line")
     if parts[depth:] and not _kinds.is_mapping(command.options[option].kind):
@@ -100,9 +102,19 @@ def settings(flags: Flags, command: Command, commands: Collection[str]) -> dict[
     Raises:
         ValueError: If a file cannot be read, or a value does not fit.
     """
-    found = _presets.read_settings(flags.files, command, commands)
+    found, published = _presets.read_parts(flags.files, command, commands)
+    before = _presets.fitted_published(published, command)
+    found = {**before, **found}
     # A setting is applied before the settings below it.
-    for key in sorted(flags.values, key=lambda name: name.count(".")):
+    keys = sorted(flags.values, key=lambda name: name.count("."))
+    for key in [name for name in keys if name.split(".")[0] not in command.options]:
+        first, *inner = key.split(".")
+        value = _value(key, flags.values[key], Any)
+        published[first] = _below(published.get(first), inner, value, key) if inner else value
+    # What published flags have changed; a file may have set it as an option.
+    after = _presets.fitted_published(published, command)
+    found |= {k: v for k, v in after.items() if k not in before or before[k] != v}
+    for key in [name for name in keys if name.split(".")[0] in command.options]:
         first, *inner = key.split(".")
         value = _value(key, flags.values[key], Any if inner else command.options[first].kind)
         if inner:

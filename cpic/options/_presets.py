@@ -4,12 +4,12 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from cpic._trust import DoubtError, read_regular
-from cpic.options import _kinds, _yaml
+from cpic.options import _aistats21, _kinds, _published, _yaml
 from cpic.options._command import Command
 from cpic.options._names import nearest
 
@@ -27,11 +27,27 @@ def preset_names() -> list[str]:
         True
     """
     folder = Path(str(resources.files("cpic.options"))) / "presets"
-    return sorted(path.relative_to(folder).as_posix()[:-4] for path in folder.rglob("*.yml"))
+    files = [path.relative_to(folder).as_posix()[:-4] for path in folder.rglob("*.yml")]
+    return sorted([*files, *_aistats21.presets()])
 
 
-def preset_file(name: str) -> Path:
-    """The file of a preset.
+class Made(NamedTuple):
+    """A preset without a file.
+
+    Attributes:
+        name: Its name.
+        settings: Options by name, with the command.
+    """
+
+    name: str
+    settings: dict[str, Any]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def preset_file(name: str) -> Path | Made:
+    """The file of a preset, or its settings if it has none.
 
     Raises:
         ValueError: If there is no preset of this name.
@@ -40,13 +56,21 @@ def preset_file(name: str) -> Path:
     if name not in known:
         raise ValueError(
             f"there is no preset {name!r}{nearest(name, known)}; the presets are "
-            f"{', '.join(known)}."
+            f"{', '.join(_shortened(known))}."
         )
+    if (made := _aistats21.presets().get(name)) is not None:
+        return Made(name, made)
     return Path(str(resources.files("cpic.options") / "presets" / f"{name}.yml"))
 
 
+def _shortened(names: Iterable[str]) -> list[str]:
+    """Names of presets, those of a folder as one."""
+    found = (re.sub(r"/(.*)/.*", r"/\1/...", name) for name in names)
+    return list(dict.fromkeys(found))
+
+
 def read_settings(
-    files: Iterable[str | Path], command: Command, commands: Collection[str] = ()
+    files: Iterable[str | Path | Made], command: Command, commands: Collection[str] = ()
 ) -> dict[str, Any]:
     """Read options of one command from YAML files, by flat name; later files take precedence.
 
@@ -62,9 +86,32 @@ def read_settings(
         ValueError: If a file cannot be read, is for another command, or has an unknown key, a
             repeated key or an invalid value.
     """
+    own, published = read_parts(files, command, commands)
+    return {**fitted_published(published, command), **own}
+
+
+def fitted_published(keys: Mapping[str, Any], command: Command) -> dict[str, Any]:
+    """Options from published keys, checked.
+
+    Raises:
+        ValueError: If a value does not fit.
+    """
+    found = _published.converted(keys, command.name) if keys else {}
+    where = "the published settings"
+    return {name: command.fitted(name, value, where=where) for name, value in found.items()}
+
+
+def read_parts(
+    files: Iterable[str | Path | Made], command: Command, commands: Collection[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read options and, apart from them, published keys; arguments as of `read_settings`."""
     merged: dict[str, Any] = {}
+    published: dict[str, Any] = {}
     for file in files:
-        content = _read(Path(file), command.kinds | dict.fromkeys(commands, command.kinds))
+        if isinstance(file, Made):
+            content = dict(file.settings)
+        else:
+            content = _read(Path(file), command.kinds | dict.fromkeys(commands, command.kinds))
         meant = content.pop("command", command.name)
         if meant != command.name:
             raise ValueError(
@@ -74,10 +121,13 @@ def read_settings(
         for name, part in sections.items():
             if not isinstance(part, dict):
                 raise ValueError(f"{file} needs a mapping under {name!r}, got {part!r}.")
+        stem = Path(str(file)).stem
+        content, keys = _published.parted(content, command.options, command.name, stem)
+        published = _published.merged(published, keys)
         for part in (content, sections.get(command.name, {})):
             for name, value in command.flat(part, f"{file}").items():
                 merged[name] = command.fitted(name, value, where=f"{file}")
-    return merged
+    return merged, published
 
 
 def from_text(text: str, kind: Any) -> Any:

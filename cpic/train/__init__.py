@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from cpic.train.prediction._command import predict
-from cpic.train.tasks import TASKS, baseline, brats, gcp, ips, osic
+from cpic.train.tasks import TASKS, baseline, brats, gan, gcp, imgcls, ips, osic
 
 if TYPE_CHECKING:
     from cpic.train.loop._batches import CohortData
@@ -30,7 +30,9 @@ __all__ = [
     "brats",
     "dense",
     "fit_fold",
+    "gan",
     "gcp",
+    "imgcls",
     "ips",
     "osic",
     "predict",

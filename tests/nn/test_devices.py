@@ -7,10 +7,10 @@ import torch
 
 from cpic import data, nn
 from cpic.data import ArrayVolume
-from cpic.nn import baselines, metrics, patches, pooling
+from cpic.nn import baselines, generative, metrics, patches, pooling
 from cpic.nn._memory import SetMemory
 from cpic.tt import IndexSets, Quantics, TensorTrain
-from tests.devices import CPU, drawn, everywhere, missing, source, tensors
+from tests.devices import CPU, drawn, everywhere, graded, missing, source, tensors
 
 SHAPE, SIZES, RANK = (8, 6, 8), (4, 3, 4), 3
 NAMES = ["ada", "bea", "cy", "dora"]
@@ -325,8 +325,47 @@ TABLE = {
     "DownsampleCNN": lambda d, t: trained(
         moved(lambda: baselines.DownsampleCNN(2, widths=(4, 4)), d, t), drawn(d, t, 3, 1, 8, 8, 8)
     ),
+    "SmallResNet": lambda d, t: trained(
+        moved(lambda: baselines.SmallResNet(2, depth=8, width=4), d, t), drawn(d, t, 3, 3, 8, 8)
+    ),
+    "WideResNet": lambda d, t: trained(
+        moved(lambda: baselines.WideResNet(2, depth=10, widen=1), d, t), drawn(d, t, 3, 3, 8, 8)
+    ),
+    "Discriminator hinge_discriminator": lambda d, t: generative.hinge_discriminator(
+        *moved(lambda: generative.Discriminator(16, width=8, n_classes=2), d, t)(
+            drawn(d, t, 4, 3, 16, 16), (2 * drawn(d, t, 4)).long()
+        ).split(2)
+    ),
+    "Generator ConditionalBatchNorm hinge_generator": lambda d, t: generative.hinge_generator(
+        moved(lambda: generative.Generator(16, width=8, n_classes=2), d, t)(
+            drawn(d, t, 4, 128), (2 * drawn(d, t, 4)).long()
+        )
+    ),
+    "lerp": lambda d, t: graded(generative.lerp, *drawn(d, t, 3, 4, 5)),
+    "slerp": lambda d, t: graded(generative.slerp, *drawn(d, t, 2, 4, 5), drawn(d, t, 4, 1)),
+    "sheet": lambda d, t: generative.sheet(drawn(d, t, 4, 5), side=3),
+    "from_pixels to_pixels": lambda d, t: generative.from_pixels(
+        generative.to_pixels(2 * drawn(d, t, 3, 4) - 1), generator=source(), dtype=t
+    ),
+    "frechet_distance": lambda d, t: metrics.frechet_distance(
+        drawn(d, t, 9, 3), drawn(d, t, 8, 3, seed=1) + 1
+    ),
+    "kernel_distance KernelDistance": lambda d, t: metrics.kernel_distance(
+        drawn(d, t, 9, 3),
+        drawn(d, t, 8, 3, seed=1) + 1,
+        generator=source(),
+        n_subsets=2,
+        subset_size=4,
+    ),
 }
-PUBLIC = {*pooling.__all__, *nn.__all__, *patches.__all__, *metrics.__all__, *baselines.__all__}
+PUBLIC = {
+    *nn.__all__,
+    *patches.__all__,
+    *metrics.__all__,
+    *baselines.__all__,
+    *generative.__all__,
+    *pooling.__all__,
+}
 
 
 test_results_and_gradients_lie_where_the_input_does = everywhere(TABLE)

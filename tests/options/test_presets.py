@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from cpic import train
-from cpic.options import _presets
+from cpic.options import _aistats21, _presets
 from cpic.train.tasks._models import make_module
 
 COMMANDS = ("brats", "osic", "baseline")
 # Sections of a file.
-SECTIONS = (*COMMANDS, "ips", "gcp")
+SECTIONS = (*COMMANDS, "ips", "gcp", "gan", "imgcls")
 PARAMETERS = {
     "brats_n32_r10": 37385,
     "brats_n16_r10": 26569,
@@ -58,7 +58,10 @@ def config(name):
 def test_there_is_one_for_every_row():
     # Those of covariance pooling are in the test of its command.
     names = {name for name in _presets.preset_names() if not name.startswith("gcp/")}
-    assert names == {*PARAMETERS, *RESNETS, *PATCHES, "quick", "strided"}
+    assert names - set(_aistats21.presets()) == {
+        *(*PARAMETERS, *RESNETS, *PATCHES),
+        *("quick", "strided"),
+    }
 
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *RESNETS])

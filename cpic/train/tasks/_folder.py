@@ -1,5 +1,6 @@
 """What a run needs before it starts: its folder, and the GPUs it was promised."""
 
+import importlib.util
 import logging
 import os
 from collections.abc import Sequence
@@ -34,6 +35,16 @@ def check_folder(folder: Path, names: Sequence[str], *, resume: bool) -> None:
             f"the results folder {folder} cannot be written ({error.strerror or error}); choose "
             "another results_folder."
         ) from error
+
+
+def check_wandb(wandb: bool) -> None:
+    """Raise before training if a log is requested that cannot be written.
+
+    Raises:
+        ImportError: If wandb is not installed.
+    """
+    if wandb and importlib.util.find_spec("wandb") is None:
+        raise ImportError("wandb=true needs wandb; run `pip install wandb`, or leave it out.")
 
 
 def usable(ngpus: int) -> int:
