@@ -64,6 +64,7 @@ BREAKS = [
     ("forbidden", append("code", 'device = "cuda:0"')),
     ("forbidden", append("code", 'rank = input("rank?")')),
     ("forbidden", append("markdown", "TODO: say more")),
+    ("visible-lines", both(*[append("code", "x = 1\n" * 19)] * 10)),
     ("cell-length", append("code", "\n".join(f"x{i} = {i}" for i in range(21)))),
     ("headings", append("markdown", "#### Too deep")),
     ("headings", append("markdown", "# A second title")),
@@ -138,7 +139,7 @@ def test_broken_notebook_is_reported(template, rule, change):
 def test_every_rule_has_a_break():
     from tests.book import lint
 
-    names = {"cell_length": "cell-length", "alt_text": "alt"}
+    names = {"cell_length": "cell-length", "visible_lines": "visible-lines", "alt_text": "alt"}
     rules = {names.get(r.__name__, r.__name__) for r in lint.EVERYWHERE + lint.CHAPTERS}
     assert rules == {rule for rule, _ in BREAKS}
 
