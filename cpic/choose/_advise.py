@@ -110,9 +110,9 @@ def advise(
 
     Where half of the energy lies in the brightest hundredth of the values, it is `"pyramid"` for
     details that are narrower than the stride of the grid, else `"coarse-to-fine"`, as in
-    `book/results/rare.json` (chapter 13). If the noise is 0.7 of the spread or more, or no chooser
-    promises an error below the spread, it is `"random"`: no picture is better than the mean, which
-    random positions estimate without bias.
+    `book/results/rare.json` (chapter 13). If no chooser promises an
+    error below the spread that remains without the noise, it is `"random"`: the mean is the better
+    picture, and random positions estimate it without bias.
 
     Args:
         volume: What `cpic.data.open_volume` returns, or another `Volume`.

@@ -20,7 +20,6 @@ REFINED = (0.57, -1.21, 0.12, 0.06)
 CROSSED = 1.09
 MARGIN = 2.0  # a search that meets nothing of a small detail seems exact
 ISOLATED = 0.5  # share of the energy in the brightest hundredth of the values
-NOISY = 0.7  # noise over spread: half of the variance is noise
 
 
 class Decision(NamedTuple):
@@ -83,11 +82,12 @@ def decide(found: Mapping[str, float]) -> Decision:
             return Decision("pyramid", {}, errors, (why, *reasons))
         why += f"The stride of a grid, {found['stride']:.1f}, finds them, and halving refines them."
         return Decision("coarse-to-fine", {}, errors, (why, *reasons))
-    if found["noise"] > NOISY * spread or errors[name] > spread:
+    signal = math.sqrt(max(spread**2 - found["noise"] ** 2, 0.0))
+    if errors[name] > signal:
         why = (
-            f"The noise is {found['noise'] / spread:.0%} of the spread, and the least error to "
-            f"expect of a picture {errors[name] / spread:.0%}: no chooser predicts what it does not"
-            " read better than the mean does. Random positions estimate means without bias."
+            f"The least error to expect of a picture, {errors[name]:.2g}, is above {signal:.2g}, "
+            f"the spread without the noise of {found['noise']:.2g}: the mean is the better picture."
+            " Random positions estimate it without bias."
         )
         return Decision("random", {}, errors, (why, *reasons))
     why = {
