@@ -39,7 +39,7 @@ METHODS = ("ips", "random", "ats", "dps")
 PATCH, SIDE, STROKES, N_TRAIN, N_TEST = 28, 224, 6, 1000, 500
 M, WIDTH, HEADS, EPOCHS, BATCH, SEEDS = 8, 64, 4, 10, 16, (0, 1, 2)
 # IPS on smaller and larger canvases, with the same digits.
-SIDES = (112, 168, 336, 448)
+SIDES = (168, 336, 448)
 ROWS = {
     **{f"{method}-{seed}": (method, SIDE, seed) for seed in SEEDS for method in METHODS},
     **{f"all-{seed}": ("all", SIDE, seed) for seed in SEEDS},

@@ -270,7 +270,7 @@ def test_random_parts_are_parts():
     torch.testing.assert_close(steps[..., 2:-2], steps[..., 3:4].expand_as(steps[..., 2:-2]))
     assert parts.min() >= 0
     assert parts.max() <= 1
-    widths = steps[:, 0, 0, 3].abs() * 7 * 8 / 7
+    widths = steps[:, 0, 0, 3].abs() * 7  # of the part, as a share of the picture
     assert 0.2 < widths.min() < 0.5 < widths.max() <= 1.001
 
 

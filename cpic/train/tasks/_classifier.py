@@ -48,9 +48,12 @@ def train_classifier(
     if optimization.selection:
         draw = torch.Generator().manual_seed(run.seed)
         train, selection = images.split(train, optimization.selection, generator=draw)
-    network = make_network(model, pair[0], seed=run.seed)
-    n_before = count_numbers(network)
-    if (compensation := give_layers(network, choice)) is not None:
+    with torch.random.fork_rng(()):
+        torch.manual_seed(run.seed)
+        network = make_network(model, pair[0])
+        n_before = count_numbers(network)
+        compensation = give_layers(network, choice)
+    if compensation is not None:
         network.add_module("compensation", compensation)  # so that checkpoints have its state
     batches = StepData(
         train,
@@ -110,20 +113,14 @@ def load_pair(data: PictureSet, size: int | None) -> tuple[PixelImages, PixelIma
     return found[0], found[1]
 
 
-def make_network(model: Classes, pictures: Images, *, seed: int) -> nn.Module:
-    """The network before surgery, with random weights."""
+def make_network(model: Classes, pictures: Images) -> nn.Module:
+    """The network before surgery, with weights from the global generator."""
     n, channels = len(pictures.classes), pictures.shape[0]
-    with torch.random.fork_rng(()):
-        torch.manual_seed(seed)
-        if model.network == "wresnet":
-            return WideResNet(
-                n,
-                in_channels=channels,
-                depth=model.depth,
-                widen=model.widen,
-                dropout=model.dropout,
-            )
+    if model.network == "resnet":
         return SmallResNet(n, in_channels=channels, depth=model.depth)
+    return WideResNet(
+        n, in_channels=channels, depth=model.depth, widen=model.widen, dropout=model.dropout
+    )
 
 
 def moments(pictures: PixelImages) -> tuple[list[float], list[float]]:

@@ -43,8 +43,7 @@ def train_gcp(
     """Train, or with a checkpoint only evaluate; see `cpic.train.gcp`."""
     pictures, size = _pictures(data, model, optimization, run)
     n_classes, channels = size
-    torch.manual_seed(run.seed)
-    task = _task(model, optimization, n_classes, channels, gap=False)
+    task = _task(model, optimization, n_classes, channels, gap=False, seed=run.seed)
     if evaluate is not None:
         return [_evaluated(Path(evaluate), task, pictures, data, run)]
     groups = {"data": data, "model": model, "optimization": optimization}
@@ -107,15 +106,23 @@ def _pictures(
 
 
 def _task(
-    model: Pooling, optimization: Descent, n_classes: int, channels: int, *, gap: bool
+    model: Pooling,
+    optimization: Descent,
+    n_classes: int,
+    channels: int,
+    *,
+    gap: bool,
+    seed: int,
 ) -> GCPTask:
     """The network and how it is trained; with `gap` the one it is compared with."""
-    features, width = _features(model, channels)
-    pooled = representation("GAvP", width) if gap else _representation(model, width)
-    hidden = model.hidden
-    if gap:
-        hidden = (_as_many(_representation(model, width).n_outputs, width, n_classes),)
-    net = ThreeParts(features, pooled, n_classes, hidden=hidden)
+    with torch.random.fork_rng(()):
+        torch.manual_seed(seed)
+        features, width = _features(model, channels)
+        pooled = representation("GAvP", width) if gap else _representation(model, width)
+        hidden = model.hidden
+        if gap:
+            hidden = (_as_many(_representation(model, width).n_outputs, width, n_classes),)
+        net = ThreeParts(features, pooled, n_classes, hidden=hidden)
     load_pretrained(model.pretrained, net, model.arch)
     net.freeze(model.freeze)
     epochs, method = optimization.num_epochs, optimization.lr_method
@@ -222,8 +229,7 @@ def _gap(
 ) -> dict[str, float]:
     """Train the network with global average pooling, and its accuracy."""
     pictures, (n_classes, channels) = _pictures(data, model, optimization, run)
-    torch.manual_seed(run.seed)
-    task = _task(model, optimization, n_classes, channels, gap=True)
+    task = _task(model, optimization, n_classes, channels, gap=True, seed=run.seed)
     name = run.experiment_name or f"gcp_{data.benchmark}_{model.arch}_{model.representation}"
     result = fit_fold(
         task,
