@@ -75,6 +75,9 @@ results:  ## train and measure what the chapters quote, into book/results: hours
 	$(BIN)/python book/results/make_toy.py
 	$(BIN)/python book/results/make_resolution.py
 	$(BIN)/python book/results/make_cost.py
+	$(BIN)/python book/results/make_advice.py
+	$(BIN)/python book/results/make_spectral.py
+	$(BIN)/python book/results/make_patches.py
 	$(BIN)/python book/results/make_covariance.py
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
 	then $(BIN)/python book/results/make_gpu.py; else echo "no GPU: book/results/gpu.json stays as it is"; fi
