@@ -72,7 +72,7 @@ class Pooling(Group):
         representation: Pooling, by its published name; see `cpic.nn.pooling.representation`.
         dimension_reduction: Channels after the 1 x 1 convolution in front of the pooling; 0 leaves
             it out.
-        power: Exponent of the covariance, for SVD_... .
+        power: Exponent of the covariance, for those that begin with `SVD`.
         keep_resolution: Stride 1 in the last stage of a ResNet, as in the published mpncovresnet.
         hidden: Widths of hidden layers of the classifier.
         freeze: Number of modules of the features that are not trained (freezed_layer).

@@ -82,7 +82,7 @@ def as_bags(patches: "Patches | Bags", mask: Tensor | None = None) -> Bags:
     """One interface to tensors and to files of patches.
 
     Args:
-        patches: A tensor `(B, N, *)`, or a sequence of tensors `(N_b, *)` and `Bag`s.
+        patches: A tensor `(B, N, *)`, or a sequence of tensors `(N_b, *)` and of `Bag` objects.
         mask: bool `(B, N)`, False where a tensor is padded; only for one tensor.
 
     Returns:

@@ -87,16 +87,16 @@ REPRESENTATIONS = (*_POWERS, "GAvP", "BCNN", "CBP")
 def representation(name: str, n_channels: int, **options: Any) -> nn.Module:
     """A pooling layer by its published name.
 
-    "MPNCOV" is iSQRT-COV with 5 steps; "SVD_..." the square root by eigenvalues with the seven
-    gradients, and "SVD_Lyapunov" the exact one; "MPA" and "MTP" the approximants; "Auto" the
-    automatic choice; "SEB" the scaling eigen branch; "GAvP" global average pooling; "BCNN" bilinear
-    and "CBP" compact bilinear pooling.
+    "MPNCOV" is iSQRT-COV with 5 steps; names that begin with `SVD` are the square root by
+    eigenvalues with the seven gradients, `SVD_Lyapunov` with the exact one; "MPA" and "MTP" the
+    approximants; "Auto" the automatic choice; "SEB" the scaling eigen branch; "GAvP" global average
+    pooling; "BCNN" bilinear and "CBP" compact bilinear pooling.
 
     Args:
         name: One of `REPRESENTATIONS`.
         n_channels: Channels of the maps.
         **options: Options of `SecondOrder`, `Bilinear`, `CompactBilinear` or `GlobalAverage`; of
-            second order also `power`, an exponent other than 1/2 for "SVD_...".
+            second order also `power`, an exponent other than 1/2 for those that begin with `SVD`.
 
     Returns:
         A module from maps and an optional mask to vectors, with their length as `n_outputs`.

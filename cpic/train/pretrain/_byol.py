@@ -17,10 +17,10 @@ from cpic.train.pretrain._views import random_views
 class BYOL(pl.LightningModule):
     r"""An encoder with a projector and a predictor, and a target that follows it slowly.
 
-    The loss of a batch is the mean of {math}`2 - 2 \cos(q(z_1), z_2')` over both directions. The
+    The loss of a batch is the mean of $2 - 2 \cos(q(z_1), z_2')$ over both directions. The
     rate rises linearly from a thousandth and falls by a cosine back to it at the last step; the
-    momentum of the target is {math}`1 - (1 - m)(\cos(\pi s / S) + 1) / 2` at step {math}`s` of
-    {math}`S`.
+    momentum of the target is $1 - (1 - m)(\cos(\pi s / S) + 1) / 2$ at step $s$ of
+    $S$.
 
     Args:
         encoder: Maps (n, 3, h, w) to features (n, F).
@@ -30,8 +30,8 @@ class BYOL(pl.LightningModule):
         projection: Width of a projection.
         lr: Peak rate for a batch of 256; it is proportional to the batch.
         weight_decay: As for `LARS`.
-        momentum: {math}`m`.
-        n_steps: {math}`S`, over all epochs.
+        momentum: $m$.
+        n_steps: $S$, over all epochs.
         warmup: Steps of the linear rise.
         batch_size: Patches per step, over all processes.
         seed: Seed of the views, which depend on it, the step and the process only.

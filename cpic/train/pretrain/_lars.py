@@ -10,16 +10,16 @@ from torch import Tensor, nn
 class LARS(torch.optim.Optimizer):
     r"""SGD whose rate for each weight is scaled by the ratio of its norm to that of its gradient.
 
-    A step is {math}`v \leftarrow \mu v + \gamma \lambda (g + \beta w)`, {math}`w \leftarrow w - v`
-    with {math}`\lambda = \eta \lVert w \rVert / (\lVert g \rVert + \beta \lVert w \rVert)`; for
-    parameters of one dimension (biases, normalization) without decay and {math}`\lambda = 1`.
+    A step is $v \leftarrow \mu v + \gamma \lambda (g + \beta w)$, $w \leftarrow w - v$
+    with $\lambda = \eta \lVert w \rVert / (\lVert g \rVert + \beta \lVert w \rVert)$; for
+    parameters of one dimension (biases, normalization) without decay and $\lambda = 1$.
 
     Args:
         params: Parameters to learn.
-        lr: The rate {math}`\gamma`.
-        momentum: {math}`\mu`; the rate is part of what it accumulates.
-        weight_decay: {math}`\beta`.
-        trust: {math}`\eta`.
+        lr: The rate $\gamma$.
+        momentum: $\mu$; the rate is part of what it accumulates.
+        weight_decay: $\beta$.
+        trust: $\eta$.
 
     References: {cite}`you2017large`.
 
