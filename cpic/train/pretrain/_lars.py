@@ -10,16 +10,16 @@ from torch import Tensor, nn
 class LARS(torch.optim.Optimizer):
     r"""SGD whose rate for each weight is scaled by the ratio of its norm to that of its gradient.
 
-    A step is $v \leftarrow \mu v + \gamma \lambda (g + \beta w)$, $w \leftarrow w - v$
-    with $\lambda = \eta \lVert w \rVert / (\lVert g \rVert + \beta \lVert w \rVert)$; for
-    parameters of one dimension (biases, normalization) without decay and $\lambda = 1$.
+    A step is `v <- momentum v + lr ratio (g + weight_decay w)`, then `w <- w - v`, with the ratio
+    `trust |w| / (|g| + weight_decay |w|)`; parameters of one dimension (biases, normalization) have
+    no decay, and the ratio 1.
 
     Args:
         params: Parameters to learn.
-        lr: The rate $\gamma$.
-        momentum: $\mu$; the rate is part of what it accumulates.
-        weight_decay: $\beta$.
-        trust: $\eta$.
+        lr: The rate.
+        momentum: Factor of what is accumulated; the rate is part of what it accumulates.
+        weight_decay: Factor of the weights.
+        trust: Factor of the ratio.
 
     References: {cite}`you2017large`.
 
