@@ -163,7 +163,8 @@ class Training(Group):
     """How the weights are optimized.
 
     Attributes:
-        batch_size: Samples per step, over all processes.
+        batch_size: Samples per step (scans, visits of OSIC, or images), over all processes; with
+            components at least `rank` scans.
         num_epochs: Number of passes over the training data.
         optimizer: "radam", as published for C-PIC, "adamw", "adam", or "sgd" with momentum 0.9.
         lr: Learning rate; with "onecycle" the largest one.
@@ -171,9 +172,9 @@ class Training(Group):
         schedule: "cosine" and "linear" decrease the learning rate to 0 over all epochs; "onecycle"
             first raises it over three tenths of them.
         clip: Upper bound on the norm of the gradient; null for none.
-        selection: Share of the training samples that choose the best epoch, and with it when
-            `patience` ends; they are not trained on. 0 trains on all and lets the samples that are
-            reported choose; `best_<metric>` is then optimistic.
+        selection: Share of the training patients, or images, who choose the best epoch, and with it
+            when `patience` ends; they are not trained on. 0 trains on all and lets those that are
+            reported choose, as published; `best_<metric>` is then optimistic.
         patience: Epochs without improvement after which training ends.
     """
 
@@ -193,10 +194,6 @@ class Optimization(Training):
     """How the weights of C-PIC are optimized.
 
     Attributes:
-        batch_size: Scans (OSIC: visits) per step, over all processes; at least `rank`.
-        selection: Share of the training patients who choose the best epoch, and with it when
-            `patience` ends; they are not trained on. 0 trains on all and lets the fold that is
-            reported choose, as published; `best_<metric>` is then optimistic.
         standardize: Let the model predict targets in standard deviations from the mean of the
             training fold; false, as published.
         pretrain: Checkpoint from which the weights are initialized.

@@ -7,9 +7,15 @@ from tests.bench import cases_ips as cases
 
 @pytest.mark.bench
 def test_steps_and_selections_run_on_small_images():
-    for run in (cases.stepped, cases.stepped_on_all, cases.selected, cases.passed):
+    for run in (cases.stepped, cases.selected, cases.passed):
         assert run(300, 0)["seconds"] > 0
     assert cases.slide(50, 20, 0)["seconds"] > 0
+
+
+@pytest.mark.bench
+def test_the_peer_takes_a_step():
+    pytest.importorskip("torchmil")  # `make install EXTRAS=all,bench`
+    assert cases.stepped_on_all(300, 0)["seconds"] > 0
 
 
 @pytest.mark.bench

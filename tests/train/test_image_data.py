@@ -89,6 +89,7 @@ class Two(ImageClassification):
         ]
 
     def training_step(self, batch, batch_idx):
+        self.set_rate()
         first, second = self.optimizers()
         first.zero_grad(), second.zero_grad()
         self.loss(self(batch), batch).backward()
