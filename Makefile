@@ -28,15 +28,15 @@ install: $(STAMP)
 vendor: $(STAMP)
 	@bash book/vendor_js.sh
 
-book: install vendor  ## run every chapter (quick mode, built-in data) and build the site: about 6 minutes
-	@echo "Building the book: every chapter is run once, about 6 minutes on two cores; seconds when nothing changed"
+book: install vendor  ## run every chapter (quick mode, built-in data) and build the site: about 10 minutes
+	@echo "Building the book: every chapter is run once, about 10 minutes on two cores; seconds when nothing changed"
 	$(BIN)/python book/build.py
 
 browser:
 	@bash book/find_chromium.sh >/dev/null
 
-test: install vendor browser  ## all tests, notebooks and the browser included: about 11 minutes after make book
-	@echo "Running all tests, one process a core: about 11 minutes on two cores after make book"
+test: install vendor browser  ## all tests, notebooks and the browser included: about 14 minutes after make book
+	@echo "Running all tests, one process a core: about 14 minutes on two cores after make book"
 	$(BIN)/python book/build.py
 	$(BIN)/python -m pytest -n logical --dist worksteal tests
 
