@@ -1,16 +1,15 @@
 """Batches of bags of patches, read in advance or when a model requests them."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from cpic._errors import ImageError
 from cpic.nn.ips import Bag, Target
-from cpic.train.loop._fold_data import Batch, FoldData
+from cpic.train.loop._fold_data import Batch
+from cpic.train.loop._parts import PartsData, Planned
 from cpic.train.loop._splits import Table
 
 
@@ -40,7 +39,7 @@ class LabeledBags(Protocol):
         ...
 
 
-class BagData(FoldData):
+class BagData(PartsData):
     """Batches of images: `bags`, `views` `(B, c, h, w)` or None, `target` `(B, K)`, `names`.
 
     The columns of `target` are the labels of all tasks, see `columns`.
@@ -77,55 +76,30 @@ class BagData(FoldData):
             batch_size=batch_size, seed=seed, num_workers=num_workers, drop_last=drop_last
         )
         self.eager = eager
-        self.parts = {"train": train, "validation": validation}
-        if selection is not None:
-            self.parts["selection"] = selection
-        if empty := [name for name, bags in self.parts.items() if not len(bags)]:
-            raise ImageError(f"training needs images in each part, got none to {empty[0]}.")
-        if len(train) < batch_size and drop_last:
-            raise ImageError(
-                f"a batch of {batch_size} needs as many training images, got {len(train)}; lower "
-                "the batch size."
-            )
-        tables = {name: _table(name, bags) for name, bags in self.parts.items()}
-        self.train, self.validation = tables["train"], tables["validation"]
-        self.selection = tables.get("selection")
+        self.set_parts(
+            {"train": train, "validation": validation, "selection": selection},
+            _table,
+            what="images",
+        )
 
     def loader(self, table: Table, plan: list[list[int]], *, epoch: int | None) -> "BagLoader":
         """Batches of a part by the indices of their images; epoch None is validation."""
-        part = table.patients[0].partition(" ")[0]
         return BagLoader(
-            self.parts[part],
-            table,
-            plan,
-            self.eager,
-            None if epoch is None else self.seed * 1_000_003 + epoch,
-            self.num_workers if self.eager else 0,
+            table=table,
+            plan=plan,
+            seed=self.seed_of(epoch),
+            num_workers=self.num_workers if self.eager else 0,
+            bags=self.part_of(table),
+            eager=self.eager,
         )
 
 
-@dataclasses.dataclass(eq=False)
-class BagLoader(Dataset):
-    """Batches by the indices of their images; workers start with the first batch."""
+@dataclasses.dataclass(eq=False, kw_only=True)
+class BagLoader(Planned):
+    """Batches by the indices of their images."""
 
     bags: LabeledBags
-    table: Table
-    plan: list[list[int]]
     eager: bool
-    seed: int | None
-    num_workers: int
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __iter__(self) -> Iterator[Batch]:
-        yield from DataLoader(
-            self,
-            batch_size=None,
-            sampler=self.plan,
-            num_workers=self.num_workers,
-            generator=torch.Generator(),
-        )
 
     def __getitem__(self, indices: list[int]) -> Batch:
         bags: Any = [self.bags.bag(k, self._source(k)) for k in indices]
@@ -137,16 +111,14 @@ class BagLoader(Dataset):
         return {
             "bags": bags,
             "views": None if views[0] is None else torch.stack(views),  # type: ignore[arg-type]
-            "names": [self.table.patients[k] for k in indices],
-            "target": self.table.target[indices],
-            "scale": self.table.scale[indices],
+            **self.rows(indices),
         }
 
     def _source(self, k: int) -> torch.Generator | None:
         """What an image is altered by, which does not depend on its batch."""
         if self.seed is None:
             return None
-        return torch.Generator().manual_seed((self.seed * 1_000_003 + k) % 2**63)
+        return torch.Generator().manual_seed(self.seed_at(k))
 
 
 def columns(targets: tuple[Target, ...], table: Tensor) -> dict[str, Tensor]:

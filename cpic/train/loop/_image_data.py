@@ -1,15 +1,14 @@
 """Batches of pictures, altered at random in training."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from cpic._errors import ImageError
 from cpic.images import Images
-from cpic.train.loop._fold_data import Batch, FoldData
+from cpic.train.loop._fold_data import Batch
+from cpic.train.loop._parts import PartsData, Planned
 from cpic.train.loop._splits import Table
 
 View = Callable[[Tensor], Tensor]
@@ -20,7 +19,7 @@ def as_float(image: Tensor) -> Tensor:
     return image.float() / 255
 
 
-class ImageData(FoldData):
+class ImageData(PartsData):
     """Batches of pictures: `images` `(B, c, h, w)`, `target` `(B,)`, `scale` of ones, `names`.
 
     Random alterations depend only on the seed, the epoch and the picture, so that a resumed run
@@ -66,67 +65,40 @@ class ImageData(FoldData):
             batch_size=batch_size, seed=seed, num_workers=num_workers, drop_last=drop_last
         )
         self.augment, self.view = augment, view
-        self.parts = {"train": train, "validation": validation}
-        if selection is not None:
-            self.parts["selection"] = selection
-        if empty := [name for name, images in self.parts.items() if not len(images)]:
-            raise ImageError(f"training needs pictures in each part, got none to {empty[0]}.")
-        if len(train) < batch_size and drop_last:
-            raise ImageError(
-                f"a batch of {batch_size} needs as many training pictures, got {len(train)}; lower "
-                "the batch size."
-            )
-        tables = {name: _table(name, images) for name, images in self.parts.items()}
-        self.train, self.validation = tables["train"], tables["validation"]
-        self.selection = tables.get("selection")
+        self.set_parts(
+            {"train": train, "validation": validation, "selection": selection},
+            _table,
+            what="pictures",
+        )
 
     def loader(self, table: Table, plan: list[list[int]], *, epoch: int | None) -> "ImageLoader":
         """Batches of a part by the indices of their pictures; epoch None is validation."""
-        part = table.patients[0].partition(" ")[0]
         return ImageLoader(
-            self.parts[part],
-            table,
-            plan,
-            self.view if epoch is None else self.augment,
-            None if epoch is None else self.seed * 1_000_003 + epoch,
-            self.num_workers,
+            table=table,
+            plan=plan,
+            seed=self.seed_of(epoch),
+            num_workers=self.num_workers,
+            images=self.part_of(table),
+            view=self.view if epoch is None else self.augment,
         )
 
 
-@dataclasses.dataclass(eq=False)
-class ImageLoader(Dataset):
-    """Batches by the indices of their pictures; workers start with the first batch."""
+@dataclasses.dataclass(eq=False, kw_only=True)
+class ImageLoader(Planned):
+    """Batches by the indices of their pictures."""
 
     images: Images
-    table: Table
-    plan: list[list[int]]
     view: View
-    seed: int | None
-    num_workers: int
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __iter__(self) -> Iterator[Batch]:
-        yield from DataLoader(
-            self,
-            batch_size=None,
-            sampler=self.plan,
-            num_workers=self.num_workers,
-            generator=torch.Generator(),
-        )
 
     def __getitem__(self, indices: list[int]) -> Batch:
         with torch.random.fork_rng(()):
             if self.seed is not None:
                 # Views draw from the global generator; a picture is once in an epoch.
-                torch.manual_seed((self.seed * 1_000_003 + indices[0]) % 2**63)
+                torch.manual_seed(self.seed_at(indices[0]))
             seen = torch.stack([self.view(image) for image in self.images.read(indices)])
         return {
             "images": seen,
-            "names": [self.table.patients[k] for k in indices],
-            "target": self.table.target[indices],
-            "scale": self.table.scale[indices],
+            **self.rows(indices),
         }
 
 
