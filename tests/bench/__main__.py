@@ -35,6 +35,15 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=harness.REPEATS, help="alternating runs, at least 1"
     )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=harness.SECONDS,
+        help="processor time after which a case is not run once more",
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="of all cases, not of those with a bound"
+    )
     parser.add_argument("--out", type=Path, default=harness.ROOT / "_build" / "bench.json")
     parser.add_argument(
         "--peers", type=Path, default=harness.ROOT / "_build" / "peers.json", help="of the races"
@@ -75,8 +84,8 @@ def main() -> None:
             if time.monotonic() > late:
                 print(f"no time was left for {case.name}")
                 continue
-            rows += harness.measure(case, given.repeats)
-            rows += harness.memory(case)
+            rows += harness.measure(case, given.repeats, given.seconds)
+            rows += harness.memory(case, always=given.memory)
             # Kept after each, so that a run that is interrupted leaves what it has.
             harness.write(rows, given.out)
         if some:

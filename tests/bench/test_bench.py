@@ -1,6 +1,7 @@
 """The benchmark runs, so that it cannot rot; what it measures is shown, not asserted."""
 
 import json
+import time
 
 import pytest
 
@@ -55,3 +56,30 @@ def test_a_goal_may_be_a_share_of_a_peer():
         "fast": (0.5, False),
     }
     assert harness.memory(case) == []
+
+
+def test_a_case_that_has_used_its_time_is_not_run_once_more():
+    seeds = []
+
+    def run(seed, check=True):
+        seeds.append(seed)
+        begin = time.process_time()
+        while time.process_time() - begin < 0.01:
+            pass
+        return {"seconds": 1.0}
+
+    case = harness.Case(name="slow", ours=run, peers={"other": run}, goals={})
+    assert [row.runs for row in harness.measure(case, 5, seconds=0.015)] == [1]
+    assert seeds == [0, 0]
+    assert [row.runs for row in harness.measure(case, 2, seconds=10)] == [2]
+
+
+def test_memory_is_measured_where_it_is_bounded(monkeypatch):
+    monkeypatch.setattr(harness, "peak_in_fresh_process", lambda case, who: 3.0)
+    run = {"ours": dict, "peers": {"other": dict}}
+    free = harness.Case(name="free", **run, goals={"seconds": 1.0})
+    bounds = {"goals": {"MB": 2.0}}, {"goals": {}, "shares": {("MB", "other"): 2.0}}
+    assert harness.memory(free) == []
+    assert [row.value for row in harness.memory(free, always=True)] == [3.0]
+    for bound, met in zip(bounds, (False, True), strict=True):
+        assert [row.met for row in harness.memory(harness.Case(name="b", **run, **bound))] == [met]
