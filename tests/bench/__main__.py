@@ -1,8 +1,8 @@
 """`python -m tests.bench`: print the tables, write `_build/bench.json` and `_build/peers.json`.
 
 Parts are named: search, tolerance, choosers, gradients, features, spectral, pooling, volumes,
-stores, training, patches; gpu, where there is one; and races, all libraries on all problems, which
-takes hours and is run only when it is asked for.
+stores, training, patches; gpu, where there is one. Two run only when they are named: resolution,
+steps on volumes up to 8192^3, half an hour, and races, all libraries on all problems, hours.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from tests.bench.cases import all_cases, all_parts
 from tests.bench.cases_peers import peer_races, run_race
 from tests.bench.training import store_all
 
+LONG = ("resolution",)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
@@ -25,9 +27,9 @@ def main() -> None:
     parser.add_argument(
         "--parts",
         nargs="+",
-        default=[name for name in parts if name != "gpu" or on_gpu],
+        default=[name for name in parts if name not in LONG and (name != "gpu" or on_gpu)],
         choices=[*parts, "races"],
-        help="parts to run; default: all but the races",
+        help="parts to run; default: all but resolution and races",
     )
     parser.add_argument(
         "--only", nargs="+", metavar="WORD", help="of these, names that hold one of the words"

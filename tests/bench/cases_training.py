@@ -86,18 +86,31 @@ def title(shape: tuple[int, ...]) -> str:
 
 
 def training_cases(
-    shapes: tuple[tuple[int, ...], ...] = ((256, 256, 256), (32, 512, 512)),
+    shape: tuple[int, ...] = (256, 256, 256), *, batch: int = 20, rank: int = 10
+) -> dict[str, Case]:
+    """The cases of one shape, by their names."""
+    options: dict[str, Any] = {"batch": batch, "rank": rank}
+    setting = Setting(shape=shape, variant="paper", **options)
+    cases = [
+        *_beside_networks(shape, options),
+        _beside_sweeps(setting),
+        _beside_sweeps(replace(setting, variant="fast")),
+        _second_beside_first(setting),
+    ]
+    return {case.name: case for case in cases}
+
+
+def resolution_cases(
+    shape: tuple[int, ...] = (32, 512, 512),
     sides: tuple[int, ...] = (512, 1024, 4096, 8192),
+    *,
     base: int = 256,
     batch: int = 20,
     rank: int = 10,
 ) -> dict[str, Case]:
-    """Every case by its name."""
+    """The cases of other shapes and of finer ones, by their names."""
     options: dict[str, Any] = {"batch": batch, "rank": rank}
-    cases = [case for shape in shapes for case in _beside_networks(shape, options)]
-    setting = Setting(shape=shapes[0], variant="paper", **options)
-    cases += [_beside_sweeps(setting), _beside_sweeps(replace(setting, variant="fast"))]
-    cases += [_second_beside_first(setting)]
+    cases = _beside_networks(shape, options)
     cases += [_beside_small(side, base, chunk, options) for side in sides for chunk in (None, 1024)]
     return {case.name: case for case in cases}
 
