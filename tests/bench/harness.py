@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ REPEATS = 5
 # Processor time of a case after its first run, which prepares the problem, and of a first run that
 # is too long to be repeated.
 SECONDS, LONG = 2.5, 15.0
+_PEAKS: dict[object, float] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +171,13 @@ def memory(case: Case, *, always: bool = False) -> list[Row]:
     bounded = "MB" in {*case.goals, *case.best, *(unit for unit, _ in case.shares)}
     if case.peak == "none" or not (bounded or always):
         return []
-    middle = {name: {"MB": peak_in_fresh_process(case.name, name)} for name in ("", *case.peers)}
+    middle = {}
+    for name, run in {"": case.ours, **case.peers}.items():
+        # A peer of several cases is measured once.
+        key = (run.func, run.args, *run.keywords.items()) if isinstance(run, partial) else run
+        if (case.peak, key) not in _PEAKS:
+            _PEAKS[case.peak, key] = peak_in_fresh_process(case.name, name)
+        middle[name] = {"MB": _PEAKS[case.peak, key]}
     return _rows_of(case, "MB", middle, 1)
 
 

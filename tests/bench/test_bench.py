@@ -1,6 +1,7 @@
 """The benchmark runs, so that it cannot rot; what it measures is shown, not asserted."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -76,11 +77,16 @@ def test_a_case_that_has_used_its_time_is_not_run_once_more(monkeypatch):
 
 
 def test_memory_is_measured_where_it_is_bounded(monkeypatch):
-    monkeypatch.setattr(harness, "peak_in_fresh_process", lambda case, who: 3.0)
-    run = {"ours": dict, "peers": {"other": dict}}
+    measured = []
+    monkeypatch.setattr(harness, "_PEAKS", {})
+    monkeypatch.setattr(
+        harness, "peak_in_fresh_process", lambda case, who: measured.append(who) or 3.0
+    )
+    run = {"ours": partial(dict, a=1), "peers": {"other": partial(dict, a=2)}}
     free = harness.Case(name="free", **run, goals={"seconds": 1.0})
     bounds = {"goals": {"MB": 2.0}}, {"goals": {}, "shares": {("MB", "other"): 2.0}}
     assert harness.memory(free) == []
     assert [row.value for row in harness.memory(free, always=True)] == [3.0]
     for bound, met in zip(bounds, (False, True), strict=True):
         assert [row.met for row in harness.memory(harness.Case(name="b", **run, **bound))] == [met]
+    assert measured == ["", "other"]
