@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +25,7 @@ REPEATS = 5
 # Processor time of a case after its first run, which prepares the problem, and of a first run that
 # is too long to be repeated.
 SECONDS, LONG = 2.5, 15.0
-_PEAKS: dict[object, float] = {}
+_PEAKS: dict[str, float] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,11 +172,10 @@ def memory(case: Case, *, always: bool = False) -> list[Row]:
         return []
     middle = {}
     for name, run in {"": case.ours, **case.peers}.items():
-        # A peer of several cases is measured once.
-        key = (run.func, run.args, *run.keywords.items()) if isinstance(run, partial) else run
-        if (case.peak, key) not in _PEAKS:
-            _PEAKS[case.peak, key] = peak_in_fresh_process(case.name, name)
-        middle[name] = {"MB": _PEAKS[case.peak, key]}
+        key = f"{case.peak} {run!r}"  # a peer of several cases is measured once
+        if key not in _PEAKS:
+            _PEAKS[key] = peak_in_fresh_process(case.name, name)
+        middle[name] = {"MB": _PEAKS[key]}
     return _rows_of(case, "MB", middle, 1)
 
 
