@@ -7,7 +7,7 @@ from tests.bench.cases_training import resolution_cases, training_cases
 from tests.bench.training import Dense, Setting, Training, head, stored
 
 SMALL = {"batch": 4, "rank": 3}
-CASES = training_cases((16,) * 3, **SMALL) | resolution_cases((8, 16, 16), (32,), base=16, **SMALL)
+CASES = training_cases((16,) * 3, **SMALL) | resolution_cases(((16,) * 3,), (32,), base=16, **SMALL)
 NAMES = [
     "training step 16^3, encoder paper, in chunks",
     "prediction 16^3",
@@ -34,7 +34,7 @@ def test_our_side_of_a_case_runs(name, home):
 @pytest.mark.bench
 def test_peers_of_a_step_run(home):
     pytest.importorskip("monai")
-    case = resolution_cases((32, 64, 64), (), **SMALL)["training step 32x64x64, encoder fast"]
+    case = training_cases((32, 64, 64), **SMALL)["training step 32x64x64, encoder fast"]
     (seconds,) = (row for row in harness.measure(case) if row.unit == "seconds")
     assert seconds.peer == "ResNet-34"
     assert seconds.goal == pytest.approx((seconds.peer_value or 0) / 80)
