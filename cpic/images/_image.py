@@ -7,11 +7,12 @@ Shapes: `n` windows, `c` channels, `h`, `w` sizes of a window in pixels.
 """
 
 import math
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import torch
@@ -59,6 +60,7 @@ class Image:
     """Base class of the readers; use `open_image`, or one of them directly.
 
     Attributes:
+        path: The file, or its address; empty for arrays.
         shape: Height and width in pixels at `level`.
         channels: Values of a pixel, 1 to 4.
         dtype: Of the results: uint8, int32 (16-bit pixels) or float32.
@@ -70,11 +72,18 @@ class Image:
         faults: Tiles that cannot be decoded, if the policy is not "raise".
     """
 
+    path: str | os.PathLike = ""
+    _given: tuple[tuple, dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        made = super().__new__(cls)
+        made._given = args, options
+        return made
+
     def __init__(self, *, faults: Faults = "raise", cache_bytes: int = 2**26) -> None:
         if faults not in get_args(Faults):
             raise ImageError(f'an image needs faults= "raise", "skip" or "blank", got {faults!r}.')
         self.policy, self.cache_bytes = faults, cache_bytes
-        self._given: dict[str, Any] = {}
         self.ledger = Decoded()
         self.faults: list[Fault] = []
         self.level, self.mpp = 0, None
@@ -87,7 +96,8 @@ class Image:
         return {"given": self._given, "ledger": self.ledger, "faults": self.faults}
 
     def __setstate__(self, state: dict) -> None:
-        type(self).__init__(self, **state["given"])
+        self._given = args, options = state["given"]
+        type(self).__init__(self, *args, **options)
         self.ledger, self.faults = state["ledger"], state["faults"]
 
     def _declare(
@@ -255,7 +265,7 @@ class Image:
 
     @property
     def _called(self) -> str:
-        return str(self._given.get("path") or type(self).__name__)
+        return str(self.path or type(self).__name__)
 
     def __repr__(self) -> str:
         kind = str(self.dtype).removeprefix("torch.")
@@ -284,7 +294,6 @@ class ArrayImage(Image):
 
     def __init__(self, array: Any, *, mpp: float | None = None) -> None:
         super().__init__()
-        self._given = {"array": array, "mpp": mpp}
         values = array.numpy() if isinstance(array, Tensor) else np.asanyarray(array)
         if values.ndim not in (2, 3):
             raise ImageError(f"ArrayImage needs (H, W) or (H, W, c), got shape {values.shape}.")

@@ -115,4 +115,4 @@ class _MappedImage(ArrayImage):
             super().__init__(MemmapVolume(path)._part.map(), mpp=mpp)
         except VolumeError as error:
             raise ImageError(str(error)) from error
-        self._given = {"path": path, "mpp": mpp}
+        self.path = path

@@ -45,8 +45,7 @@ class OpenSlideImage(Image):
                 f"{path} needs OpenSlide: pip install openslide-python openslide-bin."
             ) from error
         super().__init__(faults=faults, cache_bytes=cache_bytes)
-        self._given = {"path": path, "level": level, "mpp": mpp, "faults": faults}
-        self._given["cache_bytes"] = cache_bytes
+        self.path = path
         try:
             with reading(path, ImageError):
                 os.stat(path)
@@ -71,7 +70,7 @@ class OpenSlideImage(Image):
             region = np.asarray(self._slide.read_region(place, self.level, (_EDGE, _EDGE)))
         except openslide.OpenSlideError as error:
             # An object that failed answers nothing more.
-            self._slide = openslide.OpenSlide(os.fspath(self._given["path"]))
+            self._slide = openslide.OpenSlide(os.fspath(self.path))
             raise OSError(str(error)) from error
         values = region[..., :3] * (region[..., 3:] > 0)
         return values, values.nbytes

@@ -35,7 +35,7 @@ class PillowImage(Image):
         self, path: str | os.PathLike, *, mpp: float | None = None, faults: Faults = "raise"
     ) -> None:
         super().__init__(faults=faults)
-        self._given = {"path": path, "mpp": mpp, "faults": faults}
+        self.path = path
         with reading(path, ImageError):
             self._bytes = check_regular(path)
         with self._opened() as image:
@@ -55,7 +55,7 @@ class PillowImage(Image):
     def _opened(self) -> Iterator[Any]:
         from PIL import Image as pillow
 
-        path = self._given["path"]
+        path = self.path
         with reading(path, ImageError):
             opened = open_regular(path)
         with opened as file:

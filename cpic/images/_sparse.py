@@ -27,7 +27,6 @@ class SparseImage(Image):
 
     def __init__(self, indices: np.ndarray, values: np.ndarray, *, shape: tuple[int, int]) -> None:
         super().__init__()
-        self._given = {"indices": indices, "values": values, "shape": shape}
         places = np.asarray(indices, np.int64)
         fits = places.ndim == 1 and places.shape == values.shape and values.dtype == np.uint8
         if fits and len(places):

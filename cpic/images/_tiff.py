@@ -51,8 +51,7 @@ class TiffImage(Image):
         import tifffile
 
         super().__init__(faults=faults, cache_bytes=cache_bytes)
-        self._given = {"path": path, "level": level, "mpp": mpp, "faults": faults}
-        self._given["cache_bytes"] = cache_bytes
+        self.path = path
         with reading(path, ImageError):
             self._file, self._size = open_handle(path)
         # Closed with the last reference; positions are given in each read, so workers may share it.
@@ -67,7 +66,7 @@ class TiffImage(Image):
             raise ImageError(f"{path} is not a readable TIFF ({error}).") from error
 
     def _describe(self, tiff, level: int, mpp: float | None) -> None:
-        path = self._given["path"]
+        path = self.path
         # Without series a file has no page that can be read.
         levels = tiff.series[0].levels
         shapes = [_plane(one) for one in levels]

@@ -38,8 +38,7 @@ class ZarrImage(Image):
         cache_bytes: int = 2**26,
     ) -> None:
         super().__init__(faults=faults, cache_bytes=cache_bytes)
-        self._given = {"path": path, "level": level, "mpp": mpp, "faults": faults}
-        self._given["cache_bytes"] = cache_bytes
+        self.path = path
         places = _levels(path)
         if not 0 <= level < len(places):
             raise ImageError(f"{path} has the levels 0 to {len(places) - 1}, got level={level}.")

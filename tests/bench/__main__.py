@@ -1,8 +1,8 @@
 """`python -m tests.bench`: print the tables, write `_build/bench.json` and `_build/peers.json`.
 
 Parts are named: search, tolerance, choosers, gradients, features, spectral, pooling, volumes,
-stores, training, patches; gpu, where there is one; and races, all libraries on all problems, which
-takes hours and is run only when it is asked for.
+stores, training, patches; gpu, where there is one. Two run only when they are named: resolution,
+steps on volumes up to 8192^3, half an hour, and races, all libraries on all problems, hours.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from tests.bench.cases import all_cases, all_parts
 from tests.bench.cases_peers import peer_races, run_race
 from tests.bench.training import store_all
 
+LONG = ("resolution",)
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
@@ -25,15 +27,24 @@ def main() -> None:
     parser.add_argument(
         "--parts",
         nargs="+",
-        default=[name for name in parts if name != "gpu" or on_gpu],
+        default=[name for name in parts if name not in LONG and (name != "gpu" or on_gpu)],
         choices=[*parts, "races"],
-        help="parts to run; default: all but the races",
+        help="parts to run; default: all but resolution and races",
     )
     parser.add_argument(
         "--only", nargs="+", metavar="WORD", help="of these, names that hold one of the words"
     )
     parser.add_argument(
         "--repeats", type=int, default=harness.REPEATS, help="alternating runs, at least 1"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=harness.SECONDS,
+        help="processor time after which a case is not run once more",
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="of all cases, not of those with a bound"
     )
     parser.add_argument("--out", type=Path, default=harness.ROOT / "_build" / "bench.json")
     parser.add_argument(
@@ -75,8 +86,8 @@ def main() -> None:
             if time.monotonic() > late:
                 print(f"no time was left for {case.name}")
                 continue
-            rows += harness.measure(case, given.repeats)
-            rows += harness.memory(case)
+            rows += harness.measure(case, given.repeats, given.seconds)
+            rows += harness.memory(case, always=given.memory)
             # Kept after each, so that a run that is interrupted leaves what it has.
             harness.write(rows, given.out)
         if some:

@@ -24,7 +24,7 @@ from tests.bench.cases_project import project_cases
 from tests.bench.cases_spectral import spectral_cases
 from tests.bench.cases_stores import store_cases
 from tests.bench.cases_tolerance import tolerance_cases
-from tests.bench.cases_training import training_cases
+from tests.bench.cases_training import resolution_cases, training_cases
 from tests.bench.harness import Case
 from tests.bench.peers import run_peer
 from tests.bench.timing import processor_clock
@@ -169,6 +169,7 @@ def all_parts() -> dict[str, dict[str, Case]]:
         "volumes": data_cases(),
         "stores": store_cases(),
         "training": training_cases() | lean_cases(),
+        "resolution": resolution_cases(),
         "patches": ips_cases(),
         "gpu": gpu_cases(),
     }

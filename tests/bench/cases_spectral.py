@@ -118,15 +118,19 @@ def conv_cases() -> list[Case]:
         "plain layer": partial(conv_step, plain, 5),
         "torch orthogonal pair": partial(conv_step, torch_pair, 1),
     }
-    if importlib.util.find_spec("geotorch"):
-        rivals["geotorch low_rank"] = partial(conv_step, geotorch_low_rank, 1)
     if importlib.util.find_spec("tltorch") and importlib.util.find_spec("tensorly"):
         rivals["tensorly-torch train"] = partial(conv_step, tensorly_train, 5)
+    # A minute a step, so beside one kind only.
+    slow = {}
+    if importlib.util.find_spec("geotorch"):
+        slow["svdp"] = {"geotorch low_rank": partial(conv_step, geotorch_low_rank, 1)}
     return [
         Case(
             name=f"3x3 convolution 256-256 on 8x8, batch 64, {kind} rank 64",
             ours=partial(conv_step, partial(ours, kind), 5),
-            peers=rivals | {"weight formed": partial(conv_step, partial(ours, kind, "formed"), 5)},
+            peers=rivals
+            | slow.get(kind, {})
+            | {"weight formed": partial(conv_step, partial(ours, kind, "formed"), 5)},
             goals={"norm error": 1e-5},
             shares={("seconds", "plain layer"): share}
             | {("seconds", peer): 0.5 for peer in ("torch orthogonal pair", "geotorch low_rank")},

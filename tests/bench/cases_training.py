@@ -86,18 +86,32 @@ def title(shape: tuple[int, ...]) -> str:
 
 
 def training_cases(
+    shape: tuple[int, ...] = (256, 256, 256), *, batch: int = 20, rank: int = 10
+) -> dict[str, Case]:
+    """The cases of one shape, by their names."""
+    options: dict[str, Any] = {"batch": batch, "rank": rank}
+    setting = Setting(shape=shape, variant="paper", **options)
+    cases = [
+        *(_beside_network(shape, variant, None, options) for variant in ("fast", "paper")),
+        _prediction(shape, options),
+        _beside_sweeps(setting),
+        _beside_sweeps(replace(setting, variant="fast")),
+        _second_beside_first(setting),
+    ]
+    return {case.name: case for case in cases}
+
+
+def resolution_cases(
     shapes: tuple[tuple[int, ...], ...] = ((256, 256, 256), (32, 512, 512)),
     sides: tuple[int, ...] = (512, 1024, 4096, 8192),
+    *,
     base: int = 256,
     batch: int = 20,
     rank: int = 10,
 ) -> dict[str, Case]:
-    """Every case by its name."""
+    """Cases that take long, by their names: memory beside a network, and finer volumes."""
     options: dict[str, Any] = {"batch": batch, "rank": rank}
-    cases = [case for shape in shapes for case in _beside_networks(shape, options)]
-    setting = Setting(shape=shapes[0], variant="paper", **options)
-    cases += [_beside_sweeps(setting), _beside_sweeps(replace(setting, variant="fast"))]
-    cases += [_second_beside_first(setting)]
+    cases = [_beside_network(shape, "paper", 1024, options) for shape in shapes]
     cases += [_beside_small(side, base, chunk, options) for side in sides for chunk in (None, 1024)]
     return {case.name: case for case in cases}
 
@@ -123,33 +137,30 @@ def _case(
     )
 
 
-def _beside_networks(shape: tuple[int, ...], options: Mapping[str, Any]) -> list[Case]:
-    kinds: list[tuple[Variant, int | None]] = [("fast", None), ("paper", None), ("paper", 1024)]
-    cases = []
-    for variant, chunk in kinds:
-        setting = Setting(shape=shape, variant=variant, chunk=chunk, **options)
-        cases.append(
-            _case(
-                f"training step {title(shape)}, encoder {variant}{', in chunks' * bool(chunk)}",
-                partial(step, setting),
-                {"ResNet-34": partial(dense, shape, "step")},
-                {} if chunk else {"positions": POSITIONS},
-                {("MB", "ResNet-34"): 0.35} | ({} if chunk else {("seconds", "ResNet-34"): 1 / 80}),
-                # The network takes most of the time, so what is left out is its third run.
-                memory=variant == "fast" or chunk is not None,
-            )
-        )
-    setting = Setting(shape=shape, **options)
-    cases.append(
-        _case(
-            f"prediction {title(shape)}",
-            partial(prediction, setting, min(4, options["batch"])),
-            {"ResNet-34": partial(dense, shape, "predict")},
-            {"seconds": 1.0},
-            {},
-        )
+def _beside_network(
+    shape: tuple[int, ...], variant: Variant, chunk: int | None, options: Mapping[str, Any]
+) -> Case:
+    """In chunks the memory counts, else the time: the network takes minutes for each."""
+    setting = Setting(shape=shape, variant=variant, chunk=chunk, **options)
+    return _case(
+        f"training step {title(shape)}, encoder {variant}{', in chunks' * bool(chunk)}",
+        partial(step, setting),
+        {"ResNet-34": partial(dense, shape, "step")},
+        {} if chunk else {"positions": POSITIONS},
+        {("MB", "ResNet-34"): 0.35} if chunk else {("seconds", "ResNet-34"): 1 / 80},
+        memory=chunk is not None,
     )
-    return cases
+
+
+def _prediction(shape: tuple[int, ...], options: Mapping[str, Any]) -> Case:
+    setting = Setting(shape=shape, **options)
+    return _case(
+        f"prediction {title(shape)}",
+        partial(prediction, setting, min(4, options["batch"])),
+        {"ResNet-34": partial(dense, shape, "predict")},
+        {"seconds": 1.0},
+        {},
+    )
 
 
 def _beside_sweeps(setting: Setting) -> Case:

@@ -1,9 +1,9 @@
 """Rows of the benchmark: measured side by side, shown as a table, kept as JSON.
 
 Times are processor seconds of one thread (`time.process_time`), which other load on the machine
-disturbs least. Ours and the peers' runs alternate, and a row holds medians. Memory is the growth
-of the peak resident set over the imports and the problem, each in a fresh process. A row that
-misses its goal says so; nothing here fails.
+disturbs least. Ours and the peers' runs alternate until a case has used its time, and a row holds
+medians and says of how many runs. Memory is the growth of the peak resident set over the imports
+and the problem, each in a fresh process. A row that misses its goal says so; nothing here fails.
 """
 
 import json
@@ -22,6 +22,10 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 REPEATS = 5
+# Processor time of a case after its first run, which prepares the problem, and of a first run that
+# is too long to be repeated.
+SECONDS, LONG = 2.5, 15.0
+_PEAKS: dict[str, float] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,7 @@ class Row:
     ratio: float | None = None
     goal: float | None = None
     met: bool | None = None
+    runs: int = 1
     machine: str = ""
     commit: str = ""
 
@@ -71,23 +76,36 @@ def timed(run: Callable[..., Mapping[str, float]], seed: int) -> dict[str, float
     return {"seconds": time.process_time() - start, **figures}
 
 
-def measure(case: Case, repeats: int = REPEATS) -> list[Row]:
-    """Alternate ours and the peers over seeds, and return a row a figure and peer."""
+def measure(case: Case, repeats: int = REPEATS, seconds: float = SECONDS) -> list[Row]:
+    """Alternate ours and the peers over seeds, and return a row a figure and peer.
+
+    All sides run at least once, and as often as each other.
+    """
     runs = {"": case.ours, **case.peers}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    begin, first = spent(), 0.0
     for seed in range(min(repeats, case.repeats or repeats)):
         for name, run in runs.items():
             found[name].append(timed(run, seed))
+        first = first or spent() - begin
+        if first > LONG or spent() - begin - first > seconds:
+            break
     middle = {
         name: {unit: statistics.median(f[unit] for f in figures) for unit in figures[0]}
         for name, figures in found.items()
     }
-    return [row for unit in middle[""] for row in _rows_of(case, unit, middle)]
+    n = len(found[""])
+    return [row for unit in middle[""] for row in _rows_of(case, unit, middle, n)]
 
 
-def _rows_of(case: Case, unit: str, middle: dict[str, dict[str, float]]) -> list[Row]:
+def spent() -> float:
+    """Processor seconds of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
+
+
+def _rows_of(case: Case, unit: str, middle: dict[str, dict[str, float]], runs: int) -> list[Row]:
     value = middle[""][unit]
-    common = {"name": case.name, "value": value, "unit": unit}
+    common = {"name": case.name, "value": value, "unit": unit, "runs": runs}
     common |= {"machine": machine(), "commit": commit()}
     beside = {peer: figures[unit] for peer, figures in middle.items() if peer and unit in figures}
     rows = []
@@ -147,12 +165,18 @@ def peak_in_fresh_process(case: str, who: str) -> float:
     return float(done.stdout.strip().splitlines()[-1])
 
 
-def memory(case: Case) -> list[Row]:
-    """Peak memory of our side and of each peer."""
-    if case.peak == "none":
+def memory(case: Case, *, always: bool = False) -> list[Row]:
+    """Peak memory of our side and of each peer, if it is bounded, or `always`."""
+    bounded = "MB" in {*case.goals, *case.best, *(unit for unit, _ in case.shares)}
+    if case.peak == "none" or not (bounded or always):
         return []
-    middle = {name: {"MB": peak_in_fresh_process(case.name, name)} for name in ("", *case.peers)}
-    return _rows_of(case, "MB", middle)
+    middle = {}
+    for name, run in {"": case.ours, **case.peers}.items():
+        key = f"{case.peak} {run!r}"  # a peer of several cases is measured once
+        if key not in _PEAKS:
+            _PEAKS[key] = peak_in_fresh_process(case.name, name)
+        middle[name] = {"MB": _PEAKS[key]}
+    return _rows_of(case, "MB", middle, 1)
 
 
 def machine() -> str:
@@ -183,7 +207,7 @@ def commit() -> str:
 
 def table(rows: list[Row]) -> str:
     """The rows as text, one line each."""
-    head = ("what", "ours", "unit", "goal", "", "peer", "its value", "ratio")
+    head = ("what", "ours", "unit", "goal", "", "peer", "its value", "ratio", "runs")
     lines = [
         (
             row.name,
@@ -194,6 +218,7 @@ def table(rows: list[Row]) -> str:
             row.peer or "",
             "" if row.peer_value is None else f"{row.peer_value:.3g}",
             "" if row.ratio is None else f"{row.ratio:.2g}",
+            str(row.runs),
         )
         for row in rows
     ]

@@ -1,6 +1,7 @@
 """The benchmark runs, so that it cannot rot; what it measures is shown, not asserted."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -55,3 +56,37 @@ def test_a_goal_may_be_a_share_of_a_peer():
         "fast": (0.5, False),
     }
     assert harness.memory(case) == []
+
+
+def test_a_case_that_has_used_its_time_is_not_run_once_more(monkeypatch):
+    seeds = []
+
+    def run(seed, check=True):
+        seeds.append(seed)
+        begin = harness.spent()
+        while harness.spent() - begin < 0.02:
+            pass
+        return {"seconds": 1.0}
+
+    case = harness.Case(name="slow", ours=run, peers={"other": run}, goals={})
+    assert [row.runs for row in harness.measure(case, 5, seconds=0.01)] == [2]
+    assert seeds == [0, 0, 1, 1]
+    assert [row.runs for row in harness.measure(case, 3, seconds=10)] == [3]
+    monkeypatch.setattr(harness, "LONG", 0.01)
+    assert [row.runs for row in harness.measure(case, 3, seconds=10)] == [1]
+
+
+def test_memory_is_measured_where_it_is_bounded(monkeypatch):
+    measured = []
+    monkeypatch.setattr(harness, "_PEAKS", {})
+    monkeypatch.setattr(
+        harness, "peak_in_fresh_process", lambda case, who: measured.append(who) or 3.0
+    )
+    run = {"ours": partial(dict, a=1), "peers": {"other": partial(dict, a=2)}}
+    free = harness.Case(name="free", **run, goals={"seconds": 1.0})
+    bounds = {"goals": {"MB": 2.0}}, {"goals": {}, "shares": {("MB", "other"): 2.0}}
+    assert harness.memory(free) == []
+    assert [row.value for row in harness.memory(free, always=True)] == [3.0]
+    for bound, met in zip(bounds, (False, True), strict=True):
+        assert [row.met for row in harness.memory(harness.Case(name="b", **run, **bound))] == [met]
+    assert measured == ["", "other"]

@@ -3,10 +3,11 @@ import torch
 
 from cpic.data import brain_like
 from tests.bench import harness
-from tests.bench.cases_training import training_cases
+from tests.bench.cases_training import resolution_cases, training_cases
 from tests.bench.training import Dense, Setting, Training, head, stored
 
-SMALL = {"shapes": ((16, 16, 16),), "sides": (32,), "base": 16, "batch": 4, "rank": 3}
+SMALL = {"batch": 4, "rank": 3}
+CASES = training_cases((16,) * 3, **SMALL) | resolution_cases(((16,) * 3,), (32,), base=16, **SMALL)
 NAMES = [
     "training step 16^3, encoder paper, in chunks",
     "prediction 16^3",
@@ -25,7 +26,7 @@ def home(tmp_path, monkeypatch):
 @pytest.mark.bench
 @pytest.mark.parametrize("name", NAMES)
 def test_our_side_of_a_case_runs(name, home):
-    figures = training_cases(**SMALL)[name].ours(0)
+    figures = CASES[name].ours(0)
     assert figures["seconds"] > 0
     assert figures["positions"] <= 16**3 * (1 if "16^3" in name else 8) * 10
 
@@ -33,8 +34,7 @@ def test_our_side_of_a_case_runs(name, home):
 @pytest.mark.bench
 def test_peers_of_a_step_run(home):
     pytest.importorskip("monai")
-    sizes = {**SMALL, "shapes": ((32, 64, 64),)}
-    case = training_cases(**sizes)["training step 32x64x64, encoder fast"]
+    case = training_cases((32, 64, 64), **SMALL)["training step 32x64x64, encoder fast"]
     (seconds,) = (row for row in harness.measure(case) if row.unit == "seconds")
     assert seconds.peer == "ResNet-34"
     assert seconds.goal == pytest.approx((seconds.peer_value or 0) / 80)
@@ -43,7 +43,7 @@ def test_peers_of_a_step_run(home):
 @pytest.mark.bench
 def test_tntorch_sweeps_the_encoded_volume(home):
     pytest.importorskip("tntorch")
-    case = training_cases(**SMALL)["step against 15 sweeps, 16^3, encoder fast"]
+    case = CASES["step against 15 sweeps, 16^3, encoder fast"]
     theirs = case.peers["tntorch"](0)
     assert theirs["entries"] > theirs["positions"] > 1000
 

@@ -6,16 +6,16 @@ the factor that converts a target to its unit (days, milliliters).
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from cpic._errors import CohortError
 from cpic.data import ArrayVolume, FlippedVolume, Volume
 from cpic.train.loop._fold_data import Batch, FoldData
+from cpic.train.loop._parts import Planned
 from cpic.train.loop._plan import plan_flips
 from cpic.train.loop._splits import Table, read_split
 
@@ -131,12 +131,20 @@ class CohortData(FoldData):
         """The axes along which scans may be mirrored."""
         return "".join(map(str, self.flips))
 
-    def loader(self, table: Table, plan: list[list[int]], *, epoch: int | None) -> "Loader":
+    def loader(self, table: Table, plan: list[list[int]], *, epoch: int | None) -> "ScanLoader":
         """Batches of a table; scans are mirrored in training only."""
         flips: dict[str, tuple[int, ...]] = {}
         if epoch is not None:
             flips = plan_flips(table.patients, self.flips, seed=self.seed, epoch=epoch)
-        return Loader(table, plan, flips, self.volumes, self.read, self.num_workers)
+        return ScanLoader(
+            table=table,
+            plan=plan,
+            seed=None,  # what is drawn, the flips, is planned
+            num_workers=self.num_workers if self.read else 0,
+            flips=flips,
+            volumes=self.volumes,
+            read=self.read,
+        )
 
     def _check_batches(self) -> None:
         n_patients, target = len(set(self.train.patients)), self.train.target
@@ -157,32 +165,13 @@ class CohortData(FoldData):
                 raise CohortError(message)
 
 
-@dataclasses.dataclass(eq=False)
-class Loader(Dataset):
-    """Batches by the indices of their samples.
+@dataclasses.dataclass(eq=False, kw_only=True)
+class ScanLoader(Planned):
+    """Batches by the indices of their samples."""
 
-    Workers start when the first batch is requested: Lightning creates iterators it never uses.
-    """
-
-    table: Table
-    plan: list[list[int]]
     flips: dict[str, tuple[int, ...]]
     volumes: dict[str, Volume]
     read: bool
-    num_workers: int
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __iter__(self) -> Iterator[Batch]:
-        yield from DataLoader(
-            self,
-            batch_size=None,
-            sampler=self.plan,
-            num_workers=self.num_workers if self.read else 0,
-            # Its own generator; a loader would otherwise draw from the global one.
-            generator=torch.Generator(),
-        )
 
     def __getitem__(self, indices: list[int]) -> Batch:
         table = self.table
@@ -191,11 +180,10 @@ class Loader(Dataset):
         names, volumes = zip(*map(self._seen, distinct), strict=True)
         return {
             "volumes": list(volumes),
-            "names": list(names),
             "rows": torch.tensor([distinct.index(patient) for patient in patients]),
             "tabular": None if table.tabular is None else table.tabular[indices],
-            "target": table.target[indices],
-            "scale": table.scale[indices],
+            **self.rows(indices),
+            "names": list(names),  # of volumes, instead of samples
         }
 
     def _seen(self, patient: str) -> tuple[str, Volume]:
