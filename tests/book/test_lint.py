@@ -171,6 +171,27 @@ def test_hook_may_be_a_folded_drawing_cell(template):
     assert check(Notebook(template)) == []
 
 
+def test_only_code_that_the_page_shows_counts_as_visible(template):
+    def long_cell(**metadata) -> dict:
+        source = "y = 1\n" * 19
+        return {
+            "cell_type": "code", "source": source, "metadata": metadata,
+            "outputs": [], "execution_count": None,
+        }  # fmt: skip
+
+    def visible() -> bool:
+        return "visible-lines" in {finding.rule for finding in check(Notebook(template))}
+
+    cells = template["cells"]
+    start = cells.index(cell_with(template, "{solution-start} ex-template-code"))
+    cells[start + 1 : start + 1] = [long_cell() for _ in range(9)]
+    cells[-1:-1] = [long_cell(tags=["hide-input"]) for _ in range(9)]
+    assert not visible()
+    end = cells.index(cell_with(template, "{solution-end}"))
+    cells[end + 1 : end + 1] = [long_cell() for _ in range(9)]
+    assert visible()
+
+
 def test_a_page_that_is_no_chapter_needs_no_exercises(template):
     template["cells"] = [c for c in template["cells"] if "ex-template" not in "".join(c["source"])]
     assert check(Notebook(template, "intro.ipynb")) == []
