@@ -1,7 +1,7 @@
 """Says of each number where it comes from: built with the page, recorded before, or cited.
 
 The badge beside a glued value leads to an entry at the end of the page, and shows it on hover and
-focus. `[0.13]{.cited}` marks a number of the work that the same paragraph cites next.
+focus. `[0.13]{.cited}` marks a number of a work that the same paragraph cites.
 """
 
 import html
@@ -192,21 +192,23 @@ def run_of(document: nodes.document) -> str:
 
 
 def add_citations(app: Any, document: nodes.document, docname: str) -> None:
-    """Let marked numbers lead to the work that their paragraph cites next."""
+    """Let marked numbers lead to the work that their paragraph cites, after them or else before."""
     for span in list(document.findall(nodes.inline)):
         if "cited" in span["classes"]:
-            after = span.next_node(_is_citation, descend=False, siblings=True)
-            found = next(iter(after.findall(nodes.reference)), None) if after else None
+            at, around = span.parent.index(span), span.parent.children
+            order = [*around[at + 1 :], *reversed(around[:at])]
+            found = next((r for node in order for r in _citations(node)), None)
             if found is None:
-                logger.warning("a cited number without a citation after it", location=span)
+                logger.warning("a cited number in a paragraph that cites nothing", location=span)
                 continue
             target = found.get("refuri") or f"#{found['refid']}"
             title = found.get("reftitle") or found.astext()
             span += badge("cited", target, f"cited: {title}", first=False)
 
 
-def _is_citation(node: nodes.Node) -> bool:
-    return isinstance(node, nodes.inline) and "bibtex-citation" in node["classes"]
+def _citations(node: nodes.Node) -> Iterator[nodes.reference]:
+    if isinstance(node, nodes.inline) and "bibtex-citation" in node["classes"]:
+        yield from node.findall(nodes.reference)
 
 
 def list_sources(app: Any, pagename: str, templatename: str, context: dict, doctree: Any) -> None:
