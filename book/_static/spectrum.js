@@ -67,6 +67,7 @@
     for (const decade of [-15, -10, -5, 0])
       curves.append(draw("text", { x: X(decade), y: 228, "text-anchor": "middle" }, `10${raised(decade)}`));
     curves.append(draw("text", { x: 190, y: 246, "text-anchor": "middle" }, "gap"));
+    curves.append(draw("text", { x: 344, y: 17, "text-anchor": "end" }, "inverse gap K"));
     for (const name of Object.keys(METHODS)) {
       const points = [];
       for (let decade = GAPS[0]; decade <= GAPS[1] - 0.05; decade += 0.05) {

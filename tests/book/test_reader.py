@@ -229,8 +229,8 @@ TRACED = {
         "",
     ),
     "the closest of two patterns": (
-        READ + "for n in f():\n    glue(f'{n}', a)\nfor n in f():\n    glue(f'k{n}', 1)",
-        "a",
+        READ + "for n in f():\n    glue(f'{n}', a)\nglue('k', 1)",
+        "",
     ),
     "a text chosen by a record": (
         READ + "if a:\n    t = 'x'\nelse:\n    t = 'y'\nglue('k', t)",
