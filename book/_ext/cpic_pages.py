@@ -14,6 +14,9 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 OWN = {"alt", "caption", "labels", "start", "dark"}  # arguments of `explore` that no slider moves
+# Figures that compute in the browser, and what moves in them.
+EXPLORABLE = re.compile(r"^```\{explorable\} (\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+MOVES = {"maxvol": ("rank", "pivots"), "spectrum": ("power", "gap")}
 MODULE = re.compile(r"^\.\. automodule:: (cpic\S*)", re.MULTILINE)
 
 
@@ -58,8 +61,21 @@ def title(path: Path) -> str:
     return path.stem
 
 
+def explorables(path: Path) -> list[Slider]:
+    """All figures of a notebook that compute in the browser."""
+    found, section = [], ""
+    for kind, text in _cells(path):
+        for match in EXPLORABLE.finditer(text if kind == "markdown" else ""):
+            before = re.findall(r"^#{1,3} (.+)$", text[: match.start()], re.MULTILINE)
+            moves = MOVES[match[1]]
+            found.append(Slider((before or [section])[-1], moves, match[2].strip()))
+        if kind == "markdown":
+            section = (re.findall(r"^#{1,3} (.+)$", text, re.MULTILINE) or [section])[-1]
+    return found
+
+
 def sliders(path: Path) -> list[Slider]:
-    """All sliders of a notebook."""
+    """All sliders of a notebook that its code makes."""
     found = []
     for section, tree in _trees(path):
         for node in ast.walk(tree):
@@ -176,7 +192,7 @@ class SliderTable(Table):
     def rows(self, root: Path) -> Iterator[str]:
         yield from ("| Chapter | Section | What moves | What it shows |", "|---|---|---|---|")
         for path in chapters(root):
-            for one in sliders(path):
+            for one in [*sliders(path), *explorables(path)]:
                 moves = " and ".join(one.moves).replace("|", "\\|")
                 caption = one.caption.replace("|", "\\|")
                 yield f"| {{doc}}`/book/{path.stem}` | {one.section} | {moves} | {caption} |"

@@ -49,6 +49,34 @@ def test_sliders_answer_the_keyboard(visit, name):
     assert page.errors == []
 
 
+@pytest.mark.parametrize(
+    ("name", "slider"), [("03_cross", "pivot column 2 of 4"), ("06_spectra", "power p")]
+)
+def test_figures_of_the_chapters_compute(visit, name, slider):
+    page = visit(f"book/{name}")
+    caption = page.page.locator(".cpic-explorable figcaption")
+    before = caption.inner_text()
+    page.page.get_by_role("slider", name=slider).press("ArrowRight")
+    assert len(before) > 40
+    assert caption.inner_text() != before
+    assert page.errors == []
+
+
+@pytest.mark.parametrize("name", INTERACTIVE[1:])
+def test_chapters_ask_for_a_guess_and_tell_none(visit, name):
+    page = visit(name).page
+    assert page.locator("form.cpic-guess input").first.is_visible()
+    assert not page.locator(".cpic-guess-cell").first.is_visible()
+    assert not any(span.is_visible() for span in page.locator(".cpic-guessed").all())
+
+
+@pytest.mark.parametrize("name", INTERACTIVE[1:])
+def test_numbers_of_the_chapters_lead_to_their_source(site, name):
+    html = (site / f"{name}.html").read_text(encoding="utf-8")
+    assert 'class="cpic-badge cpic-built" href="#from-built"' in html
+    assert 'id="from-built"' in html
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_accessible(visit, name, scheme):
