@@ -36,6 +36,42 @@ class ImageClassification(Classification):
         return self.model(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(1)
 
 
+def fit(
+    module: Task, data: FoldData, folder: Path, *, optimization: Training, run: Run, **more: Any
+) -> FoldResult:
+    """`fit_fold` with the options of a command.
+
+    Args:
+        module: Task.
+        data: Batches.
+        folder: Folder of the fold.
+        optimization: Number of epochs, clipping and patience.
+        run: Where it runs and what it writes.
+        **more: Further options of `fit_fold`.
+
+    Raises:
+        ValueError: If an option or the folder is invalid.
+    """
+    return fit_fold(
+        module,
+        data,
+        folder=folder,
+        num_epochs=optimization.num_epochs,
+        clip=optimization.clip,
+        patience=optimization.patience,
+        resume=run.resume,
+        ngpus=usable(run.ngpus),
+        num_nodes=run.num_nodes,
+        max_minutes=run.max_minutes,
+        max_faults=run.max_faults,
+        save_every=run.save_every,
+        progress=run.progress,
+        wandb=run.wandb,
+        seed=run.seed,
+        **more,
+    )
+
+
 def train_on_images(
     name: str,
     module: Task,
@@ -71,22 +107,12 @@ def train_on_images(
     launched(run.num_nodes)
     folder = Path(run.results_folder) / (run.experiment_name or name)
     check_folder(folder, ["fold_0"], resume=run.resume)
-    result = fit_fold(
+    result = fit(
         module,
         data,
-        folder=folder / "fold_0",
-        num_epochs=optimization.num_epochs,
-        clip=optimization.clip,
-        patience=optimization.patience,
-        resume=run.resume,
-        ngpus=usable(run.ngpus),
-        num_nodes=run.num_nodes,
-        max_minutes=run.max_minutes,
-        max_faults=run.max_faults,
-        save_every=run.save_every,
-        progress=run.progress,
-        wandb=run.wandb,
-        seed=run.seed,
+        folder / "fold_0",
+        optimization=optimization,
+        run=run,
         config=dict(config),
         callbacks=callbacks,
     )
