@@ -14,6 +14,7 @@ from cpic.train.loop._fit import Callback, fit_fold
 from cpic.train.loop._fold_data import Batch, FoldData
 from cpic.train.loop._task import Task
 from cpic.train.results._results import FoldResult, write_summary
+from cpic.train.tasks._code import keep_code
 from cpic.train.tasks._folder import check_folder, usable
 from cpic.train.tasks._tasks import Classification
 
@@ -83,6 +84,7 @@ def train_on_images(
     facts: Mapping[str, Any] | None = None,
     further: Callable[[FoldResult], Mapping[str, float]] | None = None,
     callbacks: Sequence[Callback] = (),
+    code: bool = False,
 ) -> list[FoldResult]:
     """Train on one split, and write `summary.json` beside the folder of the run.
 
@@ -96,6 +98,7 @@ def train_on_images(
         facts: Further content of the summary.
         further: Computes further metrics from the result.
         callbacks: As in `fit_fold`.
+        code: Keep the code in `source.zip`, and refuse to resume with another one.
 
     Returns:
         The result, as the only fold. With a task that classifies, `chance` is the frequency of the
@@ -107,6 +110,8 @@ def train_on_images(
     launched(run.num_nodes)
     folder = Path(run.results_folder) / (run.experiment_name or name)
     check_folder(folder, ["fold_0"], resume=run.resume)
+    if code:
+        keep_code(folder)
     result = fit(
         module,
         data,
