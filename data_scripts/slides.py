@@ -82,9 +82,8 @@ def foreground(args: argparse.Namespace) -> int:
         ]
         row = {"level": args.lvl, "names": slide.name, "start_id": start}
         bounds.append({**row, "end_id": len(coords) - 1})
-    ending = args.format
-    write_rows(args.out / f"bounds_{args.split}.{ending}", bounds, _BOUNDS)
-    write_rows(args.out / f"coords_{args.split}.{ending}", coords, _COORDS)
+    write_rows(args.out / f"bounds_{args.split}.csv", bounds, _BOUNDS)
+    write_rows(args.out / f"coords_{args.split}.csv", coords, _COORDS)
     empty = [row["names"] for row in bounds if row["end_id"] < row["start_id"]]
     if empty:
         print(f"{len(empty)} slides without foreground: {', '.join(empty)}")
@@ -251,7 +250,6 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--fg_perc_thresh", type=float, default=0.01, help="least share of foreground")
     one.add_argument("--overlap", type=int, default=0, help="pixels that neighbors share")
     one.add_argument("--n_worker", type=int, default=0, help="processes; 0 works in this one")
-    one.add_argument("--format", choices=("csv", "parquet"), default="csv")
     paths(one, "data", "otsu", "out")
     one = command(features, "features", split=True)
     faults(one)

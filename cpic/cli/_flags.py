@@ -3,6 +3,7 @@
 import copy
 import itertools
 import re
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,13 @@ SHORT = {
     "-e": "--num_epochs",
     "-n": "--experiment_name",
 }
+# Those of one command, which take precedence.
+_SHORT_OF = {
+    "gcp": {"-a": "--arch", "-j": "--num_workers", "-e": "--evaluate", "-p": "--print_freq"}
+}
+# Options that a published script takes by position, or without a value.
+_BY_PLACE = {"gcp": ["root"]}
+_BARE = {("gcp", "pretrained"): "torchvision"}
 _OLD = {**SHORT, "--dataset_location": "--root", "--cfg": "--config", "-h": "--help"}
 _FILES = ("config", "preset")
 # These take no value.
@@ -49,11 +57,18 @@ def split(command: Command, words: Sequence[str]) -> Flags:
     found = Flags([], {}, set())
     left = list(words)
     by_place = itertools.takewhile(lambda word: not _is_flag(word), words)
-    for k, (place, word) in enumerate(zip(command.places, by_place, strict=False)):
+    places = _BY_PLACE.get(command.name, command.places)
+    for k, (place, word) in enumerate(zip(places, by_place, strict=False)):
         left[k] = f"--{place}={word}"
+    short = short_flags(command)
     while left:
         name, equals, value = left.pop(0).partition("=")
-        key = _key(_OLD.get(name, name), command)
+        name = short.get(name, _OLD.get(name, name))
+        if command.name == "gcp" and _dropped(name):
+            while left and not _is_flag(left[0]):
+                left.pop(0)
+            continue
+        key = _key(name, command)
         if key in _ALONE:
             found.alone.add(key)
             continue
@@ -61,6 +76,8 @@ def split(command: Command, words: Sequence[str]) -> Flags:
         values = [value] if equals else []
         while left and not equals and not _is_flag(left[0]) and (many or not values):
             values.append(left.pop(0))
+        if not values and (bare := _BARE.get((command.name, key))):
+            values = [bare]
         if not values:
             raise ValueError(f"--{key} needs a value; write --{key}=VALUE.")
         if key in _FILES:
@@ -71,6 +88,19 @@ def split(command: Command, words: Sequence[str]) -> Flags:
             raise ValueError(f"--{key} is given twice; leave one out.")
         found.values.setdefault(key, []).extend(values)
     return found
+
+
+def short_flags(command: Command) -> dict[str, str]:
+    """Long flags of a command by their short names."""
+    return {**SHORT, **_SHORT_OF.get(command.name, {})}
+
+
+def _dropped(name: str) -> bool:
+    """Whether a flag of the published script is left out, with a warning that says why."""
+    reason = _published.FLAGS_DROPPED.get(name.removeprefix("--").replace("-", "_"))
+    if reason is not None:
+        warnings.warn(f"{name} is ignored: {reason}.", UserWarning, stacklevel=2)
+    return reason is not None
 
 
 def _is_flag(word: str) -> bool:
@@ -84,6 +114,11 @@ def _key(name: str, command: Command) -> str:
     if not _is_flag(name):
         raise ValueError(f"{name!r} is not expected here; write --NAME=VALUE.")
     key = name.removeprefix("--")
+    # Published names of `cpic gcp` have dashes; those of layers lead to what is below.
+    if command.name == "gcp" and name != key:
+        key = key.replace("-", "_")
+    elif key.partition("-")[0] in _published.KEYS.get(command.name, ()):
+        key = key.replace("-", ".")
     if key in (*_FILES, *_ALONE):
         return key
     parts = key.split(".")

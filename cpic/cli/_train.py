@@ -75,7 +75,7 @@ def _parser(command: Command) -> ArgumentParser:
             "--print_config", action="store_true", help="print all settings as YAML and exit"
         )
     places = {name: parser.add_argument_group(name) for name in command.groups} | {"": parser}
-    short = {long: name for name, long in _flags.SHORT.items()}
+    short = {long: name for name, long in _flags.short_flags(command).items()}
     for name, one in command.options.items():
         names = [n for n in (short.get(f"--{name}"), f"--{name}") if n]
         default = "needed"

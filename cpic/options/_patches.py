@@ -122,7 +122,10 @@ class PatchRun(Run):
     Attributes:
         track_efficiency: Write the time of a step and the peak memory to `efficiency.json`.
         track_epoch: Epoch whose steps are timed, without the first and the last one.
+        write_scores: After training, write the scores of all patches of each test slide to
+            `scores/NAME.npz`; `data_scripts/slides.py heatmap` draws them.
     """
 
     track_efficiency: bool = False
     track_epoch: Whole = 0
+    write_scores: bool = False

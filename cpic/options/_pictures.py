@@ -136,7 +136,7 @@ class Steps(Group):
     """How many steps of which size.
 
     Attributes:
-        batch_size: PictureSet per update.
+        batch_size: Pictures per update.
         num_steps: Steps in all; a step of a GAN is one update of the generator and several of the
             discriminator.
         schedule: "linear" decreases the learning rate in each step, to 0 after the last one.
@@ -207,7 +207,7 @@ class PictureRun(Run):
         evaluate_every: Steps between evaluations, each of which ends with a checkpoint.
         spectra_every: Steps between images of singular values and stable ranks.
         top: Singular values of a layer that such an image shows, the largest ones.
-        batch_size_inference: PictureSet per batch in evaluations.
+        batch_size_inference: Pictures per batch in evaluations.
     """
 
     log_every: Count = 10

@@ -67,8 +67,9 @@ class Pooling(Group):
     """The network in three parts: features, representation, classifier.
 
     Attributes:
-        arch: "plain", "residual" or "dense", small networks of equal size, or the name of a
-            network of torchvision, such as resnet50.
+        arch: "plain", "residual" or "dense", small networks of equal size; the name of a network of
+            torchvision, such as resnet50; "alexnet_bn", as published; or such a name behind
+            "mpncov", as in mpncovresnet50, which keeps the resolution of the last stage.
         representation: Pooling, by its published name; see `cpic.nn.pooling.representation`.
         dimension_reduction: Channels after the 1 x 1 convolution in front of the pooling; 0 leaves
             it out.

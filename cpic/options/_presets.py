@@ -1,5 +1,6 @@
 """Settings from YAML files, merged in order, with every key checked."""
 
+import logging
 import re
 from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
@@ -13,6 +14,7 @@ from cpic.options import _aistats21, _kinds, _published, _yaml
 from cpic.options._command import Command
 from cpic.options._names import nearest
 
+_log = logging.getLogger(__name__)
 # Bytes of a file; the longest settings of this package have about a thousand.
 _LARGEST = 2**16
 _WORDS = {**dict.fromkeys(("yes", "on"), True), **dict.fromkeys(("no", "off"), False)}
@@ -26,9 +28,13 @@ def preset_names() -> list[str]:
         >>> "quick" in preset_names()
         True
     """
-    folder = Path(str(resources.files("cpic.options"))) / "presets"
+    folder = _folder()
     files = [path.relative_to(folder).as_posix()[:-4] for path in folder.rglob("*.yml")]
     return sorted([*files, *_aistats21.presets()])
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("cpic.options"))) / "presets"
 
 
 class Made(NamedTuple):
@@ -60,7 +66,7 @@ def preset_file(name: str) -> Path | Made:
         )
     if (made := _aistats21.presets().get(name)) is not None:
         return Made(name, made)
-    return Path(str(resources.files("cpic.options") / "presets" / f"{name}.yml"))
+    return _folder() / f"{name}.yml"
 
 
 def _shortened(names: Iterable[str]) -> list[str]:
@@ -104,9 +110,14 @@ def fitted_published(keys: Mapping[str, Any], command: Command) -> dict[str, Any
 def read_parts(
     files: Iterable[str | Path | Made], command: Command, commands: Collection[str] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read options and, apart from them, published keys; arguments as of `read_settings`."""
+    """Read options and, apart from them, published keys; arguments as of `read_settings`.
+
+    A warning is logged for each value of a file that a later file changes; those of presets are
+    there to be changed.
+    """
     merged: dict[str, Any] = {}
     published: dict[str, Any] = {}
+    said: dict[str, Any] = {}
     for file in files:
         if isinstance(file, Made):
             content = dict(file.settings)
@@ -123,10 +134,21 @@ def read_parts(
                 raise ValueError(f"{file} needs a mapping under {name!r}, got {part!r}.")
         stem = Path(str(file)).stem
         content, keys = _published.parted(content, command.options, command.name, stem)
-        published = _published.merged(published, keys)
+        before, published = published, _published.merged(published, keys)
+        if keys and merged:
+            # Later published keys take precedence over options of files before.
+            old, new = (fitted_published(one, command) for one in (before, published))
+            for name in [name for name in new if name not in old or old[name] != new[name]]:
+                merged.pop(name, None)
+        own: dict[str, Any] = {}
         for part in (content, sections.get(command.name, {})):
             for name, value in command.flat(part, f"{file}").items():
-                merged[name] = command.fitted(name, value, where=f"{file}")
+                own[name] = command.fitted(name, value, where=f"{file}")
+        merged |= own
+        if not (isinstance(file, Made) or _folder() in Path(file).parents):
+            for name, old, new in _published.changed(said, own | keys):
+                _log.warning("%s changes %s from %r to %r.", file, name, old, new)
+            said = _published.merged(said, own | keys)
     return merged, published
 
 

@@ -6,7 +6,7 @@ converted to the options here. Keys without a counterpart are in `DROPPED`, with
 References: {cite}`obukhov2021spectral`.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,16 @@ DROPPED = {
     "root_wandb": "the log is in the folder of the run",
     "wandb_project": "wandb=true logs to the project cpic",
     "num_classes": "follows from the data set",
+}
+# Flags of the published script of `cpic gcp` that are left out, with the reason.
+FLAGS_DROPPED = {
+    "start_epoch": "--resume true continues at the epoch that was reached",
+    "print_freq": "--progress true shows a bar",
+    "world_size": "torchrun starts the processes",
+    "dist_url": "torchrun starts the processes",
+    "dist_backend": "torchrun starts the processes",
+    "num_classes": "it follows from the data",
+    "store_model_everyepoch": "the latest and the best epoch are kept",
 }
 _SIDE = (
     *("ops_name", "ops_use_factory", "ops_factory_name", "ops_factory_stiefel_name"),
@@ -102,6 +112,18 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
         found[name] = merged(old, value) if both else value  # type: ignore[arg-type]
     return found
+
+
+def changed(
+    first: Mapping[str, Any], second: Mapping[str, Any], above: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted names in both whose values differ, with both values."""
+    for name in [name for name in second if name in first]:
+        old, new = first[name], second[name]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from changed(old, new, f"{above}{name}.")
+        elif old != new:
+            yield above + name, old, new
 
 
 def converted(keys: Mapping[str, Any], command: str) -> dict[str, Any]:

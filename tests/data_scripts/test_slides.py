@@ -16,6 +16,7 @@ from cpic.images.slides import (
     Scores,
     open_features,
     read_annotation,
+    read_scores,
     read_slides,
     save_scores,
 )
@@ -49,15 +50,15 @@ def run(root, *words):
     return slides.main([word.format(**places) for word in words])
 
 
-def tile(root):
-    words = ["foreground", "--train", "--tile_size", f"{TILE}"]
+def tile(root, split="train"):
+    words = ["foreground", f"--{split}", "--tile_size", f"{TILE}"]
     return run(root, *words, "{data}", "otsu.csv", "{tiles}")
 
 
-def features(root):
-    tables = [f"{{tiles}}/{name}_train.csv" for name in ("bounds", "coords")]
-    words = ["features", "--train", "--tile_size", f"{TILE}", "--arch", "resnet18"]
-    return run(root, *words, "{data}", "otsu.csv", *tables, "{net}", "{features}")
+def features(root, split="train", out="{features}"):
+    tables = [f"{{tiles}}/{name}_{split}.csv" for name in ("bounds", "coords")]
+    words = ["features", f"--{split}", "--tile_size", f"{TILE}", "--arch", "resnet18"]
+    return run(root, *words, "{data}", "otsu.csv", *tables, "{net}", out)
 
 
 def rows(path):
@@ -164,6 +165,33 @@ def test_a_slide_without_foreground_has_no_tiles_of_another(copy, capsys):
     assert (bounds[0]["start_id"], bounds[0]["end_id"], bounds[1]["start_id"]) == ("0", "-1", "0")
     assert features(copy) == 0
     assert list(open_features(copy / "features")) == ["tumor_001"]
+
+
+def test_a_classifier_is_trained_stopped_and_resumed_and_its_scores_drawn(copy, stopped):
+    assert tile(copy, "test") == 0
+    for split in ("train", "test"):
+        assert features(copy, split, f"{copy}/bags/{split}") == 0
+    bags = {split: open_features(copy / "bags" / split) for split in ("train", "test")}
+    assert len({len(bag) for bag in bags["train"].values()}) == 2  # a batch of different sizes
+    words = ["ips", "--dataset", "camelyon", f"--root={copy / 'bags'}", "--encoder", "projector"]
+    words += ["--width", "8", "--heads", "2", "--m", "4", "--i", "7", "--batch_size", "2"]
+    words += ["--selection", "0", "--num_epochs", "3", "--write_scores", "true"]
+    facts = stopped(words, at=2)
+    assert facts["mean"]["metastases_auc"] in (0, 0.5, 1)
+    assert facts["images"] == {"train": 2, "test": 2, "selection": 0}
+    folder = copy.parent / "whole" / "scores"
+    assert sorted(path.stem for path in folder.iterdir()) == ["test_001", "test_002"]
+    for name, bag in bags["test"].items():
+        scores = read_scores(folder / f"{name}.npz")
+        assert torch.equal(scores.corners0, bag.corners0)
+        assert (scores.size0, scores.shape0) == ((TILE, TILE), (EDGE, EDGE))
+        assert scores.values.sum() == pytest.approx(1, abs=1e-5)
+        again = read_scores(copy.parent / "part" / "scores" / f"{name}.npz")
+        assert torch.equal(again.values, scores.values)
+    drawn = ["heatmap", "--downsample", f"{TILE}", f"{folder}/test_002.npz", f"{copy}/map.png"]
+    assert run(copy, *drawn) == 0
+    tiles = len(bags["test"]["test_002"])
+    assert (np.load(copy / "map.npy") > 0).sum() == tiles
 
 
 @pytest.mark.slow

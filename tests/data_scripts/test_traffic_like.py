@@ -34,3 +34,18 @@ def test_a_sign_is_where_its_box_says(tmp_path):
         center = pixels[:, edge // 5, edge // 2]
         assert ring[0] > ring[1] + 60  # red
         assert center[0] > center[2] + 60  # yellow
+
+
+def test_a_classifier_of_what_is_made_is_trained_stopped_and_resumed(tmp_path, stopped):
+    make_traffic_like.main(str(tmp_path / "data"), n=10, height=240, width=320)
+    words = ["ips", "--dataset", "traffic", f"--root={tmp_path / 'data'}", "--encoder", "conv"]
+    words += ["--width", "8", "--heads", "2", "--m", "2", "--i", "20", "--patch", "50"]
+    words += ["--stride", "200", "--selection", "0.3", "--batch_size", "2", "--num_epochs", "2"]
+    facts = stopped(words, at=4)
+    assert facts["patches"] == 6 * 8
+    signs = read_traffic(tmp_path / "data", train=False)
+    assert facts["images"]["test"] == len(signs)
+    # Of the commonest class of the training part, which the labels of the test part decide.
+    shares = torch.tensor(signs.labels).bincount() / len(signs)
+    assert any(abs(facts["mean"]["sign_chance"] - share) < 1e-9 for share in shares.tolist())
+    assert 0 <= facts["mean"]["sign_accuracy"] <= 1

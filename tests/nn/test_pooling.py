@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
 
 from cpic.linalg import sqrtm
@@ -64,6 +64,23 @@ def test_covariance_is_that_of_the_centering_matrix(generator):
     maps.requires_grad_()
     (grad,) = torch.autograd.grad(CovariancePool()(maps), maps, given)
     assert_close(grad.flatten(2), (given + given.mT) @ x @ centering)
+
+
+# By torch itself, when forward derivatives are used for the first time.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("masked", [False, True])
+def test_covariances_have_derivatives_of_any_order_and_kind(masked, generator):
+    mask = torch.tensor([[True, True, False, True], [True] * 4]) if masked else None
+    pool = CovariancePool(check=False)
+    maps = draw(generator, 2, 3, 4).requires_grad_()
+    # Functions of the covariance that do not treat both triangles alike.
+    weight = draw(generator, 3, 3)
+    assert gradcheck(lambda x: weight * pool(x, mask), maps, check_forward_ad=True)
+    assert gradgradcheck(lambda x: weight * pool(x, mask), maps)
+    batch = draw(generator, 5, 2, 3, 4)
+    gradients = torch.func.grad(lambda x: (weight * pool(x, mask)).sum())
+    each = torch.func.vmap(gradients)(batch)
+    assert_close(each, torch.stack([gradients(one) for one in batch]))
 
 
 def test_a_mask_is_the_same_as_leaving_positions_out(generator):

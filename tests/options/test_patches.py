@@ -43,6 +43,7 @@ BAD = {
     "warmup": (-1, NAN, INF),
     "track_efficiency": (1,),
     "track_epoch": (-1, 0.5),
+    "write_scores": (1, "maybe"),
 }
 CASES = [(name, value) for name, values in BAD.items() for value in values]
 # What brats has in another sense.

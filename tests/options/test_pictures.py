@@ -335,9 +335,30 @@ def test_published_keys_are_flags_at_any_depth_and_take_precedence(files, capsys
     assert found["g_layer_options"] == {"init": "eye", "noise": 0.01, "seed": 2020}
     assert (found["num_steps"], found["d_steps"]) == (7, 3)
     assert found["fidelity"]["kid"] is False
+    # Separated by dashes, as published.
+    words = ["gan", "--cfg", files["t3"], "--g_ops_factory_kwargs-init_std", "1e-2"]
+    assert printed(capsys, *words)["g_layer_options"]["noise"] == 0.01
     # Also over an option that a preset sets by its name here.
     found = printed(capsys, "gan", "--preset", "quick", "--num_training_steps", "7")
     assert found["num_steps"] == 7
+
+
+def test_what_a_later_file_changes_is_said(files, tmp_path, caplog, capsys):
+    more = tmp_path / "more.yml"
+    more.write_text(
+        "g_ops_factory_kwargs: {init_std: 1e-3, init_mode: eye}\nseed: 3\nnum_training_steps: 7\n"
+    )
+    last = tmp_path / "last.yml"
+    last.write_text("seed: 4\ng_lr: 1e-4\n")
+    words = [word for name in (files["t3"], more, last) for word in ("--config", str(name))]
+    found = printed(capsys, "gan", "--preset", "quick", *words, "--seed", "5")
+    assert (found["num_steps"], found["seed"]) == (7, 5)
+    # Neither equal values, nor those of presets and flags.
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{more} changes g_ops_factory_kwargs.init_std from 0.0001 to 0.001.",
+        f"{more} changes num_training_steps from 100000 to 7.",
+        f"{last} changes seed from 3 to 4.",
+    ]
 
 
 def test_every_published_key_is_used():

@@ -10,6 +10,7 @@ import yaml
 
 from cpic import cli, train
 from cpic._errors import ImageError
+from cpic.cli import _flags
 from cpic.images import load
 from cpic.nn.pooling import (
     Reduction,
@@ -20,7 +21,7 @@ from cpic.nn.pooling import (
     small_backbone,
 )
 from cpic.options import Descent, Pooling, _presets
-from cpic.train.tasks import _gcp_run, _gcp_task, _gcp_views, _gcp_weights
+from cpic.train.tasks import _gcp_run, _gcp_task, _gcp_views, _gcp_weights, _images
 from tests.images.test_trees import MAKERS, picture
 
 SMALL = {
@@ -71,6 +72,22 @@ def test_a_run_learns_and_says_what_it_saw(tmp_path):
     assert b"gradient/classifier.0.weight" in text
     assert b"log10 of eigenvalues" in text
     assert b"gradient_norm" in text
+
+
+def test_the_network_it_is_compared_with_is_trained_with_the_same_options(tmp_path, monkeypatch):
+    calls, fit_fold = [], _images.fit_fold
+
+    def spy(*args, **options):
+        calls.append(options)
+        return fit_fold(*args, **options)
+
+    monkeypatch.setattr(_images, "fit_fold", spy)
+    options = {"num_epochs": 1, "lr_params": (), "compare_gap": True, "save_every": 2}
+    fitted(tmp_path, **options, max_faults=1, max_minutes=9)
+    one, other = ({k: v for k, v in call.items() if k != "callbacks"} for call in calls)
+    assert (one["folder"].name, other["folder"].name) == ("fold_0", "gap")
+    assert {**one, "folder": None} == {**other, "folder": None}
+    assert (one["save_every"], one["max_faults"], one["max_minutes"]) == (2, 1, 9)
 
 
 def test_the_norm_is_that_before_clipping(tmp_path):
@@ -250,7 +267,7 @@ def settings(name):
 def test_the_presets_are_the_published_recipes():
     """Architecture, representation, batch, epochs, rate, decays, weight decay, factor, freezing."""
     published = {
-        "gcp/alexnet": ("alexnet", "SVD_Pade", 128, 30, 0.0794, [10, 20, 30], 5e-4, None, None),
+        "gcp/alexnet": ("alexnet_bn", "SVD_Pade", 128, 30, 0.0794, [10, 20, 30], 5e-4, None, None),
         "gcp/resnet50": ("resnet50", "SVD_Pade", 256, 60, 0.0794, [30, 45, 60], 1e-4, None, None),
         "gcp/resnet101": ("resnet101", "SVD_Pade", 256, 60, 0.0794, [30, 45, 60], 1e-4, None, None),
         "gcp/resnet50_hybrid": (
@@ -283,6 +300,30 @@ def test_a_recipe_without_its_data_says_so(name, tmp_path):
         train.gcp(**options, results_folder=tmp_path)
 
 
+def test_the_published_alexnet_has_batch_norms_and_no_dropout():
+    descent = train.gcp.command.groups["optimization"]
+    options = Pooling(arch="alexnet_bn", hidden=(4096, 4096), representation="SVD_Pade")
+    task = _gcp_run._task(options, descent, 1000, 3, gap=False, seed=0)
+    layers = [type(one).__name__ for one in task.model.modules()]
+    assert layers.count("Conv2d") == layers.count("BatchNorm2d") == 5
+    assert "Dropout" not in layers
+    features = task.model.features
+    # 2 469 696 of torchvision's convolutions, and two numbers for each of 1152 channels.
+    assert sum(p.numel() for p in features.parameters()) == 2_469_696 + 2 * 1152
+    with torch.no_grad():
+        assert features.eval()(torch.rand(1, 3, 224, 224)).shape == (1, 256, 13, 13)
+
+
+def test_names_of_published_networks_keep_the_resolution():
+    descent = train.gcp.command.groups["optimization"]
+    sizes = {}
+    for arch in ("resnet18", "mpncovresnet18"):
+        task = _gcp_run._task(Pooling(arch=arch), descent, 5, 3, gap=False, seed=0)
+        with torch.no_grad():
+            sizes[arch] = task.model.features.eval()(torch.rand(1, 3, 64, 64)).shape[2:]
+    assert sizes == {"resnet18": (2, 2), "mpncovresnet18": (4, 4)}
+
+
 @pytest.mark.parametrize("name", ["gcp/finetune", "gcp/vgg16", "gcp/bcnn_stage1"])
 def test_a_recipe_makes_its_network(name):
     _, options = settings(name)
@@ -310,16 +351,32 @@ def test_photographs_of_any_size_are_trained_on(benchmark, train_kind, tmp_path)
 
 
 def test_the_command_takes_the_published_flags(tmp_path, capsys):
-    words = "gcp --benchmark small-digits -b 32 --arch plain --representation MPNCOV --wd 1e-4"
-    words += " --dimension_reduction 8 --epochs 1 --lr 0.1 --lr_method step --lr_params 1 2"
-    words += f" --momentum 0.8 --seed 3 --classifier_factor 2 --modeldir {tmp_path} --workers 0"
-    with pytest.warns(FutureWarning, match="is now"):
+    words = "gcp --benchmark small-digits -b 32 -a plain --representation MPNCOV --wd 1e-4 -j 0"
+    words += " --dimension_reduction 8 --epochs 1 --lr 0.1 --lr-method step --lr-params 1 2 -p 100"
+    words += f" --momentum 0.8 --seed 3 --classifier-factor 2 --modeldir {tmp_path} --num-classes 9"
+    words += " --store-model-everyepoch --freezed-layer 1 --gpu 0"
+    with pytest.warns((FutureWarning, UserWarning)) as said:
         assert cli.main(words.split()) == 0
+    said = " ".join(str(one.message) for one in said)
+    for text in (
+        "'epochs' is now",
+        "--print_freq is ignored",
+        "num-classes is ignored: it follows",
+    ):
+        assert text in said
     out = capsys.readouterr().out
     assert "accuracy" in out
     saved = yaml.safe_load(next(tmp_path.rglob("config.yaml")).read_text())
     assert saved["optimization"]["momentum"] == 0.8
     assert saved["optimization"]["lr_params"] == [1, 2]
+    assert (saved["optimization"]["classifier_factor"], saved["model"]["freeze"]) == (2, 1)
+
+
+def test_the_folder_comes_first_and_pretrained_needs_no_value():
+    command = train.gcp.command
+    found = _flags.split(command, ["DATA", "--pretrained", "-e", "a.ckpt", "--benchmark=cub"])
+    values = {"root": ["DATA"], "pretrained": ["torchvision"], "evaluate": ["a.ckpt"]}
+    assert found.values == {**values, "benchmark": ["cub"]}
 
 
 def test_the_quick_preset_is_complete():
@@ -348,6 +405,7 @@ def test_the_quick_preset_is_complete():
         ({"power": 0.3}, "MPNCOV needs the power 0.5"),
         ({"evaluate": "nowhere.ckpt"}, "no checkpoint nowhere.ckpt"),
         ({"pretrained": "nowhere.pt"}, "nowhere.pt"),
+        ({"arch": "alexnet_bn", "pretrained": "torchvision"}, "no weights of alexnet_bn"),
         ({"hidden": (0,)}, "hidden needs"),
         ({"views": "eleven"}, "views needs"),
     ],

@@ -202,6 +202,7 @@ BAD = {
     "batch": ({"batch_size": 13}, "12"),
     "canvas": ({"root": None, "canvas": (60, 60)}, "width=60"),
     "heads": ({"heads": 32}, "key_width"),
+    "scores": ({"write_scores": True}, "places of patches"),
 }
 
 

@@ -1,6 +1,8 @@
 """Training on pictures: steps of a GAN and of a classifier, what they write, and resuming."""
 
 import json
+import zipfile
+from pathlib import Path
 
 import onnx
 import onnx.reference
@@ -14,7 +16,7 @@ from cpic.images import _alter, _sheet
 from cpic.nn import spectral
 from cpic.nn.generative import Generator
 from cpic.train.loop._step_data import StepData
-from cpic.train.tasks import _judge, _pair
+from cpic.train.tasks import _code, _judge, _pair
 from cpic.train.tasks._classification import PictureClassification
 from cpic.train.tasks._outputs import onnx_bytes
 from tests.train.equal import assert_equal
@@ -100,19 +102,39 @@ def test_a_pair_writes_what_it_should(gan):
     onnx.checker.check_model(onnx.load(folder / "generator_best.onnx"))
 
 
+def test_a_run_is_not_resumed_by_other_code(gan, monkeypatch):
+    folder = gan("run")
+    with zipfile.ZipFile(folder / "source.zip") as archive:
+        names = set(archive.namelist())
+        assert archive.read("cpic/train/tasks/_pair.py") == Path(_pair.__file__).read_bytes()
+    assert {"cpic/__init__.py", "cpic/nn/spectral/_frames.py"} <= names
+    gan("run", resume=True)
+    read, changed = _code._read, {"_frames.py": b"x = 1"}
+    monkeypatch.setattr(_code, "_read", lambda path: changed.get(path.name) or read(path))
+    with pytest.raises(ValueError, match=r"begun by other code: cpic/.*_frames.py differs; use"):
+        gan("run", resume=True)
+    (folder / "source.zip").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"source.zip cannot be read"):
+        gan("run", resume=True)
+    (folder / "source.zip").unlink()
+    gan("run", resume=True)
+
+
 def test_an_exported_generator_is_the_generator():
     torch.manual_seed(0)
     net = Generator(16, in_channels=1, width=8, n_latent=4, n_classes=3).eval()
     spectral.parametrize(net, "sttp", rank=4, ignore=["noise_to_conv"])
-    z, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
     model = onnx.load_from_string(onnx_bytes(net))
     assert [one.name for one in model.graph.input] == ["z", "condition"]
     assert [one.name for one in model.graph.output] == ["rgb"]
-    inputs = {"z": z.numpy(), "condition": labels.numpy()}
-    (found,) = onnx.reference.ReferenceEvaluator(model).run(None, inputs)
-    expected = net.pixels(z, labels)
-    assert expected.shape == found.shape
-    assert (torch.from_numpy(found.copy()).int() - expected.int()).abs().max() <= 1
+    # It is exported from a batch of two, and takes any other.
+    for n in (1, 2, 5):
+        z, labels = torch.randn(n, 4), torch.arange(n) % 3
+        inputs = {"z": z.numpy(), "condition": labels.numpy()}
+        (found,) = onnx.reference.ReferenceEvaluator(model).run(None, inputs)
+        expected = net.pixels(z, labels)
+        assert expected.shape == found.shape
+        assert (torch.from_numpy(found.copy()).int() - expected.int()).abs().max() <= 1
 
 
 def test_an_update_is_seen_by_the_next_one(gan, monkeypatch):

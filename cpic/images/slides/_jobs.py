@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,16 +30,8 @@ _MOST_BYTES = 2**32
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    """Write a table, as Parquet if its name says so (which needs pyarrow), else as CSV."""
+    """Write a table as CSV."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        import pandas
-
-        table = pandas.DataFrame(list(rows), columns=list(columns))
-        part = path.with_name(f".{path.name}.part")
-        table.to_parquet(part)
-        os.replace(part, path)
-        return
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -55,14 +46,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         ImageError: If it is missing, damaged, or lacks a column.
     """
     with reading(path, ImageError):
-        if path.suffix == ".parquet":
-            import pandas
-
-            with open_regular(path) as file:
-                found = pandas.read_parquet(file).astype(str).to_dict("records")
-        else:
-            text = read_regular(path, _MOST_BYTES, what="rows").decode("utf-8-sig", "replace")
-            found = list(csv.DictReader(io.StringIO(text, newline="")))
+        text = read_regular(path, _MOST_BYTES, what="rows").decode("utf-8-sig", "replace")
+        found = list(csv.DictReader(io.StringIO(text, newline="")))
     if any(row.get(name) is None for row in found for name in columns):
         raise ImageError(f"{path} needs the columns {', '.join(columns)} in every row.")
     return found

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from cpic._vision import torchvision
 from cpic.linalg._inputs import check_choice
 from cpic.nn._checks import check_positive
 
@@ -103,3 +104,17 @@ def small_backbone(
     made = layers(width)
     made.n_outputs = n_outputs  # type: ignore[assignment]
     return made
+
+
+def alexnet_bn() -> nn.Sequential:
+    """The features of AlexNet with a batch norm after each convolution, as in the published runs.
+
+    Returns:
+        From images `(b, 3, h, w)` to maps of 256 channels, with the last pooling.
+    """
+    layers = []
+    for layer in torchvision().models.alexnet(weights=None).features:
+        layers.append(layer)
+        if isinstance(layer, nn.Conv2d):
+            layers.append(nn.BatchNorm2d(layer.out_channels))
+    return nn.Sequential(*layers)

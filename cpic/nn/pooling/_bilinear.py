@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cpic.nn._checks import check_positive
-from cpic.nn.pooling._maps import mean_of, positions_of, products
+from cpic.nn.pooling._maps import gram, mean_of, positions_of, products
 
 
 class GlobalAverage(nn.Module):
@@ -117,7 +117,7 @@ class CompactBilinear(nn.Module):
         one, other = self.places
         place = (one[:, None] + other) % self.n_outputs
         left, right = self.signs.to(vectors)
-        signed = left[:, None] * (vectors @ vectors.mT) * right
+        signed = left[:, None] * gram(vectors) * right
         found = vectors.new_zeros(len(vectors), self.n_outputs)
         return found.index_add(1, place.flatten(), signed.flatten(1))
 

@@ -1,6 +1,7 @@
 """Feature maps as vectors at positions, and what is checked of them."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,5 +51,38 @@ def mean_of(vectors: Tensor, share: Tensor | None) -> Tensor:
 def products(vectors: Tensor, share: Tensor | None) -> Tensor:
     """Means over the positions of the products of two channels, `(b, c, c)`."""
     if share is None:
-        return vectors @ vectors.mT / vectors.shape[-1]
-    return vectors * share @ vectors.mT
+        return gram(vectors) / vectors.shape[-1]
+    return gram(vectors * share.sqrt())
+
+
+def gram(vectors: Tensor) -> Tensor:
+    """The products X X^T, `(b, c, c)`, of vectors X `(b, c, m)`; differentiable twice and more.
+
+    Their gradient (G + G^T) X is one product; autograd would make one for each factor, one of them
+    of transposed layout.
+    """
+    return _Gram.apply(vectors)
+
+
+class _Gram(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(vectors: Tensor) -> Tensor:
+        return vectors @ vectors.mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (vectors,) = ctx.saved_tensors
+        return (gradient + gradient.mT) @ vectors
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        (vectors,) = ctx.saved_tensors
+        one = tangent @ vectors.mT
+        return one + one.mT

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cpic.linalg import inverse_sqrtm
 from cpic.nn._checks import check_positive
-from cpic.nn.pooling._maps import positions_of
+from cpic.nn.pooling._maps import gram, positions_of
 
 
 class DecorrelatedBatchNorm(nn.Module):
@@ -94,7 +94,7 @@ class DecorrelatedBatchNorm(nn.Module):
         mean = wide.mean(-1, keepdim=True)
         centered = wide - mean
         identity = torch.eye(wide.shape[1], dtype=wide.dtype, device=wide.device)
-        covariance = centered @ centered.mT / wide.shape[-1] + self.eps * identity
+        covariance = gram(centered) / wide.shape[-1] + self.eps * identity
         matrix = inverse_sqrtm(covariance, method=self.method, check=False, **self.options)
         with torch.no_grad():
             for running, new in ((self.running_mean, mean), (self.running_matrix, matrix)):

@@ -22,6 +22,9 @@ import torch
 from torch import Tensor
 
 
+_BLOCK, _FEW = 128, 16
+
+
 class Reflectors(NamedTuple):
     """Free numbers `(..., count)` of frames, and the signs `(..., r)` of their columns.
 
@@ -111,7 +114,7 @@ def frames(
     # Half of the diagonal, and what is above it. Sums that hold a one come last: added to it one
     # by one, small numbers would be lost.
     half = torch.ones_like(eye).triu_().sub_(eye, alpha=0.5)
-    gram = below.mT @ below
+    gram = _gram(below)
     if reduced:
         product = -torch.linalg.solve_triangular((gram + eye) * half, eye, upper=True)
         head = eye + product
@@ -125,6 +128,20 @@ def frames(
         last = 1 - 2 * eye[-1]
         signs = last if signs is None else last * signs
     return frame if signs is None else frame * signs.unsqueeze(-2)
+
+
+def _gram(tall: Tensor) -> Tensor:
+    """X^T X of long X with few columns, by blocks of rows.
+
+    For few columns, libraries add up the rows one by one, with an error that grows with them.
+    """
+    rows, columns = tall.shape[-2:]
+    n = rows // _BLOCK
+    if columns > _FEW or n < 2:
+        return tall.mT @ tall
+    blocks = tall[..., : n * _BLOCK, :].unflatten(-2, (n, _BLOCK))
+    rest = tall[..., n * _BLOCK :, :]
+    return (blocks.mT @ blocks).sum(-3) + rest.mT @ rest
 
 
 def _strictly_lower(numbers: Tensor, size: int) -> Tensor:

@@ -31,7 +31,7 @@ def train_adversaries(
     """Train one pair of networks.
 
     Args:
-        data: PictureSet.
+        data: Pictures and their side.
         model: Networks and their layers.
         optimization: Steps and optimizers.
         run: Where it runs, what it writes and how images are judged.
@@ -98,6 +98,7 @@ def train_adversaries(
         batches,
         optimization=Training(num_epochs=batches.num_epochs, clip=None, patience=None),
         run=run,
+        code=True,
         config={"options": {name: group.plain() for name, group in groups.items()}},
         facts={**facts, **judge.facts, "data": pair[0].source, "samples": run.num_samples},
     )

@@ -32,7 +32,7 @@ def train_classifier(
     """Train one classifier.
 
     Args:
-        data: PictureSet.
+        data: Pictures and their side.
         model: Network and its layers.
         optimization: Steps and optimizer.
         run: Where it runs and what it writes.
@@ -95,6 +95,7 @@ def train_classifier(
         batches,
         optimization=Training(num_epochs=batches.num_epochs, clip=None, patience=None),
         run=run,
+        code=True,
         config={"options": {name: group.plain() for name, group in groups.items()}},
         facts=facts,
     )

@@ -32,9 +32,9 @@ def gcp(  # noqa: D417
     """Train a network whose last maps are pooled to the root of their covariance.
 
     The published recipes are the presets gcp/... {cite}`song2021approximate,song2022eigenvalues`.
-    Flags have the published names, or are told their new one. The number of classes is that of the
-    data; processes are started by torchrun (world_size, dist_url); `--progress` replaces
-    print_freq.
+    The command takes the published flags, with dashes or underscores: the folder of the data comes
+    first, and those without counterpart (start_epoch, print_freq, world_size, dist_url,
+    dist_backend, num_classes, store_model_everyepoch) are ignored with a warning that says why.
 
     The best epoch is chosen by a part of the training pictures, not by the test pictures, unless
     `selection` is 0, as published. Beside the metrics of every epoch, among them the norm of the

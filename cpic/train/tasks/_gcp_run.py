@@ -19,17 +19,15 @@ from cpic.nn.pooling import (
     representation,
     small_backbone,
 )
-from cpic.nn.pooling._backbones import SMALL
+from cpic.nn.pooling._backbones import SMALL, alexnet_bn
 from cpic.options import Descent, Pictures, Pooling, Run
 from cpic.train.loop._checkpoints import read_checkpoint
-from cpic.train.loop._fit import fit_fold
 from cpic.train.loop._image_data import ImageData
 from cpic.train.results._results import FoldResult, peak_bytes, plain
-from cpic.train.tasks._folder import usable
 from cpic.train.tasks._gcp_task import GCPTask, evaluate, factors
 from cpic.train.tasks._gcp_views import RECIPES, views_of
 from cpic.train.tasks._gcp_weights import load_pretrained
-from cpic.train.tasks._images import train_on_images
+from cpic.train.tasks._images import fit, train_on_images
 
 
 def train_gcp(
@@ -51,7 +49,9 @@ def train_gcp(
 
     def further(result: FoldResult) -> dict[str, float]:
         found = _final(task, pictures, data, result.best)
-        return found | (_gap(data, model, optimization, run, size) if model.compare_gap else {})
+        if not model.compare_gap:
+            return found
+        return found | _gap(data, model, optimization, run, size, config)
 
     name = f"gcp_{data.benchmark}_{model.arch}_{model.representation}"
     facts = {"n_parameters": sum(p.numel() for p in task.model.parameters())}
@@ -148,18 +148,25 @@ def _features(model: Pooling, channels: int) -> tuple[nn.Module, int]:
         layers: nn.Module = small_backbone(model.arch, channels)
         width = 32
     else:
+        # As the published networks are called: a ResNet keeps the resolution of its last stage.
+        arch = model.arch.removeprefix("mpncov")
+        keep = model.keep_resolution or (arch != model.arch and arch.startswith("resnet"))
         try:
-            backbone = torchvision().models.get_model(model.arch, weights=None)
+            backbone = alexnet_bn() if arch == "alexnet_bn" else _of_torchvision(arch)
         except ValueError as error:
             raise ValueError(
-                f"arch needs {', '.join(SMALL)}, or the name of a network of torchvision, got "
-                f"{model.arch!r}."
+                f"arch needs {', '.join(SMALL)}, alexnet_bn, or the name of a network of "
+                f"torchvision, got {model.arch!r}."
             ) from error
-        layers, width = feature_layers(backbone, keep_resolution=model.keep_resolution)
+        layers, width = feature_layers(backbone, keep_resolution=keep)
     if not model.dimension_reduction or model.dimension_reduction >= width:
         return layers, width
     reduction = Reduction(width, model.dimension_reduction)
     return nn.Sequential(layers, reduction), reduction.n_outputs
+
+
+def _of_torchvision(arch: str) -> nn.Module:
+    return torchvision().models.get_model(arch, weights=None)
 
 
 def _representation(model: Pooling, width: int) -> Any:
@@ -225,26 +232,19 @@ def _channels(task: GCPTask) -> int:
 
 
 def _gap(
-    data: Pictures, model: Pooling, optimization: Descent, run: Run, size: tuple[int, int]
+    data: Pictures,
+    model: Pooling,
+    optimization: Descent,
+    run: Run,
+    size: tuple[int, int],
+    config: dict[str, Any],
 ) -> dict[str, float]:
     """Train the network with global average pooling, and its accuracy."""
     pictures, (n_classes, channels) = _pictures(data, model, optimization, run)
     task = _task(model, optimization, n_classes, channels, gap=True, seed=run.seed)
     name = run.experiment_name or f"gcp_{data.benchmark}_{model.arch}_{model.representation}"
-    result = fit_fold(
-        task,
-        pictures,
-        folder=Path(run.results_folder) / name / "gap",
-        num_epochs=optimization.num_epochs,
-        clip=optimization.clip,
-        patience=optimization.patience,
-        resume=run.resume,
-        ngpus=usable(run.ngpus),
-        max_minutes=run.max_minutes,
-        max_faults=run.max_faults,
-        progress=run.progress,
-        seed=run.seed,
-    )
+    folder = Path(run.results_folder) / name / "gap"
+    result = fit(task, pictures, folder, optimization=optimization, run=run, config=config)
     final = _final(task, pictures, data, result.best)
     return {
         "gap_accuracy": result.metrics["accuracy"],

@@ -29,7 +29,11 @@ def load_pretrained(source: str | Path | None, net: ThreeParts, arch: str) -> No
     if source is None:
         return
     if str(source) == "torchvision":
-        given = torchvision().models.get_model(arch, weights="DEFAULT").state_dict()
+        arch = arch.removeprefix("mpncov")
+        try:
+            given = torchvision().models.get_model(arch, weights="DEFAULT").state_dict()
+        except ValueError as error:
+            raise ValueError(f"torchvision has no weights of {arch}; pass a file.") from error
     else:
         given = _read(Path(source))
     own = net.features.state_dict()

@@ -14,6 +14,7 @@ from cpic.train.loop._fit import Callback, fit_fold
 from cpic.train.loop._fold_data import Batch, FoldData
 from cpic.train.loop._task import Task
 from cpic.train.results._results import FoldResult, write_summary
+from cpic.train.tasks._code import keep_code
 from cpic.train.tasks._folder import check_folder, usable
 from cpic.train.tasks._tasks import Classification
 
@@ -36,6 +37,42 @@ class ImageClassification(Classification):
         return self.model(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(1)
 
 
+def fit(
+    module: Task, data: FoldData, folder: Path, *, optimization: Training, run: Run, **more: Any
+) -> FoldResult:
+    """`fit_fold` with the options of a command.
+
+    Args:
+        module: Task.
+        data: Batches.
+        folder: Folder of the fold.
+        optimization: Number of epochs, clipping and patience.
+        run: Where it runs and what it writes.
+        **more: Further options of `fit_fold`.
+
+    Raises:
+        ValueError: If an option or the folder is invalid.
+    """
+    return fit_fold(
+        module,
+        data,
+        folder=folder,
+        num_epochs=optimization.num_epochs,
+        clip=optimization.clip,
+        patience=optimization.patience,
+        resume=run.resume,
+        ngpus=usable(run.ngpus),
+        num_nodes=run.num_nodes,
+        max_minutes=run.max_minutes,
+        max_faults=run.max_faults,
+        save_every=run.save_every,
+        progress=run.progress,
+        wandb=run.wandb,
+        seed=run.seed,
+        **more,
+    )
+
+
 def train_on_images(
     name: str,
     module: Task,
@@ -47,6 +84,7 @@ def train_on_images(
     facts: Mapping[str, Any] | None = None,
     further: Callable[[FoldResult], Mapping[str, float]] | None = None,
     callbacks: Sequence[Callback] = (),
+    code: bool = False,
 ) -> list[FoldResult]:
     """Train on one split, and write `summary.json` beside the folder of the run.
 
@@ -60,6 +98,7 @@ def train_on_images(
         facts: Further content of the summary.
         further: Computes further metrics from the result.
         callbacks: As in `fit_fold`.
+        code: Keep the code in `source.zip`, and refuse to resume with another one.
 
     Returns:
         The result, as the only fold. With a task that classifies, `chance` is the frequency of the
@@ -71,22 +110,14 @@ def train_on_images(
     launched(run.num_nodes)
     folder = Path(run.results_folder) / (run.experiment_name or name)
     check_folder(folder, ["fold_0"], resume=run.resume)
-    result = fit_fold(
+    if code:
+        keep_code(folder)
+    result = fit(
         module,
         data,
-        folder=folder / "fold_0",
-        num_epochs=optimization.num_epochs,
-        clip=optimization.clip,
-        patience=optimization.patience,
-        resume=run.resume,
-        ngpus=usable(run.ngpus),
-        num_nodes=run.num_nodes,
-        max_minutes=run.max_minutes,
-        max_faults=run.max_faults,
-        save_every=run.save_every,
-        progress=run.progress,
-        wandb=run.wandb,
-        seed=run.seed,
+        folder / "fold_0",
+        optimization=optimization,
+        run=run,
         config=dict(config),
         callbacks=callbacks,
     )

@@ -10,11 +10,13 @@ from cpic._errors import ImageError
 from cpic.nn import ips
 from cpic.options import Patches, PatchRun, PatchTraining, Selector
 from cpic.train.loop._bag_data import BagData
+from cpic.train.loop._distributed import rank_and_size
 from cpic.train.loop._efficiency import Efficiency
 from cpic.train.results._results import FoldResult
 from cpic.train.tasks._bags import Labeled, load_bags
 from cpic.train.tasks._images import train_on_images
 from cpic.train.tasks._patches import PatchTask, warmed
+from cpic.train.tasks._scores import slides_of, write_scores
 
 # Methods that look at a small view of the image.
 LOOKING = ("ats", "dps")
@@ -66,9 +68,17 @@ def train_on_bags(
     chances = module.chances(batches.train, batches.validation)
     name = f"ips_{dataset}" if model.method == "ips" else f"ips_{dataset}_{model.method}"
     groups = {"data": data, "model": model, "optimization": optimization, "run": run}
-    folder = Path(run.results_folder) / (run.experiment_name or name) / "fold_0"
+    folder = Path(run.results_folder) / (run.experiment_name or name)
     chances_by_task = {f"{task}_chance": value for task, value in chances.items()}
     chances_by_task["chance"] = sum(chances.values()) / len(chances)
+    slides = slides_of(test) if run.write_scores else []
+
+    def further(result: FoldResult) -> dict[str, float]:
+        if slides and rank_and_size()[0] == 0:
+            assert isinstance(net, ips.PatchClassifier)
+            write_scores(net, result.best, slides, folder / "scores", i=model.i or model.m)
+        return chances_by_task
+
     return train_on_images(
         name,
         module,
@@ -82,8 +92,8 @@ def train_on_bags(
             "images": {"train": len(rest), "test": len(test), "selection": len(aside or ())},
             "options": {group: one.plain() for group, one in groups.items()},
         },
-        further=lambda result: chances_by_task,
-        callbacks=[Efficiency(folder, run.track_epoch)] if run.track_efficiency else [],
+        further=further,
+        callbacks=[Efficiency(folder / "fold_0", run.track_epoch)] if run.track_efficiency else [],
     )
 
 

@@ -7,7 +7,7 @@ import torch
 
 from cpic.nn.spectral import count_free, frames, reflectors
 
-SIZES = [(1, 1), (5, 1), (5, 2), (4, 4), (40, 16), (64, 64), (300, 64)]
+SIZES = [(1, 1), (5, 1), (5, 2), (4, 4), (40, 16), (64, 64), (300, 64), (700, 3)]
 SCALES = [0.0, 1e-4, 0.1, 1.0, 10.0]
 CASES = [(*size, reduced) for size in SIZES for reduced in (False, True)]
 
@@ -47,6 +47,12 @@ def test_frames_are_orthonormal_in_single_precision(scale):
     for rows, columns, reduced in CASES:
         free = drawn(rows, columns, reduced, scale=scale, dtype=torch.float32)
         assert defect(frames(free, rows=rows, columns=columns, reduced=reduced)) < 3e-6
+
+
+def test_long_frames_of_few_columns_are_orthonormal_in_single_precision():
+    for columns in (1, 3, 8, 16):
+        free = drawn(30_000, columns, False, scale=0.01, dtype=torch.float32)
+        assert defect(frames(free, rows=30_000, columns=columns)) < 6e-7
 
 
 def test_zeros_are_the_negative_of_the_unit_vectors():
