@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from cpic.nn import spectral
+from cpic.nn.baselines import WideResNet
 from cpic.nn.spectral._factors import Parts, groups_of
 from cpic.nn.spectral._plan import Plan, Shape, plan_of
 from tests.bench.harness import Case
 from tests.bench.timing import processor_clock
 from tests.counting import Dispatched
-from tests.nn.spectral import shapes
 
 CHANNELS, SIDE, BATCH, RANK = 256, 8, 64, 64
 SMALL_SHAPES = [(64, 128, 3, 3), (3, 64, 7, 7), (1, 32), (32, 1), (1, 1)]
@@ -200,8 +200,10 @@ def frame_cases() -> list[Case]:
 @cache
 def wide_resnet(kind: str, rank: int) -> tuple[list[Plan], list[Parts]]:
     """The plans of all layers of a WRN-28-10, with numbers."""
-    weights, _ = shapes.wide_resnet()
-    plans = [plan_of(Shape(size), kind=kind, rank=rank) for size in weights]  # type: ignore[arg-type]
+    with torch.device("meta"):
+        layers = [m for m in WideResNet().modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    sizes = [tuple(layer.weight.shape) for layer in layers]
+    plans = [plan_of(Shape(size), kind=kind, rank=rank) for size in sizes]  # type: ignore[arg-type]
     draw = torch.Generator().manual_seed(0)
     parts = [
         Parts(
