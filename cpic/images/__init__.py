@@ -1,8 +1,9 @@
 """Labeled pictures, and images larger than memory that are read patch by patch."""
 
+from cpic.images._array import ArrayImage
 from cpic.images._color import color_jitter, normalized, recolor
 from cpic.images._compose import Canvas, make_megapixel_mnist
-from cpic.images._image import ArrayImage, Decoded, Fault, Image
+from cpic.images._image import Decoded, Fault, Image
 from cpic.images._images import Images, PixelImages, split
 from cpic.images._in_files import FileImages
 from cpic.images._load import check_images, load

@@ -274,33 +274,3 @@ class Image:
             f"{type(self).__name__}({self.shape[0]}x{self.shape[1]}, {self.channels} channels, "
             f"{kind}, tiles of {tiles}, level {self.level} of {len(self.levels)})"
         )
-
-
-class ArrayImage(Image):
-    """An array or memory map as an image; it is one tile, of which only touched pixels are read.
-
-    Args:
-        array: (H, W) or (H, W, c) with c from 1 to 4; uint8, uint16 or float32.
-        mpp: Micrometers per pixel.
-
-    Raises:
-        ImageError: If it has another form.
-
-    Example:
-        >>> image = ArrayImage(np.arange(12, dtype="uint8").reshape(3, 4))
-        >>> image.read(torch.tensor([[1, 2]]), size=(2, 3))[0, 0].tolist()
-        [[6, 7, 0], [10, 11, 0]]
-    """
-
-    def __init__(self, array: Any, *, mpp: float | None = None) -> None:
-        super().__init__()
-        values = array.numpy() if isinstance(array, Tensor) else np.asanyarray(array)
-        if values.ndim not in (2, 3):
-            raise ImageError(f"ArrayImage needs (H, W) or (H, W, c), got shape {values.shape}.")
-        values = values if values.ndim == 3 else values[..., None]
-        edges = values.shape[:2]
-        self._declare(edges, values.shape[2], values.dtype, edges)
-        self._values, self.mpp = np.ascontiguousarray(values), mpp
-
-    def _tile(self, number: int) -> np.ndarray:
-        return self._values

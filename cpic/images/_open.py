@@ -11,7 +11,8 @@ from torch import Tensor
 from cpic._errors import ImageError, VolumeError
 from cpic.data._faults import reading
 from cpic.data._mapped import MemmapVolume
-from cpic.images._image import ArrayImage, Faults, Image
+from cpic.images._array import ArrayImage
+from cpic.images._image import Faults, Image
 from cpic.images._openslide import OpenSlideImage
 from cpic.images._pillow import PillowImage
 from cpic.images._tiff import TiffImage

@@ -12,7 +12,7 @@ import numpy as np
 from cpic._errors import ImageError
 from cpic._trust import read_regular
 from cpic.data._faults import reading
-from cpic.images._image import ArrayImage
+from cpic.images._array import ArrayImage
 from cpic.images._open import open_image
 from cpic.images._source import PatchSource
 
