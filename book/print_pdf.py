@@ -12,6 +12,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SCALES = [1 - 0.05 * step for step in range(11)]  # below half size nobody reads it
 MARGIN = "12mm"
+# Between tables and headings; the theme is generous, and lists the contents first.
+STYLE = """
+#jb-print-toc, footer, .prev-next-footer { display: none !important; }
+h1 { font-size: 1.6rem !important; margin: 0 0 0.4rem !important; }
+h2 { font-size: 1.15rem !important; margin: 0.7rem 0 0.2rem !important; }
+p, ol, ul, table, pre, .cell, div.highlight { margin-block: 0.2rem !important; }
+th, td { padding: 0.1rem 0.4rem !important; line-height: 1.3; }
+pre { padding: 0.4rem !important; }
+"""
 
 
 def n_pages(pdf: bytes) -> int:
@@ -32,6 +41,7 @@ def print_one_sheet(page: Path, target: Path, chromium: str) -> float:
         tab = browser.new_page()
         tab.goto(page.resolve().as_uri())
         tab.evaluate("() => window.MathJax?.startup?.promise")
+        tab.add_style_tag(content=STYLE)
         margin = dict.fromkeys(("top", "right", "bottom", "left"), MARGIN)
         for scale in SCALES:
             pdf = tab.pdf(format="A4", scale=scale, margin=margin, tagged=True)

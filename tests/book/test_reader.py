@@ -156,6 +156,12 @@ def test_numbers_say_where_they_come_from(page):
     assert html.select_one("figcaption .cpic-recorded")["href"] == mark["href"]
 
 
+def test_no_space_is_left_where_a_guess_is_hidden(page):
+    span = soup(page).select_one(".cpic-guessed")
+    assert span.previous_sibling.name == "a"  # the badge, and no text between
+    assert span.next_sibling.startswith(", a recorded")
+
+
 def test_only_outputs_of_records_are_marked(page):
     html = soup(page)
     marked = {
@@ -528,6 +534,7 @@ def test_a_guess_is_shown_only_to_those_who_guessed(page, browser):
         opened.page.get_by_label("Your guess: two").fill("<b>7")
         opened.page.get_by_label("Your guess: two").press("Enter")
         assert told.inner_text().strip() == "(you guessed 0.5 or <b>7)"
+        assert told.text_content().startswith(" (")
         opened.page.reload()
         assert told.inner_text().strip() == "(you guessed 0.5 or <b>7)"
         assert opened.page.get_by_label("Your guess: one").input_value() == "0.5"
