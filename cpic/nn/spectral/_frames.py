@@ -21,7 +21,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-
 _BLOCK, _FEW = 128, 16
 
 
