@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from cpic.show._cost import budget, train_to_scale
     from cpic.show._explore import explore
     from cpic.show._rivals import rivals
+    from cpic.show._training import training_curves
 
 __all__ = [
     "budget",
@@ -19,10 +20,11 @@ __all__ = [
     "slices",
     "spectra",
     "train_to_scale",
+    "training_curves",
     "triplet",
 ]
 
-_HOMES = ("_explore", "_anatomy", "_charts", "_cost", "_rivals")
+_HOMES = ("_explore", "_anatomy", "_charts", "_cost", "_rivals", "_training")
 
 
 def __getattr__(name: str):

@@ -5,8 +5,9 @@ import itertools
 
 import pytest
 import torch
+from torch import nn
 
-from cpic.nn import QuantileHead
+from cpic.nn import QuantileHead, spectral
 from cpic.nn.baselines import DownsampleCNN, block_means, histogram_features, resnet34
 
 
@@ -155,3 +156,18 @@ def test_histogram_of_integers_and_infinity():
 def test_bad_input_is_one_sentence(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_the_resnet_takes_spectral_layers():
+    pytest.importorskip("monai")
+    with torch.device("meta"):  # drawing its 67 million numbers takes seconds
+        net = resnet34()
+    net.to_empty(device="cpu")
+    for part in (*net.parameters(), *net.buffers()):
+        nn.init.constant_(part, 0.01)
+    found = spectral.parametrize(net, rank=2, init="eye", gain="keep")
+    assert len(found.names) == 40
+    assert spectral.compression(net).percent < 1
+    net(torch.rand(2, 1, 16, 16, 16)).sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    assert type(spectral.remove(net).body.conv1) is nn.Conv3d

@@ -186,6 +186,36 @@ def test_error_curve_draws_median_and_band():
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b", "goal 0.2"]
 
 
+def test_curves_are_the_columns_of_the_table(tmp_path):
+    table = "epoch,step,train_loss,val_accuracy,val_top5_error\n0,5,2.5,0.25,0.5\n1,10,1.5,,0.25\n"
+    (tmp_path / "metrics.csv").write_text(table)
+    figure = show.training_curves(tmp_path)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == ["train loss", "accuracy", "top5 error"]
+    lines = [ax.lines[0].get_xydata() for ax in figure.axes]
+    np.testing.assert_array_equal(lines[0], [[0, 2.5], [1, 1.5]])
+    np.testing.assert_array_equal(lines[1], [[0, 0.25], [1, np.nan]])
+    (ax,) = show.training_curves(tmp_path, metrics=["step"]).axes
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [5, 10])
+    many = ["train_loss", "val_accuracy"] * 2
+    bounds = places(show.training_curves(tmp_path, metrics=many))
+    assert bounds[3][1] < bounds[0][1]
+    assert bounds[3][0] == bounds[0][0]
+    assert all(left >= 0 and left + width <= 1 for left, _, width, _ in bounds)
+
+
+TABLES = {"no metric": "", "no.*val_x": "epoch,a\n0,1\n", "no number": "epoch,val_x\n0,b\n"}
+
+
+@pytest.mark.parametrize("words", TABLES)
+def test_a_table_without_curves_is_one_clear_error(words, tmp_path):
+    with pytest.raises(ValueError, match="needs a run with"):
+        show.training_curves(tmp_path)
+    (tmp_path / "metrics.csv").write_text(TABLES[words])
+    with pytest.raises(ValueError, match="at least one epoch" if not TABLES[words] else words):
+        show.training_curves(tmp_path, metrics=["val_x"])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.int16, torch.bool])
 def test_any_real_dtype_and_gradients(dtype):
     volume = torch.ones(SHAPE, dtype=dtype)

@@ -77,12 +77,12 @@ class _Gram(torch.autograd.Function):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
         (vectors,) = ctx.saved_tensors
         return (gradient + gradient.mT) @ vectors
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:  # type: ignore[override]
         (vectors,) = ctx.saved_tensors
         one = tangent @ vectors.mT
         return one + one.mT

@@ -40,7 +40,7 @@ def gcp(  # noqa: D417
     `selection` is 0, as published. Beside the metrics of every epoch, among them the norm of the
     gradient before clipping and the condition of the covariances, `summary.json` has the accuracy
     of the best epoch over the crops of `views`, and TensorBoard the sizes of gradients along the
-    network and histograms of eigenvalues.
+    network and histograms of eigenvalues. `cpic.show.training_curves` draws the metrics by epoch.
 
     Args:
         evaluate: Checkpoint to evaluate, without training.

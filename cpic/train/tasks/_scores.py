@@ -54,10 +54,8 @@ def write_scores(
         values = torch.ones(1) if found is None else found[0].cpu()
         assert bag.corners0 is not None
         try:
-            size0, shape0 = ((int(h), int(w)) for h, w in map(bag.attributes.get, _SIZES))
-        except (TypeError, ValueError) as error:
+            (h, w), (height, width) = (bag.attributes[name] for name in ("size0", "shape0"))
+        except (KeyError, TypeError, ValueError) as error:
             raise ImageError(f"features of {bag.name} need size0 and shape0 ({error}).") from error
-        save_scores(folder / f"{bag.name}.npz", Scores(values, bag.corners0, size0, shape0))
-
-
-_SIZES = ("size0", "shape0")
+        place = (int(h), int(w)), (int(height), int(width))
+        save_scores(folder / f"{bag.name}.npz", Scores(values, bag.corners0, *place))

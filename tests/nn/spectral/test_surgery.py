@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from cpic.nn import Classifier, CubeEncoder, TwoHeadRegressor, spectral
-from cpic.nn.baselines import resnet34
 from cpic.nn.spectral._weight import weight_of
 
 # A layer with options that all matter, and the shape of its input.
@@ -248,20 +247,6 @@ def test_parts_of_c_pic_take_it():
         small(*inputs).sum().backward()
         assert all(parameter.grad is not None for parameter in small.parameters())
         assert spectral.compression(small).percent < 100
-
-
-def test_the_resnet_takes_it():
-    with torch.device("meta"):  # drawing its 67 million numbers takes seconds
-        net = resnet34()
-    net.to_empty(device="cpu")
-    for part in (*net.parameters(), *net.buffers()):
-        nn.init.constant_(part, 0.01)
-    found = spectral.parametrize(net, rank=2, init="eye", gain="keep")
-    assert len(found.names) == 40
-    assert spectral.compression(net).percent < 1
-    net(torch.rand(2, 1, 16, 16, 16)).sum().backward()
-    assert all(parameter.grad is not None for parameter in net.parameters())
-    assert type(spectral.remove(net).body.conv1) is nn.Conv3d
 
 
 class Tied(nn.Module):
