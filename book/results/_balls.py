@@ -7,8 +7,8 @@ from torch.nn.functional import avg_pool3d
 from cpic import data
 
 
-def painted(count: int, *, seed: int, pool: int = 6) -> tuple[Tensor, Tensor]:
-    """One head with a ball painted anywhere into its white matter, many times.
+def painted(count: int, *, seed: int, pool: int = 6, bright: float = 0.4) -> tuple[Tensor, Tensor]:
+    """One head with a ball, brighter by `bright`, painted anywhere into its white matter, often.
 
     Returns:
         Volumes `(count, *shape)` of voxels of `pool` mm, and the radii of the balls in voxels.
@@ -23,4 +23,4 @@ def painted(count: int, *, seed: int, pool: int = 6) -> tuple[Tensor, Tensor]:
     ball = (place - center[:, None, None, None]).norm(dim=-1) < radius[:, None, None, None]
     gain = 1 + 0.1 * torch.randn(count, 1, 1, 1, generator=generator)
     noise = 0.03 * torch.randn(count, *head.shape, generator=generator)
-    return (head + (0.4 * ball + noise) * (head > 0.1)) * gain, radius
+    return (head + (bright * ball + noise) * (head > 0.1)) * gain, radius
