@@ -232,6 +232,7 @@ def volumes(seed: int) -> Task:
     sizes = [math.ceil(size / 8) * 8 for size in heads.shape[1:]]
     whole = heads.new_zeros(360, 1, *sizes)
     whole[:, 0, : heads.shape[1], : heads.shape[2], : heads.shape[3]] = heads
+    whole = (whole - whole[:240].mean()) / whole[:240].std()
     torch.manual_seed(seed)
     grid = (sizes[0] // 8, sizes[1] // 8, sizes[2] // 8)
     rows = torch.arange(240), torch.arange(240, 360)
