@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from cpic.nn.pooling import SecondOrder
 
 
 def ridge(features: Tensor, target: Tensor, test: Tensor, penalties: Sequence[float]) -> Tensor:
@@ -30,3 +32,10 @@ def ridge(features: Tensor, target: Tensor, test: Tensor, penalties: Sequence[fl
     best = min(penalties, key=left_out)
     weights = vh.T @ ((s / (s.square() + best))[:, None] * seen)
     return (test - mean) / spread @ weights + level
+
+
+def neighborhoods(pixels: Tensor) -> Tensor:
+    """The square root of the covariance of all neighborhoods of 5 x 5 pixels."""
+    pool = SecondOrder(25, weighted=True)
+    parts = pixels.split(90)
+    return torch.cat([pool(nn.functional.unfold(part, 5).double()) for part in parts])

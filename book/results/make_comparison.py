@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from _balls import painted
 from _digits import WIDTH, made, pretrained, read
-from _ridge import ridge
+from _ridge import neighborhoods, ridge
 from _rows import asked_rows, rows_to_make
 from torch import Tensor, nn
 
@@ -38,7 +38,7 @@ from cpic.nn import (
     spectral,
 )
 from cpic.nn.baselines import block_means, histogram_features
-from cpic.nn.pooling import SecondOrder, representation
+from cpic.nn.pooling import representation
 from cpic.train.results._results import provenance
 from cpic.train.tasks._patches import warmed
 
@@ -283,10 +283,6 @@ def lattice(task: Task, divisor: int) -> Tensor:
     return found[step // 4 :: step][: len(place) // divisor]
 
 
-def everything(task: Task, divisor: int, seed: int) -> Way:
-    return Way(classifier(task, ips.AllPatches()), (task.pieces,))
-
-
 def network(task: Task, divisor: int, seed: int) -> Way:
     model = Whole(copy.deepcopy(task.encoder), len(task.grid), task.n_outputs)
     return Way(model, (task.whole,))
@@ -386,14 +382,13 @@ def covariance(task: Task, divisor: int, seed: int) -> Way:
     return way._replace(model=Covariance(copy.deepcopy(task.encoder), task.n_outputs))
 
 
-def frames(task: Task, divisor: int, seed: int, *, kind: Any) -> Way:
+def frames(task: Task, divisor: int, seed: int) -> Way:
     """The pieces of the grid, through weights from frames that begin at those of the encoder."""
     options = {"rank": FRAMES, "init": "weight", "gain": "keep", "copy": True}
-    encoder = spectral.parametrize(task.encoder, kind, **options).net
+    encoder = spectral.parametrize(task.encoder, "sttp", **options).net
     return grid(task, divisor, seed, encoder=encoder)
 
 
-FULL = {"everything": everything, "network": network}
 PARTS: dict[str, Callable[..., Way]] = {
     "coarse": coarse_view,
     "random": random,
@@ -401,25 +396,11 @@ PARTS: dict[str, Callable[..., Way]] = {
     "coarse-to-fine": coarse_to_fine,
     "ips": iterative,
     "covariance": covariance,
-    "sttp": functools.partial(frames, kind="sttp"),
+    "sttp": frames,
     "cross": cross,
     "ats": sampling,
     "dps": perturbed,
-    "svdp": functools.partial(frames, kind="svdp"),
 }
-FLAT = ("ats", "dps")  # their maps have two axes
-
-
-def neighborhoods(whole: Tensor) -> Tensor:
-    """The square root of the covariance of all neighborhoods of 5^2 pixels or 3^3 voxels."""
-    found = []
-    for part in whole.split(50):
-        size = 5 if part.ndim == 4 else 3
-        for axis in range(2, whole.ndim):
-            part = part.unfold(axis, size, 1)
-        maps = part.flatten(whole.ndim).movedim(-1, 1).flatten(2).double()
-        found.append(SecondOrder(maps.shape[1], weighted=True)(maps))
-    return torch.cat(found)
 
 
 def means(whole: Tensor, sizes: list[int]) -> Tensor:
@@ -435,16 +416,29 @@ RIVALS: dict[str, Callable[[Tensor], Tensor]] = {
     "histogram": histogram,
     "neighborhoods": neighborhoods,
 }
+
+
+def fits(task: str, way: str) -> bool:
+    """Whether a way is run on a task."""
+    if way in ("ats", "dps"):  # their maps have two axes
+        return task != "volumes"
+    if way == "cross":  # C-PIC reads volumes
+        return task == "volumes"
+    return way != "neighborhoods" or task == "textures"
+
+
 # Name of a row to task, divisor of the budget (1: everything) and way; the budget at which rates
 # are tuned comes first.
 ROWS = {
     f"{task}-{divisor}-{way}": (task, divisor, way)
-    for divisor, ways in {FIRST: ("means", *PARTS), 1: FULL | RIVALS, 32: ("means", *PARTS)}.items()
+    for divisor, ways in {
+        FIRST: ("means", *PARTS),
+        1: ("network", *RIVALS),
+        32: ("means", *PARTS),
+    }.items()
     for way in ways
     for task in TASKS
-    if not (task == "volumes" and way in FLAT)
-    # Even of rank 1 a cross reads more of an image.
-    and not (task != "volumes" and way == "cross" and divisor > FIRST)
+    if fits(task, way)
 }
 
 
@@ -585,7 +579,9 @@ def make_row(name: str, rows: dict[str, Any]) -> dict[str, Any]:
         share = math.prod(sizes) / one.whole[0].numel()
         return head | solved(task, lambda one: means(one.whole, sizes), share)
     tuned = rows.get(f"{task}-{FIRST}-{way}") if divisor != FIRST else None
-    return head | trained(task, divisor, (FULL | PARTS)[way], tuned and tuned["trials"])
+    return head | trained(
+        task, divisor, (PARTS | {"network": network})[way], tuned and tuned["trials"]
+    )
 
 
 def main() -> None:

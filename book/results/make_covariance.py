@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _ridge import ridge
+from _ridge import neighborhoods, ridge
 from _rows import asked_rows, rows_to_make
 
 from cpic import images, train
 from cpic._files import write_json
-from cpic.nn.pooling import SecondOrder, small_backbone
+from cpic.nn.pooling import small_backbone
 from cpic.train.results._results import provenance
 
 OUT = Path(__file__).parent / "covariance.json"
@@ -109,14 +109,10 @@ def rivals() -> dict[str, float]:
     parts = [images.load("textures", train=one) for one in (True, False)]
     pixels = [one.read(range(len(one)))[:, :, 8:56, 8:56].float() / 255 for one in parts]
     labels = [one.labels for one in parts]
-    pool = SecondOrder(25, weighted=True)
 
     def histogram(x):
         bins = (x.flatten(1) * 32).long().clamp(max=31)
         return torch.nn.functional.one_hot(bins, 32).double().mean(1).sqrt()
-
-    def neighborhoods(x):
-        return pool(torch.nn.functional.unfold(x, 5).double())
 
     return {
         name: accuracy(make(pixels[0]), labels[0], make(pixels[1]), labels[1])

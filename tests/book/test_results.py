@@ -280,11 +280,11 @@ def test_pieces_are_those_of_the_whole(comparison, task):
 
 @pytest.mark.parametrize("divisor", [8, 32])
 @pytest.mark.parametrize(
-    "way", ["random", "grid", "coarse-to-fine", "ips", "ats", "covariance", "svdp", "sttp"]
+    "way", ["random", "grid", "coarse-to-fine", "ips", "ats", "covariance", "sttp"]
 )
 def test_ways_get_gradients_from_as_much_as_the_budget(comparison, way, divisor):
     for name, make in comparison.TASKS.items():
-        if name == "volumes" and way in comparison.FLAT:
+        if not comparison.fits(name, way):
             continue
         task = make(0)
         made = comparison.PARTS[way](task, divisor, 0)
@@ -301,7 +301,6 @@ def test_the_rest_stays_within_the_budget(comparison, divisor):
         read, looked = comparison.crossed(made.model, task.whole[:20])
         assert 0 < read <= 0.5
         assert looked > 0
-    assert comparison.gradients(comparison.everything(task, 1, 0), task) == 1
     assert comparison.gradients(comparison.network(task, 1, 0), task) == 1
 
 
