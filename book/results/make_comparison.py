@@ -593,7 +593,7 @@ def main() -> None:
         start = time.perf_counter()
         rows[name] = {**make_row(name, rows), "provenance": provenance()}
         kept = {key: rows[key] for key in ROWS if key in rows}
-        write_json(OUT, {"what": WHAT, "rows": kept})
+        write_json(OUT, {"what": WHAT, "steps": STEPS, "rows": kept})
         spent = time.perf_counter() - start
         logging.info("%s: %s, %.0f s", name, rows[name]["errors"], spent)
 
