@@ -83,6 +83,7 @@ results:  ## train and measure what the chapters quote, into book/results: hours
 	$(BIN)/python book/results/make_spectral.py
 	$(BIN)/python book/results/make_patches.py
 	$(BIN)/python book/results/make_covariance.py
+	$(BIN)/python book/results/make_comparison.py
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; \
 	then $(BIN)/python book/results/make_gpu.py; else echo "no GPU: book/results/gpu.json stays as it is"; fi
 	$(BIN)/python -m tests.bench --parts races --peers book/results/peers.json

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _ridge import neighborhoods, ridge
 from _rows import asked_rows, rows_to_make
 
 from cpic import images, train
 from cpic._files import write_json
-from cpic.nn.pooling import SecondOrder, small_backbone
+from cpic.nn.pooling import small_backbone
 from cpic.train.results._results import provenance
 
 OUT = Path(__file__).parent / "covariance.json"
@@ -108,38 +109,22 @@ def rivals() -> dict[str, float]:
     parts = [images.load("textures", train=one) for one in (True, False)]
     pixels = [one.read(range(len(one)))[:, :, 8:56, 8:56].float() / 255 for one in parts]
     labels = [one.labels for one in parts]
-    pool = SecondOrder(25, weighted=True)
 
     def histogram(x):
         bins = (x.flatten(1) * 32).long().clamp(max=31)
         return torch.nn.functional.one_hot(bins, 32).double().mean(1).sqrt()
 
-    def neighborhoods(x):
-        return pool(torch.nn.functional.unfold(x, 5).double())
-
     return {
-        name: ridge(make(pixels[0]), labels[0], make(pixels[1]), labels[1])
+        name: accuracy(make(pixels[0]), labels[0], make(pixels[1]), labels[1])
         for name, make in {"histogram": histogram, "neighborhoods": neighborhoods}.items()
     }
 
 
-def ridge(x, labels, x_test, labels_test) -> float:
-    """Accuracy of a ridge regression on one-hot classes, penalty by leaving one out."""
-    mean, spread = x.mean(0), x.std(0) + 1e-9
-    x, x_test = (x - mean) / spread, (x_test - mean) / spread
+def accuracy(x, labels, x_test, labels_test) -> float:
+    """Accuracy of a ridge regression on one-hot classes."""
     target = torch.nn.functional.one_hot(labels).double()
-    level = target.mean(0)
-    left, values, _ = torch.linalg.svd(x, full_matrices=False)
-    best = None
-    for penalty in 10.0 ** torch.arange(-3.0, 5.0):
-        shrink = values**2 / (values**2 + penalty)
-        hat = (left**2 @ shrink)[:, None]
-        error = ((target - level - left * shrink @ (left.T @ (target - level))) / (1 - hat)).norm()
-        if best is None or error < best[0]:
-            best = error, penalty
-    identity = torch.eye(x.shape[1], dtype=x.dtype)
-    weights = torch.linalg.solve(x.T @ x + best[1] * identity, x.T @ (target - level))
-    return float(((x_test @ weights + level).argmax(1) == labels_test).double().mean())
+    answer = ridge(x, target, x_test, [10.0**k for k in range(-3, 5)]).argmax(1)
+    return float((answer == labels_test).double().mean())
 
 
 def main() -> None:

@@ -9,21 +9,19 @@ encoder that was trained to tell single digits of the training part apart. One t
 """
 
 import copy
-import functools
 import json
 import logging
 import math
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from _digits import PATCH, STROKES, WIDTH, made, pretrained, read
 from _rows import asked_rows, rows_to_make
-from torch import Tensor, nn
+from torch import nn
 
 from cpic._files import write_json
-from cpic.images import Canvas, MegapixelMNIST, load, make_megapixel_mnist
 from cpic.nn import ips
 from cpic.train.results._results import provenance
 from cpic.train.tasks._patches import warmed
@@ -36,8 +34,8 @@ TASKS = [
     ips.Target("multi", 10, "multilabel"),
 ]
 METHODS = ("ips", "random", "ats", "dps")
-PATCH, SIDE, STROKES, N_TRAIN, N_TEST = 28, 224, 6, 1000, 500
-M, WIDTH, HEADS, EPOCHS, BATCH, SEEDS = 8, 64, 4, 10, 16, (0, 1, 2)
+SIDE, N_TRAIN, N_TEST = 224, 1000, 500
+M, HEADS, EPOCHS, BATCH, SEEDS = 8, 4, 10, 16, (0, 1, 2)
 # IPS on smaller and larger canvases, with the same digits.
 SIDES = (168, 336, 448)
 ROWS = {
@@ -54,40 +52,6 @@ WHAT = (
     "on the test images, which chose nothing; chance: the commonest answer of the training images; "
     "seconds: processor time of the training, one thread."
 )
-
-
-def halved(pixels: Tensor) -> Tensor:
-    """Means over 2x2 pixels, from 0 to 1."""
-    return nn.functional.avg_pool2d(pixels.float() / 255, 2)
-
-
-def read(images: MegapixelMNIST) -> tuple[Tensor, Tensor]:
-    """All patches of all images `(n, N, 1, 14, 14)`, and views of a quarter of their resolution."""
-    patches, views = [], []
-    for k in range(len(images)):
-        source = images.source(k, patch=PATCH)
-        patches.append(halved(source.read(torch.arange(len(source)))))
-        views.append(images.image(k).thumbnail(tuple(size // 4 for size in images.shape)))
-    return torch.stack(patches), torch.stack(views)
-
-
-@functools.cache
-def pretrained(seed: int, *, epochs: int = 6) -> ips.ConvEncoder:
-    """An encoder that tells digits apart that lie anywhere in a window, or are cut by its edge."""
-    torch.manual_seed(seed)
-    encoder = ips.ConvEncoder(1, widths=(16, 32), n_dims=WIDTH)
-    head, digits = nn.Linear(WIDTH, 10), load("digits")
-    pixels = nn.functional.pad(digits.read(range(len(digits))), (14,) * 4)
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=3e-3)
-    for _ in range(epochs):
-        for rows in torch.randperm(len(pixels)).split(64):
-            row, column = torch.randint(4, 25, (2,)).tolist()
-            window = pixels[rows, :, row : row + PATCH, column : column + PATCH]
-            loss = nn.functional.cross_entropy(head(encoder(halved(window))), digits.labels[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return encoder
 
 
 def make_model(method: str, encoder: ips.ConvEncoder, grid: tuple[int, int]) -> nn.Module:
@@ -109,17 +73,9 @@ def make_model(method: str, encoder: ips.ConvEncoder, grid: tuple[int, int]) -> 
     return ips.PatchClassifier(encoder, pool(grid), TASKS, choose=choose)
 
 
-@functools.cache
-def made(side: int, seed: int) -> tuple[MegapixelMNIST, MegapixelMNIST]:
-    """The images of one seed."""
-    sizes = {"width": side, "height": side, "n_noise": STROKES, "seed": seed}
-    with tempfile.TemporaryDirectory() as folder:
-        return make_megapixel_mnist(folder, Canvas(n_train=N_TRAIN, n_test=N_TEST, **sizes))
-
-
 def run(method: str, side: int, seed: int) -> dict[str, Any]:
     """Train one method, and test it once."""
-    train, test = made(side, seed)
+    train, test = made(side, seed, n_train=N_TRAIN, n_test=N_TEST)
     (patches, views), (test_patches, test_views) = read(train), read(test)
     encoder = copy.deepcopy(pretrained(seed))
     # The same numbers, whether the encoder was trained now or before.

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _balls import painted
+from _ridge import ridge
 from _rows import asked_rows, rows_to_make
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool3d, interpolate, max_pool3d, pad
+from torch.nn.functional import interpolate, max_pool3d, pad
 
 from cpic import data
 from cpic.cohorts._cache import write_json
@@ -159,19 +161,9 @@ def toy(seed: int, size: int = 32, dtype: torch.dtype = torch.float32) -> Task:
     return Task.of(arrays, radius, seed)
 
 
-def heads(pool: int = 6) -> Task:
+def heads() -> Task:
     """One head with a ball painted anywhere into its white matter."""
-    head, white = (avg_pool3d(data.mni152(k).read()[None, None], pool)[0, 0] for k in ("t1", "wm"))
-    generator = torch.Generator().manual_seed(5)
-    axes = [torch.arange(n, dtype=torch.float32) for n in head.shape]
-    place = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    allowed = (white > 0.5).nonzero()
-    center = allowed[torch.randint(len(allowed), (N_ALL,), generator=generator)].float()
-    radius = 2 + 3.5 * torch.rand(N_ALL, generator=generator)
-    ball = (place - center[:, None, None, None]).norm(dim=-1) < radius[:, None, None, None]
-    gain = 1 + 0.1 * torch.randn(N_ALL, 1, 1, 1, generator=generator)
-    noise = 0.03 * torch.randn(N_ALL, *head.shape, generator=generator)
-    return Task.of((head + (0.4 * ball + noise) * (head > 0.1)) * gain, radius, 0)
+    return Task.of(*painted(N_ALL, seed=5), 0)
 
 
 def make(
@@ -379,24 +371,16 @@ def by_histogram(arrays: Tensor, target: Tensor, count: int | None) -> dict[str,
             torch.histc(f[at], 24, 0.05, float(flat.max()))
             for f, at in zip(flat, read, strict=True)
         ]
-        errors.append(ridge(torch.stack(bins).sqrt(), target))
+        errors.append(ridge_error(torch.stack(bins).sqrt(), target))
     share = (count or n_voxels) / n_voxels
     return {"errors": errors, "encoded": count or n_voxels, "voxels": round(share, 3)}
 
 
-def ridge(features: Tensor, target: Tensor) -> float:
-    """Error on the test volumes, with the penalty that is best if training volumes are left out."""
-    mean, spread = features[:N_TRAIN].mean(0), features[:N_TRAIN].std(0) + 1e-6
-    fit, test = ((features - mean) / spread).split([N_TRAIN, N_TEST])
-    y = target[:N_TRAIN]
-    u, s, vh = torch.linalg.svd(fit, full_matrices=False)
-
-    def left_out(penalty: float) -> float:
-        kept = s.square() / (s.square() + penalty)
-        return float(((y - u @ (kept * (u.T @ y))) / (1 - u.square() @ kept)).norm())
-
-    best = min((0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0), key=left_out)
-    gap = test @ (vh.T @ (s / (s.square() + best) * (u.T @ y))) - target[N_TRAIN:]
+def ridge_error(features: Tensor, target: Tensor) -> float:
+    """Error of a ridge regression on the test volumes."""
+    fit, test = features.split([N_TRAIN, N_TEST])
+    penalties = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    gap = ridge(fit, target[:N_TRAIN, None], test, penalties)[:, 0] - target[N_TRAIN:]
     return round(float(gap.norm() / target[N_TRAIN:].norm()), 3)
 
 

@@ -243,3 +243,107 @@ def test_heads_hold_their_balls_and_vessels(load):
         assert len(bright) == pytest.approx(4 / 3 * 3.14159 * float(radius) ** 3, rel=0.2)
         torch.testing.assert_close(bright.double().mean(0), center.double(), rtol=0, atol=0.1)
     assert ((crossed > 0.85).sum((1, 2, 3)) > (plain > 0.85).sum((1, 2, 3)) + 300).all()
+
+
+@pytest.fixture
+def comparison(load, monkeypatch):
+    """The script of the comparison, with small tasks: bright pieces to find, flat or in space."""
+    script = load("make_comparison")
+
+    def small(n_axes, classes):
+        generator = torch.Generator().manual_seed(n_axes)
+        side = 32 if n_axes == 2 else 16
+        whole = torch.rand(48, 1, *[side] * n_axes, generator=generator)
+        whole[:24, ..., 3:8] += 1
+        labels = (torch.arange(48) < 24).long() if classes else torch.arange(48) / 24 - 1
+        pieces = script.cut(whole, 4)
+        encoder = (
+            script.VolumeEncoder() if n_axes == 3 else script.ips.ConvEncoder(1, widths=(16, 32))
+        )
+        rows = torch.arange(0, 48, 2), torch.arange(1, 48, 2)
+        return script.Task(whole, pieces, (side // 4,) * n_axes, labels, classes, *rows, encoder)
+
+    tasks = {"textures": lambda seed: small(2, 2), "volumes": lambda seed: small(3, 0)}
+    monkeypatch.setattr(script, "TASKS", tasks)
+    monkeypatch.setattr(script, "STEPS", 10)
+    return script
+
+
+@pytest.mark.parametrize("task", ["textures", "volumes"])
+def test_pieces_are_those_of_the_whole(comparison, task):
+    one = comparison.TASKS[task](0)
+    assert one.pieces.shape[1] == 64
+    corner = (slice(None), slice(None), *[slice(4, 8)] * len(one.grid))
+    place = sum(one.grid[0] ** k for k in range(len(one.grid)))  # the second along each axis
+    assert torch.equal(one.pieces[:, place], one.whole[corner])
+
+
+@pytest.mark.parametrize("divisor", [8, 32])
+@pytest.mark.parametrize(
+    "way", ["random", "grid", "coarse-to-fine", "ips", "ats", "covariance", "sttp"]
+)
+def test_ways_get_gradients_from_as_much_as_the_budget(comparison, way, divisor):
+    for name, make in comparison.TASKS.items():
+        if not comparison.fits(name, way):
+            continue
+        task = make(0)
+        made = comparison.PARTS[way](task, divisor, 0)
+        assert comparison.gradients(made, task) == pytest.approx(1 / divisor)
+
+
+@pytest.mark.parametrize("divisor", [8, 32])
+def test_the_rest_stays_within_the_budget(comparison, divisor):
+    for make in comparison.TASKS.values():
+        task = make(0)
+        view = comparison.gradients(comparison.coarse_view(task, divisor, 0), task)
+        assert 0.6 / divisor <= view <= 1 / divisor
+        made = comparison.cross(task, 2, 0)
+        read, looked = comparison.crossed(made.model, task.whole[:20])
+        assert 0 < read <= 0.5
+        assert looked > 0
+    assert comparison.gradients(comparison.network(task, 1, 0), task) == 1
+
+
+def test_a_row_of_the_comparison_is_tuned_and_kept(comparison, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "OUT", tmp_path / "comparison.json")
+    names = ["textures-1-histogram", "textures-8-means", "textures-32-dps", "volumes-32-grid"]
+    monkeypatch.setattr("sys.argv", ["make_comparison.py", *names])
+    comparison.main()
+    record = json.loads(comparison.OUT.read_text())
+    assert list(record["rows"]) == [name for name in comparison.ROWS if name in names]
+    for name in names[2:]:
+        row = record["rows"][name]
+        assert row["rate"] == float(min(row["trials"], key=row["trials"].get))
+        assert len(row["trials"]) == len(comparison.RATES)
+        assert len(row["errors"]) == 3
+        assert row["kept_mib"] > 0
+    assert record["rows"]["textures-32-dps"]["looked"] == 0.25
+    assert record["rows"]["textures-1-histogram"]["errors"][0] < 0.5
+    monkeypatch.setattr("sys.argv", ["make_comparison.py"])
+    monkeypatch.setattr(comparison, "ROWS", {name: comparison.ROWS[name] for name in names})
+    made = comparison.OUT.stat().st_mtime_ns
+    comparison.main()
+    assert comparison.OUT.stat().st_mtime_ns == made  # not made again
+
+
+def test_ridge_leaves_out_one_sample_after_the_other(load, generator):
+    ridge, penalties = load("_ridge").ridge, (0.3, 3.0, 30.0, 300.0)
+    x, y = (torch.randn(20, k, generator=generator, dtype=torch.float64) for k in (5, 2))
+    y = y + 0.2 * x @ torch.randn(5, 2, generator=generator, dtype=torch.float64)
+    z, centered = (x - x.mean(0)) / x.std(0), y - y.mean(0)
+
+    def solve(rows, penalty):
+        gram = z[rows].T @ z[rows] + penalty * torch.eye(5, dtype=torch.float64)
+        return torch.linalg.solve(gram, z[rows].T @ centered[rows])
+
+    def left_out(penalty):
+        rows = [torch.arange(20) != k for k in range(20)]
+        return sum(
+            float((centered[k] - z[k] @ solve(row, penalty)).square().sum())
+            for k, row in enumerate(rows)
+        )
+
+    best = min(penalties, key=left_out)
+    assert best > penalties[0]  # that of the least error on the samples themselves
+    expected = z @ solve(torch.ones(20, dtype=torch.bool), best) + y.mean(0)
+    torch.testing.assert_close(ridge(x, y, x, penalties), expected, rtol=1e-5, atol=1e-5)
