@@ -25,10 +25,11 @@ from _rows import asked_rows, rows_to_make
 from sklearn.linear_model import RidgeCV
 from torch import Tensor, nn
 
-from cpic.choose import positions
+from cpic.choose import choose, positions
 from cpic.cohorts._cache import write_json
 from cpic.linalg._maxvol import take_rows
 from cpic.train.results._results import provenance
+from cpic.tt import dense_entries
 
 OUT, SHAPES = Path(__file__).parent / "lesion.json", Path("nodules.npz")
 SIDES, BLOCK, CUBE = (128, 192, 192), 8, 16
@@ -48,11 +49,11 @@ WHAT = (
     "128 sharpest local maxima of the level. learned: those with the largest scores of a "
     "network that learned from the target alone; all candidates are read in training; same "
     "reading: 20 random ones are; taught: as learned, and shown the place of the lesion in "
-    "training; candidates: random ones; sharpest: the first; place: the blocks nearest to the "
-    "lesion. strided: a strided network on means of 4^3 voxels. ridge: on a histogram of all "
-    "voxels, or on the largest eight, mean and spread of means (and standard deviations) of "
-    "blocks of 2^3 to 16^3. All networks: AdamW, one cycle of 1000 steps of 16 patients out of "
-    "400. seconds: of the processor."
+    "training; candidates: random ones; sharpest: the first; pyramid: drawn by `choose`; "
+    "place: the blocks nearest to the lesion. strided: a strided network on means of 4^3 "
+    "voxels. ridge: on a histogram of all voxels, or on the largest eight, mean and spread of "
+    "means (and standard deviations) of blocks of 2^3 to 16^3. All networks: AdamW, one cycle "
+    "of 1000 steps of 16 patients out of 400. seconds: of the processor."
 )
 LEVEL = tuple(n // BLOCK for n in SIDES)
 N_TRAIN, N_TEST = 400, 100
@@ -278,6 +279,13 @@ def blocks_by(way: str, task: Task, m: int, ids: Tensor, draw: torch.Generator |
     if way == "place":
         return task.apart[ids].topk(m, largest=False).indices
     source = draw or torch.Generator().manual_seed(0)
+    if way == "pyramid":
+        levels, coarse = task.levels[ids], F.avg_pool3d(task.levels[ids], 2)
+        found = choose(
+            dense_entries(levels), LEVEL, by="pyramid", budget=coarse[0].numel() + m,
+            levels=[coarse], n_arrays=len(ids), generator=source,
+        )  # fmt: skip
+        return flat(found.positions)[:, :m]
     at = positions(LEVEL, by="random", budget=m, n_arrays=len(ids), generator=source)
     return flat(at.positions)
 
@@ -450,7 +458,7 @@ def share_read(way: str, m: int) -> float:
         return 1.0
     if way == "strided":
         return (BLOCK // 4) ** 3 * math.prod(LEVEL) / math.prod(SIDES)
-    level = 0 if way in BLIND else math.prod(LEVEL)
+    level = 0 if way in ("grid", "random", "place") else math.prod(LEVEL)
     return round((m * CUBE**3 + level) / math.prod(SIDES), 5)
 
 
@@ -474,7 +482,7 @@ def make(task: Task, way: str, m: int, seed: int) -> dict[str, Any]:
 
 
 BY_HAND = ("ridge: histogram", "ridge: block means", "ridge: block means and spreads")
-BLIND = ("grid", "random", "place")
+BLIND = ("grid", "random", "place", "pyramid")
 SOME = (2, 5, 10, 20, 64, N_CANDIDATES)
 CUBES: dict[tuple[str, int], tuple[int, ...]] = {
     ("place", 2): (2,),
@@ -484,6 +492,7 @@ CUBES: dict[tuple[str, int], tuple[int, ...]] = {
     ("random", 24): (24,),
     ("candidates", 20): (20,),
     ("sharpest", 20): (20,),
+    ("pyramid", 20): (20,),
     **{(way, 0): (0,) for way in BY_HAND},
     ("learned, same reading", 20): SOME,
     ("strided", 0): (0,),
