@@ -16,9 +16,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = ("MODE", "SEED", "DEVICE", "DATA")
 FOLDED = {"hide-input", "remove-input", "hide-cell", "remove-cell"}
 MAX_VISIBLE = 110  # lines of code a chapter
-LONG = {"13": 258}  # chapters from before the limit, and what they may show: never raised
-# Chapters that still print a guess that nobody made: to be emptied.
-TOLD = {"13", "17"}
 MAX_LINES = 20
 MIN_ALT = 15
 TEXTS = ("*.md", "book/*.md", "cpic/**/*.py")
@@ -227,9 +224,8 @@ def visible_lines(nb: Notebook) -> Iterator[Finding]:
         for text in unfolded(nb)
         for line in text.splitlines()
     )
-    most = LONG.get(nb.name[:2], MAX_VISIBLE)
-    if shown > most:
-        fix = f"{shown} lines of code are visible, at most {most}; tag cells that draw hide-input"
+    if shown > MAX_VISIBLE:
+        fix = f"{shown} lines are visible, at most {MAX_VISIBLE}; tag cells that draw hide-input"
         yield Finding(None, "visible-lines", fix)
 
 
@@ -346,8 +342,6 @@ def slider(nb: Notebook) -> Iterator[Finding]:
 
 def guess(nb: Notebook) -> Iterator[Finding]:
     """A page knows the guess of its reader; the kernel that built it knows none."""
-    if nb.name[:2] in TOLD:
-        return
     for i, tree, _ in nb.trees():
         uses = [
             n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id.startswith("my_guess")
