@@ -29,8 +29,8 @@ install: $(STAMP)
 vendor: $(STAMP)
 	@bash book/vendor_js.sh
 
-book: install vendor  ## run every chapter (quick mode, built-in data) and build the site: about 10 minutes
-	@echo "Building the book: every chapter is run once, about 10 minutes on two cores; seconds when nothing changed"
+book: install vendor  ## run every chapter (quick mode, built-in data) and build the site: about 8 minutes
+	@echo "Building the book: every chapter is run once, about 8 minutes on two cores; seconds when nothing changed"
 	$(BIN)/python book/build.py
 
 cheat-sheet: book browser  ## print the cheat sheet on one sheet: _build/cheat_sheet.pdf
