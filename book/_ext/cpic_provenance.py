@@ -4,6 +4,7 @@ The badge beside a glued value leads to an entry at the end of the page, and sho
 focus. `[0.13]{.cited}` marks a number of a work that the same paragraph cites.
 """
 
+import functools
 import html
 import json
 import re
@@ -113,8 +114,9 @@ def _some(values: list[str]) -> str:
     return ", ".join(values[:MOST]) + (f" and {more} more" if more > 0 else "")
 
 
+@functools.cache
 def entry(results: Path, records: frozenset[str]) -> tuple[str, str]:
-    """Anchor and text of the entry for a set of records."""
+    """Anchor and text of the entry for a set of records; many numbers share one."""
     names = sorted(records)
     paths = [next(results.rglob(f"{name}.json")) for name in names]
     files = _some([str(path.relative_to(results)) for path in paths])

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from _balls import painted
 from _digits import WIDTH, made, pretrained, read
+from _marks import Marks, share_marked
 from _ridge import neighborhoods, ridge
 from _rows import asked_rows, rows_to_make
 from torch import Tensor, nn
@@ -151,16 +152,8 @@ class Covariance(nn.Module):
         return self.last(self.pool(maps.unflatten(0, pieces.shape[:2]).transpose(1, 2).flatten(2)))
 
 
-class Marked(ArrayVolume):
-    """A volume that marks the centers of the cubes that are read."""
-
-    def __init__(self, array: Tensor):
-        super().__init__(array)
-        self.mark = torch.zeros(self.shape)
-
-    def cubes(self, centers: Tensor, *, size: int) -> Tensor:
-        self.mark[tuple(centers.T)] = 1
-        return super().cubes(centers, size=size)
+class Marked(Marks, ArrayVolume):
+    """A volume that marks what is read."""
 
 
 class Cross(nn.Module):
@@ -371,9 +364,7 @@ def crossed(model: Cross, whole: Tensor) -> tuple[float, float]:
             for volume in marked:
                 volume.mark.zero_()
             own(marked, names)
-        marks = torch.stack([volume.mark for volume in marked])[:, None]
-        pool = nn.functional.max_pool3d if marks.ndim == 5 else nn.functional.max_pool2d
-        found.append(float(pool(marks, FIELD, 1, FIELD // 2).mean()))
+        found.append(share_marked(marked, FIELD))
     return found[0], found[1]
 
 
@@ -452,7 +443,11 @@ def batches(rows: Tensor, seed: int) -> Iterator[Tensor]:
 
 def outputs(way: Way, rows: Tensor) -> tuple[Tensor, Tensor | float]:
     """What the model says of some inputs, and a term of the loss."""
-    answer = way.model(*(part[rows] for part in way.inputs))
+    return parts_of(way.model(*(part[rows] for part in way.inputs)))
+
+
+def parts_of(answer: Tensor | ips.Answer) -> tuple[Tensor, Tensor | float]:
+    """The output of a model, and a term of the loss."""
     if isinstance(answer, ips.Answer):
         return answer.logits["label"], 0.0 if answer.penalty is None else answer.penalty
     return answer, 0.0
@@ -510,8 +505,7 @@ def gradients(way: Way, task: Task) -> float:
     values = way.inputs[0][task.fit[:BATCH]].requires_grad_()
     way.model.train()
     rest = (part[task.fit[:BATCH]] for part in way.inputs[1:])
-    answer = way.model(values, *rest)
-    output = answer.logits["label"] if isinstance(answer, ips.Answer) else answer
+    output, _ = parts_of(way.model(values, *rest))
     (slope,) = torch.autograd.grad(task.loss(output, task.fit[:BATCH]), values)
     cut_up = values.ndim == task.pieces.ndim
     got = slope.flatten(2 if cut_up else 1).ne(0).any(-1).double().sum() / BATCH

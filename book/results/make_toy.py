@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from _balls import painted
+from _marks import Marks, share_marked
 from _ridge import ridge
 from _rows import asked_rows, rows_to_make
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, max_pool3d, pad
+from torch.nn.functional import interpolate, pad
 
 from cpic import data
 from cpic.cohorts._cache import write_json
@@ -323,16 +324,8 @@ def choice(name: str, task: Task) -> CPIC:
     )
 
 
-class Marked(Windows):
-    """A volume that marks the centers of the cubes that are read."""
-
-    def __init__(self, array: Tensor):
-        super().__init__(array)
-        self.mark = torch.zeros(self.shape)
-
-    def cubes(self, centers: Tensor, *, size: int) -> Tensor:
-        self.mark[tuple(centers.T)] = 1
-        return super().cubes(centers, size=size)
+class Marked(Marks, Windows):
+    """A volume in memory that marks what is read."""
 
 
 @torch.no_grad()
@@ -341,8 +334,7 @@ def touched(name: str, arrays: Tensor) -> float:
     volumes = [Marked(array) for array in arrays[-10:]]
     model = choice(name, Task(volumes, arrays.new_zeros(0), 0)).eval()  # type: ignore[arg-type]
     model.features_of(volumes, [f"patient {k}" for k in range(10)])
-    marks = torch.stack([volume.mark for volume in volumes])[:, None]
-    return round(float(max_pool3d(marks, 9, 1, 4).mean()), 3)
+    return round(share_marked(volumes, 9), 3)
 
 
 def one_cycle(task: Task, model: CPIC, steps: int) -> None:
