@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-# A search in one more group costs about as much as decoding 2000 chunks again, from a disk: at
-# 256^3, as many as 8 volumes need again.
-_LEAST = 8
+# A search in one more group costs about as much as decoding 2000 chunks again, from a disk. At
+# 256^3, a volume among too many needs about 480 again, so groups of 5 volumes pay.
+_LEAST = 5
 
 
 def fitting(volumes: Sequence[Any], *, least: int = _LEAST) -> list[slice]:

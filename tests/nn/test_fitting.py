@@ -113,7 +113,7 @@ def test_volumes_that_share_no_cache_stay_together(stores):
 
 
 def test_groups_of_few_volumes_are_not_worth_it(stores):
-    for n_held, n, sizes in [(8, 16, [8, 8]), (7, 16, [16]), (11, 16, [11, 5]), (11, 15, [15])]:
+    for n_held, n, sizes in [(5, 10, [5, 5]), (4, 10, [10]), (8, 11, [8, 3]), (8, 9, [9])]:
         volumes = stores(n_held, n)
         assert [len(volumes[part]) for part in fitting(volumes)] == sizes
 
