@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpic.options._groups import Group, Run
-from cpic.options._kinds import Count, NotNegative, Positive, Share, Size, Text, Width
+from cpic.options._kinds import Count, Factor, NotNegative, Positive, Share, Size, Text, Width
 
 DATASETS = ("digits", "small-digits", "faces", "textures", "animals", "cifar10", "stl10")
 Dataset = Literal["digits", "small-digits", "faces", "textures", "animals", "cifar10", "stl10"]
@@ -105,7 +105,7 @@ class Classes(Group):
     Attributes:
         network: "wresnet", a WideResNet, or "resnet", the narrow residual network for small images.
         depth: Layers of the network: 28 of a WideResNet, 20 to 1202 of the other one.
-        widen: Factor on the channels of a WideResNet.
+        widen: Factor on the channels of a WideResNet, below 1 for narrower ones.
         dropout: Share of the channels that a WideResNet drops between convolutions.
         layers: Weights: "plain", "sn" (spectral normalization), "sr" (spectral compensation),
             "svdp" (a product of frames with the singular values between them) or "sttp" (each frame
@@ -120,7 +120,7 @@ class Classes(Group):
 
     network: Literal["wresnet", "resnet"] = "wresnet"
     depth: Width = 28
-    widen: Width = 10
+    widen: Factor = 10
     dropout: Share = 0.0
     layers: Layers = "plain"
     rank: Count = 64

@@ -47,7 +47,7 @@ class WideResNet(nn.Module):
         n_classes: Outputs per image.
         in_channels: Channels of the images.
         depth: 4 plus a multiple of 6; 28 as published.
-        widen: Factor on the channels.
+        widen: Factor on the channels, at least 1/16; their numbers are rounded.
         dropout: Share of the channels that are dropped between the convolutions of a block.
 
     Raises:
@@ -65,15 +65,17 @@ class WideResNet(nn.Module):
         *,
         in_channels: int = 3,
         depth: int = 28,
-        widen: int = 10,
+        widen: float = 10,
         dropout: float = 0.0,
     ):
         super().__init__()
-        check_positive("WideResNet", n_classes=n_classes, in_channels=in_channels, widen=widen)
+        check_positive("WideResNet", n_classes=n_classes, in_channels=in_channels)
+        if not 1 / 16 <= widen <= 256:
+            raise ValueError(f"WideResNet needs `widen` between 1/16 and 256, got {widen!r}.")
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"WideResNet needs a depth of 4 plus a multiple of 6, got {depth}.")
         self.in_channels = in_channels
-        widths = [16, 16 * widen, 32 * widen, 64 * widen]
+        widths = [16, *(round(n * widen) for n in (16, 32, 64))]
         self.stem = nn.Conv2d(in_channels, 16, 3, padding=1)
         self.blocks = nn.Sequential()
         for k, (before, after) in enumerate(itertools.pairwise(widths)):
@@ -84,7 +86,7 @@ class WideResNet(nn.Module):
         self.last = nn.Linear(widths[3], n_classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """Means over pixels of the last channels, `(K, 64 * widen)`.
+        """Means over pixels of the last channels, `(K, 64 * widen)`, rounded.
 
         Args:
             images: `(K, c, h, w)`.
