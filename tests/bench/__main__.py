@@ -16,7 +16,7 @@ from tqdm import tqdm
 from tests.bench import harness, race
 from tests.bench.cases import all_cases, all_parts
 from tests.bench.cases_peers import peer_races, run_race
-from tests.bench.training import store_all
+from tests.bench.training import HEADS, store_all
 
 LONG = ("resolution",)
 
@@ -78,8 +78,8 @@ def main() -> None:
     if not any(cases.values()) and not races:
         parser.error(f"no name in {', '.join(given.parts)} holds one of {given.only}.")
     rows, late = [], time.monotonic() + 60 * given.minutes
-    if cases.get("gpu"):
-        store_all((256,) * 3, 20)
+    if cases.get("gpu") or cases.get("training"):
+        store_all((256,) * 3, HEADS)
     for part, some in cases.items():
         begin = time.monotonic()
         for case in tqdm(some, disable=None, unit="case", desc=part):

@@ -5,9 +5,9 @@ seconds of one thread, of a step by this code and by the code of an earlier comm
 """
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from tests.bench import counted
 from tests.bench.harness import ROOT, Case
@@ -45,23 +45,27 @@ def steps(
 
 def predicted(setting: Setting, seed: int, *, check: bool = True) -> dict[str, float]:
     """A whole batch never seen."""
-    return {"seconds": middle(setting, lambda training: training.predict(setting.batch))}
+    return {"seconds": both(setting)[1]}
 
 
 def trained(setting: Setting, seed: int, *, check: bool = True) -> dict[str, float]:
     """A step of the same batch."""
-    return {"seconds": middle(setting, Training.step)}
+    return {"seconds": both(setting)[0]}
 
 
-def middle(setting: Setting, run: Callable[[Training], object]) -> float:
-    """The median of three seeds: where chunks lie among the threads that decode them varies."""
+@cache
+def both(setting: Setting) -> tuple[float, float]:
+    """Medians of three seeds: where chunks lie among the threads that decode them varies."""
     seconds = []
     for seed in range(3):
         training = Training(setting, seed=seed)
         clock = processor_clock()
-        run(training)
-        seconds.append(clock())
-    return statistics.median(seconds)
+        training.step()
+        step = clock()
+        training.predict(setting.batch)
+        seconds.append((step, clock() - step))
+    step, prediction = (statistics.median(part) for part in zip(*seconds, strict=True))
+    return step, prediction
 
 
 def lean_cases(small: Setting = SMALL, large: Setting = LARGE) -> dict[str, Case]:

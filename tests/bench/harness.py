@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 REPEATS = 5
 # Processor time of a case after its first run, which prepares the problem, and of a first run that
 # is too long to be repeated.
-SECONDS, LONG = 2.5, 6.0
+SECONDS, LONG = 1.5, 4.0
 _PEAKS: dict[str, float] = {}
 
 
