@@ -73,7 +73,7 @@ CLASSIFIER: dict[str, Any] = {
 }
 RANKS = {"svdp": (2, 4, 8, 16, 32), "sttp": (4, 8, 16, 24, 32)}
 # Channels of the first stage: the trivial way to a network of few numbers.
-NARROW = (4, 8, 10, 16)
+NARROW = (8, 10, 12, 16)
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     **{

@@ -36,7 +36,7 @@ class Bound(NamedTuple):
 
 Count = Annotated[int, Bound("a whole number of at least 1", lambda n: 1 <= n <= _MOST)]
 Width = Annotated[int, Bound("a whole number between 1 and 4096", lambda n: 1 <= n <= 4096)]
-Factor = Annotated[float, Bound("a number between 1/16 and 256", lambda x: 1 / 16 <= x <= 256)]
+Factor = Annotated[float, Bound("a number between 0.5 and 256", lambda x: 0.5 <= x <= 256)]
 Whole = Annotated[int, Bound("a whole number of at least 0", lambda n: 0 <= n <= _MOST)]
 # Each one is a process.
 Workers = Annotated[int, Bound("a whole number between 0 and 1024", lambda n: 0 <= n <= 1024)]

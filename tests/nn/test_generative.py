@@ -225,7 +225,7 @@ BAD = {
         "int64, got",
     ),
     "channels": (lambda: gen.Discriminator(16, width=8)(torch.rand(2, 1, 16, 16)), "needs volumes"),
-    "wide factor": (lambda: WideResNet(widen=0.06), "between 1/16 and 256, got 0.06"),
+    "wide factor": (lambda: WideResNet(widen=0.4), "between 0.5 and 256, got 0.4"),
     "wide depth": (lambda: WideResNet(depth=27), "4 plus a multiple of 6, got 27"),
     "small depth": (lambda: SmallResNet(depth=21), "2 plus a multiple of 6, got 21"),
     "sheet": (lambda: gen.sheet(torch.rand(3, 2), side=4), "needs corners"),

@@ -68,7 +68,7 @@ BAD = {
         "augment": ("flip", None),
         "network": ("vgg",),
         "depth": (0, 10**6, 1.5),
-        "widen": (0, 0.06, 10**6, NAN),
+        "widen": (0, 0.4, 10**6, NAN),
         "dropout": SHARE,
         "optimizer": ("radam",),
         "lr": POSITIVE,
