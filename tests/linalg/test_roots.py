@@ -10,8 +10,8 @@ import torch
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from cpic.linalg import eigh, inverse_sqrtm, powerm, safe_gradients, sqrtm, svd
 from cpic.linalg import _automatic as automatic
+from cpic.linalg import eigh, inverse_sqrtm, powerm, safe_gradients, sqrtm, svd
 from cpic.linalg._iterations import NEWTON, best_steps, certain_steps, minimax, solve_lyapunov
 from cpic.linalg._rational import pade_coefficients, taylor_coefficients
 
