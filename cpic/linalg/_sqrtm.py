@@ -241,6 +241,7 @@ def _gap_gradient(values: Tensor, vectors: Tensor, gap: Gap, given: Tensor) -> T
     """Through `eigh`; the products K (r_i - r_j) are formed first, so that ties give zero."""
     values, positive = raised(values)
     roots = values.sqrt()
-    quotient = gap(values) * (roots.unsqueeze(-1) - roots.unsqueeze(-2))
-    quotient = (quotient + torch.diag_embed(1 / (2 * roots))) * positive
+    scaled = roots * positive.squeeze(-1)
+    quotient = gap(values) * (scaled.unsqueeze(-1) - scaled.unsqueeze(-2))
+    quotient.diagonal(dim1=-2, dim2=-1).copy_(positive.squeeze(-1) / (2 * roots))
     return vectors @ ((vectors.mT @ given @ vectors) * quotient) @ vectors.mT
