@@ -171,7 +171,7 @@ def _pade(values: Tensor, degree: int = 1, margin: float | None = None) -> Tenso
 
     def series(apart: Tensor) -> Tensor:
         apart = apart.clamp(min=least)
-        shared = torch.full_like(apart, 1 / degree)
+        shared = 1 / degree
         for c in pade_factor(degree)[-2::-1]:  # Horner's scheme
             shared = shared * (1 - apart) + c
         return shared / (shared * apart)
@@ -207,32 +207,30 @@ def _largest(values: Tensor) -> Tensor:
 
 
 def _pairs(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Differences, their signs with ties broken by order, and a mask of the off-diagonal."""
+    """Differences, numbers of their signs with ties broken by order, and one off the diagonal."""
     gap = values.unsqueeze(-1) - values.unsqueeze(-2)
     place = torch.arange(values.shape[-1], device=values.device)
-    by_order = (place - place.unsqueeze(-1)).sign().to(values.dtype)
-    sign = torch.where(gap == 0, by_order, gap.detach().sign())
-    return gap, sign, by_order != 0
+    by_order = (place - place.unsqueeze(-1)).to(values.dtype)
+    return gap, torch.where(gap == 0, by_order, gap.detach()), by_order.sign().square()
 
 
 def _inverse(values: Tensor, floor: Tensor) -> Tensor:
     """Inverse gaps, with gaps raised to at least `floor` `(*b, 1)`."""
     gap, sign, apart = _pairs(values)
     floor = floor.clamp(min=1 / largest_inverse(values.dtype)).unsqueeze(-1)
-    gap = torch.where(gap.abs() < floor, sign * floor, gap)
-    return torch.where(apart, 1 / torch.where(apart, gap, 1.0), 0.0)
+    return torch.maximum(gap.abs(), floor).copysign(sign).reciprocal() * apart
 
 
 def _by_ratio(values: Tensor, series: Callable[[Tensor], Tensor]) -> Tensor:
-    """Inverse gaps by a `series` for 1 / (1 - x), given as a function of 1 - x in [0, 1]."""
+    """Inverse gaps by a `series` for 1 / (1 - x), given as a function of 1 - x in [0, 2].
+
+    Above 1, where two eigenvalues have opposite signs, it must be the function itself.
+    """
     limit = largest_inverse(values.dtype)
     floor = (torch.finfo(values.dtype).eps * _largest(values)).clamp(min=1 / limit)
     values = torch.where(values.abs() < floor, floor, values)
     gap, sign, apart = _pairs(values)
     size = values.abs()
     high = torch.maximum(size.unsqueeze(-1), size.unsqueeze(-2))
-    relative = gap.abs() / high
-    opposite = relative > 1
-    value = series(relative.clamp(max=1))
-    value = torch.where(opposite, 1 / torch.where(opposite, relative, 1.0), value)
-    return torch.where(apart, sign * (value / high).clamp(max=limit), 0.0)
+    value = series(gap.abs() / high) / high
+    return value.clamp(max=limit).copysign(sign) * apart

@@ -15,6 +15,7 @@ import functools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +38,30 @@ def minimax(least: float, tol: float) -> tuple[tuple[float, float], ...]:
         b = 2 / (at_ends + 2 * mean**1.5)
         steps.append((3 * b * mean, b))
         off = 1 - b * at_ends
+        low, high = 1 - off, 1 + off
+    return tuple(steps)
+
+
+@functools.lru_cache
+def best_steps(least: float, degrees: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
+    """Coefficients of odd polynomials, x first, one after the other closest to 1 on what is left.
+
+    The first begins with [`least`, 1]. Each has degree 2 k - 1 and deviates from 1 equally, in
+    turn above and below, at both ends and its k - 1 extrema, which Remez' exchange finds.
+    """
+    low, high, steps = least, 1.0, []
+    for degree in degrees:
+        powers = np.arange(1, degree + 1, 2)
+        k = len(powers)
+        points = (low + high) / 2 - (high - low) / 2 * np.cos(np.pi * np.arange(k + 1) / k)
+        solved = np.zeros(k + 1)
+        for _ in range(30):
+            signs = (-1.0) ** np.arange(k + 1)[:, None]
+            solved = np.linalg.solve(np.hstack([points[:, None] ** powers, signs]), np.ones(k + 1))
+            slope = (powers * solved[:-1])[::-1]  # a polynomial in the square
+            points[1:-1] = np.sort(np.roots(slope).real.clip(min=0)) ** 0.5
+        steps.append(tuple(map(float, solved[:-1])))
+        off = abs(float(solved[-1]))
         low, high = 1 - off, 1 + off
     return tuple(steps)
 

@@ -1,6 +1,8 @@
 """Roots by products and solves, powers, inverse roots, and safe gradients elsewhere."""
 
+import importlib.util
 import math
+from pathlib import Path
 
 import mpmath
 import pytest
@@ -8,8 +10,9 @@ import torch
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
+from cpic.linalg import _automatic as automatic
 from cpic.linalg import eigh, inverse_sqrtm, powerm, safe_gradients, sqrtm, svd
-from cpic.linalg._iterations import NEWTON, certain_steps, minimax, solve_lyapunov
+from cpic.linalg._iterations import NEWTON, best_steps, certain_steps, minimax, solve_lyapunov
 from cpic.linalg._rational import pade_coefficients, taylor_coefficients
 
 WIDE = torch.float64
@@ -133,12 +136,68 @@ def test_minimax_steps_keep_their_promise(least):
     assert len(minimax(least, 1e-5)) < slower
 
 
+@pytest.mark.parametrize(
+    ("least", "degrees"), [(0.5, (3,)), (0.1, (3,)), (0.2, (9, 5)), (0.0158, (9, 5, 5, 5))]
+)
+def test_best_steps_deviate_equally_above_and_below(least, degrees):
+    x = torch.logspace(math.log10(least), 0, 20_001, dtype=WIDE)
+    for degree, step in zip(degrees, best_steps(least, degrees), strict=True):
+        x = sum(c * x ** (2 * k + 1) for k, c in enumerate(step))
+        off = x - 1
+        largest = off.abs().max()
+        turns = off[off.abs() > 0.999 * largest].sign()
+        assert len(turns.unique_consecutive()) >= (degree + 3) // 2
+        x = x.sort().values
+    if degrees == (3,):
+        assert best_steps(least, degrees)[0] == pytest.approx(
+            (minimax(least, 1e-9)[0][0], -minimax(least, 1e-9)[0][1])
+        )
+
+
+def test_the_steps_of_the_automatic_root_keep_its_promise(script):
+    small = (automatic.SMALL, automatic.FEW), (automatic.SMALLEST, automatic.MANY)
+    for least, degrees in small:
+        x = torch.logspace(math.log10(least) / 2, 0, 10_000, dtype=WIDE)
+        for step in best_steps(least**0.5, degrees):
+            x = sum(c * x ** (2 * k + 1) for k, c in enumerate(step))
+        assert (x - 1).abs().max() < 8e-5
+    poles, residues, low, high = script.zolotarev(automatic.LEAST, 3)
+    assert (*poles, *residues) == pytest.approx((*automatic.POLES, *automatic.RESIDUES), rel=1e-14)
+    assert (low, high) == pytest.approx((automatic.LOW, automatic.HIGH), rel=1e-14)
+    x = torch.logspace(math.log10(automatic.LEAST), 0, 10_000, dtype=WIDE)
+    x = x * (1 + sum(a / (x.square() + p) for a, p in zip(residues, poles, strict=True)))
+    assert x.min() >= low * (1 - 1e-12)
+    assert x.max() <= high * (1 + 1e-12)
+    ((a, b),) = best_steps(low / high, (3,))
+    assert (a * x / high + b * (x / high) ** 3 - 1).abs().max() < 8e-5
+
+
+@pytest.fixture(scope="module")
+def script():
+    path = Path(__file__).parents[2] / "data_scripts" / "derive_zolotarev.py"
+    spec = importlib.util.spec_from_file_location("derive_zolotarev", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("n", [1, 32, 33, 97, 256])
+def test_an_inverse_by_blocks(generator, n):
+    matrix = torch.stack([with_spectrum(generator, torch.logspace(0, -3, n)) for _ in range(2)])
+    found = automatic.inverse_by_blocks(matrix)
+    assert_close(found @ matrix, torch.eye(n, dtype=WIDE).expand(2, n, n), rtol=0, atol=1e-11)
+    assert torch.equal(found.mT, found) or n > 32
+
+
 def spectra(generator):
-    for n in (1, 2, 5, 16, 40, 64):
-        for condition in (1.0, 10.0, 24.0, 40.0, 1e3, 1e6, 1e12):
+    for n in (1, 2, 5, 16, 40, 64, 97, 128):
+        for condition in (1.0, 10.0, 24.0, 40.0, 300.0, 1e3, 4e3, 1e6, 1e12):
             yield torch.logspace(0, -math.log10(condition), n, dtype=WIDE)
         yield (torch.arange(n) < n / 2).double()
         yield torch.cat([torch.ones(n - n // 2), torch.full((n // 2,), 1e-9)]).double()
+        yield torch.cat([torch.ones(1), torch.full((n - 1,), 0.02)]).double()
         yield torch.rand(n, generator=generator, dtype=WIDE) ** 6
 
 
@@ -152,16 +211,25 @@ def test_within_a_promised_distance_for_every_spectrum(generator, method):
             assert error <= 1e-4, (len(values), float(values.min()), scale)
 
 
-def test_automatic_takes_products_where_they_suffice(generator, monkeypatch):
+@pytest.mark.parametrize("n", [4, 32, 95, 96, 150])
+def test_automatic_takes_products_where_they_suffice(generator, monkeypatch, n):
     called = []
     plain = torch.linalg.eigh
     monkeypatch.setattr(torch.linalg, "eigh", lambda *a: called.append(1) or plain(*a))
-    even = with_spectrum(generator, torch.linspace(1, 0.4, 32))
-    uneven = with_spectrum(generator, torch.logspace(0, -4, 32))
-    for matrix, expected in ((even, 0), (uneven, 1), (even.clone().requires_grad_(), 1)):
+    even = with_spectrum(generator, torch.linspace(1, 0.4, n))
+    fair = with_spectrum(generator, torch.logspace(0, -2.5, n))
+    uneven = with_spectrum(generator, torch.logspace(0, -4, n))
+    leaf, both = even.clone().requires_grad_(), torch.stack([even, uneven])
+    for matrix, expected in ((even, 0), (fair, 0), (uneven, 1), (both, 1), (leaf, 1)):
         called.clear()
-        sqrtm(matrix, method="auto")
+        root = sqrtm(matrix, method="auto")
         assert len(called) == expected
+        assert root.dtype == WIDE
+        assert root.shape == matrix.shape
+        assert root.requires_grad == (matrix is leaf)
+    assert sqrtm(even[:0, :0], method="auto").shape == (0, 0)
+    zero = torch.zeros(2, n, n, dtype=WIDE)
+    assert torch.equal(sqrtm(zero, method="auto"), zero)
 
 
 def test_float32_roots_of_deficient_matrices_stay_finite(generator):

@@ -242,6 +242,7 @@ TABLE = {
     "DecorrelatedBatchNorm": lambda d, t: trained(
         moved(lambda: pooling.DecorrelatedBatchNorm(4, groups=2), d, t), maps(d, t)
     ),
+    "transfer_statistics": lambda d, t: pooling.transfer_statistics(maps(d, t), maps(d, t)),
     "ThreeParts Reduction feature_layers Features": in_three_parts,
     "CubeEncoder": lambda d, t: trained(
         moved(lambda: nn.CubeEncoder(4, precision=t), d, t), drawn(d, t, 5, 1, 9, 9, 9)

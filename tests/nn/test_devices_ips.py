@@ -109,6 +109,10 @@ TABLE = {
     "GatedAttention": lambda d, t: trained(
         moved(lambda: ips.GatedAttention(8, n_tokens=2), d, t), features(d, t)
     ),
+    "WithCovariance": lambda d, t: trained(
+        moved(lambda: ips.WithCovariance(ips.GatedAttention(8), n_channels=3), d, t),
+        features(d, t),
+    ),
     "ResNetEncoder": lambda d, t: trained(
         moved(lambda: ips.ResNetEncoder(in_channels=1, stages=1, norm="running"), d, t),
         drawn(d, t, 2, 1, 12, 12),

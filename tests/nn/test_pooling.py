@@ -1,5 +1,7 @@
 """Pooling layers against published values, dense twins and finite differences."""
 
+import functools
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -18,6 +20,7 @@ from cpic.nn.pooling import (
     ScaledRoot,
     SecondOrder,
     representation,
+    transfer_statistics,
     triangle,
 )
 
@@ -229,6 +232,44 @@ def test_whitening_has_its_derivative(generator):
     assert gradcheck(norm, draw(generator, 4, 3, 2).requires_grad_())
 
 
+@pytest.mark.parametrize("method", ["eigh", "newton_schulz", "pade"])
+def test_transferred_maps_have_the_statistics_of_the_style(generator, method):
+    content, mix = draw(generator, 2, 5, 6, 7), draw(generator, 5, 5)
+    style = torch.einsum("ij,bjp->bip", mix, draw(generator, 2, 5, 30)) - 4
+    found = transfer_statistics(content, style, method=method)
+    assert found.shape == content.shape
+    assert_close(found.mean((2, 3)), style.mean(2))  # whatever the roots are
+    size = {"eigh": 1e-9, "newton_schulz": 0.1, "pade": 0.1}[method]
+    covariance, wanted = CovariancePool()(found), CovariancePool()(style)
+    assert (covariance - wanted).norm() <= size * wanted.norm()
+    if method == "eigh":
+        assert_close(transfer_statistics(found, content), content)  # and back
+        assert_close(transfer_statistics(content, content.flatten(2)), content)
+        one = transfer_statistics(content, style[:1])
+        assert_close(one[0], found[0])
+        constant = transfer_statistics(torch.ones(1, 5, 4), style[:1].float())
+        assert_close(constant, style[:1].float().mean(2, keepdim=True).expand(1, 5, 4))
+        few = content[..., 0, :3].requires_grad_()  # three positions, rank two
+        transfer_statistics(few, style).sum().backward()
+        assert few.grad is not None
+        assert few.grad.isfinite().all()
+
+
+def test_transfer_has_its_derivative(generator):
+    content, style = draw(generator, 1, 3, 6), draw(generator, 1, 3, 5)
+    call = functools.partial(transfer_statistics, shrinkage=0.1)
+    assert gradcheck(call, (content.requires_grad_(), style.requires_grad_()))
+
+
+def test_times_of_a_video_are_positions(generator):
+    video = draw(generator, 2, 3, 4, 5, 6)
+    pool = SecondOrder(3)
+    assert_close(pool(video), pool(video.flatten(2)))
+    mask = torch.ones(2, 4, 5, 6, dtype=torch.bool)
+    mask[:, 3] = False  # padded frames
+    assert_close(pool(video, mask), pool(video[:, :, :3]))
+
+
 def degenerate():
     yield "one position", torch.rand(2, 4, 1, 1)
     yield "one channel", torch.rand(2, 1, 3, 3)
@@ -298,6 +339,8 @@ BAD = torch.rand(2, 3, 4, 4)
             ValueError,
             r"finite feature maps.*learning",
         ),
+        (lambda: transfer_statistics(BAD, BAD[:, :2]), ValueError, r"3 channels.*\(2, 2, 4, 4\)"),
+        (lambda: transfer_statistics(MAPS, MAPS, method="lu"), ValueError, r"method.*'lu'"),
         (lambda: GlobalAverage(3)(torch.full((1, 3, 2), torch.nan)), ValueError, "finite feature"),
         (lambda: SecondOrder(4)(BAD), ValueError, r"\(b, 4, .*got shape \(2, 3, 4, 4\)"),
         (lambda: SecondOrder(3)(torch.rand(2, 3)), ValueError, r"got shape \(2, 3\)"),

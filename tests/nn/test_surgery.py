@@ -54,6 +54,22 @@ def test_the_maps_are_those_of_the_backbone():
     assert any(one is two for one in layers.parameters() for two in net.parameters())
 
 
+def test_tokens_of_a_transformer_are_maps():
+    net = torchvision().models.VisionTransformer(24, 8, 2, 2, 12, 16, num_classes=5)
+    found = feature_layers(net)
+    images = torch.rand(2, 3, 24, 24)
+    with torch.no_grad():
+        maps = found.layers.eval()(images)
+        rows = net.conv_proj(images).flatten(2).mT
+        tokens = net.encoder(torch.cat([net.class_token.expand(2, 1, 12), rows], 1))
+    assert maps.shape == (2, 12, 3, 3)
+    assert torch.allclose(maps.flatten(2).mT, tokens[:, 1:], atol=1e-6)
+    reduced = nn.Sequential(found.layers, Reduction(found.n_channels, 4))
+    whole = ThreeParts(reduced, representation("MPA", 4), 5)
+    whole(images).sum().backward()
+    assert all(one.grad is not None for one in net.encoder.layers.parameters())
+
+
 @pytest.mark.parametrize("pool", [True, False])
 def test_the_last_poolings_are_left_out(pool):
     net = small(pool=pool)
@@ -134,7 +150,10 @@ def test_the_state_of_the_sketch_is_that_of_the_model():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: feature_layers(torchvision().models.vit_b_16(weights=None)), "attention over"),
+        (
+            lambda: feature_layers(nn.Sequential(nn.MultiheadAttention(4, 2))),
+            "got Sequential with attention over",
+        ),
         (lambda: feature_layers(small(), keep_resolution=True), "needs a ResNet, got Sequential"),
         (
             lambda: feature_layers(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), size=4),

@@ -7,7 +7,7 @@ from cpic.nn.ips._dps import DifferentiableSelection, perturbed_topk
 from cpic.nn.ips._encoders import ConvEncoder, FeatureProjector, ResNetEncoder
 from cpic.nn.ips._encoding import positional_encoding
 from cpic.nn.ips._model import Answer, PatchClassifier
-from cpic.nn.ips._pools import CrossAttention, GatedAttention
+from cpic.nn.ips._pools import CrossAttention, GatedAttention, WithCovariance
 from cpic.nn.ips._select import Scorer, Selection, select
 from cpic.nn.ips._tasks import (
     Heads,
@@ -40,6 +40,7 @@ __all__ = [
     "Scorer",
     "Selection",
     "Target",
+    "WithCovariance",
     "as_bags",
     "draw_patches",
     "expectation",

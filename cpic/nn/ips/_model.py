@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cpic.nn.ips._bags import Bags, Patches, as_bags
 from cpic.nn.ips._choosers import Chooser
-from cpic.nn.ips._pools import CrossAttention, GatedAttention
+from cpic.nn.ips._pools import CrossAttention, GatedAttention, WithCovariance
 from cpic.nn.ips._select import Selection, encode
 from cpic.nn.ips._tasks import Heads, Target
 
@@ -63,7 +63,7 @@ class PatchClassifier(nn.Module):
     def __init__(
         self,
         encoder: nn.Module,
-        pool: CrossAttention | GatedAttention,
+        pool: CrossAttention | GatedAttention | WithCovariance,
         targets: Sequence[Target],
         *,
         choose: Chooser,

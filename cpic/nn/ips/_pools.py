@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cpic.nn._checks import check_positive
 from cpic.nn.ips._encoding import grid_encoding
 from cpic.nn.ips._select import weights
+from cpic.nn.pooling import SecondOrder
 
 
 class CrossAttention(nn.Module):
@@ -173,3 +174,45 @@ class GatedAttention(nn.Module):
         if mask is None:
             mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
         return weights(self.logits(embeddings), mask)[:, 0] @ embeddings
+
+
+class WithCovariance(nn.Module):
+    r"""Tokens of another pool plus the square root of the covariance of the patches.
+
+    The mean of a pool says what there is, the covariance over the patches what occurs together
+    {cite}`li2017second`. The other pool ranks the patches, and is trained with its own tokens.
+
+    Args:
+        pool: The other pool.
+        n_channels: c, to which embeddings are reduced for a covariance of c (c + 1) / 2 numbers.
+        power: Of the covariance, as in `cpic.nn.pooling.SecondOrder`; None for the exact root.
+
+    Example:
+        >>> WithCovariance(GatedAttention(16, n_tokens=2))(torch.randn(3, 50, 16)).shape
+        torch.Size([3, 2, 16])
+    """
+
+    def __init__(
+        self,
+        pool: CrossAttention | GatedAttention,
+        *,
+        n_channels: int = 16,
+        power: nn.Module | None = None,
+    ):
+        super().__init__()
+        check_positive("WithCovariance", n_channels=n_channels)
+        self.pool, self.width, self.n_tokens = pool, pool.width, pool.n_tokens
+        self.reduce = nn.Linear(pool.width, n_channels, bias=False)
+        self.covariance = SecondOrder(n_channels, power, check=False)
+        self.expand = nn.Linear(self.covariance.n_outputs, pool.width)
+
+    def logits(self, embeddings: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Logits `(B, H, T, k)` of the other pool."""
+        return self.pool.logits(embeddings, indices)
+
+    def forward(
+        self, embeddings: Tensor, mask: Tensor | None = None, indices: Tensor | None = None
+    ) -> Tensor:
+        """Tokens `(B, T, D)` of embeddings `(B, k, D)`, with a mask `(B, k)` of the patches."""
+        roots = self.covariance(self.reduce(embeddings).mT, mask)
+        return self.pool(embeddings, mask, indices) + self.expand(roots).unsqueeze(1)

@@ -10,7 +10,7 @@ from cpic.nn.pooling._covariance import CovariancePool, triangle
 from cpic.nn.pooling._power import MatrixPower, ScaledRoot, Switched
 from cpic.nn.pooling._second_order import REPRESENTATIONS, SecondOrder, representation
 from cpic.nn.pooling._surgery import Features, Reduction, ThreeParts, feature_layers
-from cpic.nn.pooling._whitening import DecorrelatedBatchNorm
+from cpic.nn.pooling._whitening import DecorrelatedBatchNorm, transfer_statistics
 
 __all__ = [
     "REPRESENTATIONS",
@@ -29,5 +29,6 @@ __all__ = [
     "feature_layers",
     "representation",
     "small_backbone",
+    "transfer_statistics",
     "triangle",
 ]

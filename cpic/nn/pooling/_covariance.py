@@ -46,6 +46,7 @@ class CovariancePool(nn.Module):
     def forward(self, maps: Tensor, mask: Tensor | None = None) -> Tensor:
         """Covariances `(b, c, c)` of maps `(b, c, *positions)`; `mask` `(b, *positions)`.
 
+        Of a video, `(b, c, time, height, width)`, times are positions: temporal pooling.
         Positions where the mask is false count in neither the mean nor the covariance nor m. If it
         is false everywhere, the covariance is zero.
         """

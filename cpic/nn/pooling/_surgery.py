@@ -1,6 +1,7 @@
 """Networks in three parts, features, representation and classifier, from any backbone."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -52,8 +53,10 @@ def feature_layers(
     """The layers of a network up to the last feature maps, without its last pooling.
 
     Found by a trace of one image: the last maps of more than one position, and back over poolings.
-    Works for all convolutional networks of torchvision, and for every other network that
-    `torch.fx` can trace. Parameters are shared with the backbone, and keep their names.
+    Works for the convolutional networks and transformers of torchvision, and for every other
+    network that `torch.fx` can trace. Of a vision transformer the maps are its last tokens at their
+    places, without that of the class; its images have the one size that it is made for. Parameters
+    are shared with the backbone, and keep their names.
 
     Args:
         backbone: The network.
@@ -63,8 +66,8 @@ def feature_layers(
             height and width, so four times as many positions for a covariance.
 
     Raises:
-        ValueError: If the network has no feature maps, as vision transformers, or no last stage of
-            which to set strides.
+        ValueError: If the network has no feature maps, attention over tokens of another kind, or no
+            last stage of which to set strides.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
@@ -77,13 +80,17 @@ def feature_layers(
         get_graph_node_names,
     )
 
-    if any(isinstance(module, nn.MultiheadAttention) for module in backbone.modules()):
-        raise ValueError(
-            f"feature_layers needs a convolutional network, got {type(backbone).__name__} with "
-            "attention over tokens; pool its tokens with `SecondOrder` directly."
-        )
     if keep_resolution:
         _unstride(backbone)
+    if isinstance(backbone, torchvision().models.VisionTransformer):
+        tokens = create_feature_extractor(backbone, return_nodes={"encoder.ln": "maps"})
+        return Features(_Tokens(tokens).train(backbone.training), backbone.hidden_dim)
+    if any(isinstance(module, nn.MultiheadAttention) for module in backbone.modules()):
+        raise ValueError(
+            f"feature_layers needs a convolutional network or a transformer of torchvision, got "
+            f"{type(backbone).__name__} with attention over tokens; pool its tokens with "
+            "`SecondOrder` directly."
+        )
     was = backbone.training
     names = [name for name in get_graph_node_names(backbone)[1] if name != "output"]
     image = next(backbone.parameters()).new_zeros(1, in_channels, size, size)
@@ -111,6 +118,15 @@ class _Single(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.extractor(images)["maps"]
+
+
+class _Tokens(_Single):
+    """The tokens of a vision transformer as maps `(b, c, height, width)`, without the first."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = super().forward(images)[:, 1:].mT
+        side = math.isqrt(tokens.shape[-1])
+        return tokens.unflatten(-1, (side, side))
 
 
 class ThreeParts(nn.Module):

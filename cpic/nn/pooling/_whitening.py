@@ -1,12 +1,13 @@
-"""Decorrelated batch norm: the channels of a batch are whitened, not only scaled."""
+"""Whitened channels: in a batch norm, and on the way to another covariance."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cpic.linalg import inverse_sqrtm
+from cpic.linalg import inverse_sqrtm, sqrtm
 from cpic.nn._checks import check_positive
+from cpic.nn.pooling._covariance import CovariancePool
 from cpic.nn.pooling._maps import gram, positions_of
 
 
@@ -104,3 +105,48 @@ class DecorrelatedBatchNorm(nn.Module):
     def extra_repr(self) -> str:
         """The options."""
         return f"{self.n_channels}, groups={self.groups}, eps={self.eps}, method={self.method!r}"
+
+
+def transfer_statistics(
+    content: Tensor, style: Tensor, *, shrinkage: float = 0.0, method: str = "eigh"
+) -> Tensor:
+    r"""Content maps with the means and covariances of style maps, the core of style transfer.
+
+    Whitening and coloring, y = S^(1/2) C^(-1/2) (x - mean of x) + mean of the style, with the
+    covariances C and S over the positions {cite}`li2017universal`. If C has full rank, the
+    covariance of the result is S; channels without variance stay without. Differentiable in both.
+
+    Args:
+        content: Maps `(b, c, *positions)`.
+        style: Maps `(b, c, *positions)`, or one for all, `(1, c, *positions)`; their positions may
+            be others.
+        shrinkage: Of C, as in `CovariancePool`: bounds how much small eigenvalues are amplified.
+        method: Of both roots: "eigh", or "newton_schulz" or "pade" of `cpic.linalg.inverse_sqrtm`.
+
+    Returns:
+        Maps of the shape and dtype of the content.
+
+    Raises:
+        ValueError: If the channels or batches do not fit, values are not finite, or an option is
+            unknown.
+        TypeError: If the maps are not floating-point.
+
+    Example:
+        >>> content, style = torch.rand(2, 3, 8, 8), 5 * torch.rand(1, 3, 4, 4)
+        >>> found = transfer_statistics(content, style)
+        >>> bool(torch.allclose(found.mean((2, 3)), style.mean((2, 3)), atol=1e-5))
+        True
+    """
+    who = "transfer_statistics"
+    vectors, _ = positions_of(who, content, None)
+    others, _ = positions_of(who, style, None)
+    if others.shape[1] != vectors.shape[1] or len(others) not in (1, len(vectors)):
+        raise ValueError(
+            f"{who} needs style maps with {vectors.shape[1]} channels, one or {len(vectors)} of "
+            f"them, got shape {tuple(style.shape)}."
+        )
+    whiten = inverse_sqrtm(CovariancePool(shrinkage=shrinkage)(vectors), method=method)
+    color = sqrtm(CovariancePool()(others), method=method)
+    mean, wide = vectors.double().mean(-1, keepdim=True), vectors.double()
+    found = color @ (whiten @ (wide - mean)) + others.double().mean(-1, keepdim=True)
+    return found.to(content.dtype).reshape(content.shape)

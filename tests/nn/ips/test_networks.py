@@ -58,7 +58,28 @@ def test_cross_attention_is_the_published_layer():
     assert not any("query.bias" in name for name in widths)
 
 
-@pytest.mark.parametrize("kind", [ips.CrossAttention, ips.GatedAttention])
+def with_covariance(width, **options):
+    return ips.WithCovariance(ips.GatedAttention(width, **options), n_channels=3)
+
+
+def test_covariances_of_patches_are_added_to_the_tokens():
+    layer, x = with_covariance(16).double(), torch.randn(2, 9, 16, dtype=torch.float64)
+    y = layer.reduce(x)
+    y = y - y.mean(1, keepdim=True)
+    values, vectors = torch.linalg.eigh(y.mT @ y / 9)
+    root = vectors * values.sqrt()[:, None] @ vectors.mT
+    rows, columns = torch.triu_indices(3, 3)
+    expected = layer.pool(x)[:, 0] + layer.expand(root[:, rows, columns])
+    torch.testing.assert_close(layer(x)[:, 0], expected)
+    torch.testing.assert_close(layer.logits(x), layer.pool.logits(x))
+    model = ips.PatchClassifier(
+        nn.Flatten(), layer.float(), [ips.Target("class", 3)], choose=ips.Iterative(m=5, i=4)
+    )
+    model(torch.randn(2, 20, 1, 4, 4)).logits["class"].sum().backward()
+    assert all(one.grad is not None for one in model.parameters())
+
+
+@pytest.mark.parametrize("kind", [ips.CrossAttention, ips.GatedAttention, with_covariance])
 def test_padding_changes_nothing(kind):
     options = {"grid": (4, 5)} if kind is ips.CrossAttention else {}
     layer = kind(16, n_tokens=2, **options).double().eval()
@@ -72,7 +93,11 @@ def test_padding_changes_nothing(kind):
 
 def test_pools_take_no_notice_of_the_order():
     x, order = torch.randn(2, 9, 16, dtype=torch.float64), torch.randperm(9)
-    for layer in (pool(16, n_tokens=2).eval(), ips.GatedAttention(16).double()):
+    for layer in (
+        pool(16, n_tokens=2).eval(),
+        ips.GatedAttention(16).double(),
+        with_covariance(16).double(),
+    ):
         torch.testing.assert_close(layer(x), layer(x[:, order]))
 
 
