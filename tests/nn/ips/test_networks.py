@@ -23,7 +23,7 @@ def test_positional_encoding_has_the_published_values():
 
 @pytest.mark.parametrize("grid", [(7,), (3, 5), (2, 3, 4)])
 def test_encodings_of_a_grid_are_those_of_its_cells(grid):
-    found = pool(20, heads=1, grid=grid).encoding
+    found = pool(20, heads=1, grid=grid).encoding(torch.arange(math.prod(grid)))
     each = 2 * (20 // (2 * len(grid)))
     for index, cell in enumerate(
         torch.cartesian_prod(*map(torch.arange, grid)).view(-1, len(grid))
