@@ -195,7 +195,9 @@ def test_bags_of_other_sizes_are_learned(eager, tmp_path):
 def labeled(labels, kind="softmax"):
     width = 1 if kind == "sigmoid" else 10
     labels = torch.tensor(labels)
-    return Labeled((Target("a", width, kind),), {"a": labels}, None, None, torch.arange(len(labels)))
+    return Labeled(
+        (Target("a", width, kind),), {"a": labels}, None, None, torch.arange(len(labels))
+    )
 
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
@@ -220,14 +222,15 @@ def test_an_image_alone_in_its_class_is_trained_on():
 
 def test_where_classes_cannot_be_kept_images_are_drawn_at_random(caplog):
     several = torch.eye(10, dtype=torch.int64).tolist()
-    for train in (labeled(list(range(10))), labeled([0, 0, 1, 1, 2, 2]), labeled([0, 7])):
+    for images in (labeled(list(range(10))), labeled([0, 0, 1, 1, 2, 2]), labeled([0, 7])):
         with caplog.at_level("INFO"):
-            rest, aside = set_aside(train, 0.2, 0)
-        assert (len(rest), len(aside)) == (len(train) - len(aside), max(1, len(train) // 5))
+            rest, aside = set_aside(images, 0.2, 0)
+        n = max(1, len(images) // 5)
+        assert (len(rest), len(aside)) == (len(images) - n, n)
         assert "do not have all classes" in caplog.text
         caplog.clear()
     assert len(set_aside(labeled(several, "multilabel"), 0.2, 0)[1]) == 2
-    assert set_aside(train, 0, 0)[1] is None
+    assert set_aside(labeled([0, 1]), 0, 0)[1] is None
 
 
 BAD = {

@@ -42,7 +42,7 @@ def positional_encoding(coordinates: Tensor, *, width: int) -> Tensor:
 
 
 def cell_encoding(indices: Tensor, *, grid: Sequence[int], width: int) -> Tensor:
-    """Encodings `(..., width)`, float64, of cells of a grid at int64 indices `(...)`, row by row."""
+    """Encodings `(..., width)`, float64, of cells of a grid by their row-major indices `(...)`."""
     # Sines of large numbers in single precision are off by their rounding.
     cells = torch.stack(torch.unravel_index(indices, tuple(grid)), -1).double()
     return positional_encoding(cells, width=width)
