@@ -60,8 +60,8 @@ class Selector(Group):
         m: Patches that are chosen.
         i: Patches that are looked at together; null is `m`.
         by: "exact", the same patches for any `i`, or "official", as published.
-        shuffle: Order of the patches in training: one for a "batch", one for an "instance", or
-            "none".
+        shuffle: Random order in which ties are resolved in training, and for "official" patches
+            looked at: one for a "batch", one for an "instance", or "none".
         encoder: "resnet18" or "resnet50"; "conv", a small one; or "projector", for features.
         pretrained: Start from weights for ImageNet, which torchvision downloads once.
         in_channels: Channels of a patch, or width of features; null takes them from the data, and
