@@ -108,6 +108,19 @@ def test_efficiency_is_written_and_training_goes_on(mnist, tmp_path):
     assert found["milliseconds"] > 0
 
 
+def test_the_encoder_gets_other_layers_by_one_option(mnist, tmp_path):
+    bags, _, _ = load_bags("mnist", Patches(root=mnist, patch=28), seed=0)
+    options = {"encoder": "resnet18", "stages": 1, "norm": "running", "heads": 2, "m": 3}
+    plain, sttp = (
+        make_model(Selector(**options, layers=layers, rank=4), bags, 1).encoder
+        for layers in ("plain", "sttp")
+    )
+    few, many = (sum(p.numel() for p in net.parameters()) for net in (sttp, plain))
+    assert few < many / 4
+    (result,) = run(mnist, tmp_path, layers="sttp", rank=4)
+    assert math.isfinite(result.metrics["error"])
+
+
 def test_patches_are_cut_when_they_are_requested(mnist):
     data = Patches(root=mnist, patch=28)
     bags, _, facts = load_bags("mnist", data, seed=0)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cpic._errors import ImageError
-from cpic.nn import ips
+from cpic.nn import ips, spectral
 from cpic.options import Patches, PatchRun, PatchTraining, Selector
 from cpic.train.loop._bag_data import BagData
 from cpic.train.loop._distributed import rank_and_size
@@ -114,6 +114,8 @@ def make_model(
         ImageError: If an option does not fit the images.
     """
     encoder = _encoder(options, bags, channels)
+    if options.layers != "plain":
+        spectral.parametrize(encoder, options.layers, rank=options.rank)
     targets, width = bags.targets, int(encoder.n_dims)  # type: ignore[arg-type]
     if options.method in LOOKING:
         if bags.grid is None:
