@@ -1,9 +1,12 @@
-"""Count what a GPU would have to do: operations that are started, and waits for a number."""
+"""Count what a GPU would have to do, and hold: operations, waits for a number, bytes."""
+
+import weakref
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 # Operations whose result, or its size, is needed on the host: a GPU is waited for at each.
 _READS = {
@@ -81,3 +84,43 @@ def _is_masked(name: str, args: tuple) -> bool:
         return False
     masks = (torch.bool, torch.uint8)
     return any(isinstance(index, Tensor) and index.dtype in masks for index in args[1])
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of the tensors that operations in a `with` block have made and that are alive.
+
+    Attributes:
+        peak: The most at one time.
+
+    Example:
+        >>> with LiveBytes() as alive:
+        ...     for _ in range(3):
+        ...         found = torch.ones(100, dtype=torch.float64) + 1
+        >>> alive.peak  # the result of the turn before, and of both operations
+        2400
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.peak = self._now = 0
+        self._held: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        before = {one.untyped_storage()._cdata for one in tree_leaves((args, kwargs))
+                  if isinstance(one, Tensor)}  # fmt: skip
+        for one in tree_leaves(found):
+            if isinstance(one, Tensor) and one.untyped_storage()._cdata not in before:
+                self._add(one.untyped_storage())
+        return found
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata not in self._held:
+            self._held.add(storage._cdata)
+            self._now += storage.nbytes()
+            self.peak = max(self.peak, self._now)
+            weakref.finalize(storage, self._remove, storage._cdata, storage.nbytes())
+
+    def _remove(self, key: int, n_bytes: int) -> None:
+        self._held.discard(key)
+        self._now -= n_bytes

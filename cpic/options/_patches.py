@@ -60,8 +60,8 @@ class Selector(Group):
         m: Patches that are chosen.
         i: Patches that are looked at together; null is `m`.
         by: "exact", the same patches for any `i`, or "official", as published.
-        shuffle: Order of the patches in training: one for a "batch", one for an "instance", or
-            "none".
+        shuffle: Random order in which ties are resolved in training, and for "official" patches
+            looked at: one for a "batch", one for an "instance", or "none".
         encoder: "resnet18" or "resnet50"; "conv", a small one; or "projector", for features.
         pretrained: Start from weights for ImageNet, which torchvision downloads once.
         in_channels: Channels of a patch, or width of features; null takes them from the data, and
@@ -69,6 +69,9 @@ class Selector(Group):
         stages: Stages of a residual network, 2 or 4 as published.
         norm: "group" or "running", alike when a patch is chosen and when it is trained on; or
             "batch", as published.
+        layers: "svdp" or "sttp" makes the weights of the encoder from frames and spectra of at most
+            `rank`, see `cpic.nn.spectral`; "plain" leaves them.
+        rank: Of these weights.
         width: Width of an embedding; null is that of a residual network, else 128.
         heads: Heads of the pooling.
         key_width: Width of a key; null is `width / heads`.
@@ -91,6 +94,8 @@ class Selector(Group):
     in_channels: Channels | None = None
     stages: Stages = 2
     norm: Literal["group", "running", "batch"] = "group"
+    layers: Literal["plain", "svdp", "sttp"] = "plain"
+    rank: Count = 64
     width: Width | None = None
     heads: Count = 8
     key_width: Width | None = None

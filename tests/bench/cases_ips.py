@@ -1,19 +1,24 @@
 """Rows of patch selection: memory against the number of patches, and time beside all patches.
 
-Images are sparse and lie in memory by their pixels above 0; patches are cut when they are read. The
-peers of a step are attention-based pooling of all patches with gradient, with the layer of
-`torchmil`, and for a selection a plain pass of the same encoder without gradient.
+Images are sparse and lie in memory by their pixels above 0, or are tiled files of generated
+pictures; patches are cut when they are read. The peers of a step are attention-based pooling of all
+patches with gradient, with the layer of `torchmil`, and for a selection a plain pass of the same
+encoder without gradient.
 """
 
+from collections.abc import Iterator
 from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
+import tifffile
 import torch
 from torch import nn
 
-from cpic.images import PatchSource, SparseImage
+from cpic._files import replace_file
+from cpic.images import PatchSource, SparseImage, TiffImage
 from cpic.nn import ips
-from tests.bench.harness import Case
+from tests.bench.harness import ROOT, Case
 from tests.bench.timing import processor_clock
 from tests.nn.ips.problems import ExactScorer, whole
 
@@ -21,6 +26,8 @@ PATCH, M, DIMS = 50, 100, 128
 SIDES = (1500, 3000, 6000)
 N_PIXELS = 8000
 TARGETS = [ips.Target("majority", 10)]
+# Pictures of 15 and 58 megapixels, in tiles of JPEG, of which two rows have to fit the cache.
+PICTURES, TILE, CACHE = ((2700, 5400), (5400, 10800)), 256, 2**25
 FEATURES, N_FEATURES, M_FEATURES = 2048, 250_000, 5000
 
 
@@ -40,16 +47,54 @@ def classifier(n_patches: int) -> ips.PatchClassifier:
     return ips.PatchClassifier(encoder, pool, TARGETS, choose=ips.Iterative(m=M, i=M))
 
 
-def stepped(side: int, seed: int, *, check: bool = True) -> dict[str, float]:
-    """A training step on one image by its chosen patches."""
-    source = image(side, seed)
-    model = classifier(len(source))
+def learned(model: ips.PatchClassifier, bag: ips.Bag | torch.Tensor) -> dict[str, float]:
+    """A training step on one image."""
     optimizer = torch.optim.AdamW(model.parameters())
     clock = processor_clock()
-    logits = model([source]).logits
+    logits = model([bag]).logits
     model.heads.loss(logits, {"majority": torch.zeros(1).long()}).backward()
     optimizer.step()
     return {"seconds": clock()}
+
+
+def stepped(side: int, seed: int, *, check: bool = True) -> dict[str, float]:
+    """A training step on one image by its chosen patches."""
+    source = image(side, seed)
+    return learned(classifier(len(source)), source)
+
+
+@cache
+def picture(height: int, width: int) -> Path:
+    """A file of noise on a gradient, which is written tile by tile, once."""
+
+    def tiles() -> Iterator[np.ndarray]:
+        draw = np.random.default_rng(0)
+        for row in range(0, height, TILE):
+            for column in range(0, width, TILE):
+                middle = 64 + 128 * row // height, 64 + 128 * column // width, 128
+                noise = draw.integers(-40, 40, (TILE, TILE, 3))
+                yield (noise + middle).astype(np.uint8)
+
+    options = {"shape": (height, width, 3), "dtype": "uint8", "tile": (TILE, TILE)}
+    path = ROOT / "_build" / f"picture-{height}x{width}.tif"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        options |= {"photometric": "rgb", "compression": "jpeg"}
+        replace_file(path, lambda file: tifffile.imwrite(file, tiles(), **options))
+    return path
+
+
+def stepped_on_picture(
+    shape: tuple[int, int], seed: int, *, whole: bool = False, check: bool = True
+) -> dict[str, float]:
+    """A training step on a picture by its chosen patches, with a small encoder."""
+    source = PatchSource(TiffImage(picture(*shape), cache_bytes=CACHE), size=PATCH)
+    torch.manual_seed(seed)
+    encoder = ips.ConvEncoder(3, widths=(16, 32), n_dims=DIMS)
+    pool = ips.CrossAttention(DIMS, grid=(len(source),))
+    model = ips.PatchClassifier(encoder, pool, TARGETS, choose=ips.Iterative(m=M, i=M))
+    found = learned(model, source.read(torch.arange(len(source))) if whole else source)
+    return {**found, "decoded, share": source.fraction}
 
 
 def stepped_on_all(side: int, seed: int, *, check: bool = True) -> dict[str, float]:
@@ -161,7 +206,20 @@ def ips_cases() -> dict[str, Case]:
         )
         for side in SIDES
     ]
+    few, many = PICTURES
     cases += [
+        Case(
+            name=f"step on {M} patches of a generated picture of 58 megapixels",
+            ours=partial(stepped_on_picture, many),
+            peers={
+                "15 megapixels": partial(stepped_on_picture, few),
+                "read whole": partial(stepped_on_picture, many, whole=True),
+            },
+            # All tiles once, then those of the chosen patches.
+            goals={"decoded, share": 1.5},
+            shares={("MB", "15 megapixels"): 1.1, ("MB", "read whole"): 0.5},
+            repeats=1,
+        ),
         Case(
             name="selection of 100 of 900 patches",
             ours=partial(selected, 1500),

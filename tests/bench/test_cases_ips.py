@@ -13,6 +13,16 @@ def test_steps_and_selections_run_on_small_images():
 
 
 @pytest.mark.bench
+def test_a_step_on_a_picture_decodes_its_tiles_once_and_those_of_its_patches(tmp_path, monkeypatch):
+    monkeypatch.setattr(cases, "ROOT", tmp_path)
+    cases.picture.cache_clear()
+    lazily = cases.stepped_on_picture((600, 1100), 0)["decoded, share"]
+    assert 1 <= lazily <= 2
+    assert cases.stepped_on_picture((600, 1100), 0, whole=True)["decoded, share"] == 1
+    cases.picture.cache_clear()
+
+
+@pytest.mark.bench
 def test_the_peer_takes_a_step():
     pytest.importorskip("torchmil")  # `make install EXTRAS=all,bench`
     assert cases.stepped_on_all(300, 0)["seconds"] > 0
@@ -28,5 +38,5 @@ def test_exact_selections_never_differ():
 @pytest.mark.bench
 def test_every_case_has_its_name_and_goals():
     names = cases.ips_cases()
-    assert len(names) == 7
+    assert len(names) == 8
     assert all(name == case.name for name, case in names.items())

@@ -78,6 +78,10 @@ def test_what_cannot_be_extracted_is_one_sentence(tmp_path):
         )
     with pytest.raises(ImageError, match=r"needs to return \(48, F\), got \(48, 3, 20, 20\)"):
         extract_features(source(), lambda x: x, path, label=0)
+    with pytest.raises(ImageError, match="writes shape0, size0 itself"):
+        extract_features(
+            source(), encode, path, label=0, attributes={"size0": 1, "shape0": 1, "mine": 1}
+        )
     (tmp_path / "file").touch()
     with pytest.raises(CacheError, match="folder of features"):
         extract_features(source(), encode, tmp_path / "file" / "a.zarr", label=0)

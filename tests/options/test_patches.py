@@ -31,6 +31,8 @@ BAD = {
     "in_channels": (0, 10**6),
     "stages": (0, 5, 2.5),
     "norm": ("layer", 3),
+    "layers": ("sn", True),
+    "rank": (0, 2.5),
     "width": (0, 10**5),
     "heads": (0, 1.5),
     "key_width": (0, 10**5),

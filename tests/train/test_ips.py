@@ -12,8 +12,8 @@ from cpic.images import Canvas, make_megapixel_mnist
 from cpic.nn.ips import Target
 from cpic.options import Patches, Selector
 from cpic.train.loop._bag_data import BagData, columns
-from cpic.train.tasks._bags import load_bags
-from cpic.train.tasks._ips_run import make_model
+from cpic.train.tasks._bags import Labeled, load_bags
+from cpic.train.tasks._ips_run import make_model, set_aside
 from cpic.train.tasks._patches import PatchTask, warmed
 from tests.train.equal import assert_equal
 
@@ -108,6 +108,19 @@ def test_efficiency_is_written_and_training_goes_on(mnist, tmp_path):
     assert found["milliseconds"] > 0
 
 
+def test_the_encoder_gets_other_layers_by_one_option(mnist, tmp_path):
+    bags, _, _ = load_bags("mnist", Patches(root=mnist, patch=28), seed=0)
+    options = {"encoder": "resnet18", "stages": 1, "norm": "running", "heads": 2, "m": 3}
+    plain, sttp = (
+        make_model(Selector(**options, layers=layers, rank=4), bags, 1).encoder
+        for layers in ("plain", "sttp")
+    )
+    few, many = (sum(p.numel() for p in net.parameters()) for net in (sttp, plain))
+    assert few < many / 4
+    (result,) = run(mnist, tmp_path, layers="sttp", rank=4)
+    assert math.isfinite(result.metrics["error"])
+
+
 def test_patches_are_cut_when_they_are_requested(mnist):
     data = Patches(root=mnist, patch=28)
     bags, _, facts = load_bags("mnist", data, seed=0)
@@ -190,6 +203,47 @@ def test_bags_of_other_sizes_are_learned(eager, tmp_path):
     assert result.metrics["metastases_auc"] > 0.9
     assert "accuracy" not in result.metrics
     assert result.metrics["mean_error"] == 0.5
+
+
+def labeled(labels, kind="softmax"):
+    width = 1 if kind == "sigmoid" else 10
+    labels = torch.tensor(labels)
+    return Labeled(
+        (Target("a", width, kind),), {"a": labels}, None, None, torch.arange(len(labels))
+    )
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_images_that_choose_the_epoch_have_each_class_in_its_share(kind):
+    train, drawn = labeled([0] * 60 + [1] * 20, kind), set()
+    for seed in range(5):
+        rest, aside = set_aside(train, 0.2, seed)
+        assert aside.labels["a"].bincount().tolist() == [12, 4]
+        assert sorted([*rest.places.tolist(), *aside.places.tolist()]) == list(range(80))
+        assert aside.places.tolist() == set_aside(train, 0.2, seed)[1].places.tolist()
+        drawn.add(tuple(aside.places.tolist()))
+    assert len(drawn) == 5
+
+
+def test_an_image_alone_in_its_class_is_trained_on():
+    train = labeled([0] * 20 + [7] + [1] * 20)
+    for seed in range(20):
+        rest, aside = set_aside(train, 0.2, seed)
+        assert aside.labels["a"].bincount().tolist() == [4, 4]
+        assert 7 in rest.labels["a"]
+
+
+def test_where_classes_cannot_be_kept_images_are_drawn_at_random(caplog):
+    several = torch.eye(10, dtype=torch.int64).tolist()
+    for images in (labeled(list(range(10))), labeled([0, 0, 1, 1, 2, 2]), labeled([0, 7])):
+        with caplog.at_level("INFO"):
+            rest, aside = set_aside(images, 0.2, 0)
+        n = max(1, len(images) // 5)
+        assert (len(rest), len(aside)) == (len(images) - n, n)
+        assert "do not have all classes" in caplog.text
+        caplog.clear()
+    assert len(set_aside(labeled(several, "multilabel"), 0.2, 0)[1]) == 2
+    assert set_aside(labeled([0, 1]), 0, 0)[1] is None
 
 
 BAD = {

@@ -122,7 +122,8 @@ def extract_features(
         A sentence for each corrupt tile.
 
     Raises:
-        ImageError: If a feature is NaN or infinite, no patch can be read, or the label is invalid.
+        ImageError: If a feature is NaN or infinite, no patch can be read, or the label or the name
+            of an attribute is invalid.
         CacheError: If the store cannot be written.
 
     Example:
@@ -131,6 +132,8 @@ def extract_features(
     path = Path(path)
     if label not in (0, 1):
         raise ImageError(f"extract_features needs a label 0 or 1, got {label!r}.")
+    if taken := sorted({"label", "size0", "shape0", "faults"} & set(attributes or ())):
+        raise ImageError(f"extract_features writes {', '.join(taken)} itself; rename attributes.")
     if path.exists():
         return []
     import zarr

@@ -52,8 +52,8 @@ class Iterative:
         m: Number of patches to choose.
         i: Number of patches of each bag that are encoded at once; `m` by default.
         by: "exact" or "official".
-        shuffle: Order of the patches in training: "batch", "instance" or None. In evaluation they
-            keep their order, so that a prediction does not depend on a seed.
+        shuffle: Order of the patches in training: "batch", "instance" or None, see `select`. In
+            evaluation they keep their order, so that a prediction does not depend on a seed.
         together: Number of bags that are looked through at once; all by default. With 1, only the
             patches of one image are in memory.
 

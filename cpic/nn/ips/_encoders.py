@@ -194,6 +194,8 @@ class FeatureProjector(nn.Module):
 def as_pixels(patches: Tensor, like: Tensor, in_channels: int) -> Tensor:
     """Patches `(n, in_channels, h, w)` in the dtype of a weight; those of integers from 0 to 1.
 
+    Integers of 32 bits are 16-bit pixels, as `cpic.images` reads them.
+
     Raises:
         ValueError: If they have another shape.
     """
@@ -204,7 +206,8 @@ def as_pixels(patches: Tensor, like: Tensor, in_channels: int) -> Tensor:
         )
     if patches.is_floating_point():
         return patches.to(like.dtype)
-    return patches.to(like.dtype) / torch.iinfo(patches.dtype).max
+    top = 65535 if patches.dtype == torch.int32 else torch.iinfo(patches.dtype).max
+    return patches.to(like.dtype) / top
 
 
 def _stem(old: nn.Conv2d, in_channels: int, *, keep: bool) -> nn.Conv2d:

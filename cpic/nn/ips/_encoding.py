@@ -41,8 +41,8 @@ def positional_encoding(coordinates: Tensor, *, width: int) -> Tensor:
     return torch.nn.functional.pad(found, (0, width - found.shape[-1]))
 
 
-def grid_encoding(grid: Sequence[int], *, width: int) -> Tensor:
-    """Encodings `(n, width)` of all cells of a grid, the last axis fastest."""
-    axes = [torch.arange(size, dtype=torch.float64) for size in grid]
-    cells = torch.cartesian_prod(*axes).view(-1, len(axes))
-    return positional_encoding(cells, width=width).to(torch.get_default_dtype())
+def cell_encoding(indices: Tensor, *, grid: Sequence[int], width: int) -> Tensor:
+    """Encodings `(..., width)`, float64, of cells of a grid by their row-major indices `(...)`."""
+    # Sines of large numbers in single precision are off by their rounding.
+    cells = torch.stack(torch.unravel_index(indices, tuple(grid)), -1).double()
+    return positional_encoding(cells, width=width)

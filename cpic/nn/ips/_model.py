@@ -89,7 +89,8 @@ class PatchClassifier(nn.Module):
             generator: What the chooser draws from in training; None is torch's own.
 
         Raises:
-            ValueError: If the bags or what the encoder returns do not fit.
+            ValueError: If the bags or what the encoder returns do not fit, or a score is not
+                finite; where nothing is scored, NaN in a tensor leads to NaN in the logits.
         """
         bags = as_bags(patches, mask)
         chosen = self.choose(

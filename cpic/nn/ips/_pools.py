@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cpic.nn._checks import check_positive
-from cpic.nn.ips._encoding import grid_encoding
+from cpic.nn.ips._encoding import cell_encoding, positional_encoding
 from cpic.nn.ips._select import weights
 from cpic.nn.pooling import SecondOrder
 
@@ -33,8 +33,8 @@ class CrossAttention(nn.Module):
         dropout: Of both residual branches.
         attention_dropout: Of the weights of the patches.
         grid: Sizes of the grid of patches, of one, two or three axes: embeddings then get the
-            encoding of their cell, that of their index in row-major order. None: patches have no
-            positions.
+            encoding of their cell, that of their index in row-major order. It is computed for the
+            patches at hand: a table would grow with the grid. None: patches have no positions.
 
     Raises:
         ValueError: If a size is below 1, or the width does not fit the grid.
@@ -45,8 +45,6 @@ class CrossAttention(nn.Module):
         >>> pool(torch.randn(1, 2, 16), indices=indices).shape
         torch.Size([1, 4, 16])
     """
-
-    encoding: Tensor | None
 
     def __init__(
         self,
@@ -80,8 +78,10 @@ class CrossAttention(nn.Module):
         self.first, self.second = nn.Linear(width, sizes["inner"]), nn.Linear(sizes["inner"], width)
         self.last_norm = nn.LayerNorm(width, eps=1e-6)
         self.dropout, self.attention_dropout = nn.Dropout(dropout), nn.Dropout(attention_dropout)
-        encoding = None if grid is None else grid_encoding(grid, width=width)
-        self.register_buffer("encoding", encoding)
+        self.grid = None if grid is None else tuple(grid)
+        if self.grid is not None:
+            check_positive("CrossAttention", **{f"grid[{k}]": n for k, n in enumerate(self.grid)})
+            positional_encoding(self.tokens.new_zeros(len(self.grid)), width=width)  # or an error
 
     def logits(self, embeddings: Tensor, indices: Tensor | None = None) -> Tensor:
         """Logits `(B, H, T, k)` of embeddings `(B, k, D)` of the patches of these indices."""
@@ -109,6 +109,22 @@ class CrossAttention(nn.Module):
         z = self.norm(self.dropout(self.out(seen)) + self.tokens)
         return self.last_norm(self.dropout(self.second(self.first(z).relu())) + z)
 
+    def encoding(self, indices: Tensor) -> Tensor:
+        """Positions `(..., D)` of the patches of these indices `(...)`, in the dtype of the tokens.
+
+        Raises:
+            ValueError: If there is no grid, or an index lies outside.
+        """
+        if self.grid is None:
+            raise ValueError("CrossAttention has positions only with a grid; pass `grid`.")
+        if indices.numel() and int(indices.max()) >= math.prod(self.grid):
+            raise ValueError(
+                f"CrossAttention has a grid of {math.prod(self.grid)} patches, got index "
+                f"{int(indices.max())}; give it the grid of the images."
+            )
+        at = indices.clamp_min(0).to(self.tokens.device)
+        return cell_encoding(at, grid=self.grid, width=self.width).to(self.tokens.dtype)
+
     def _logits(self, placed: Tensor) -> Tensor:
         queries = self.query(self.tokens).unflatten(-1, (self.heads, -1))
         keys = self.key(placed).unflatten(-1, (self.heads, -1))
@@ -121,21 +137,14 @@ class CrossAttention(nn.Module):
                 f"CrossAttention needs embeddings (B, k, {self.width}), got "
                 f"{tuple(embeddings.shape)}; make it as wide as the encoder."
             )
-        if self.encoding is None:
+        if self.grid is None:
             return embeddings
         if indices is None:
             raise ValueError(
                 "CrossAttention with a grid needs the indices of the patches, got none; pass "
                 "them, or leave out `grid`."
             )
-        if indices.numel() and int(indices.max()) >= len(self.encoding):
-            raise ValueError(
-                f"CrossAttention has a grid of {len(self.encoding)} patches, got index "
-                f"{int(indices.max())}; give it the grid of the images."
-            )
-        return embeddings + self.encoding[indices.clamp_min(0).to(self.encoding.device)].to(
-            embeddings
-        )
+        return embeddings + self.encoding(indices).to(embeddings)
 
 
 class GatedAttention(nn.Module):

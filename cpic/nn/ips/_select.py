@@ -84,8 +84,8 @@ def select(
         mask: bool `(B, N)`, False where a tensor is padded; such patches are not encoded.
         by: "exact": the answer of one pass over all patches, for any `i`. "official": the published
             one {cite}`bergner2023iterative`, where each chunk is compared with the best so far.
-        shuffle: Visit patches in random order, one for all bags ("batch") or one for each
-            ("instance"), so that ties are not resolved by position; None: in their order.
+        shuffle: Resolve ties in random order, one for all bags ("batch") or one for each
+            ("instance"); None: by position. "official" also visits patches in this order.
         generator: Draws the order, on the CPU; None is torch's own.
 
     Returns:
@@ -180,18 +180,19 @@ def _exact(
     bags: Bags, order: Tensor, encoder: Encoder, scorer: Scorer, m: int, i: int
 ) -> Selection:
     parts = []
+    # In the order of the bags, in which the tiles of a file lie: another one only resolves ties.
     for start in range(0, bags.largest, i):
         stop = min(start + i, bags.largest)
-        indices = order[:, start:stop]
+        indices = bags.order[:, start:stop]
         embeddings = encode(bags, indices, bags.valid(start, stop), encoder, scorer)
         parts.append(scorer.logits(embeddings, indices))
     valid = bags.valid(0, bags.largest)
     scores = _scores(torch.cat(parts, -1), valid)
-    ranked, places = _best(scores, valid, m)
-    mask = valid.gather(1, places)
-    order = order[:, : bags.largest]
     whole = scores.new_zeros(len(bags), bags.width)
-    whole.scatter_(1, order.to(whole.device), scores)
+    whole.scatter_(1, bags.order[:, : bags.largest].to(whole.device), scores)
+    order = order[:, : bags.largest]
+    ranked, places = _best(whole.gather(1, order.to(whole.device)), valid, m)
+    mask = valid.gather(1, places)
     return Selection(order.gather(1, places).masked_fill(~mask, -1), mask, ranked, whole)
 
 

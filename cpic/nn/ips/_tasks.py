@@ -96,7 +96,16 @@ class Heads(nn.ModuleDict):
         return {name: layer(one) for (name, layer), one in zip(self.items(), each, strict=True)}
 
     def loss(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
-        """Mean over tasks of `target_loss`."""
+        """Mean over tasks of `target_loss`.
+
+        Raises:
+            ValueError: If a task has no labels.
+        """
+        if lacking := [one.name for one in self.targets if one.name not in labels]:
+            raise ValueError(
+                f"Heads need labels of all tasks, got none of {', '.join(lacking)}; pass a tensor "
+                "for each name."
+            )
         parts = [target_loss(one, logits[one.name], labels[one.name]) for one in self.targets]
         return torch.stack(parts).mean()
 

@@ -1,5 +1,6 @@
 """Build a classifier of bags and its batches from options, and train it."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from cpic._errors import ImageError
-from cpic.nn import ips
+from cpic.nn import ips, spectral
 from cpic.options import Patches, PatchRun, PatchTraining, Selector
 from cpic.train.loop._bag_data import BagData
 from cpic.train.loop._distributed import rank_and_size
@@ -18,6 +19,7 @@ from cpic.train.tasks._images import train_on_images
 from cpic.train.tasks._patches import PatchTask, warmed
 from cpic.train.tasks._scores import slides_of, write_scores
 
+_log = logging.getLogger(__name__)
 # Methods that look at a small view of the image.
 LOOKING = ("ats", "dps")
 _WIDTH = 128
@@ -40,7 +42,7 @@ def train_on_bags(
     """
     view = model.view if model.method in LOOKING else None
     train, test, facts = load_bags(dataset, data, seed=run.seed, view=view)
-    rest, aside = _aside(train, optimization.selection, run.seed)
+    rest, aside = set_aside(train, optimization.selection, run.seed)
     batches = BagData(
         rest,
         test,
@@ -112,6 +114,8 @@ def make_model(
         ImageError: If an option does not fit the images.
     """
     encoder = _encoder(options, bags, channels)
+    if options.layers != "plain":
+        spectral.parametrize(encoder, options.layers, rank=options.rank)
     targets, width = bags.targets, int(encoder.n_dims)  # type: ignore[arg-type]
     if options.method in LOOKING:
         if bags.grid is None:
@@ -141,6 +145,34 @@ def make_model(
             together=together,
         )
     return ips.PatchClassifier(encoder, pool, targets, choose=choose)
+
+
+def set_aside(train: Labeled, share: float, seed: int) -> tuple[Labeled, Labeled | None]:
+    """The images that are trained on, and those that choose the best epoch.
+
+    The latter have each class of the first task with one class per image in its share; an image
+    that is alone in its class is trained on. With fewer images than classes they are drawn at
+    random.
+    """
+    from sklearn.model_selection import train_test_split
+
+    n = min(max(1, round(share * len(train))), len(train) - 1) if share else 0
+    if not n:
+        return train, None
+    classes = [train.labels[t.name] for t in train.targets if t.kind != "multilabel"]
+    labels = classes[0].long().view(-1) if classes else torch.zeros(len(train), dtype=torch.int64)
+    drawn = (labels.bincount()[labels] > 1).nonzero()[:, 0]
+    n_classes = len(labels[drawn].unique())
+    fits = n_classes <= min(n, len(drawn) - n)
+    if not fits:
+        drawn = torch.arange(len(train))
+        _log.info("%d images that choose the epoch do not have all classes", n)
+    chosen = train_test_split(
+        drawn.numpy(), test_size=n, random_state=seed, stratify=labels[drawn] if fits else None
+    )[1]
+    aside = torch.zeros(len(train), dtype=torch.bool)
+    aside[chosen] = True
+    return train.subset((~aside).nonzero()[:, 0]), train.subset(aside.nonzero()[:, 0])
 
 
 def _encoder(options: Selector, bags: Labeled, channels: int) -> nn.Module:
@@ -191,14 +223,6 @@ def _pool(options: Selector, width: int, bags: Labeled, *, places: bool) -> ips.
         attention_dropout=options.attention_dropout,
         grid=grid,
     )
-
-
-def _aside(train: Labeled, share: float, seed: int) -> tuple[Labeled, Labeled | None]:
-    """The images that are trained on, and those that choose the best epoch."""
-    n = min(max(1, round(share * len(train))), len(train) - 1) if share else 0
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    rest = train.subset(order[n:].sort().values)
-    return rest, train.subset(order[:n].sort().values) if n else None
 
 
 def _settings(

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from cpic._vision import torchvision
+from cpic.images import open_image
 from cpic.nn import ips
 from cpic.nn.ips import Target
 from cpic.nn.ips._encoders import RunningNorm
@@ -23,7 +25,7 @@ def test_positional_encoding_has_the_published_values():
 
 @pytest.mark.parametrize("grid", [(7,), (3, 5), (2, 3, 4)])
 def test_encodings_of_a_grid_are_those_of_its_cells(grid):
-    found = pool(20, heads=1, grid=grid).encoding
+    found = pool(20, heads=1, grid=grid).encoding(torch.arange(math.prod(grid)))
     each = 2 * (20 // (2 * len(grid)))
     for index, cell in enumerate(
         torch.cartesian_prod(*map(torch.arange, grid)).view(-1, len(grid))
@@ -177,6 +179,10 @@ def test_integers_are_pixels_from_0_to_1():
         top = torch.iinfo(dtype).max
         pixels = torch.randint(0, top, (3, 2, 9, 9), dtype=dtype)
         torch.testing.assert_close(encoder(pixels), encoder(pixels.float() / top))
+    read = open_image(np.full((9, 9, 2), 65535, np.uint16)).read(
+        torch.zeros(1, 2).long(), size=(9, 9)
+    )
+    torch.testing.assert_close(encoder(read), encoder(torch.ones(1, 2, 9, 9)))
 
 
 SOFT, YES = Target("a", 3), Target("b", kind="sigmoid")
@@ -251,6 +257,12 @@ BAD = {
     "no task": (lambda: ips.Heads([], 4), "tasks"),
     "twice": (lambda: ips.Heads([SOFT, SOFT], 4), "different names"),
     "tokens": (lambda: ips.Heads([SOFT, YES, MANY], 4, n_tokens=2), "2 tokens"),
+    "labels of a task": (
+        lambda: ips.Heads([SOFT, YES], 4).loss({}, {"a": torch.zeros(2)}),
+        "none of b",
+    ),
+    "no place": (lambda: pool(8).encoding(torch.zeros(1).long()), "pass `grid`"),
+    "empty grid": (lambda: pool(8, grid=(3, 0)), r"grid\[1\]"),
     "label": (lambda: SOFT.check(torch.tensor([0, 3])), "from 0 to 2"),
     "label of a set": (lambda: MANY.check(torch.zeros(2, 3)), r"\(B, 4\)"),
     "no label": (lambda: YES.check(torch.zeros(0)), "none"),

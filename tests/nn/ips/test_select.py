@@ -1,10 +1,14 @@
 """Selection in chunks beside one pass over everything, and the bags it reads from."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from cpic.images import PatchSource, SparseImage
+from cpic.nn import ips
 from cpic.nn.ips import CrossAttention, Iterative, as_bags, select
+from tests.counting import LiveBytes
 from tests.nn.ips.problems import Exact, ExactScorer, File, pool, whole
 
 
@@ -130,6 +134,18 @@ def test_shuffling_leaves_the_set_and_resolves_ties_uniformly(generator):
     assert fixed.indices.tolist() == [[0, 1, 2]]
 
 
+def test_exact_selection_reads_in_the_order_of_the_bag_and_official_in_that_of_the_draw(generator):
+    patches = torch.randn(40, 16, generator=generator, dtype=torch.float64)
+    scorer, asked = pool(heads=2), {}
+    for by in ("exact", "official"):
+        file = File(patches)
+        options = {"by": by, "shuffle": "instance", "generator": generator}
+        select([file], nn.Identity(), scorer, m=6, i=4, **options)
+        asked[by] = file.asked
+    assert asked["exact"] == list(range(40))  # so each tile of a file is decoded once
+    assert sorted(asked["official"]) == asked["exact"] != asked["official"]
+
+
 def test_modules_keep_their_modes_and_no_gradient_is_left():
     inner = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.Dropout(0.5)).double()
     inner[1].eval()
@@ -154,6 +170,29 @@ def test_groups_of_bags_are_as_all_bags_together(generator):
     # A bag of at most m patches is not scored alone.
     assert sorted(single.indices[1].tolist()) == sorted(every.indices[1].tolist())
     assert single.scores is None
+
+
+def step_bytes(side, *, choose):
+    """The most bytes of tensors in a step on a canvas of patches of 10 pixels, model included."""
+    target = ips.Target("digit", 10)
+    with LiveBytes() as alive:
+        image = SparseImage(np.arange(50), np.full(50, 9, np.uint8), shape=(side, side))
+        source = PatchSource(image, size=10)
+        pool = CrossAttention(64, heads=2, grid=(len(source),))
+        encoder = ips.ConvEncoder(1, widths=(8,), n_dims=64)
+        model = ips.PatchClassifier(encoder, pool, [target], choose=choose)
+        logits = model([source]).logits
+        model.heads.loss(logits, {"digit": torch.tensor([3])}).backward()
+    return alive.peak, len(source)
+
+
+def test_a_further_patch_costs_a_step_less_than_its_embedding_or_the_code_of_its_place():
+    (few, n), (many, n_more) = (step_bytes(side, choose=Iterative(m=20)) for side in (150, 600))
+    assert (n, n_more) == (225, 3600)
+    assert (many - few) / (n_more - n) < 64 * 4 / 2
+    # With all patches, it also keeps the pixels and what the layers return.
+    (few, _), (many, _) = (step_bytes(side, choose=ips.AllPatches()) for side in (150, 600))
+    assert (many - few) / (n_more - n) > 10 * 64 * 4
 
 
 ONE = torch.zeros(1, 5, 4)
