@@ -48,6 +48,10 @@ A built number is {glue:text}`x-built` {guess}`(you guessed # or #)`, a recorded
 {glue:text}`x-old`.
 Others have [0.13]{.cited} {cite}`someone`.
 
+| Published {cite}`someone` | Error |
+|---|---|
+| A network | [0.12]{.cited} |
+
 ```{glue:figure} x-figure
 :alt: A small gray square without content
 
@@ -173,9 +177,11 @@ def test_only_outputs_of_records_are_marked(page):
 
 
 def test_cited_numbers_lead_to_their_source(page):
-    (mark,) = soup(page).select(".cited .cpic-cited")
-    assert mark["data-tip"].startswith("cited: Ann One. On numbers")
-    assert soup(page).find(id=mark["href"][1:])
+    marks = soup(page).select(".cited .cpic-cited")
+    assert [mark.parent.text[:4] for mark in marks] == ["0.13", "0.12"]
+    for mark in marks:
+        assert mark["data-tip"].startswith("cited: Ann One. On numbers")
+        assert soup(page).find(id=mark["href"][1:])
 
 
 def test_each_source_is_one_stop_of_the_tab_key(page):
