@@ -1,7 +1,7 @@
 """Says of each number where it comes from: built with the page, recorded before, or cited.
 
 The badge beside a glued value leads to an entry at the end of the page, and shows it on hover and
-focus. `[0.13]{.cited}` marks a number of a work that its paragraph, or the head of its table, cites.
+focus. `[0.13]{.cited}` marks a number of a work that its paragraph, or head of the table, cites.
 """
 
 import functools

@@ -34,18 +34,26 @@ PYPLOT = ("subplots", "figure", "imshow", "plot")
 # Words that are not the field's, and the terms to use; the glossary in book/notation.md has more.
 WORDS = {
     "asked for": "requested",
+    "beats? by far": "is far better",
     "by turns": "alternately",
     "dear(?:er|est|ly)?": "expensive",
     "in vain": "without success",
     "keep(?:s|ing)? the books": "count",
     "kept whole": "not split",
+    "led astray": "misled",
+    "looks? at everything": "inspects everything",
+    "nobody (?:chose|counted|looks|could see)": "the passive voice, or who did not",
+    "(?:pays|pay) (?:here|off here)": "is worthwhile",
     "per cent": "percent",
     "regular (?:matrix|matrices|block|pivots?)": "invertible",
     "screw(?:s|ed|ing)?": "assemble",
+    "smooth bells?": "Gaussian",
     "swallow(?:s|ed|ing)?": "absorb, or suppress for an exception",
+    "to the letter": "with the same settings",
     "turn(?:s|ed|ing)? round": "reverse",
     "unturned": "not rotated",
     "what is (?:said|asked|missed)": "a noun: request, error",
+    "worth while": "worthwhile",
 }
 AVOIDED = {
     re.compile(rf"\b(?:{word})\b".replace(" ", r"\s+"), re.IGNORECASE): use

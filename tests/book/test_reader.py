@@ -490,7 +490,7 @@ def test_a_maxvol_step_takes_the_exchange_that_was_announced(visit):
 
 
 def test_a_singular_block_is_said_and_left(visit):
-    visit.page.get_by_role("button", name="three smooth bells").click()
+    visit.page.get_by_role("button", name="three Gaussians").click()
     assert facts(visit)["relative error"] == "not defined"  # rank 4 of a matrix of rank 3
     assert "singular" in text(visit, "[data-explorable=maxvol] figcaption")
     visit.page.get_by_role("button", name="maxvol step").click()
