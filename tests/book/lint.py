@@ -321,6 +321,12 @@ def goals(nb: Notebook) -> Iterator[Finding]:
         yield Finding(
             None, "goals", f"{n_goals} goals listed; list 3 to 5, each begins with a verb"
         )
+    goal = re.compile(r"G\d+\.\d")
+    if len(named := set(goal.findall(text))) != n_goals:
+        yield Finding(None, "goals", "number the goals of chapter 3 (G3.1), (G3.2), and so on")
+    if (summary := nb.section("Summary")) is not None:
+        for name in sorted(named - set(goal.findall(summary))):
+            yield Finding(None, "goals", f"the summary says nothing of {name}")
     needed = text + (nb.section("Prerequisites") or "")
     if len(re.findall(r"^\|.+\|$", needed, re.MULTILINE)) < 3:
         yield Finding(None, "goals", "add a table of prerequisites: what, and where to read it")
@@ -343,6 +349,10 @@ def exercises(nb: Notebook) -> Iterator[Finding]:
                     yield Finding(i, "exercises", "fold the solution: `:class: dropdown`")
     if len(labels) < 4:
         yield Finding(None, "exercises", f"{len(labels)} labeled exercises; have at least 4")
+    text = "\n".join(text for _, text, _ in nb.of("markdown"))
+    for kind, least in (("Predict", 1), ("Code", 2), ("Explore", 1)):
+        if (n_kind := text.count(f"**{kind}.**")) < least:
+            yield Finding(None, "exercises", f"{n_kind} begin with **{kind}.**; have {least}")
     for label in labels:
         if label not in solved:
             yield Finding(None, "exercises", f"add a folded {{solution}} for {label}")

@@ -90,10 +90,13 @@ BREAKS = [
     ("sections", replace("## Where it fails", "## Limits")),
     ("sections", replace("## Summary", "## The end")),
     ("sections", replace("## Further reading", "## More")),
-    ("goals", replace("- implement it from scratch in a few lines;\n", "")),
+    ("goals", replace("- implement it from scratch in a few lines (G0.2);\n", "")),
+    ("goals", replace(" (G0.2)", "")),
+    ("goals", replace("- G0.3: when", "- When")),
     ("goals", replace("|---|---|\n| The terms", "The terms")),
     ("exercises", replace(":label: ex-template-code\n", "")),
     ("exercises", replace("{solution} ex-template-explore", "{note}")),
+    ("exercises", replace("**Explore.**", "**Code.**")),
     (
         "exercises",
         replace(
