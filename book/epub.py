@@ -8,8 +8,8 @@ It is made by Sphinx from the same configuration and the same outputs as the sit
 
 import argparse
 import os
-import shutil
 import sys
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,14 +30,33 @@ SETTINGS = {
 
 
 def configuration() -> dict:
-    """That of the site, without buttons, which no EPUB has room for."""
+    """That of the site, without the buttons, with which Sphinx cannot build an EPUB."""
     found = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     del found["launch_buttons"]
     sphinx = found["sphinx"]
     names = [*sphinx["local_extensions"], "cpic_epub"]
     sphinx["local_extensions"] = dict.fromkeys(names, str(ROOT / "book" / "_ext"))
-    sphinx["config"] |= SETTINGS
+    sphinx["config"] |= SETTINGS | {
+        "epub_title": found["title"],
+        "epub_identifier": found["html"]["baseurl"],
+        "epub_scheme": "URL",
+        "epub_uid": "cpic",
+        "version": version("cpic"),
+    }
     return found
+
+
+def declare_formulas(source: Path, target: Path) -> None:
+    """Copy an EPUB, and let its index say which pages have MathML, as EPUB 3 requires."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        members = [(member, old.read(member)) for member in old.infolist()]
+        pages = [member.filename for member, content in members if b"<math" in content]
+        for member, content in members:
+            if member.filename.endswith(".opf"):
+                for page in pages:
+                    item = f'href="{page}" media-type='.encode()
+                    content = content.replace(item, b'properties="mathml" ' + item)
+            new.writestr(member, content)
 
 
 def build(pages: list[str], target: Path) -> int:
@@ -62,7 +81,6 @@ def build(pages: list[str], target: Path) -> int:
         path_config=config,
         confoverrides={
             "external_toc_path": str(toc),
-            "version": version("cpic"),
             "epub_basename": target.stem,
             "latex_individualpages": False,
         },
@@ -72,7 +90,7 @@ def build(pages: list[str], target: Path) -> int:
     )
     if code:
         return 1
-    shutil.copy(folder / target.name, target)
+    declare_formulas(folder / target.name, target)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     return 0
 

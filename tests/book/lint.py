@@ -34,7 +34,6 @@ PYPLOT = ("subplots", "figure", "imshow", "plot")
 # Words that are not the field's, and the terms to use; the glossary in book/notation.md has more.
 WORDS = {
     "asked for": "requested",
-    "beats? by far": "is far better",
     "by turns": "alternately",
     "dear(?:er|est|ly)?": "expensive",
     "in vain": "without success",
@@ -42,8 +41,6 @@ WORDS = {
     "kept whole": "not split",
     "led astray": "misled",
     "looks? at everything": "inspects everything",
-    "nobody (?:chose|counted|looks|could see)": "the passive voice, or who did not",
-    "(?:pays|pay) (?:here|off here)": "is worthwhile",
     "per cent": "percent",
     "regular (?:matrix|matrices|block|pivots?)": "invertible",
     "screw(?:s|ed|ing)?": "assemble",

@@ -53,6 +53,11 @@ def index_faults(trees: dict, names: set[str]) -> Iterator[str]:
     known = {"mimetype", "META-INF/container.xml", opf}
     yield from (f"{name} is in the index only" for name in sorted(listed - names))
     yield from (f"{name} is not in the index" for name in sorted(names - listed - known))
+    for item in trees[opf].iterfind(".//o:item", SPACE):
+        tree = trees.get(item.get("href"))
+        has = tree is not None and next(tree.iter(f"{MATHML}math"), None) is not None
+        if has != ("mathml" in item.get("properties", "").split()):
+            yield f"{item.get('href')}: the index is wrong about its formulas"
     for entry in trees[opf].iterfind(".//o:itemref", SPACE):
         if entry.get("idref") not in items:
             yield f"the order names {entry.get('idref')}, the index does not"
