@@ -9,7 +9,7 @@ SITE   := _build/html/index.html
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help book cheat-sheet test test-gpu check lab serve bench results clean new-chapter install vendor browser
+.PHONY: help book pdf epub cheat-sheet test coverage test-gpu check lab serve bench results clean new-chapter install vendor browser
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,14 @@ book: install vendor  ## run every chapter (quick mode, built-in data) and build
 cheat-sheet: book browser  ## print the cheat sheet on one sheet: _build/cheat_sheet.pdf
 	$(BIN)/python book/print_pdf.py cheat_sheet
 
+pdf: book browser  ## print the whole book: _build/cpic.pdf, 2 minutes after make book
+	$(BIN)/python book/print_book.py
+	$(BIN)/python tests/book/offline_checks.py _build/cpic.pdf
+
+epub: book  ## the whole book for readers of EPUB: _build/cpic.epub, 2 minutes after make book
+	$(BIN)/python book/epub.py
+	$(BIN)/python tests/book/offline_checks.py _build/cpic.epub
+
 browser:
 	@bash book/find_chromium.sh >/dev/null
 
@@ -43,6 +51,10 @@ test: install vendor browser  ## all tests, notebooks and the browser included: 
 	@echo "Running all tests, one process a core: about 14 minutes on two cores after make book"
 	$(BIN)/python book/build.py
 	$(BIN)/python -m pytest -n logical --dist worksteal tests
+
+coverage: install  ## run the tests of the package, and fail if they run less than 90 % of its lines
+	$(BIN)/python -m pytest -n logical --dist worksteal --ignore tests/book --ignore tests/bench \
+		--cov cpic --cov-report term:skip-covered --cov-fail-under 90 tests
 
 test-gpu: install  ## test and measure on a GPU: at most 6 minutes on one card
 	@$(BIN)/python -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make test-gpu needs a GPU; torch finds none on this machine")'

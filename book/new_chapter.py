@@ -12,14 +12,14 @@ BOOK = Path(__file__).resolve().parent
 
 
 def skeleton(template: str, name: str) -> str:
-    """The template with the labels and the title of a new chapter.
+    """The template with the labels, the goals and the title of a new chapter.
 
     Labels are global in the book, so each starts with the chapter's own word.
     """
     word = name.split("_", 1)[1].replace("_", "-")
     title = name.split("_", 1)[1].replace("_", " ").capitalize()
     text = re.sub(r"\b(ch|fig|eq|thm|ex)-template", rf"\1-{word}", template)
-    text = text.replace("template-hook", f"{word}-hook")
+    text = text.replace("template-hook", f"{word}-hook").replace("G0.", f"G{int(name[:2])}.")
     return text.replace("# Title of the chapter", f"# {title}")
 
 

@@ -23,6 +23,14 @@ pre { padding: 0.4rem !important; }
 """
 
 
+def chromium() -> str:
+    """The path of a browser."""
+    found = subprocess.run(
+        ["bash", ROOT / "book" / "find_chromium.sh"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return found.stdout.strip()
+
+
 def n_pages(pdf: bytes) -> int:
     """Pages of a PDF file as Chromium writes it."""
     return len(re.findall(rb"/Type\s*/Page\b", pdf))
@@ -64,10 +72,7 @@ def main() -> int:
     if not page.is_file():
         print(f"error: {page} is not built; run make book", file=sys.stderr)
         return 1
-    found = subprocess.run(
-        ["bash", ROOT / "book" / "find_chromium.sh"], stdout=subprocess.PIPE, text=True, check=True
-    )
-    scale = print_one_sheet(page, target, found.stdout.strip())
+    scale = print_one_sheet(page, target, chromium())
     print(f"{target}: one sheet of A4, at {scale:.0%}")
     return 0
 

@@ -1,7 +1,7 @@
 """Says of each number where it comes from: built with the page, recorded before, or cited.
 
 The badge beside a glued value leads to an entry at the end of the page, and shows it on hover and
-focus. `[0.13]{.cited}` marks a number of a work that the same paragraph cites.
+focus. `[0.13]{.cited}` marks a number of a work that its paragraph, or head of the table, cites.
 """
 
 import functools
@@ -194,11 +194,18 @@ def run_of(document: nodes.document) -> str:
 
 
 def add_citations(app: Any, document: nodes.document, docname: str) -> None:
-    """Let marked numbers lead to the work that their paragraph cites, after them or else before."""
+    """Let marked numbers lead to the work that their paragraph cites, after them or else before.
+
+    In a table that is the work that its head cites.
+    """
     for span in list(document.findall(nodes.inline)):
         if "cited" in span["classes"]:
             at, around = span.parent.index(span), span.parent.children
             order = [*around[at + 1 :], *reversed(around[:at])]
+            if (table := _table(span)) is not None:
+                order += [
+                    n for head in table.findall(nodes.thead) for n in head.findall(nodes.inline)
+                ]
             found = next((r for node in order for r in _citations(node)), None)
             if found is None:
                 logger.warning("a cited number in a paragraph that cites nothing", location=span)
@@ -206,6 +213,12 @@ def add_citations(app: Any, document: nodes.document, docname: str) -> None:
             target = found.get("refuri") or f"#{found['refid']}"
             title = found.get("reftitle") or found.astext()
             span += badge("cited", target, f"cited: {title}", first=False)
+
+
+def _table(node: nodes.Node) -> nodes.table | None:
+    while node is not None and not isinstance(node, nodes.table):
+        node = node.parent
+    return node
 
 
 def _citations(node: nodes.Node) -> Iterator[nodes.reference]:

@@ -10,7 +10,7 @@
     return Array.from({ length: m }, (_, i) =>
       Array.from({ length: n }, (_, j) => bytes.charCodeAt(i * n + j) / 255));
   };
-  // Three smooth bells: a matrix of rank 3.
+  // Three Gaussians: a matrix of rank 3.
   const bells = (m, n) => {
     const bell = (x, at, width) => Math.exp(-(((x - at) / width) ** 2));
     const parts = [[0.3, 0.25, 0.2, 1], [0.7, 0.6, 0.15, 0.8], [0.4, 0.8, 0.25, 0.6]];
@@ -55,7 +55,7 @@
       panel("skeleton", "skeleton", "gray"), panel("error", "error", "signed"));
     const field = panels.querySelector(".cpic-matrix .cpic-box");
     const choices = make("div", { class: "cpic-buttons", role: "group", "aria-label": "Matrix" });
-    for (const [key, text] of [["brain", "slice of a brain"], ["bells", "three smooth bells"]]) {
+    for (const [key, text] of [["brain", "slice of a brain"], ["bells", "three Gaussians"]]) {
       const button = make("button", { type: "button", "data-name": key }, text);
       button.addEventListener("click", () => { name = key; anew(); });
       choices.append(button);
@@ -222,7 +222,7 @@
         `${told ? told + " " : ""}No exchange of a single row or column increases the volume any more. The largest error is ${number(now.largest)}; for the submatrix of largest volume the theorem allows ${number(now.bound)}.`;
       else text = `${told ? told + " " : ""}The skeleton is exact on the rows and columns of the pivots. Its relative error is ${number(now.error)}, that of the best matrix of rank ${rank} is ${now.best < 1e-12 ? "0" : number(now.best)}; one exchange can increase the volume by a factor of ${number(now.next.factor)}.`;
       caption.textContent = text;
-      canvases.matrix.setAttribute("aria-label", `Matrix of ${m} rows and ${n} columns, gray values: ${name === "brain" ? "a slice of a brain" : "three smooth bells"}`);
+      canvases.matrix.setAttribute("aria-label", `Matrix of ${m} rows and ${n} columns, gray values: ${name === "brain" ? "a slice of a brain" : "three Gaussians"}`);
       canvases.skeleton.setAttribute("aria-label", `Skeleton of rank ${rank} from the rows and columns of the pivots${now.singular ? ", not defined" : ""}`);
       canvases.error.setAttribute("aria-label", now.singular ? "Error, not defined" : `Error in blue and orange, at most ${number(now.largest)}; zero on the rows and columns of the pivots`);
       speak(where + text);

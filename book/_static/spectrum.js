@@ -67,7 +67,7 @@
     for (const decade of [-15, -10, -5, 0])
       curves.append(draw("text", { x: X(decade), y: 228, "text-anchor": "middle" }, `10${raised(decade)}`));
     curves.append(draw("text", { x: 190, y: 246, "text-anchor": "middle" }, "gap"));
-    curves.append(draw("text", { x: 344, y: 17, "text-anchor": "end" }, "inverse gap K"));
+    curves.append(draw("text", { x: 344, y: 17, "text-anchor": "end" }, "inverse gap F"));
     for (const name of Object.keys(METHODS)) {
       const points = [];
       for (let decade = GAPS[0]; decade <= GAPS[1] - 0.05; decade += 0.05) {
@@ -82,7 +82,7 @@
     curves.append(cursor, ...Object.values(dots));
 
     const body = make("tbody");
-    const head = make("tr", {}, ...["method", "inverse gap K", "factor K (λ₁ᵖ − λ₂ᵖ)", "digits correct"].map((t) => make("th", { scope: "col" }, t)));
+    const head = make("tr", {}, ...["method", "inverse gap F", "factor F (λ₁ᵖ − λ₂ᵖ)", "digits correct"].map((t) => make("th", { scope: "col" }, t)));
     const table = make("table", { class: "cpic-table" }, make("thead", {}, head), body);
     const swatch = (name) => {
       const key = draw("svg", { viewBox: "0 0 28 10", width: 28, height: 10, "aria-hidden": "true" });

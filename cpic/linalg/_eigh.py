@@ -1,9 +1,9 @@
 r"""Eigenvalues and eigenvectors of symmetric matrices, with a choice of gradient.
 
-From A = V diag(l) V^T follow dl = diag(V^T dA V) and V^T dV = K^T o (V^T dA V) with the inverse
-gaps K, so that gradients g_l and g_V are propagated to A as
+From A = V diag(l) V^T follow dl = diag(V^T dA V) and V^T dV = F^T o (V^T dA V) with the inverse
+gaps F, so that gradients g_l and g_V are propagated to A as
 
-    V (diag(g_l) + K^T o skew(V^T g_V)) V^T,    skew(X) = (X - X^T) / 2.
+    V (diag(g_l) + F^T o skew(V^T g_V)) V^T,    skew(X) = (X - X^T) / 2.
 
 Shapes: `n` rows, `*b` independent problems.
 References: {cite}`ionescu2015matrix`, {cite}`song2021approximate`.

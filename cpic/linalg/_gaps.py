@@ -31,26 +31,26 @@ PADE_DEGREES = (1, 2, 5, 10, 50)
 
 
 def inverse_gap(eigenvalues: Tensor, method: str = "original", **options: Any) -> Tensor:
-    r"""The antisymmetric matrix K_ij = 1 / (l_i - l_j), bounded by the given method.
+    r"""The antisymmetric matrix F_ij = 1 / (l_i - l_j), bounded by the given method.
 
     The diagonal is zero. In a tie the first eigenvalue counts as the larger one, so
-    that K stays antisymmetric. With s the largest magnitude among the eigenvalues and eps the
-    relative precision of the dtype, |K| is at most
+    that F stays antisymmetric. With s the largest magnitude among the eigenvalues and eps the
+    relative precision of the dtype, |F| is at most
 
     - `"original"`: L, the square root of the largest number of the dtype (1.3e154, 1.8e19).
       Exact for all gaps above 1 / L; only overflow is prevented {cite}`ionescu2015matrix`.
     - `"trunc"`: `bound / s`, by default 1e10 / s. Exact for gaps above s / bound.
     - `"topn"`: 1 / (eps s). The eigenvalues beyond the `n_keep` of largest magnitude count as
-      zero, and K is zero between two of them. By default those above n eps s are retained.
+      zero, and F is zero between two of them. By default those above n eps s are retained.
     - `"taylor"`: `(degree + 1) / (eps s)`. Sums x^0 + ... + x^degree, by default to 100; the
-      relative error is x^(degree + 1), and K tends to (degree + 1) / hi at a tie.
+      relative error is x^(degree + 1), and F tends to (degree + 1) / hi at a tie.
     - `"power"`: `steps / (eps s)`. The gradient of `steps` power iterations for one eigenvector
       after the other, by default 20; see below.
     - `"pade"`: `1 / (margin eps s)`. The approximant P(x) / Q(x) of order [degree/degree] at
       x <= 1 - margin. Exact for x up to there; the default margin is eps^(3/4), 1.8e-12 or 6.4e-6.
 
     No bound exceeds L, not even for s = 0. The bounds of `trunc`, `topn`, `taylor`, `power` and
-    `pade` do not depend on scale: unless L is reached, eigenvalues c times as large give K / c.
+    `pade` do not depend on scale: unless L is reached, eigenvalues c times as large give F / c.
     These five raise magnitudes below eps s to that value (not `trunc`), or gaps (`topn`).
 
     **Power iteration.** Let v <- M v / |M v| run for `steps` steps, from v_1 itself. Its
@@ -78,7 +78,7 @@ def inverse_gap(eigenvalues: Tensor, method: str = "original", **options: Any) -
             `margin` (pade).
 
     Returns:
-        K `(*b, n, n)`, always finite; differentiable where no bound is reached.
+        F `(*b, n, n)`, always finite; differentiable where no bound is reached.
 
     Raises:
         ValueError: If the method is unknown, an option is out of range, or a value is not finite.

@@ -238,7 +238,7 @@ def raised(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gap_gradient(values: Tensor, vectors: Tensor, gap: Gap, given: Tensor) -> Tensor:
-    """Through `eigh`; the products K (r_i - r_j) are formed first, so that ties give zero."""
+    """Through `eigh`; the products F (r_i - r_j) are formed first, so that ties give zero."""
     values, positive = raised(values)
     roots = values.sqrt()
     scaled = roots * positive.squeeze(-1)

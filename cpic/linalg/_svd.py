@@ -1,9 +1,9 @@
 r"""Singular values and vectors, with a choice of gradient.
 
 The squares of the singular values are the eigenvalues of A A^T and A^T A, so the inverse gaps
-K_ij = 1 / (s_i^2 - s_j^2) appear. With skew(X) = X - X^T, gradients g_U, g_S, g_V give that of A as
+F_ij = 1 / (s_i^2 - s_j^2) appear. With skew(X) = X - X^T, gradients g_U, g_S, g_V give that of A as
 
-    U [diag(g_S) - (K o skew(U^T g_U)) S - S (K o skew(V^T g_V))] V^T
+    U [diag(g_S) - (F o skew(U^T g_U)) S - S (F o skew(V^T g_V))] V^T
       + (1 - U U^T) g_U T V^T  +  U T g_V^T (1 - V V^T).
 
 T = 1 / S comes from the gaps to the eigenvalue zero of the orthogonal complement: it is s times the

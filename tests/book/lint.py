@@ -5,6 +5,7 @@ python tests/book/lint.py [NOTEBOOKS...]      default: every notebook directly i
 """
 
 import ast
+import functools
 import json
 import re
 import sys
@@ -38,13 +39,18 @@ WORDS = {
     "in vain": "without success",
     "keep(?:s|ing)? the books": "count",
     "kept whole": "not split",
+    "led astray": "misled",
+    "looks? at everything": "inspects everything",
     "per cent": "percent",
     "regular (?:matrix|matrices|block|pivots?)": "invertible",
     "screw(?:s|ed|ing)?": "assemble",
+    "smooth bells?": "Gaussian",
     "swallow(?:s|ed|ing)?": "absorb, or suppress for an exception",
+    "to the letter": "with the same settings",
     "turn(?:s|ed|ing)? round": "reverse",
     "unturned": "not rotated",
     "what is (?:said|asked|missed)": "a noun: request, error",
+    "worth while": "worthwhile",
 }
 AVOIDED = {
     re.compile(rf"\b(?:{word})\b".replace(" ", r"\s+"), re.IGNORECASE): use
@@ -53,6 +59,21 @@ AVOIDED = {
 
 DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{([a-z:_-]+)\}[ \t]*(\S.*)?$", re.MULTILINE)
 IMAGE = re.compile(r"!\[([^\]]*)\]\(")
+FORMULA = re.compile(
+    r"```\{math\}\n(.*?)```|\$\$(.+?)\$\$|\{math\}`([^`]+)`|(?<![\\`$])\$([^$\n]+?)\$(?!\d)",
+    re.DOTALL,
+)
+# No symbols: words and operators, upright letters, sets of numbers, names of norms, the order O.
+UNSPOKEN = re.compile(
+    r"^:label:.*$|\\(?:mathrm|text|operatorname\*?|mathsf|mathbb|begin|end)\s*(?:\{[^{}]*\}|[A-Z])"
+    r"|\\rVert_[A-Z]|(?<![A-Za-z\\])O(?=\()",
+    re.MULTILINE,
+)
+SYMBOL = re.compile(r"\\mathcal\{?([A-Z])\}?|\\([A-Za-z]+)|([A-Za-z])")
+GREEK = re.compile(
+    "ell|alpha|beta|gamma|delta|(var)?epsilon|zeta|eta|(var)?theta|kappa|lambda|mu|nu|xi|pi|rho|"
+    "sigma|tau|(var)?phi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega"
+)
 FENCE = re.compile(r"^(`{3,}|:{3,}|~{3,}).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 
 
@@ -67,7 +88,7 @@ class Finding(NamedTuple):
 class Notebook:
     """A notebook and what the rules ask about it."""
 
-    def __init__(self, content: dict, name: str = "01_test.ipynb"):
+    def __init__(self, content: dict, name: str = "00_test.ipynb"):
         self.content = content
         self.name = name
         self.cells = content["cells"]
@@ -297,6 +318,12 @@ def goals(nb: Notebook) -> Iterator[Finding]:
         yield Finding(
             None, "goals", f"{n_goals} goals listed; list 3 to 5, each begins with a verb"
         )
+    goal = re.compile(r"G\d+\.\d")
+    if len(named := set(goal.findall(text))) != n_goals:
+        yield Finding(None, "goals", "number the goals of chapter 3 (G3.1), (G3.2), and so on")
+    if (summary := nb.section("Summary")) is not None:
+        for name in sorted(named - set(goal.findall(summary))):
+            yield Finding(None, "goals", f"the summary says nothing of {name}")
     needed = text + (nb.section("Prerequisites") or "")
     if len(re.findall(r"^\|.+\|$", needed, re.MULTILINE)) < 3:
         yield Finding(None, "goals", "add a table of prerequisites: what, and where to read it")
@@ -319,6 +346,10 @@ def exercises(nb: Notebook) -> Iterator[Finding]:
                     yield Finding(i, "exercises", "fold the solution: `:class: dropdown`")
     if len(labels) < 4:
         yield Finding(None, "exercises", f"{len(labels)} labeled exercises; have at least 4")
+    text = "\n".join(text for _, text, _ in nb.of("markdown"))
+    for kind, least in (("Predict", 1), ("Code", 2), ("Explore", 1)):
+        if (n_kind := text.count(f"**{kind}.**")) < least:
+            yield Finding(None, "exercises", f"{n_kind} begin with **{kind}.**; have {least}")
     for label in labels:
         if label not in solved:
             yield Finding(None, "exercises", f"add a folded {{solution}} for {label}")
@@ -402,6 +433,79 @@ def words(nb: Notebook) -> Iterator[Finding]:
             yield Finding(i, "words", fix)
 
 
+def symbols_in(formula: str) -> set[str]:
+    r"""The letters of a formula, without accents and indices.
+
+    >>> found = symbols_in(r"\hat y_i = \operatorname{sin} \mathcal{A}(\omega)")
+    >>> print(*sorted(found))
+    \mathcal{A} \omega i y
+    """
+    found = set()
+    for script, command, letter in SYMBOL.findall(UNSPOKEN.sub(" ", formula)):
+        if GREEK.fullmatch(command):
+            found.add(f"\\{command}")
+        elif script or letter:
+            found.add(rf"\mathcal{{{script}}}" if script else letter)
+    return found
+
+
+def formulas(text: str) -> Iterator[str]:
+    for match in FORMULA.finditer(text):
+        yield next(group for group in match.groups() if group)
+
+
+class Notation:
+    """Symbols with one meaning in all chapters, and those of single chapters, by chapter."""
+
+    def __init__(self, page: str):
+        self.shared: set[str] = set()
+        self.local: dict[str, list[str]] = {}
+        for row in re.findall(r"^\| (\$.+) \|$", page, re.MULTILINE):
+            symbol, meaning, *rest = row.split(" | ")
+            names = set().union(*map(symbols_in, formulas(symbol)))
+            if rest:
+                self.shared |= names
+                continue
+            for chapters in re.findall(r"(?:^|; )([\d, ]+): ", meaning):
+                for chapter in chapters.split(", "):
+                    self.local.setdefault(chapter.zfill(2), []).extend(names)
+
+    def faults(self) -> Iterator[str]:
+        """Symbols with two meanings."""
+        for chapter, names in self.local.items():
+            for name in sorted(set(names)):
+                if name in self.shared:
+                    yield f"{name} has a meaning in all chapters, and another in {chapter}"
+                if names.count(name) > 1:
+                    yield f"{name} has two meanings in chapter {chapter}"
+
+
+@functools.cache
+def notation() -> Notation:
+    """The symbols of the notation page."""
+    return Notation((ROOT / "book" / "notation.md").read_text(encoding="utf-8"))
+
+
+def symbols(nb: Notebook) -> Iterator[Finding]:
+    """A reader finds each symbol on the notation page, with one meaning for each chapter."""
+    known = notation()
+    chapter = nb.name[:2] if nb.name[:2] in known.local else None
+    local = [known.local[chapter]] if chapter else known.local.values()
+    allowed = known.shared.union(*local)
+    seen = set()
+    for i, text, _ in nb.of("markdown"):
+        for formula in formulas(text):
+            for name in sorted(symbols_in(formula) - allowed - seen):
+                seen.add(name)
+                yield Finding(i, "symbols", f"{name} is not on the notation page; add its meaning")
+            seen |= symbols_in(formula)
+    if chapter:
+        for name in sorted(set(known.local[chapter]) - seen):
+            yield Finding(
+                None, "symbols", f"{name} is on the notation page and not used; remove it"
+            )
+
+
 Rule = Callable[[Notebook], Iterator[Finding]]
 EVERYWHERE: tuple[Rule, ...] = (
     kernel,
@@ -415,6 +519,7 @@ EVERYWHERE: tuple[Rule, ...] = (
     alt_text,
     tables,
     words,
+    symbols,
     slider,
     guess,
     provenance,
@@ -443,6 +548,9 @@ def main(arguments: list[str]) -> int:
     ]
     texts = [] if arguments else [p for kind in TEXTS for p in sorted(ROOT.glob(kind))]
     found += [f"{path}:{line}: words: {fix}" for path in texts for line, fix in words_of(path)]
+    found += (
+        [] if arguments else [f"notation.md: symbols: {fault}" for fault in notation().faults()]
+    )
     print("\n".join([*found, f"{len(paths)} notebooks, {len(found)} findings"]))
     return int(bool(found))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.book.lint import ROOT, Notebook, check, main, read, words_of
+from tests.book.lint import ROOT, Notation, Notebook, check, main, read, symbols, words_of
 
 TEMPLATE = ROOT / "book" / "_template.ipynb"
 
@@ -82,6 +82,7 @@ BREAKS = [
     ("tables", append("markdown", "| | error |\n|---|---|\n| TT | 0.1 |")),
     ("words", append("markdown", "The solve is what is said to be\nasked for.")),
     ("words", append("markdown", "A dense solve is dear.")),
+    ("symbols", append("markdown", r"Let $\mathcal{Q}_\xi$ be a set.")),
     ("slider", replace("show.explore(", "print(")),
     ("provenance", edit("run.provenance(", metadata={})),
     ("provenance", lambda c: c["cells"].append(copy.deepcopy(cell_with(c, "my_guess = None")))),
@@ -89,10 +90,13 @@ BREAKS = [
     ("sections", replace("## Where it fails", "## Limits")),
     ("sections", replace("## Summary", "## The end")),
     ("sections", replace("## Further reading", "## More")),
-    ("goals", replace("- implement it from scratch in a few lines;\n", "")),
+    ("goals", replace("- implement it from scratch in a few lines (G0.2);\n", "")),
+    ("goals", replace(" (G0.2)", "")),
+    ("goals", replace("- G0.3: when", "- When")),
     ("goals", replace("|---|---|\n| The terms", "The terms")),
     ("exercises", replace(":label: ex-template-code\n", "")),
     ("exercises", replace("{solution} ex-template-explore", "{note}")),
+    ("exercises", replace("**Explore.**", "**Code.**")),
     (
         "exercises",
         replace(
@@ -157,6 +161,34 @@ def test_words_to_avoid_are_found_in_pages_and_docstrings(tmp_path):
     assert sorted(line for line, _ in words_of(page)) == [3, 4, 4]
     assert [line for line, _ in words_of(module)] == [7]
     assert all("standard term" in fix for path in (page, module) for _, fix in words_of(path))
+
+
+PAGE = r"""
+| $A$, $v_i$ | a matrix, its eigenvectors | | `matrix` |
+| $\ell$ | a loss | number | `loss` |
+
+| $a$ | 3: an entry; 4, 15: a base |
+| $v$ | 4: a direction |
+| $a$ | 15: a score |
+"""
+
+
+def test_symbols_have_one_meaning():
+    found = Notation(PAGE)
+    assert found.shared == {"A", "v", "i", r"\ell"}
+    assert found.local == {"03": ["a"], "04": ["a", "v"], "15": ["a", "a"]}
+    faults = sorted(found.faults())
+    assert faults[0].startswith("a has two meanings in chapter 15")
+    assert faults[1].startswith("v has a meaning in all chapters")
+    assert len(faults) == 2
+
+
+def test_symbols_of_a_chapter_are_those_that_the_page_lists(template, monkeypatch):
+    nb = Notebook(template, "03_test.ipynb")
+    monkeypatch.setattr("tests.book.lint.notation", lambda: Notation(PAGE))
+    found = {finding.fix.split(" ")[0] for finding in symbols(nb)}
+    assert {"r", "u", r"\sigma", "a"} <= found  # unknown, and listed but not used
+    assert not {"A", "v"} & found
 
 
 def test_hook_may_be_a_folded_drawing_cell(template):

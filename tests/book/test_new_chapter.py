@@ -21,15 +21,15 @@ def new_chapter(tmp_path, monkeypatch):
 
 
 def test_skeleton_passes_and_has_its_own_labels(new_chapter, tmp_path):
-    assert new_chapter.main(["05_many_gradients"]) == 0
-    path = tmp_path / "05_many_gradients.ipynb"
+    assert new_chapter.main(["18_many_gradients"]) == 0
+    path = tmp_path / "18_many_gradients.ipynb"
     assert check(read(path)) == []
     text = path.read_text(encoding="utf-8")
     assert "template" not in text
     assert "(ch-many-gradients)=" in text
     assert "# Many gradients" in text
     before = json.loads(text)
-    assert new_chapter.main(["05_many_gradients"]) == 2
+    assert new_chapter.main(["18_many_gradients"]) == 2
     assert json.loads(path.read_text(encoding="utf-8")) == before
 
 

@@ -1,4 +1,4 @@
-"""Ways to choose patches of a bag, with one interface: iterative selection and simple rivals.
+"""Ways to choose patches of a bag, with one interface: iterative selection and simple baselines.
 
 Shapes: `B` bags, `N` patches of the largest, `M` chosen ones.
 References: {cite}`bergner2023iterative`.

@@ -1,4 +1,4 @@
-"""Rivals that an expert tries in a minute: features without parameters, and a linear model.
+"""Baselines that an expert tries in a minute: features without parameters, and a linear model.
 
 The model is solved for in closed form, by ridge regression whose penalty is chosen by
 cross-validation within the training fold. There are no epochs, so nobody needs to choose one.
