@@ -2,7 +2,7 @@
 
 Parts are named: search, tolerance, choosers, gradients, features, spectral, pooling, volumes,
 stores, training, patches; gpu, where there is one. Two run only when they are named: resolution,
-steps on volumes from 256^3 to 8192^3, half an hour, and races, all libraries on all problems, hours.
+steps on 256^3 to 8192^3, half an hour, and races, all libraries on all problems, hours.
 """
 
 import argparse
