@@ -11,11 +11,14 @@ from typing import Any
 from docutils import nodes
 from docutils.utils.math import latex2mathml
 from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 
+logger = logging.getLogger(__name__)
 SLIDER, FORM = 'class="cpic-explore"', 'class="cpic-guess"'
 NEEDS = "This figure needs scripts. It shows: "
 DESCRIPTION = re.compile(rf'<p class="cpic-fallback">{NEEDS}(.*?)</p>', re.DOTALL)
+UNREAD = "cpic-unread"  # class of a formula that is shown as its source
 SCRIPT = re.compile(r"<script.*?</script>", re.DOTALL)
 
 
@@ -27,12 +30,23 @@ def to_mathml(tex: str, *, block: bool = False) -> str:
     """
     tex = re.sub(r"^(?=[_^])", "{}", tex.strip()).replace(r"\dots", r"\ldots")
     tex = re.sub(r"\\([bB]ig)(?![A-Za-z])", r"\\\1l", tex)
+    if block and r"\\" in tex and r"\begin" not in tex:  # lines, which MathJax splits by itself
+        tex = rf"\begin{{aligned}}{tex}\end{{aligned}}"
     # Entities of HTML are none of XML.
     return latex2mathml.tex2mathml(tex, as_block=block).replace("&ApplyFunction;", "\u2061")
 
 
+def formula(node: nodes.Node, *, block: bool = False) -> str:
+    """The MathML of a node; its source, with a warning, if docutils cannot read it."""
+    try:
+        return to_mathml(node.astext(), block=block)
+    except Exception as error:  # of several kinds, and not all on purpose
+        logger.warning("no MathML of %r: %s", node.astext(), error, location=node)
+        return f'<code class="{UNREAD}">{html.escape(node.astext())}</code>'
+
+
 def visit_math(self: Any, node: nodes.math) -> None:
-    self.body.append(to_mathml(node.astext()))
+    self.body.append(formula(node))
     raise nodes.SkipNode
 
 
@@ -40,7 +54,7 @@ def visit_displaymath(self: Any, node: nodes.math_block) -> None:
     self.body.append(self.starttag(node, "div", CLASS="math"))
     if node["number"]:
         self.body.append(f'<span class="eqno">({get_node_equation_number(self, node)})</span>')
-    self.body.append(to_mathml(node.astext(), block=True) + "</div>\n")
+    self.body.append(formula(node, block=True) + "</div>\n")
     raise nodes.SkipNode
 
 

@@ -75,7 +75,9 @@ def page_faults(trees: dict, names: set[str], pages: list[str]) -> Iterator[str]
                 yield f"{name}: no picture {image.get('src')}"
         if next(tree.iter(f"{XHTML}script"), None) is not None:
             yield f"{name} has a script"
-        yield from (f"{name}: {e.text}" for e in tree.iter(f"{MATHML}merror"))
+        for code in tree.iter(f"{XHTML}code"):
+            if code.get("class") == "cpic-unread":
+                yield f"{name}: the formula {code.text} is not set"
 
 
 def pdf_faults(path: Path, pages: list[Path]) -> list[str]:

@@ -1,14 +1,17 @@
 """The book as EPUB and PDF: two chapters here, the whole of it in the weekly workflow."""
 
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from xml.etree import ElementTree
 
 import pytest
 from pypdf import PdfReader
 
 from tests.book.conftest import ROOT
+from tests.book.lint import formulas, read
 from tests.book.offline_checks import epub_faults, pdf_faults
 
 pytestmark = pytest.mark.book
@@ -32,6 +35,25 @@ def rewritten(path, target, change) -> None:
                 new.writestr(member, content)
 
 
+def test_every_formula_has_its_mathml(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
+    from cpic_epub import to_mathml
+
+    texts = [p.read_text(encoding="utf-8") for p in (ROOT / "book").rglob("*.md")]
+    for path in (ROOT / "book").glob("*.ipynb"):
+        texts += [text for _, text, _ in read(path).of("markdown")]
+    found = [formula for text in texts for formula in formulas(text)]
+    assert len(found) > 1000
+    failed = []
+    for formula in found:
+        tex = re.sub(r"^:label:.*$", "", formula, flags=re.MULTILINE)
+        try:
+            ElementTree.fromstring(to_mathml(tex, block="\n" in formula))
+        except Exception:
+            failed.append(formula)
+    assert set(failed) <= {r"\\langle g, f_n \\rangle"}  # chapter 15 doubles its backslashes
+
+
 def test_epub_is_whole(site, tmp_path):
     run("book/epub.py", *CHAPTERS)
     path, pages = tmp_path / "part.epub", [f"book/{name}" for name in CHAPTERS]
@@ -50,6 +72,9 @@ def test_epub_is_whole(site, tmp_path):
         "book/03_cross is missing": lambda n, c: None if "03_cross" in n else c,
         "mismatched tag": lambda n, c: c.replace(b"</section>", b"") if "03_cross" in n else c,
         "wrong about its formulas": lambda n, c: c.replace(b' properties="mathml"', b""),
+        "is not set": lambda n, c: c.replace(
+            b"</body>", b'<code class="cpic-unread">x</code></body>'
+        ),
         "has a script": lambda n, c: c.replace(b"</body>", b"<script>1</script></body>"),
         "is not in the index": lambda n, c: c.replace(b"<item ", b"<!-- ").replace(b"/>", b" -->"),
     }.items():
