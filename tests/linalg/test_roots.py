@@ -136,13 +136,18 @@ def test_minimax_steps_keep_their_promise(least):
     assert len(minimax(least, 1e-5)) < slower
 
 
+def stepped(x, step):
+    """An odd polynomial with these coefficients."""
+    return torch.stack([c * x ** (2 * k + 1) for k, c in enumerate(step)]).sum(0)
+
+
 @pytest.mark.parametrize(
     ("least", "degrees"), [(0.5, (3,)), (0.1, (3,)), (0.2, (9, 5)), (0.0158, (9, 5, 5, 5))]
 )
 def test_best_steps_deviate_equally_above_and_below(least, degrees):
     x = torch.logspace(math.log10(least), 0, 20_001, dtype=WIDE)
     for degree, step in zip(degrees, best_steps(least, degrees), strict=True):
-        x = sum(c * x ** (2 * k + 1) for k, c in enumerate(step))
+        x = stepped(x, step)
         off = x - 1
         largest = off.abs().max()
         turns = off[off.abs() > 0.999 * largest].sign()
@@ -159,7 +164,7 @@ def test_the_steps_of_the_automatic_root_keep_its_promise(script):
     for least, degrees in small:
         x = torch.logspace(math.log10(least) / 2, 0, 10_000, dtype=WIDE)
         for step in best_steps(least**0.5, degrees):
-            x = sum(c * x ** (2 * k + 1) for k, c in enumerate(step))
+            x = stepped(x, step)
         assert (x - 1).abs().max() < 8e-5
     poles, residues, low, high = script.zolotarev(automatic.LEAST, 3)
     assert (*poles, *residues) == pytest.approx((*automatic.POLES, *automatic.RESIDUES), rel=1e-14)

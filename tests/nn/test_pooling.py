@@ -339,7 +339,7 @@ BAD = torch.rand(2, 3, 4, 4)
             ValueError,
             r"finite feature maps.*learning",
         ),
-        (lambda: transfer_statistics(BAD, BAD[:, :2]), ValueError, r"3 channels.*\(2, 2, 4, 4\)"),
+        (lambda: transfer_statistics(MAPS, MAPS[:, :2]), ValueError, r"3 channels.*\(1, 2, 4\)"),
         (lambda: transfer_statistics(MAPS, MAPS, method="lu"), ValueError, r"method.*'lu'"),
         (lambda: GlobalAverage(3)(torch.full((1, 3, 2), torch.nan)), ValueError, "finite feature"),
         (lambda: SecondOrder(4)(BAD), ValueError, r"\(b, 4, .*got shape \(2, 3, 4, 4\)"),
