@@ -84,7 +84,8 @@ def feature_layers(
         _unstride(backbone)
     if isinstance(backbone, torchvision().models.VisionTransformer):
         tokens = create_feature_extractor(backbone, return_nodes={"encoder.ln": "maps"})
-        return Features(_Tokens(tokens).train(backbone.training), backbone.class_token.shape[-1])
+        width = backbone.get_parameter("class_token").shape[-1]
+        return Features(_Tokens(tokens).train(backbone.training), width)
     if any(isinstance(module, nn.MultiheadAttention) for module in backbone.modules()):
         raise ValueError(
             f"feature_layers needs a convolutional network or a transformer of torchvision, got "
