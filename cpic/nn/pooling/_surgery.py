@@ -85,7 +85,7 @@ def feature_layers(
     if isinstance(backbone, torchvision().models.VisionTransformer):
         tokens = create_feature_extractor(backbone, return_nodes={"encoder.ln": "maps"})
         width = backbone.get_parameter("class_token").shape[-1]
-        return Features(_Tokens(tokens).train(backbone.training), width)
+        return Features(_Tokens(tokens, backbone.image_size).train(backbone.training), width)
     if any(isinstance(module, nn.MultiheadAttention) for module in backbone.modules()):
         raise ValueError(
             f"feature_layers needs a convolutional network or a transformer of torchvision, got "
@@ -124,7 +124,16 @@ class _Single(nn.Module):
 class _Tokens(_Single):
     """The tokens of a vision transformer as maps `(b, c, height, width)`, without the first."""
 
+    def __init__(self, extractor: nn.Module, image_size: int):
+        super().__init__(extractor)
+        self.image_size = image_size
+
     def forward(self, images: Tensor) -> Tensor:
+        if images.shape[-2:] != (self.image_size,) * 2:
+            raise ValueError(
+                f"attention over tokens needs images of {self.image_size} x {self.image_size} "
+                f"pixels, got {tuple(images.shape)}; resize them, or use a convolutional network."
+            )
         tokens = super().forward(images)[:, 1:].mT
         side = math.isqrt(tokens.shape[-1])
         return tokens.unflatten(-1, (side, side))
