@@ -85,7 +85,8 @@ def feature_layers(
     if isinstance(backbone, torchvision().models.VisionTransformer):
         tokens = create_feature_extractor(backbone, return_nodes={"encoder.ln": "maps"})
         width = backbone.get_parameter("class_token").shape[-1]
-        return Features(_Tokens(tokens, backbone.image_size).train(backbone.training), width)
+        edge: Any = backbone.image_size
+        return Features(_Tokens(tokens, edge).train(backbone.training), width)
     if any(isinstance(module, nn.MultiheadAttention) for module in backbone.modules()):
         raise ValueError(
             f"feature_layers needs a convolutional network or a transformer of torchvision, got "

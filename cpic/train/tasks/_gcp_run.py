@@ -160,8 +160,8 @@ def _features(model: Pooling, channels: int) -> tuple[nn.Module, int]:
             ) from error
         if arch.startswith("vit_"):
             raise ValueError(
-                f"arch needs a convolutional network, got {arch!r} with attention over tokens, made "
-                "for images of one size; use `cpic.nn.pooling.feature_layers`."
+                f"arch needs a convolutional network, got {arch!r} with attention over tokens, "
+                "made for images of one size; use `cpic.nn.pooling.feature_layers`."
             )
         layers, width = feature_layers(backbone, keep_resolution=keep)
     if not model.dimension_reduction or model.dimension_reduction >= width:
