@@ -90,6 +90,11 @@ STRIDED = {
     for key, value in yaml.safe_load(preset_file("strided").read_text()).items()
     if key not in ("command", "name", "num_epochs")
 }
+# ResNet-34 by epochs instead of minutes, with all its numbers and with those of spectral trains.
+CYCLE: dict[str, Any] = {
+    **{"batch_size": 8, "optimizer": "adamw", "schedule": "onecycle", "lr": 1e-3},
+    **{"num_epochs": 12, "flips": (1, 2), "more": {"stem_stride": 2}},
+}
 # As many positions as the cross of rank 8 encodes in a step.
 BUDGET = 800
 # In all cohorts, the same rivals.
@@ -99,6 +104,8 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "blocks-8": ("blocks", {"more": {"n_blocks": 8}}),
     "blocks-16": ("blocks", {"more": {"n_blocks": 16}}),
     "strided": ("downsample", STRIDED),
+    "resnet34-cycle": ("resnet34", CYCLE),
+    "resnet34-sttp": ("resnet34", {**CYCLE, "layers": "sttp", "layers_rank": 64}),
     "cubes-grid": ("cpic", {**CUBES, "positions": "grid", "budget": BUDGET}),
     "cubes-random": ("cpic", {**CUBES, "positions": "random", "budget": BUDGET}),
     "cubes-cross": ("cpic", CUBES),
@@ -146,12 +153,18 @@ def asked(name: str, setting: Setting) -> dict[str, Any]:
         if model in FITTED:
             return shown
         epochs = options.get("num_epochs", setting.cycle[task])
-        cycle = {"cycle": epochs, "folds": setting.folds}
+        cycle = {"cycle": epochs, "folds": n_folds(name, setting)}
         return {**shown, **cycle, "ngpus": setting.ngpus}
     if model in TRAINS:
         return {**shown, "epochs": setting.epochs[task], "ngpus": setting.ngpus}
     minutes = options.get("max_minutes", setting.minutes[task])
     return {**shown, "minutes": minutes, "ngpus": setting.ngpus}
+
+
+def n_folds(name: str, setting: Setting) -> int:
+    """Folds of the row of a rival."""
+    model = RUNS[name][1]
+    return 5 if model in FITTED else 3 if model == "resnet34" else setting.folds
 
 
 def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
@@ -176,7 +189,7 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
         common |= {"num_epochs": setting.cycle[task], **options}
         do = {"brats": train.brats, "osic": train.osic}[task]
         do = do if model == "cpic" else functools.partial(train.baseline, model, task=task)
-        summary = in_parts(do, common, 5 if model in FITTED else setting.folds)
+        summary = in_parts(do, common, n_folds(name, setting))
     elif model == "cpic":
         do = {"brats": train.brats, "osic": train.osic}[task]
         do(**common, **LEARNS, bias=-2.0, **options)

@@ -104,6 +104,9 @@ class Network(Group):
         chunk: Positions encoded at once; limits the memory.
         precision: Bits of the numbers of the network; trains always have 64. On a GPU, products
             of 32-bit numbers are made in TF32.
+        layers: "svdp" or "sttp" makes the weights of all networks (encoder and head, or the whole
+            baseline) from frames and spectra of at most `layers_rank`, see `cpic.nn.spectral`.
+        layers_rank: Of these weights.
         more: Further options of the model, by name; see `cpic.nn.CPIC`, and for baselines
             `cpic.nn.baselines.resnet34`, `cpic.nn.baselines.DownsampleCNN` and
             `cpic.train.HistogramLinear`.
@@ -112,6 +115,8 @@ class Network(Group):
     rank: Count = 10
     chunk: Count | None = None
     precision: Literal[32, 64] = 32
+    layers: Literal["plain", "svdp", "sttp"] = "plain"
+    layers_rank: Count = 64
     more: dict[str, Any] | None = None
 
 

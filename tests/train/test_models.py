@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cpic.data import ArrayVolume
-from cpic.nn import Positions, Reading, Search
+from cpic.nn import Positions, Reading, Search, spectral
 from cpic.options import Model, Network
 from cpic.train.loop._task import SCHEDULES
 from cpic.train.tasks._models import check_model, make_module
@@ -80,6 +80,32 @@ def test_a_model_is_built_from_all_of_its_options(task):
     optimizer = module.configure_optimizers()
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("name", ["cpic", "tt_mlp", "resnet34", "downsample"])
+def test_layers_of_few_numbers_in_all_networks_of_a_model(name):
+    few, plain = (
+        make_module({**CONFIG, "model": name, "more": {}, **layers}).model
+        for layers in ({"layers": "sttp", "layers_rank": 4}, {})
+    )
+    assert sum(p.numel() for p in few.parameters()) < sum(p.numel() for p in plain.parameters())
+    layered = {
+        key for key, one in plain.named_modules() if hasattr(one, "weight") and one.weight.ndim > 1
+    }
+    assert {one.name for one in spectral.report(few) if one.kind == "sttp"} == layered
+    weights = dict(plain.named_modules())
+    for one in spectral.report(few):
+        # Each layer starts with the norm of the one that it replaces.
+        weight = few.get_submodule(one.name).weight
+        torch.testing.assert_close(weight.norm(), weights[one.name].weight.norm())
+        assert torch.linalg.matrix_rank(weight.flatten(1)) <= 4
+
+
+def test_layers_are_for_networks():
+    with pytest.raises(
+        ValueError, match='blocks has no layers to make of few numbers, got layers "sttp"'
+    ):
+        check_model("blocks", Network(layers="sttp"), 20)
 
 
 def test_an_encoder_of_scales_and_a_residual_in_the_loss(generator):

@@ -39,7 +39,7 @@ _QUANTILES = (0.2, 0.5, 0.8)
 _KEPT = (
     *("ndims", "encoder", "scales", "activation", "last", "bias"),
     *("positions", "budget", "correction", "residual"),
-    *("features", "norm", "rank", "chunk", "precision"),
+    *("features", "norm", "rank", "chunk", "precision", "layers", "layers_rank"),
     *("optimizer", "lr", "weight_decay", "schedule", "seed"),
 )
 _FITTED = (

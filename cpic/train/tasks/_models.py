@@ -18,6 +18,7 @@ from cpic.nn import (
     Search,
     TwoHeadRegressor,
     count_features,
+    spectral,
 )
 from cpic.nn._checks import check_scales
 from cpic.nn._components import Components
@@ -65,6 +66,11 @@ def check_model(name: str, model: Network, batch_size: int) -> None:
     if name not in _MAKERS:
         raise ValueError(f"a run needs a model out of {', '.join(_MAKERS)}, got {name!r}.")
     more = model.more or {}
+    if name in FITTED and model.layers != "plain":
+        raise ValueError(
+            f'{name} has no layers to make of few numbers, got layers "{model.layers}"; leave '
+            "layers out."
+        )
     kinds = {key: kind for maker in _MAKERS[name] for key, kind in kinds_of(maker).items()}
     if name not in TRAINS:
         _check_more(more, kinds, {}, f"more options of {name}", "more")
@@ -115,13 +121,16 @@ def make_module(config: Mapping[str, Any], *, fold: int = 0) -> Regression | Qua
     Args:
         config: `task`, `model`, `shape`, `channels`, `n_tabular`, `rank`, `ndims`, `encoder`,
             `chunk`, `precision`, `lr`, `seed`, `more` options of the model, and, if wanted,
-            `schedule`, `standard` and `residual` of the task.
+            `layers` and `layers_rank`, and `schedule`, `standard` and `residual` of the task.
         fold: Index of the fold; every fold starts with different parameters.
     """
     # Runs with the same seed start with the same parameters, whatever was drawn before.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"] + fold)
         model = _model(config, fold)
+        if config.get("layers", "plain") != "plain":
+            # Few numbers must not mean other magnitudes: each layer starts with the norm it had.
+            spectral.parametrize(model, config["layers"], rank=config["layers_rank"], gain="keep")
     given = ("schedule", "standard", "optimizer", "weight_decay", "residual")
     options = {key: config[key] for key in given if config.get(key) is not None}
     if config["task"] == "osic":
