@@ -104,8 +104,6 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "blocks-8": ("blocks", {"more": {"n_blocks": 8}}),
     "blocks-16": ("blocks", {"more": {"n_blocks": 16}}),
     "strided": ("downsample", STRIDED),
-    "resnet34-cycle": ("resnet34", CYCLE),
-    "resnet34-sttp": ("resnet34", {**CYCLE, "layers": "sttp", "layers_rank": 64}),
     "cubes-grid": ("cpic", {**CUBES, "positions": "grid", "budget": BUDGET}),
     "cubes-random": ("cpic", {**CUBES, "positions": "random", "budget": BUDGET}),
     "cubes-cross": ("cpic", CUBES),
@@ -114,6 +112,19 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
         "cpic",
         {**LEARNS, "bias": -2.0, "ndims": 4, "positions": "grid", "budget": 1200, "num_epochs": 80},
     ),
+}
+# Of BraTS alone: does a fiftieth of the numbers do, and what bounds the first row, steps or
+# patients?
+QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "resnet34-cycle": ("resnet34", CYCLE),
+    "resnet34-sttp": ("resnet34", {**CYCLE, "layers": "sttp", "layers_rank": 64}),
+    **{
+        f"cpic-n4-{name}": ("cpic", {**LEARNS, "bias": -2.0, "ndims": 4, "rank": 10, **options})
+        for name, options in {
+            "long": {"num_epochs": 160},
+            "more": {"num_epochs": 80, "patients": 470},
+        }.items()
+    },
 }
 # With how many of them predictions are made, after the training.
 STARTS = (1, 2, 4, 8, 16, 32)
@@ -141,15 +152,20 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "downsample": ("downsample", {}),
         },
     }.items()
-    for name, (model, options) in {**rows, **RIVALS}.items()
+    for name, (model, options) in {
+        **rows,
+        **RIVALS,
+        **(QUESTIONS if task == "brats" else {}),
+    }.items()
 }
 
 
 def asked(name: str, setting: Setting) -> dict[str, Any]:
     """What of the setting concerns this row."""
     task, model, options = RUNS[name]
-    shown = {"patients": setting.patients[task], "resolution": list(setting.resolution[task])}
-    if name.partition("-")[2] in RIVALS:
+    patients = options.get("patients", setting.patients[task])
+    shown = {"patients": patients, "resolution": list(setting.resolution[task])}
+    if name.partition("-")[2] in (RIVALS | QUESTIONS):
         if model in FITTED:
             return shown
         epochs = options.get("num_epochs", setting.cycle[task])
@@ -184,7 +200,7 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
         "selection": 0,
         "standardize": True,
     }
-    rival, summary = name.partition("-")[2] in RIVALS, {}
+    rival, summary = name.partition("-")[2] in (RIVALS | QUESTIONS), {}
     if rival:
         common |= {"num_epochs": setting.cycle[task], **options}
         do = {"brats": train.brats, "osic": train.osic}[task]
