@@ -97,6 +97,9 @@ CYCLE: dict[str, Any] = {
 }
 # As many positions as the cross of rank 8 encodes in a step.
 BUDGET = 800
+# The first row of BraTS, to the letter, and at other positions.
+FIRST: dict[str, Any] = {**LEARNS, "bias": -2.0, "ndims": 4, "rank": 10}
+AT_GRID: dict[str, Any] = {**FIRST, "positions": "grid", "budget": 1200}
 # In all cohorts, the same rivals.
 RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "mean": ("mean", {}),
@@ -107,24 +110,17 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "cubes-grid": ("cpic", {**CUBES, "positions": "grid", "budget": BUDGET}),
     "cubes-random": ("cpic", {**CUBES, "positions": "random", "budget": BUDGET}),
     "cubes-cross": ("cpic", CUBES),
-    # The first row of BraTS, to the letter, but for the positions.
-    "cpic-n4-grid": (
-        "cpic",
-        {**LEARNS, "bias": -2.0, "ndims": 4, "positions": "grid", "budget": 1200, "num_epochs": 80},
-    ),
+    "cpic-n4-grid": ("cpic", {**AT_GRID, "num_epochs": 80}),
 }
 # Of BraTS alone: does a fiftieth of the numbers do, and what bounds the first row, steps or
-# patients?
+# patients? Twice as many epochs, or patients, are equally many steps.
 QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet34-cycle": ("resnet34", CYCLE),
     "resnet34-sttp": ("resnet34", {**CYCLE, "layers": "sttp", "layers_rank": 64}),
-    **{
-        f"cpic-n4-{name}": ("cpic", {**LEARNS, "bias": -2.0, "ndims": 4, "rank": 10, **options})
-        for name, options in {
-            "long": {"num_epochs": 160},
-            "more": {"num_epochs": 80, "patients": 470},
-        }.items()
-    },
+    "cpic-n4-long": ("cpic", {**FIRST, "num_epochs": 160}),
+    "cpic-n4-more": ("cpic", {**FIRST, "num_epochs": 80, "patients": 470}),
+    "cpic-n4-grid-more": ("cpic", {**AT_GRID, "num_epochs": 80, "patients": 470}),
+    "strided-more": ("downsample", {**STRIDED, "patients": 470}),
 }
 # With how many of them predictions are made, after the training.
 STARTS = (1, 2, 4, 8, 16, 32)
@@ -169,18 +165,12 @@ def asked(name: str, setting: Setting) -> dict[str, Any]:
         if model in FITTED:
             return shown
         epochs = options.get("num_epochs", setting.cycle[task])
-        cycle = {"cycle": epochs, "folds": n_folds(name, setting)}
+        cycle = {"cycle": epochs, "folds": setting.folds}
         return {**shown, **cycle, "ngpus": setting.ngpus}
     if model in TRAINS:
         return {**shown, "epochs": setting.epochs[task], "ngpus": setting.ngpus}
     minutes = options.get("max_minutes", setting.minutes[task])
     return {**shown, "minutes": minutes, "ngpus": setting.ngpus}
-
-
-def n_folds(name: str, setting: Setting) -> int:
-    """Folds of the row of a rival."""
-    model = RUNS[name][1]
-    return 5 if model in FITTED else 3 if model == "resnet34" else setting.folds
 
 
 def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
@@ -205,7 +195,7 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
         common |= {"num_epochs": setting.cycle[task], **options}
         do = {"brats": train.brats, "osic": train.osic}[task]
         do = do if model == "cpic" else functools.partial(train.baseline, model, task=task)
-        summary = in_parts(do, common, n_folds(name, setting))
+        summary = in_parts(do, common, 5 if model in FITTED else setting.folds)
     elif model == "cpic":
         do = {"brats": train.brats, "osic": train.osic}[task]
         do(**common, **LEARNS, bias=-2.0, **options)
