@@ -32,6 +32,7 @@ from cpic.nn import (
     CPIC,
     Components,
     PatchEncoder,
+    Positions,
     Search,
     TwoHeadRegressor,
     count_features,
@@ -57,7 +58,8 @@ WHAT = (
     "values; 64, 64 and 80 of them. budget: the share of the values from which a model may get "
     "gradients; read: the share from which it does, measured on a batch (dps: at its first noise, "
     "which mixes more pieces); looked: the share that it looks at besides, in order to choose. "
-    "cross: read in a step of training, looked at in a prediction. All but ridge regressions: "
+    "cross: read in a step of training, looked at in a prediction; cross-corrected: half of the "
+    "budget for cubes at random that correct the features. All but ridge regressions: "
     f"{STEPS} steps of {BATCH}, AdamW with a rate that rises for a tenth and falls like a cosine, "
     f"clip 1; trials: errors of the rates on a validation part, seed {TUNING}, at the larger "
     "budget for both; the best is then run with three other seeds, which make weights, order and "
@@ -159,7 +161,7 @@ class Marked(Marks, ArrayVolume):
 class Cross(nn.Module):
     """C-PIC on all inputs, called with their rows."""
 
-    def __init__(self, whole: Tensor, rank: int, n_outputs: int, seed: int):
+    def __init__(self, whole: Tensor, rank: int, n_outputs: int, seed: int, *, correction: int = 0):
         super().__init__()
         self.volumes = [ArrayVolume(array) for array in whole[:, 0]]
         encoder = PatchEncoder(8, size=FIELD, hidden=32, n_axes=whole.ndim - 2)
@@ -169,6 +171,7 @@ class Cross(nn.Module):
             TwoHeadRegressor(width, n_outputs=n_outputs, batch_norm=False),
             shape=tuple(whole.shape[2:]),
             search=Search(rank=rank, quantics=False),
+            positions=Positions(correction=correction),
             features=FEATURES,
             components=Components(8),
             generator=torch.Generator().manual_seed(seed),
@@ -336,11 +339,13 @@ def perturbed(task: Task, divisor: int, seed: int) -> Way:
     return Way(model, (task.pieces, task.views), looked(task))
 
 
-def cross(task: Task, divisor: int, seed: int) -> Way:
+def cross(task: Task, divisor: int, seed: int, *, corrected: float = 0.0) -> Way:
+    """C-PIC, with a share of the budget for cubes at random that correct its features."""
     shape = task.whole.shape[2:]
     budget = task.whole[0].numel() / divisor
-    rank = max(r for r in range(1, 30) if fibers(shape, r) <= budget)
-    model = Cross(task.whole, rank, task.n_outputs, seed)
+    rank = max(r for r in range(1, 30) if fibers(shape, r) <= (1 - corrected) * budget)
+    correction = int(corrected * budget) // FIELD ** len(shape)
+    model = Cross(task.whole, rank, task.n_outputs, seed, correction=correction)
     return Way(model, (torch.arange(len(task.whole)),))
 
 
@@ -389,6 +394,7 @@ PARTS: dict[str, Callable[..., Way]] = {
     "covariance": covariance,
     "sttp": frames,
     "cross": cross,
+    "cross-corrected": functools.partial(cross, corrected=0.5),
     "ats": sampling,
     "dps": perturbed,
 }
@@ -413,7 +419,7 @@ def fits(task: str, way: str) -> bool:
     """Whether a way is run on a task."""
     if way in ("ats", "dps"):  # their maps have two axes
         return task != "volumes"
-    if way == "cross":  # C-PIC reads volumes
+    if way.startswith("cross"):  # C-PIC reads volumes
         return task == "volumes"
     return way != "neighborhoods" or task == "textures"
 
