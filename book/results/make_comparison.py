@@ -58,8 +58,8 @@ WHAT = (
     "values; 64, 64 and 80 of them. budget: the share of the values from which a model may get "
     "gradients; read: the share from which it does, measured on a batch (dps: at its first noise, "
     "which mixes more pieces); looked: the share that it looks at besides, in order to choose. "
-    "cross: read in a step of training, looked at in a prediction; cross-corrected: half of the "
-    "budget for cubes at random that correct the features. All but ridge regressions: "
+    "cross: read in a step of training, looked at in a prediction; cross-corrected: a quarter of "
+    "the budget for cubes at random that correct the features. All but ridge regressions: "
     f"{STEPS} steps of {BATCH}, AdamW with a rate that rises for a tenth and falls like a cosine, "
     f"clip 1; trials: errors of the rates on a validation part, seed {TUNING}, at the larger "
     "budget for both; the best is then run with three other seeds, which make weights, order and "
@@ -394,7 +394,7 @@ PARTS: dict[str, Callable[..., Way]] = {
     "covariance": covariance,
     "sttp": frames,
     "cross": cross,
-    "cross-corrected": functools.partial(cross, corrected=0.5),
+    "cross-corrected": functools.partial(cross, corrected=0.25),
     "ats": sampling,
     "dps": perturbed,
 }
