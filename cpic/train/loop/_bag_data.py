@@ -24,18 +24,16 @@ class LabeledBags(Protocol):
     targets: tuple[Target, ...]
     labels: dict[str, Tensor]
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
 
-    def bag(self, k: int, generator: torch.Generator | None) -> Bag:
+    def bag(self, k: int, generator: torch.Generator | None) -> Bag | Tensor:
         """The patches of an image, altered at random if there is a generator."""
         ...
 
     def view(self, k: int) -> Tensor | None:
         """A small view of the image, for models that look at one."""
-        ...
-
-    def subset(self, chosen: Tensor) -> "LabeledBags":
-        """These images only."""
         ...
 
 
@@ -58,6 +56,22 @@ class BagData(PartsData):
     Raises:
         ImageError: If there are fewer images than a batch has, a part is empty, or a label is not
             valid.
+
+    Example:
+        >>> class Slides:
+        ...     targets = (Target("tumor", kind="sigmoid"),)
+        ...     labels = {"tumor": torch.tensor([0, 1])}
+        ...     features = [torch.zeros(5, 8), torch.ones(9, 8)]
+        ...     def __len__(self):
+        ...         return 2
+        ...     def bag(self, k, generator):
+        ...         return self.features[k]
+        ...     def view(self, k):
+        ...         return None
+        >>> data = BagData(Slides(), Slides(), batch_size=2)
+        >>> batch = next(iter(data.loader(data.train, [[1, 0]], epoch=0)))
+        >>> [len(bag) for bag in batch["bags"]], batch["target"].tolist()
+        ([9, 5], [[1.0], [0.0]])
     """
 
     def __init__(
@@ -104,7 +118,9 @@ class BagLoader(Planned):
     def __getitem__(self, indices: list[int]) -> Batch:
         bags: Any = [self.bags.bag(k, self._source(k)) for k in indices]
         if self.eager:
-            bags = [bag.read(torch.arange(len(bag))) for bag in bags]
+            bags = [
+                bag if isinstance(bag, Tensor) else bag.read(torch.arange(len(bag))) for bag in bags
+            ]
             if len({tuple(bag.shape) for bag in bags}) == 1:
                 bags = torch.stack(bags)
         views = [self.bags.view(k) for k in indices]
