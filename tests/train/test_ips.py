@@ -208,6 +208,10 @@ def test_patches_are_cut_when_they_are_requested(mnist):
     (found,) = eager.loader(eager.train, [[0, 1, 2, 3]], epoch=0)
     assert found["bags"].shape == (4, 16, 1, 28, 28)
     assert torch.equal(found["bags"][2], batch["bags"][2].read(torch.arange(16)))
+    single = BagData(bags, bags, batch_size=4, eager=True, stack=False)
+    (parts,) = single.loader(single.train, [[0, 1, 2, 3]], epoch=0)
+    assert isinstance(parts["bags"], list)
+    assert torch.equal(torch.stack(parts["bags"]), found["bags"])
 
 
 def test_columns_are_the_labels(mnist):

@@ -47,8 +47,10 @@ class BagData(PartsData):
         validation: Images to validate with.
         selection: Images that choose the best epoch; None leaves that to the validation.
         batch_size: Images per batch, over all processes.
-        eager: Read all patches of a batch in advance, by the workers; `bags` is then a tensor if
-            all have one size. Otherwise they are read when a model requests them, and only those.
+        eager: Read all patches of a batch in advance, by the workers. Otherwise they are read when
+            a model requests them, and only those.
+        stack: With `eager`, make one tensor of bags of one size, which goes to the device as a
+            whole. Otherwise a model moves patches when it encodes them.
         seed: Seed of the order and of the alterations.
         num_workers: Processes that read in advance.
         drop_last: Drop the last, incomplete batch of a training epoch.
@@ -82,6 +84,7 @@ class BagData(PartsData):
         selection: LabeledBags | None = None,
         batch_size: int,
         eager: bool = False,
+        stack: bool = True,
         seed: int = 42,
         num_workers: int = 0,
         drop_last: bool = True,
@@ -89,7 +92,7 @@ class BagData(PartsData):
         super().__init__(
             batch_size=batch_size, seed=seed, num_workers=num_workers, drop_last=drop_last
         )
-        self.eager = eager
+        self.eager, self.stack = eager, stack
         self.set_parts(
             {"train": train, "validation": validation, "selection": selection},
             _table,
@@ -105,6 +108,7 @@ class BagData(PartsData):
             num_workers=self.num_workers if self.eager else 0,
             bags=self.part_of(table),
             eager=self.eager,
+            stack=self.stack,
         )
 
 
@@ -114,6 +118,7 @@ class BagLoader(Planned):
 
     bags: LabeledBags
     eager: bool
+    stack: bool
 
     def __getitem__(self, indices: list[int]) -> Batch:
         bags: Any = [self.bags.bag(k, self._source(k)) for k in indices]
@@ -121,7 +126,7 @@ class BagLoader(Planned):
             bags = [
                 bag if isinstance(bag, Tensor) else bag.read(torch.arange(len(bag))) for bag in bags
             ]
-            if len({tuple(bag.shape) for bag in bags}) == 1:
+            if self.stack and len({tuple(bag.shape) for bag in bags}) == 1:
                 bags = torch.stack(bags)
         views = [self.bags.view(k) for k in indices]
         return {

@@ -49,6 +49,8 @@ def train_on_bags(
         selection=aside,
         batch_size=optimization.batch_size or 1,
         eager=data.eager,
+        # Otherwise all images of a batch would be on the device, and not `together`.
+        stack=data.together is None or data.together >= (optimization.batch_size or 1),
         seed=run.seed,
         num_workers=run.num_workers,
         drop_last=False,

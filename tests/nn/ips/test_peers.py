@@ -52,6 +52,48 @@ def test_estimates_and_their_gradients_are_unbiased(replace, generator):
         torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.02)
 
 
+@pytest.mark.parametrize("options", [{}, {"published": True}, {"replace": True}])
+def test_an_estimate_from_fewer_draws_is_that_of_these_alone(options):
+    a = torch.rand(3, 5, dtype=torch.float64).softmax(1)
+    f = torch.randn(3, 5, 2, dtype=torch.float64)
+    mask = torch.arange(5) < torch.tensor([5, 3, 1])[:, None]
+    given = [one.requires_grad_() for one in (a.masked_fill(~mask, 0), f + 9 * ~mask[..., None])]
+    whole = ips.expectation(given[1], given[0], mask=mask, **options)
+    slopes = torch.autograd.grad(whole.square().sum(), given)
+    for k, n in enumerate((5, 3, 1)):
+        alone = [one[k : k + 1, :n].detach().requires_grad_() for one in given]
+        found = ips.expectation(alone[1], alone[0], **options)
+        torch.testing.assert_close(found[0], whole[k])
+        for one, other in zip(
+            torch.autograd.grad(found.square().sum(), alone), slopes, strict=True
+        ):
+            torch.testing.assert_close(one[0], other[k, :n])
+            assert not other[k, n:].any()
+
+
+@pytest.mark.parametrize("smooth", [1e-5, 0.0])
+def test_sampling_from_a_padded_bag_is_that_of_the_bag_alone(smooth, generator):
+    model, (patches, views) = sampling(test="top", smooth=smooth).eval(), images(generator)
+    with torch.no_grad():
+        # Some shares are rounded to 0.
+        model.map_net.layers[-1].weight.mul_(1e4)
+    mask = torch.zeros(4, 20, dtype=torch.bool)
+    for k, places in enumerate(([*range(20)], [3, 17], [19], [0, 5, 6, 7])):
+        mask[k, places] = True
+    patches = patches.masked_fill(~mask[..., None, None, None], torch.nan)
+    found = model(patches, views, mask=mask)
+    assert found.selection.mask.sum(1).tolist() == [3, 2, 1, 3]
+    for k in range(4):
+        rows = slice(k, k + 1)
+        alone = model(patches[rows], views[rows], mask=mask[rows])
+        for name, logits in alone.logits.items():
+            torch.testing.assert_close(found.logits[name][rows], logits)
+        chosen = found.selection.indices[k][found.selection.mask[k]]
+        assert bool(mask[k, chosen].all())
+    model.train()(patches, views, mask=mask).logits["a"].sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.encoder.parameters())
+
+
 def test_draws_follow_the_map(generator):
     a = torch.tensor([0.5, 0.3, 0.2])
     drawn = ips.draw_patches(a.expand(100_000, -1), m=2, generator=generator)
@@ -234,6 +276,12 @@ BAD = {
     "no draws": (lambda: ips.draw_patches(ONES, m=0), "`m`"),
     "slots": (lambda: ips.perturbed_topk(ONES, k=7), "6 cells"),
     "noise": (lambda: ips.perturbed_topk(ONES, k=2, sigma=0), "sigma"),
+    "more slots than patches": (
+        lambda: ips.DifferentiableSelection(
+            ips.MapNet(1, grid=(1, 2)), nn.Flatten(), ips.CrossAttention(8), TASKS[:1], m=3
+        )(torch.ones(1, 2, 8), torch.ones(1, 1, 8, 8)),
+        "at most the 2 patches",
+    ),
     "no views": (lambda: sampling()(torch.ones(1, 20, 1, 6, 6)), "views"),
     "other grid": (lambda: sampling()(torch.ones(1, 9, 1, 6, 6), torch.ones(1, 1, 8, 8)), "9"),
     "views": (lambda: perturbed()(torch.ones(1, 20, 1, 6, 6), torch.ones(1, 3, 8, 8)), "in_chan"),
