@@ -3,19 +3,22 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from cpic import train
 from cpic._errors import ImageError
-from cpic.images import Canvas, load, make_megapixel_mnist
+from cpic.images import ArrayImage, Canvas, PatchSource, load, make_megapixel_mnist
 from cpic.images.slides import heat_map, read_scores
 from cpic.nn.ips import Target
 from cpic.options import Patches, Selector
 from cpic.train.loop._bag_data import BagData, columns
+from cpic.train.tasks._bag_readers import Altered
 from cpic.train.tasks._bags import Labeled, load_bags
 from cpic.train.tasks._ips_run import make_model, set_aside
 from cpic.train.tasks._patches import PatchTask, warmed
+from cpic.train.tasks._scores import _placed
 from tests.train.equal import assert_equal
 
 SMALL = Canvas(n_train=12, n_test=6, width=112, height=112, n_noise=2)
@@ -174,6 +177,13 @@ def test_scores_of_images_become_a_map_of_their_attention(mnist, tmp_path):
         for value, (y, x) in zip(scores.values, source.corners.tolist(), strict=True):
             wanted[y : y + 28, x : x + 28] += value
         torch.testing.assert_close(heat_map(scores, downsample=1), wanted)
+
+
+def test_scores_of_colored_patches_have_the_places_of_their_source():
+    source = PatchSource(ArrayImage(np.zeros((20, 30, 3), np.uint8)), size=(8, 10))
+    name, scores = _placed(torch.rand(9), Altered(source, None), 7)
+    assert (name, scores.size0, scores.shape0) == ("test_00007", (8, 10), (20, 30))
+    assert torch.equal(scores.corners0, source.corners0)
 
 
 def test_digits_are_enlarged_and_cut(tmp_path):

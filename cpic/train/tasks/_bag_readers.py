@@ -83,7 +83,7 @@ class EnlargedReader:
         from PIL import Image as pillow
 
         digit = pillow.fromarray(self.images.read([k])[0, 0].numpy())
-        return np.array(digit.resize(size[::-1], pillow.Resampling.BILINEAR))
+        return np.array(digit.resize((size[1], size[0]), pillow.Resampling.BILINEAR))
 
 
 @dataclass(eq=False)

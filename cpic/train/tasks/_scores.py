@@ -58,18 +58,20 @@ def write_scores(model: nn.Module, best: Path, test: Labeled, folder: Path, *, i
         # A single patch is chosen without scores; it has all the weight.
         found = select([bag], model.encoder, model.pool, m=1, i=i).all_scores
         values = torch.ones(1) if found is None else found[0].cpu()
-        name, *place = _place(bag, k)
-        save_scores(folder / f"{name}.npz", Scores(values, *place))
+        name, scores = _placed(values, bag, k)
+        save_scores(folder / f"{name}.npz", scores)
 
 
-def _place(bag: Any, k: int) -> tuple[str, Tensor, tuple[int, int], tuple[int, int]]:
-    """Name of an image, corners and size of its patches, and its own size, at level 0."""
+def _placed(values: Tensor, bag: Any, k: int) -> tuple[str, Scores]:
+    """Name of an image, and its scores with the places of the patches at level 0."""
     if not isinstance(bag, FeatureBag):
         source = bag.source if isinstance(bag, Altered) else bag
-        return f"test_{k:05d}", source.corners0, source.size0, source.image.levels[0]
+        place = source.corners0, source.size0, source.image.levels[0]
+        return f"test_{k:05d}", Scores(values, *place)
     assert bag.corners0 is not None
     try:
         (h, w), (height, width) = (bag.attributes[name] for name in ("size0", "shape0"))
     except (KeyError, TypeError, ValueError) as error:
         raise ImageError(f"features of {bag.name} need size0 and shape0 ({error}).") from error
-    return bag.name, bag.corners0, (int(h), int(w)), (int(height), int(width))
+    sizes = (int(h), int(w)), (int(height), int(width))
+    return bag.name, Scores(values, bag.corners0, *sizes)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cpic.nn import ips
+from cpic.data import ArrayVolume
+from cpic.nn import CubeEncoder, ips
 from cpic.nn.ips import Target
 from tests.nn.ips.problems import File
 
@@ -211,6 +212,56 @@ def test_bags_of_files_are_as_tensors(name, generator):
     assert torch.equal(found.selection.indices, wanted.selection.indices)
     for task, logits in wanted.logits.items():
         torch.testing.assert_close(found.logits[task], logits)
+
+
+@pytest.mark.parametrize("name", ["iterative", "official", "all"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_bags_of_other_sizes_in_a_batch_are_as_each_alone(name, padded, generator):
+    model, sizes = MODELS[name]().eval(), (20, 2, 9, 1)
+    bags = [torch.rand(n, 1, 6, 6, generator=generator) for n in sizes]
+    mask = None
+    if padded:
+        given = nn.utils.rnn.pad_sequence(bags, batch_first=True, padding_value=torch.nan)
+        mask = torch.arange(20) < torch.tensor(sizes)[:, None]
+    else:
+        given = [bags[0], File(bags[1]), bags[2], File(bags[3])]
+    found = model(given, mask=mask)
+    for k, bag in enumerate(bags):
+        alone = model([bag])
+        chosen = found.selection.indices[k][found.selection.mask[k]]
+        wanted = alone.selection.indices[0][alone.selection.mask[0]]
+        assert sorted(chosen.tolist()) == sorted(wanted.tolist())
+        for task, logits in alone.logits.items():
+            torch.testing.assert_close(found.logits[task][k : k + 1], logits)
+
+
+class Cubes:
+    """Cubes of a volume around some voxels."""
+
+    def __init__(self, volume, centers, size):
+        self.volume, self.centers, self.size = volume, centers, size
+
+    def __len__(self):
+        return len(self.centers)
+
+    def read(self, indices):
+        return self.volume.cubes(self.centers[indices], size=self.size)
+
+
+def test_cubes_of_volumes_are_bags_for_the_encoder_of_c_pic(generator):
+    encoder = CubeEncoder(16, variant="fast")
+    pool = ips.CrossAttention(16, n_tokens=2, heads=4, grid=(4, 4, 4), dropout=0)
+    model = ips.PatchClassifier(encoder, pool, TASKS, choose=ips.Iterative(m=5, i=10))
+    volumes = [ArrayVolume(torch.rand(16, 16, 16, generator=generator)) for _ in range(2)]
+    centers = torch.cartesian_prod(*[torch.arange(2, 16, 4)] * 3)
+    bags = [Cubes(one, centers, encoder.receptive_field) for one in volumes]
+    model(bags).logits["a"].square().sum().backward()
+    assert all(one.grad is not None for one in encoder.parameters())
+    model.eval()
+    cubes = torch.stack([bag.read(torch.arange(64)) for bag in bags])
+    found, wanted = model(bags), model(cubes)
+    assert torch.equal(found.selection.indices, wanted.selection.indices)
+    torch.testing.assert_close(found.logits["a"], wanted.logits["a"])
 
 
 def test_gradients_are_those_of_the_chosen_patches_alone(generator):
