@@ -225,14 +225,19 @@ def test_bags_of_other_sizes_in_a_batch_are_as_each_alone(name, padded, generato
         mask = torch.arange(20) < torch.tensor(sizes)[:, None]
     else:
         given = [bags[0], File(bags[1]), bags[2], File(bags[3])]
-    found = model(given, mask=mask)
+    found, total = model(given, mask=mask), torch.zeros(())
     for k, bag in enumerate(bags):
         alone = model([bag])
+        total = total + alone.logits["a"].square().sum()
         chosen = found.selection.indices[k][found.selection.mask[k]]
         wanted = alone.selection.indices[0][alone.selection.mask[0]]
         assert sorted(chosen.tolist()) == sorted(wanted.tolist())
         for task, logits in alone.logits.items():
             torch.testing.assert_close(found.logits[task][k : k + 1], logits)
+    weights = list(model.encoder.parameters())
+    slopes = torch.autograd.grad(found.logits["a"].square().sum(), weights)
+    for one, other in zip(slopes, torch.autograd.grad(total, weights), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 class Cubes:
