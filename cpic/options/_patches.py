@@ -22,9 +22,9 @@ class Patches(Group):
         train_file: Features to train on, for "camelyon": a folder of stores or an HDF5 file in
             `root`.
         test_file: Features to test with.
-        images: Use only the first so many images to train on; without root, the number to make,
-            with a fifth as many to test.
-        canvas: Height and width of images that are made.
+        images: Use only the first so many images to train on; of "mnist" without root, the number
+            to make, with a fifth as many to test.
+        canvas: Height and width of images that are made or enlarged.
         strokes: Strokes of images that are made.
         patch: Edge of a patch.
         stride: Distance between patches; null is the edge.
@@ -127,7 +127,7 @@ class PatchRun(Run):
     Attributes:
         track_efficiency: Write the time of a step and the peak memory to `efficiency.json`.
         track_epoch: Epoch whose steps are timed, without the first and the last one.
-        write_scores: After training, write the scores of all patches of each test slide to
+        write_scores: After training, write the scores of all patches of each test image to
             `scores/NAME.npz`; `data_scripts/slides.py heatmap` draws them.
     """
 

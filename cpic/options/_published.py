@@ -1,7 +1,8 @@
 """Options of the published experiments with spectral tensor trains, by their published names.
 
 `cpic gan` and `cpic imgcls` read the published files: their keys are merged over all files, then
-converted to the options here. Keys without a counterpart are in `DROPPED`, with the reason.
+converted to the options here. Keys without a counterpart are in `DROPPED`, with the reason. `cpic
+ips` does so as well, see `_published_ips`.
 
 References: {cite}`obukhov2021spectral`.
 """
@@ -9,6 +10,8 @@ References: {cite}`obukhov2021spectral`.
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from cpic.options import _published_ips
 
 DROPPED = {
     "dataset_download": "nothing is downloaded; root names the folder",
@@ -49,9 +52,10 @@ _GAN = {
 }
 _CLASSES = {*_BOTH, *_SIDE, "model_name_specific", "model_name_specific_kwargs", "surgery_kwargs"}
 # Published keys by command.
-KEYS = {"gan": _GAN, "imgcls": _CLASSES}
+KEYS = {"gan": _GAN, "imgcls": _CLASSES, "ips": _published_ips.KEYS}
 # Options here as well, with other values.
-_SHARED = {"dataset", "experiment_name"}
+_BOTH_HERE = {"dataset", "experiment_name"}
+_SHARED = {"gan": _BOTH_HERE, "imgcls": _BOTH_HERE, "ips": _published_ips.SHARED}
 _PLAIN = {
     "num_training_steps": "num_steps",
     "num_log_loss_steps": "log_every",
@@ -96,8 +100,9 @@ def parted(
     names = KEYS.get(command, set())
     if not any(name in names and name not in options for name in settings):
         return dict(settings), {}
-    found = {name: value for name, value in settings.items() if name in names | _SHARED}
-    found = {name: value for name, value in found.items() if name not in set(options) - _SHARED}
+    shared = _SHARED[command]
+    taken = (names | shared) - (set(options) - shared)
+    found = {name: value for name, value in settings.items() if name in taken}
     for name, value in found.items():
         if isinstance(value, str):
             found[name] = value.replace("__FILENAMEBASE__", stem)
@@ -131,7 +136,7 @@ def converted(keys: Mapping[str, Any], command: str) -> dict[str, Any]:
 
     Args:
         keys: Values by published name, all files merged.
-        command: "gan" or "imgcls".
+        command: "gan", "imgcls" or "ips".
 
     Raises:
         ValueError: If a value is not one of the published ones, or two values contradict.
@@ -140,6 +145,8 @@ def converted(keys: Mapping[str, Any], command: str) -> dict[str, Any]:
         >>> converted({"num_training_steps": 10, "d_step_repeats": 5}, "gan")
         {'num_steps': 10, 'd_steps': 5}
     """
+    if command == "ips":
+        return _published_ips.converted(keys)
     left = {name: value for name, value in keys.items() if name not in DROPPED}
     _check(left)
     if left.pop("experiment", command) != command:

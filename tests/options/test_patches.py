@@ -50,39 +50,62 @@ BAD = {
 CASES = [(name, value) for name, values in BAD.items() for value in values]
 # What brats has in another sense.
 OTHERS = {"norm", "encoder"}
-# Every key of the three published files, with a value of it.
+# Every key of the three published files, with its values for MNIST, traffic signs and slides.
 PUBLISHED = {
-    "n_epoch": (150, "num_epochs"),
-    "B": (16, "batch_size"),
-    "B_seq": (1, "together"),
-    "n_epoch_warmup": (10, "warmup"),
-    "lr": (3e-4, "lr"),
-    "wd": (0.1, "weight_decay"),
-    "data_dir": ("data/traffic", "root"),
-    "train_fname": ("a.hdf5", "train_file"),
-    "test_fname": ("b.hdf5", "test_file"),
-    "n_worker": (8, "num_workers"),
-    "eager": (True, "eager"),
-    "seed": (0, "seed"),
-    "track_efficiency": (False, "track_efficiency"),
-    "track_epoch": (0, "track_epoch"),
-    "enc_type": ("resnet18", "encoder"),
-    "pretrained": (True, "pretrained"),
-    "n_chan_in": (3, "in_channels"),
-    "n_res_blocks": (4, "stages"),
-    "shuffle_style": ("batch", "shuffle"),
-    "M": (10, "m"),
-    "I": (32, "i"),
-    "patch_size": (100, "patch"),
-    "patch_stride": (100, "stride"),
-    "H": (8, "heads"),
-    "D": (512, "width"),
-    "D_k": (64, "key_width"),
-    "D_v": (64, "value_width"),
-    "D_inner": (2048, "inner"),
-    "attn_dropout": (0.1, "attention_dropout"),
-    "dropout": (0.1, "dropout"),
+    "n_epoch": (150, 150, 50),
+    "B": (16, 16, 16),
+    "B_seq": (16, 16, 1),
+    "n_epoch_warmup": (10, 10, 10),
+    "lr": (1e-3, 3e-4, 3e-4),
+    "wd": (0.1, 0.1, 0.1),
+    "n_class": (10, 4, 1),
+    "data_dir": ("mnist", "traffic", "camelyon"),
+    "train_fname": (None, None, "feat_train_500ep.hdf5"),
+    "test_fname": (None, None, "feat_test_500ep.hdf5"),
+    "n_worker": (8, 8, 64),
+    "pin_memory": (True, True, False),
+    "eager": (True, True, True),
+    "eps": (1e-6, 1e-6, 1e-6),
+    "seed": (0, 0, 0),
+    "track_efficiency": (False, False, False),
+    "track_epoch": (0, 0, 0),
+    "is_image": (True, True, False),
+    "enc_type": ("resnet18", "resnet18", "resnet50"),
+    "pretrained": (False, True, False),
+    "n_chan_in": (1, 3, 2048),
+    "n_res_blocks": (2, 4, None),
+    "shuffle": (True, True, True),
+    "shuffle_style": ("batch", "batch", "batch"),
+    "n_token": (4, 1, 1),
+    "N": (900, 192, None),
+    "M": (100, 10, 5000),
+    "I": (100, 32, 5000),
+    "patch_size": ([50, 50], [100, 100], None),
+    "patch_stride": ([50, 50], [100, 100], None),
+    "use_pos": (True, False, False),
+    "H": (8, 8, 8),
+    "D": (128, 512, 512),
+    "D_k": (16, 64, 64),
+    "D_v": (16, 64, 64),
+    "D_inner": (512, 2048, 2048),
+    "attn_dropout": (0.1, 0.1, 0.1),
+    "dropout": (0.1, 0.1, 0.1),
 }
+TASKS = {
+    "mnist": ("majority", "max", "top", "multi"),
+    "traffic": ("sign",),
+    "camelyon": ("metastases",),
+}
+
+
+def published(name, **changes):
+    """The content of a published file."""
+    column = list(TASKS).index(name)
+    found = {key: values[column] for key, values in PUBLISHED.items() if values[column] is not None}
+    # The order is that of the numbers.
+    tasks = [{"id": k, "name": task} for k, task in enumerate(TASKS[name])]
+    found["tasks"] = {f"task{part['id']}": part for part in tasks[::-1]}
+    return found | changes
 
 
 @pytest.fixture
@@ -118,14 +141,38 @@ def test_shared_settings_have_the_same_bounds():
         assert mine[name].kind == first[name].kind, name
 
 
-def test_published_keys_are_accepted_under_their_names(seen, tmp_path):
-    file = tmp_path / "traffic.yml"
-    file.write_text(yaml.safe_dump({key: value for key, (value, _) in PUBLISHED.items()}))
-    with pytest.warns(FutureWarning, match="is now"):
-        assert cli.main(["ips", "--dataset", "traffic", "--config", str(file)]) == 0
-    (found,) = seen
-    for value, name in PUBLISHED.values():
-        assert found[name] == value, name
+@pytest.mark.parametrize("name", TASKS)
+def test_published_files_are_read_as_they_are(name, seen, tmp_path):
+    file = tmp_path / "published.yml"
+    file.write_text(yaml.safe_dump(published(name)))
+    preset = ["ips", "--preset", f"ips/{name}"]
+    for words in (preset, [*preset, "--config", str(file)]):
+        assert cli.main(words) == 0
+    wanted, found = seen
+    assert found == {**wanted, "root": name}
+    # What the file says is not what the preset says.
+    changes = {"M": 7, "shuffle": False, "use_pos": True, "B": 3, "n_worker": 1}
+    file.write_text(yaml.safe_dump(published(name, **changes)))
+    assert cli.main([*preset, "--config", str(file), "--D_k=9"]) == 0
+    changed = {"m": 7, "shuffle": "none", "places": "index", "batch_size": 3, "num_workers": 1}
+    assert seen[-1] == {**wanted, "root": name, **changed, "key_width": 9}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"patch_size": [50, 40]}, "two equal numbers"),
+        ({"tasks": {"task0": {"id": 0}}}, "a name for each task"),
+        ({"M": 0}, "m needs a whole number"),
+        ({"shuffle": "both"}, "shuffle needs one of"),
+    ],
+)
+def test_bad_values_of_published_files_are_one_sentence(changes, words, seen, tmp_path, capsys):
+    file = tmp_path / "published.yml"
+    file.write_text(yaml.safe_dump(published("mnist", **changes)))
+    assert cli.main(["ips", "--config", str(file)]) == 2
+    assert words in capsys.readouterr().err
+    assert not seen
 
 
 @pytest.mark.parametrize("name", ["mnist", "traffic", "camelyon"])
@@ -145,3 +192,13 @@ def test_presets_have_the_published_values(name):
     shared |= {"selection": 0, "clip": None, "optimizer": "adamw", "dropout": 0.1}
     shared |= {"attention_dropout": 0.1, "shuffle": "batch", "eager": True, "seed": 0}
     assert found.items() >= shared.items()
+
+
+def test_the_preset_of_the_notebook_has_its_values():
+    command = train.ips.command
+    found = _presets.read_settings([_presets.preset_file("ips/digits")], command)
+    wanted = {"dataset": "digits", "canvas": (500, 500), "patch": 100, "m": 5, "i": 5, "width": 512}
+    wanted |= {"batch_size": 128, "num_epochs": 10, "lr": 1e-3, "weight_decay": 0.1, "seed": 42}
+    wanted |= {"encoder": "resnet18", "stages": 4, "pretrained": False, "inner": 2048, "heads": 8}
+    wanted |= {"places": "none", "shuffle": "none", "warmup": None, "schedule": "constant"}
+    assert found.items() >= wanted.items()

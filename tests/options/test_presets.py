@@ -24,7 +24,7 @@ PARAMETERS = {
     "osic_n16_r10_64x1024": 87429,
     "osic_tt_mlp": 64283,
 }
-PATCHES = ("ips/camelyon", "ips/mnist", "ips/traffic")
+PATCHES = ("ips/camelyon", "ips/digits", "ips/mnist", "ips/traffic")
 RESNETS = ("brats_resnet34", "osic_resnet34", "osic_resnet34_64x1024")
 
 

@@ -3,18 +3,22 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from cpic import train
 from cpic._errors import ImageError
-from cpic.images import Canvas, make_megapixel_mnist
+from cpic.images import ArrayImage, Canvas, PatchSource, load, make_megapixel_mnist
+from cpic.images.slides import heat_map, read_scores
 from cpic.nn.ips import Target
 from cpic.options import Patches, Selector
 from cpic.train.loop._bag_data import BagData, columns
+from cpic.train.tasks._bag_readers import Altered
 from cpic.train.tasks._bags import Labeled, load_bags
 from cpic.train.tasks._ips_run import make_model, set_aside
 from cpic.train.tasks._patches import PatchTask, warmed
+from cpic.train.tasks._scores import _placed
 from tests.train.equal import assert_equal
 
 SMALL = Canvas(n_train=12, n_test=6, width=112, height=112, n_noise=2)
@@ -121,6 +125,83 @@ def test_the_encoder_gets_other_layers_by_one_option(mnist, tmp_path):
     assert math.isfinite(result.metrics["error"])
 
 
+def test_losses_and_accuracies_of_every_task_are_in_the_row_of_an_epoch(mnist, tmp_path):
+    (result,) = run(mnist, tmp_path, batch_size=5, lr=1e-3)
+    rows = train.read_checkpoint(result.latest)["history"]
+    names = ("majority", "max", "top", "multi")
+    # All 12 images, the last two in a batch of their own.
+    assert [row["step"] for row in rows] == [3, 6]
+    for row in rows:
+        losses = [row[f"train_{name}_loss"] for name in names]
+        assert row["train_loss"] == pytest.approx(sum(losses) / 4)
+        assert row["train_lr"] == pytest.approx(1e-3)
+        for name in names:
+            right = 12 * row[f"train_{name}_accuracy"]
+            assert right == pytest.approx(round(right))
+            assert 0 <= right <= 12
+            assert row[f"val_{name}_loss"] > 0
+
+
+def test_metrics_of_a_task_are_those_of_its_logits():
+    targets = (Target("a", 3), Target("b", kind="sigmoid"))
+    task = PatchTask(torch.nn.Linear(1, 1), targets)
+    logits = torch.randn(9, 3), torch.randn(9, 1)
+    labels = torch.arange(9) % 3, torch.arange(9) % 2
+    found = task._measured([(*logits, torch.stack(labels, 1).double())])
+    rows = logits[0].log_softmax(1)[torch.arange(9), labels[0]]
+    assert found["a_loss"] == pytest.approx(-float(rows.mean()))
+    p = logits[1][:, 0].sigmoid()
+    right = torch.where(labels[1] == 1, p, 1 - p)
+    assert found["b_loss"] == pytest.approx(-float(right.log().mean()))
+    assert found["score"] == pytest.approx((found["a_accuracy"] + found["b_auc"]) / 2)
+    # An area needs all answers of an epoch, so the training part has none.
+    assert "train_b_accuracy" not in task.sums
+
+
+def test_scores_of_images_become_a_map_of_their_attention(mnist, tmp_path):
+    (result,) = run(mnist, tmp_path, write_scores=True, stride=14)
+    bags, test, _ = load_bags("mnist", Patches(root=mnist, patch=28, stride=14), seed=0)
+    options = {name: TINY[name] for name in ("encoder", "width", "heads", "m", "i", "places")}
+    model = make_model(Selector(**options), bags, 1).eval()
+    model.load_state_dict(train.read_checkpoint(result.best)["model"])
+    folder = tmp_path / "ips_mnist" / "scores"
+    assert len(list(folder.iterdir())) == 6
+    for k in range(6):
+        scores, source = read_scores(folder / f"test_{k:05d}.npz"), test.bag(k, None)
+        patches = source.read(torch.arange(len(source)))
+        with torch.no_grad():
+            logits = model.pool.logits(model.encoder(patches)[None], torch.arange(49)[None])
+        torch.testing.assert_close(scores.values, logits.softmax(-1).mean((1, 2))[0])
+        # Overlaps add up.
+        wanted = torch.zeros(112, 112, dtype=torch.float64)
+        for value, (y, x) in zip(scores.values, source.corners.tolist(), strict=True):
+            wanted[y : y + 28, x : x + 28] += value
+        torch.testing.assert_close(heat_map(scores, downsample=1), wanted)
+
+
+def test_scores_of_colored_patches_have_the_places_of_their_source():
+    source = PatchSource(ArrayImage(np.zeros((20, 30, 3), np.uint8)), size=(8, 10))
+    name, scores = _placed(torch.rand(9), Altered(source, None), 7)
+    assert (name, scores.size0, scores.shape0) == ("test_00007", (8, 10), (20, 30))
+    assert torch.equal(scores.corners0, source.corners0)
+
+
+def test_digits_are_enlarged_and_cut(tmp_path):
+    data = Patches(canvas=(56, 84), patch=28, images=20)
+    images, test, facts = load_bags("digits", data, seed=0)
+    assert (len(images), len(test), images.grid, facts["channels"]) == (20, 1000, (2, 3), 1)
+    assert images.labels["digit"].tolist() == [*range(10)] * 2
+    pixels = load("digits", train=True).read([400])  # the first one of class 1
+    scaled = torch.nn.functional.interpolate(pixels.float(), (56, 84), mode="bilinear")[0, 0]
+    patches = images.bag(1, None).read(torch.arange(6))[:, 0].float()
+    whole = patches.view(2, 3, 28, 28).transpose(1, 2).reshape(56, 84)
+    assert float((whole - scaled).abs().max()) <= 1
+    options = {**TINY, "batch_size": 8, "num_epochs": 1, "m": 2, "canvas": (56, 56), "images": 20}
+    (result,) = train.ips("digits", results_folder=tmp_path, **options)
+    assert 0 <= result.metrics["digit_accuracy"] <= 1
+    assert result.metrics["digit_chance"] == 0.1
+
+
 def test_patches_are_cut_when_they_are_requested(mnist):
     data = Patches(root=mnist, patch=28)
     bags, _, facts = load_bags("mnist", data, seed=0)
@@ -137,6 +218,10 @@ def test_patches_are_cut_when_they_are_requested(mnist):
     (found,) = eager.loader(eager.train, [[0, 1, 2, 3]], epoch=0)
     assert found["bags"].shape == (4, 16, 1, 28, 28)
     assert torch.equal(found["bags"][2], batch["bags"][2].read(torch.arange(16)))
+    single = BagData(bags, bags, batch_size=4, eager=True, stack=False)
+    (parts,) = single.loader(single.train, [[0, 1, 2, 3]], epoch=0)
+    assert isinstance(parts["bags"], list)
+    assert torch.equal(torch.stack(parts["bags"]), found["bags"])
 
 
 def test_columns_are_the_labels(mnist):
@@ -253,10 +338,10 @@ BAD = {
     "features": ({"encoder": "projector"}, "projector"),
     "width": ({"encoder": "resnet18", "width": 64}, "embeddings of 128"),
     "weights": ({"encoder": "resnet18", "pretrained": True, "width": None}, "running"),
-    "batch": ({"batch_size": 13}, "12"),
     "canvas": ({"root": None, "canvas": (60, 60)}, "width=60"),
     "heads": ({"heads": 32}, "key_width"),
-    "scores": ({"write_scores": True}, "places of patches"),
+    "scores": ({"write_scores": True, "method": "dps"}, "another method"),
+    "built in": ({"dataset": "digits", "patch": 100}, "leave it out"),
 }
 
 

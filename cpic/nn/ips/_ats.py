@@ -105,7 +105,12 @@ def draw_patches(
 
 
 def expectation(
-    features: Tensor, attention: Tensor, *, replace: bool = False, published: bool = False
+    features: Tensor,
+    attention: Tensor,
+    *,
+    replace: bool = False,
+    published: bool = False,
+    mask: Tensor | None = None,
 ) -> Tensor:
     r"""The mean of features with the weights of a map, estimated from drawn ones.
 
@@ -122,6 +127,7 @@ def expectation(
         published: Without replacement, $\partial a_i = \frac1M\langle g, e_i p_i / a_i +
             \sum_{j<i} f_j - i f_i\rangle$ {cite}`katharopoulos2019processing`, which is biased
             for more than one patch.
+        mask: bool `(B, M)`, False behind the last one of a map from which fewer were drawn.
 
     Returns:
         `(B, D)`.
@@ -131,19 +137,25 @@ def expectation(
         >>> expectation(features, torch.tensor([[0.4, 0.3, 0.1]]))
         tensor([[0.8000, 0.5000]])
     """
-    a, fixed = attention.detach()[..., None], features.detach()
-    n_drawn = features.shape[1]
+    if mask is None:
+        mask = torch.ones_like(attention, dtype=torch.bool)
+    mask = mask[..., None]
+    n_drawn = mask.sum(1, keepdim=True)
+    # What was not drawn has no value, and nothing is divided by its share.
+    a, features = attention.detach()[..., None].where(mask, 1), features.where(mask, 0)
+    fixed = features.detach()
     if replace:
         value, slope = features, fixed / a
     else:
         rest = (1 - _earlier(a)).clamp_min(0)
         value = _earlier(a * features) + rest * features
-        count = torch.arange(n_drawn, device=features.device, dtype=features.dtype)[:, None]
+        count = torch.arange(len(a[0]), device=features.device, dtype=features.dtype)[:, None]
         slope = (rest / a + n_drawn - 1 - count) * fixed
         if published:
             slope = value.detach() * rest / a + _earlier(fixed) - count * fixed
     # The second term is zero, and has the estimated gradient.
-    return (value + (attention[..., None] - a) * slope).mean(1)
+    parts = value + (attention[..., None] - attention.detach()[..., None]) * slope
+    return (parts.where(mask, 0) / n_drawn).sum(1)
 
 
 def _earlier(parts: Tensor) -> Tensor:
@@ -209,6 +221,8 @@ class AttentionSampling(nn.Module):
         there = torch.zeros(logits.shape, dtype=torch.bool, device="cpu")
         there = there.scatter(1, bags.order, bags.valid(0, bags.order.shape[1])).to(logits.device)
         soft = logits.masked_fill(~there, -torch.inf).softmax(1)
+        # A patch is drawn before a place without one, also if its share is rounded to 0.
+        soft = soft.clamp_min(torch.finfo(soft.dtype).tiny) * there
         return (1 - self.smooth) * soft + self.smooth * there / there.sum(1, keepdim=True)
 
     def forward(
@@ -234,12 +248,15 @@ class AttentionSampling(nn.Module):
         attention = self.attention(views, bags)
         if not self.training:
             generator = torch.Generator().manual_seed(0)
-        m = self.m if self.replace else min(self.m, int(bags.sizes.min()))
+        m = self.m if self.replace else min(self.m, bags.largest)
         noise = self.training or self.test == "sample"
         drawn = draw_patches(attention, m=m, replace=self.replace, generator=generator, noise=noise)
-        indices = drawn.indices.cpu()
-        chosen = torch.ones_like(indices, dtype=torch.bool)
-        features = encode(bags, indices, chosen, self.encoder)
+        # Cells without a patch come last.
+        chosen = torch.ones(drawn.indices.shape, dtype=torch.bool, device="cpu")
+        if not self.replace:
+            chosen = bags.valid(0, m)
+        indices = drawn.indices.cpu().masked_fill(~chosen, -1)
+        features = encode(bags, indices.clamp_min(0), chosen, self.encoder)
         if self.normalize:
             features = nn.functional.normalize(features, dim=-1)
         mean = expectation(
@@ -247,6 +264,7 @@ class AttentionSampling(nn.Module):
             drawn.attention.to(features),
             replace=self.replace,
             published=self.published,
+            mask=chosen.to(features.device),
         )
         penalty = self.entropy * (attention * (attention + 1e-6).log()).sum(1).mean()
         selection = Selection(indices, chosen, drawn.attention.detach(), attention.detach())

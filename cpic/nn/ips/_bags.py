@@ -65,7 +65,11 @@ class Bags:
         return torch.arange(start, stop, device="cpu") < self.sizes[:, None]
 
     def read(self, indices: Tensor, valid: Tensor) -> Tensor:
-        """Patches `(n, *)` at the n valid ones of the indices, both `(B, k)` on the CPU."""
+        """Patches `(n, *)` at the n valid ones of the indices, both `(B, k)` on the CPU.
+
+        Raises:
+            ValueError: If patches of two bags have different shapes.
+        """
         if isinstance(self.parts, Tensor):
             rows, columns = valid.nonzero(as_tuple=True)
             chosen = indices[rows, columns]
@@ -75,6 +79,11 @@ class Bags:
             for part, line, ok in zip(self.parts, indices, valid, strict=True)
             if len(chosen := line[ok])
         ]
+        if len(shapes := {tuple(part.shape[1:]) for part in found}) > 1:
+            raise ValueError(
+                f"the bags of a batch need patches of one shape, got {sorted(shapes, key=str)}; "
+                "cut or extract them alike."
+            )
         return found[0] if len(found) == 1 else torch.cat(found)
 
 

@@ -100,7 +100,10 @@ class Iterative:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomPatches:
-    """`m` random patches of each bag, without replacement; the same ones in every evaluation.
+    """`m` random patches of each bag, without replacement.
+
+    In evaluation they are drawn from a fixed seed: a batch gets the same ones again, and an image
+    others in another place of a batch.
 
     Args:
         m: Number of patches to choose.

@@ -137,13 +137,19 @@ class DifferentiableSelection(nn.Module):
         """Scores `(B, N)` of the patches of bags, from 0 to 1.
 
         Raises:
-            ValueError: If bags differ in size, or there are more or fewer scores than patches.
+            ValueError: If bags differ in size, there are more or fewer scores than patches, or
+                fewer patches than slots.
         """
         raw = self.map_net(views)
         if bags.sizes.tolist() != [raw.shape[1]] * len(bags):
             raise ValueError(
                 f"DifferentiableSelection needs bags of {raw.shape[1]} patches, one for each score "
                 f"of its map, got {bags.sizes.tolist()}; resize the images."
+            )
+        if self.m > raw.shape[1]:
+            raise ValueError(
+                f"DifferentiableSelection needs m of at most the {raw.shape[1]} patches, got "
+                f"{self.m}; lower it."
             )
         low, high = raw.amin(1, keepdim=True), raw.amax(1, keepdim=True)
         return (raw - low) / (high - low + 1e-5)

@@ -24,18 +24,16 @@ class LabeledBags(Protocol):
     targets: tuple[Target, ...]
     labels: dict[str, Tensor]
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
 
-    def bag(self, k: int, generator: torch.Generator | None) -> Bag:
+    def bag(self, k: int, generator: torch.Generator | None) -> Bag | Tensor:
         """The patches of an image, altered at random if there is a generator."""
         ...
 
     def view(self, k: int) -> Tensor | None:
         """A small view of the image, for models that look at one."""
-        ...
-
-    def subset(self, chosen: Tensor) -> "LabeledBags":
-        """These images only."""
         ...
 
 
@@ -49,8 +47,10 @@ class BagData(PartsData):
         validation: Images to validate with.
         selection: Images that choose the best epoch; None leaves that to the validation.
         batch_size: Images per batch, over all processes.
-        eager: Read all patches of a batch in advance, by the workers; `bags` is then a tensor if
-            all have one size. Otherwise they are read when a model requests them, and only those.
+        eager: Read all patches of a batch in advance, by the workers. Otherwise they are read when
+            a model requests them, and only those.
+        stack: With `eager`, make one tensor of bags of one size, which goes to the device as a
+            whole. Otherwise a model moves patches when it encodes them.
         seed: Seed of the order and of the alterations.
         num_workers: Processes that read in advance.
         drop_last: Drop the last, incomplete batch of a training epoch.
@@ -58,6 +58,22 @@ class BagData(PartsData):
     Raises:
         ImageError: If there are fewer images than a batch has, a part is empty, or a label is not
             valid.
+
+    Example:
+        >>> class Slides:
+        ...     targets = (Target("tumor", kind="sigmoid"),)
+        ...     labels = {"tumor": torch.tensor([0, 1])}
+        ...     features = [torch.zeros(5, 8), torch.ones(9, 8)]
+        ...     def __len__(self):
+        ...         return 2
+        ...     def bag(self, k, generator):
+        ...         return self.features[k]
+        ...     def view(self, k):
+        ...         return None
+        >>> data = BagData(Slides(), Slides(), batch_size=2)
+        >>> batch = next(iter(data.loader(data.train, [[1, 0]], epoch=0)))
+        >>> [len(bag) for bag in batch["bags"]], batch["target"].tolist()
+        ([9, 5], [[1.0], [0.0]])
     """
 
     def __init__(
@@ -68,6 +84,7 @@ class BagData(PartsData):
         selection: LabeledBags | None = None,
         batch_size: int,
         eager: bool = False,
+        stack: bool = True,
         seed: int = 42,
         num_workers: int = 0,
         drop_last: bool = True,
@@ -75,7 +92,7 @@ class BagData(PartsData):
         super().__init__(
             batch_size=batch_size, seed=seed, num_workers=num_workers, drop_last=drop_last
         )
-        self.eager = eager
+        self.eager, self.stack = eager, stack
         self.set_parts(
             {"train": train, "validation": validation, "selection": selection},
             _table,
@@ -91,6 +108,7 @@ class BagData(PartsData):
             num_workers=self.num_workers if self.eager else 0,
             bags=self.part_of(table),
             eager=self.eager,
+            stack=self.stack,
         )
 
 
@@ -100,12 +118,15 @@ class BagLoader(Planned):
 
     bags: LabeledBags
     eager: bool
+    stack: bool
 
     def __getitem__(self, indices: list[int]) -> Batch:
         bags: Any = [self.bags.bag(k, self._source(k)) for k in indices]
         if self.eager:
-            bags = [bag.read(torch.arange(len(bag))) for bag in bags]
-            if len({tuple(bag.shape) for bag in bags}) == 1:
+            bags = [
+                bag if isinstance(bag, Tensor) else bag.read(torch.arange(len(bag))) for bag in bags
+            ]
+            if self.stack and len({tuple(bag.shape) for bag in bags}) == 1:
                 bags = torch.stack(bags)
         views = [self.bags.view(k) for k in indices]
         return {

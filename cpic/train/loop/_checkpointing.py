@@ -219,6 +219,7 @@ class Checkpointing(pl.Callback):
             "train_loss": sums["loss"] / seen,
             "faults": int(sums["faults"]) // n_ranks,
             **{f"{name}_per_sample": sums[name] / seen for name in ("asked", "encoded", "voxels")},
+            **{name: total / seen for name, total in sums.items() if name.startswith("train_")},
             **{f"val_{name}": value for name, value in module.metrics.items()},
             **{f"selection_{name}": value for name, value in module.selected.items()},
         }

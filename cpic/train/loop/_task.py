@@ -64,7 +64,8 @@ class Task(pl.LightningModule):
         metrics: Metrics of the last validation.
         selected: The same of the patients who choose the epoch; empty if there are none.
         sums: Sums of the epoch so far: loss, samples, steps, faults, entries requested, positions
-            encoded and voxels read.
+            encoded and voxels read; a task may add some over samples, whose names begin with
+            `train_`, and their means are in the row of the epoch.
         seconds: Time of the steps of the epoch so far.
         norm: Norm of the gradient of the last step, before it was clipped.
     """

@@ -1,4 +1,4 @@
-"""Images as bags of patches: megapixel MNIST, traffic signs, features of slides."""
+"""Images as bags of patches: megapixel MNIST, enlarged digits, traffic signs, slides."""
 
 import hashlib
 import json
@@ -15,19 +15,21 @@ from cpic._errors import ImageError
 from cpic.data._folder import user_cache
 from cpic.images import (
     Canvas,
-    MegapixelMNIST,
     PatchSource,
-    TrafficSigns,
-    color_jitter,
+    load,
     load_megapixel_mnist,
     make_megapixel_mnist,
-    normalized,
     read_traffic,
-    recolor,
 )
 from cpic.images.slides import open_features
 from cpic.nn.ips import Bag, Target
 from cpic.options import Patches
+from cpic.train.tasks._bag_readers import (
+    EnlargedReader,
+    FeatureReader,
+    MegapixelReader,
+    SignReader,
+)
 
 _log = logging.getLogger(__name__)
 _MNIST = (
@@ -36,8 +38,6 @@ _MNIST = (
     Target("top", 10),
     Target("multi", 10, "multilabel"),
 )
-# As published: changes of color, and of position in pixels of the scaled photograph.
-_JITTER, _SHIFT = 0.1, 100
 
 
 @dataclass(eq=False)
@@ -78,84 +78,13 @@ class Labeled:
         return kind(targets, labels, self.open, self.look, self.places[chosen], self.grid)
 
 
-class Altered:
-    """Color patches of a source, with new colors if there is a map, scaled as encoders expect."""
-
-    def __init__(self, source: PatchSource, colors: Tensor | None):
-        self.source, self.colors = source, colors
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def read(self, indices: Tensor) -> Tensor:
-        """Patches `(k, 3, h, w)`, float32."""
-        patches = self.source.read(indices)
-        if self.colors is not None:
-            patches = recolor(patches.float() / 255, self.colors)
-        return normalized(patches)
-
-
-@dataclass(eq=False)
-class _Digits:
-    """Opens images of megapixel MNIST; may be sent to a worker."""
-
-    images: MegapixelMNIST
-    patch: int
-    stride: int | None
-    edge: int = 1
-
-    def __call__(self, k: int, generator: torch.Generator | None) -> PatchSource:
-        return self.images.source(k, patch=self.patch, stride=self.stride)
-
-    def look(self, k: int) -> Tensor:
-        """A view of `edge` pixels, or fewer if the image is smaller."""
-        height, width = (min(self.edge, size) for size in self.images.shape)
-        return self.images.image(k).thumbnail((height, width))
-
-
-@dataclass(eq=False)
-class _Signs:
-    """Opens photographs of roads; may be sent to a worker."""
-
-    signs: TrafficSigns
-    patch: int
-    stride: int | None
-    edge: int = 1
-
-    def __call__(self, k: int, generator: torch.Generator | None) -> Altered:
-        options: dict[str, Any] = {"patch": self.patch, "stride": self.stride}
-        if generator is None:
-            return Altered(self.signs.source(k, **options), None)
-        shift = torch.randint(-_SHIFT, _SHIFT + 1, (2,), generator=generator).tolist()
-        jitter = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), _JITTER)
-        colors = color_jitter(1, **jitter, generator=generator)
-        return Altered(self.signs.source(k, shift=tuple(shift), **options), colors)
-
-    def look(self, k: int) -> Tensor:
-        """A view of at most `edge` pixels along each side."""
-        image = self.signs.source(k, patch=self.patch).image
-        whole = image.read(torch.zeros(1, 2, dtype=torch.int64), size=image.shape)
-        size = [min(self.edge, side) for side in image.shape]
-        return torch.nn.functional.interpolate(whole.float() / 255, size, mode="area")[0]
-
-
-@dataclass(eq=False)
-class _Slides:
-    """Opens features of slides."""
-
-    bags: Sequence[Any]
-
-    def __call__(self, k: int, generator: torch.Generator | None) -> Bag:
-        return self.bags[k]
-
-
 def load_bags(
     dataset: str, data: Patches, *, seed: int, view: int | None = None
 ) -> tuple[Labeled, Labeled, dict[str, Any]]:
     """The images to train on and to test with, and facts about them.
 
     Args:
-        dataset: "mnist", "traffic" or "camelyon".
+        dataset: "mnist", "digits", "traffic" or "camelyon".
         data: Where they are, and how patches are cut.
         seed: Seed of images that are made, and of the split of traffic signs.
         view: Edge of small views; None if no model looks at them.
@@ -210,12 +139,26 @@ def _mnist(data: Patches, seed: int) -> tuple[list[Labeled], dict[str, Any]]:
         folder = Path(data.root)
     found = []
     for images in both:
-        reader = _Digits(images, data.patch or 50, data.stride)
+        reader = MegapixelReader(images, data.patch or 50, data.stride)
         grid = _grid(images.source(0, patch=reader.patch, stride=reader.stride))
         places = torch.arange(len(images))
         found.append(Labeled(_MNIST, images.labels, reader, reader.look, places, grid))
     facts = {"channels": 1, "pixels": list(both[0].shape), "synthetic": True, "folder": str(folder)}
     return found, facts
+
+
+def _digits(data: Patches, seed: int) -> tuple[list[Labeled], dict[str, Any]]:
+    found = []
+    for train in (True, False):
+        images = load("digits", root=data.root, train=train)
+        reader = EnlargedReader(images, data.canvas, data.patch or 100, data.stride)
+        n = min(len(images), data.images or len(images)) if train else len(images)
+        # In turn of all classes: they are sorted.
+        rows = torch.arange(len(images)).view(10, -1).T.flatten()[:n]
+        labels = {"digit": images.labels[rows]}
+        grid = _grid(reader(0, None))
+        found.append(Labeled((Target("digit", 10),), labels, reader, reader.look, rows, grid))
+    return found, {"channels": 1, "pixels": list(data.canvas), "source": images.source}
 
 
 def _traffic(data: Patches, seed: int) -> tuple[list[Labeled], dict[str, Any]]:
@@ -225,7 +168,7 @@ def _traffic(data: Patches, seed: int) -> tuple[list[Labeled], dict[str, Any]]:
         signs = read_traffic(root, train=train, seed=seed)
         rows = torch.arange(min(len(signs), data.images or len(signs)) if train else len(signs))
         labels = {"sign": torch.tensor(signs.labels)[rows]}
-        reader = _Signs(signs, data.patch or 100, data.stride)
+        reader = SignReader(signs, data.patch or 100, data.stride)
         grid = _grid(signs.source(0, patch=reader.patch, stride=reader.stride))
         targets = (Target("sign", 4),)
         found.append(Labeled(targets, labels, reader, reader.look, rows, grid))
@@ -241,7 +184,7 @@ def _camelyon(data: Patches, seed: int) -> tuple[list[Labeled], dict[str, Any]]:
         widths |= {bag.width for bag in bags}
         labels = {"metastases": torch.tensor([bag.label for bag in bags])}
         targets = (Target("metastases", kind="sigmoid"),)
-        found.append(Labeled(targets, labels, _Slides(bags), None, torch.arange(len(bags))))
+        found.append(Labeled(targets, labels, FeatureReader(bags), None, torch.arange(len(bags))))
     if len(widths) > 1:
         raise ImageError(f"features need one width, got {sorted(widths)}; extract them alike.")
     return found, {"channels": widths.pop(), "folder": str(root)}
@@ -249,6 +192,7 @@ def _camelyon(data: Patches, seed: int) -> tuple[list[Labeled], dict[str, Any]]:
 
 _LOADERS: Mapping[str, Callable[[Patches, int], tuple[list[Labeled], dict[str, Any]]]] = {
     "mnist": _mnist,
+    "digits": _digits,
     "traffic": _traffic,
     "camelyon": _camelyon,
 }

@@ -17,7 +17,7 @@ from cpic.train.results._results import FoldResult
 from cpic.train.tasks._bags import Labeled, load_bags
 from cpic.train.tasks._images import train_on_images
 from cpic.train.tasks._patches import PatchTask, warmed
-from cpic.train.tasks._scores import slides_of, write_scores
+from cpic.train.tasks._scores import check_places, write_scores
 
 _log = logging.getLogger(__name__)
 # Methods that look at a small view of the image.
@@ -31,7 +31,7 @@ def train_on_bags(
     """Train a model that chooses patches, and test it after every epoch.
 
     Args:
-        dataset: "mnist", "traffic" or "camelyon".
+        dataset: "mnist", "digits", "traffic" or "camelyon".
         data: Images and their patches.
         model: Options of the model.
         optimization: Options of the training.
@@ -49,8 +49,11 @@ def train_on_bags(
         selection=aside,
         batch_size=optimization.batch_size or 1,
         eager=data.eager,
+        # Otherwise all images of a batch would be on the device, and not `together`.
+        stack=data.together is None or data.together >= (optimization.batch_size or 1),
         seed=run.seed,
         num_workers=run.num_workers,
+        drop_last=False,
     )
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
@@ -73,12 +76,12 @@ def train_on_bags(
     folder = Path(run.results_folder) / (run.experiment_name or name)
     chances_by_task = {f"{task}_chance": value for task, value in chances.items()}
     chances_by_task["chance"] = sum(chances.values()) / len(chances)
-    slides = slides_of(test) if run.write_scores else []
+    if run.write_scores:
+        check_places(net, test)
 
     def further(result: FoldResult) -> dict[str, float]:
-        if slides and rank_and_size()[0] == 0:
-            assert isinstance(net, ips.PatchClassifier)
-            write_scores(net, result.best, slides, folder / "scores", i=model.i or model.m)
+        if run.write_scores and rank_and_size()[0] == 0:
+            write_scores(net, result.best, test, folder / "scores", i=model.i or model.m)
         return chances_by_task
 
     return train_on_images(

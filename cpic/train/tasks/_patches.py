@@ -1,13 +1,13 @@
 """Train a model that chooses patches, on the labels of images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cpic.nn._distributed import everyones
-from cpic.nn.ips import Answer, Target, target_chance, target_metric
+from cpic.nn.ips import Answer, Target, target_chance, target_loss, target_metric
 from cpic.nn.ips._tasks import Heads
 from cpic.train.loop._bag_data import columns
 from cpic.train.loop._fold_data import Batch
@@ -41,22 +41,37 @@ def warmed(warmup: float, num_epochs: int, n_batches: int) -> Callable[[float], 
 class PatchTask(Task):
     """Mean loss of all tasks; accuracies, exact matches and areas of a fold.
 
-    Metrics: by task `NAME_accuracy` or `NAME_auc`; their mean `score`; `accuracy`, the mean of the
-    accuracies, if there are any; and `error`, 1 minus `score`.
+    Metrics: by task `NAME_loss`, and `NAME_accuracy` or `NAME_auc`; the mean of the latter `score`;
+    `accuracy`, the mean of the accuracies, if there are any; and `error`, 1 minus `score`. Of the
+    steps of an epoch, the means `train_NAME_loss`, `train_NAME_accuracy` and `train_lr`.
 
     Args:
         model: Returns an `Answer` for `model(bags, views)`, and has `heads`.
         targets: The tasks, in the order of the columns of the labels.
         **options: As in `cpic.train.Regression`.
+
+    Example:
+        >>> task = PatchTask(model, model.heads.targets, optimizer="adamw")  # doctest: +SKIP
+        >>> fit_fold(task, data, folder="results/own", num_epochs=20)  # doctest: +SKIP
     """
 
     monitor = "score"
     higher = True
 
     def __init__(self, model: nn.Module, targets: tuple[Target, ...], **options: Any):
-        super().__init__(model, **options)
         self.targets = targets
+        super().__init__(model, **options)
         self.answers: list[list[tuple[Tensor, ...]]] = []
+        self._last: tuple[Answer, dict[str, Tensor]] | None = None
+
+    def begin_epoch(self) -> None:
+        """Reset the sums of an epoch, also those of each task."""
+        super().begin_epoch()
+        self.sums["train_lr"] = 0.0
+        for one in self.targets:
+            self.sums[f"train_{one.name}_loss"] = 0.0
+            if one.metric != "auc":
+                self.sums[f"train_{one.name}_accuracy"] = 0.0
 
     def forward(self, batch: Batch) -> Answer:  # type: ignore[override]
         """The answer of the model."""
@@ -68,6 +83,7 @@ class PatchTask(Task):
         heads: Any = self.model.heads
         assert isinstance(heads, Heads)
         loss = heads.loss(predictions.logits, labels)
+        self._last = predictions, labels
         return loss if predictions.penalty is None else loss + predictions.penalty
 
     def on_train_epoch_start(self) -> None:
@@ -75,6 +91,19 @@ class PatchTask(Task):
         super().on_train_epoch_start()
         if callable(anneal := getattr(self.model, "anneal", None)):
             anneal(self.current_epoch / max(self.trainer.max_epochs or 1, 1))
+
+    def _count(self, loss: float | None, n: int, spent: Sequence[int], seconds: float) -> None:
+        super()._count(loss, n, spent, seconds)
+        if loss is None or self._last is None:
+            return
+        answer, labels = self._last
+        self.sums["train_lr"] += n * self.trainer.optimizers[0].param_groups[0]["lr"]
+        for one in self.targets:
+            given = one, answer.logits[one.name].detach(), labels[one.name]
+            self.sums[f"train_{one.name}_loss"] += n * float(target_loss(*given))
+            if one.metric != "auc":
+                self.sums[f"train_{one.name}_accuracy"] += n * target_metric(*given)
+        self._last = None
 
     def on_validation_epoch_start(self) -> None:
         """Forget the answers of the last validation."""
@@ -117,6 +146,7 @@ class PatchTask(Task):
         for one, values in zip(self.targets, logits, strict=True):
             kind = "auc" if one.metric == "auc" else "accuracy"
             value = target_metric(one, values, labels[one.name])
+            found[f"{one.name}_loss"] = float(target_loss(one, values, labels[one.name]))
             found[f"{one.name}_{kind}"], score = value, score + value
         parts = [value for name, value in found.items() if name.endswith("_accuracy")]
         if parts:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cpic.nn import ips
+from cpic.data import ArrayVolume
+from cpic.nn import CubeEncoder, ips
 from cpic.nn.ips import Target
 from tests.nn.ips.problems import File
 
@@ -50,6 +51,48 @@ def test_estimates_and_their_gradients_are_unbiased(replace, generator):
     pairs = zip(slopes(estimate), slopes(lambda a, f: a @ f), strict=True)
     for found, wanted in pairs:
         torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.02)
+
+
+@pytest.mark.parametrize("options", [{}, {"published": True}, {"replace": True}])
+def test_an_estimate_from_fewer_draws_is_that_of_these_alone(options):
+    a = torch.rand(3, 5, dtype=torch.float64).softmax(1)
+    f = torch.randn(3, 5, 2, dtype=torch.float64)
+    mask = torch.arange(5) < torch.tensor([5, 3, 1])[:, None]
+    given = [one.requires_grad_() for one in (a.masked_fill(~mask, 0), f + 9 * ~mask[..., None])]
+    whole = ips.expectation(given[1], given[0], mask=mask, **options)
+    slopes = torch.autograd.grad(whole.square().sum(), given)
+    for k, n in enumerate((5, 3, 1)):
+        alone = [one[k : k + 1, :n].detach().requires_grad_() for one in given]
+        found = ips.expectation(alone[1], alone[0], **options)
+        torch.testing.assert_close(found[0], whole[k])
+        for one, other in zip(
+            torch.autograd.grad(found.square().sum(), alone), slopes, strict=True
+        ):
+            torch.testing.assert_close(one[0], other[k, :n])
+            assert not other[k, n:].any()
+
+
+@pytest.mark.parametrize("smooth", [1e-5, 0.0])
+def test_sampling_from_a_padded_bag_is_that_of_the_bag_alone(smooth, generator):
+    model, (patches, views) = sampling(test="top", smooth=smooth).eval(), images(generator)
+    with torch.no_grad():
+        # Some shares are rounded to 0.
+        model.map_net.layers[-1].weight.mul_(1e4)
+    mask = torch.zeros(4, 20, dtype=torch.bool)
+    for k, places in enumerate(([*range(20)], [3, 17], [19], [0, 5, 6, 7])):
+        mask[k, places] = True
+    patches = patches.masked_fill(~mask[..., None, None, None], torch.nan)
+    found = model(patches, views, mask=mask)
+    assert found.selection.mask.sum(1).tolist() == [3, 2, 1, 3]
+    for k in range(4):
+        rows = slice(k, k + 1)
+        alone = model(patches[rows], views[rows], mask=mask[rows])
+        for name, logits in alone.logits.items():
+            torch.testing.assert_close(found.logits[name][rows], logits)
+        chosen = found.selection.indices[k][found.selection.mask[k]]
+        assert bool(mask[k, chosen].all())
+    model.train()(patches, views, mask=mask).logits["a"].sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.encoder.parameters())
 
 
 def test_draws_follow_the_map(generator):
@@ -171,6 +214,61 @@ def test_bags_of_files_are_as_tensors(name, generator):
         torch.testing.assert_close(found.logits[task], logits)
 
 
+@pytest.mark.parametrize("name", ["iterative", "official", "all"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_bags_of_other_sizes_in_a_batch_are_as_each_alone(name, padded, generator):
+    model, sizes = MODELS[name]().eval(), (20, 2, 9, 1)
+    bags = [torch.rand(n, 1, 6, 6, generator=generator) for n in sizes]
+    mask = None
+    if padded:
+        given = nn.utils.rnn.pad_sequence(bags, batch_first=True, padding_value=torch.nan)
+        mask = torch.arange(20) < torch.tensor(sizes)[:, None]
+    else:
+        given = [bags[0], File(bags[1]), bags[2], File(bags[3])]
+    found, total = model(given, mask=mask), torch.zeros(())
+    for k, bag in enumerate(bags):
+        alone = model([bag])
+        total = total + alone.logits["a"].square().sum()
+        chosen = found.selection.indices[k][found.selection.mask[k]]
+        wanted = alone.selection.indices[0][alone.selection.mask[0]]
+        assert sorted(chosen.tolist()) == sorted(wanted.tolist())
+        for task, logits in alone.logits.items():
+            torch.testing.assert_close(found.logits[task][k : k + 1], logits)
+    weights = list(model.encoder.parameters())
+    slopes = torch.autograd.grad(found.logits["a"].square().sum(), weights)
+    for one, other in zip(slopes, torch.autograd.grad(total, weights), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+class Cubes:
+    """Cubes of a volume around some voxels."""
+
+    def __init__(self, volume, centers, size):
+        self.volume, self.centers, self.size = volume, centers, size
+
+    def __len__(self):
+        return len(self.centers)
+
+    def read(self, indices):
+        return self.volume.cubes(self.centers[indices], size=self.size)
+
+
+def test_cubes_of_volumes_are_bags_for_the_encoder_of_c_pic(generator):
+    encoder = CubeEncoder(16, variant="fast")
+    pool = ips.CrossAttention(16, n_tokens=2, heads=4, grid=(4, 4, 4), dropout=0)
+    model = ips.PatchClassifier(encoder, pool, TASKS, choose=ips.Iterative(m=5, i=10))
+    volumes = [ArrayVolume(torch.rand(16, 16, 16, generator=generator)) for _ in range(2)]
+    centers = torch.cartesian_prod(*[torch.arange(2, 16, 4)] * 3)
+    bags = [Cubes(one, centers, encoder.receptive_field) for one in volumes]
+    model(bags).logits["a"].square().sum().backward()
+    assert all(one.grad is not None for one in encoder.parameters())
+    model.eval()
+    cubes = torch.stack([bag.read(torch.arange(64)) for bag in bags])
+    found, wanted = model(bags), model(cubes)
+    assert torch.equal(found.selection.indices, wanted.selection.indices)
+    torch.testing.assert_close(found.logits["a"], wanted.logits["a"])
+
+
 def test_gradients_are_those_of_the_chosen_patches_alone(generator):
     model, (patches, _) = MODELS["iterative"](), images(generator)
     answer = model(patches, generator=generator)
@@ -234,6 +332,12 @@ BAD = {
     "no draws": (lambda: ips.draw_patches(ONES, m=0), "`m`"),
     "slots": (lambda: ips.perturbed_topk(ONES, k=7), "6 cells"),
     "noise": (lambda: ips.perturbed_topk(ONES, k=2, sigma=0), "sigma"),
+    "more slots than patches": (
+        lambda: ips.DifferentiableSelection(
+            ips.MapNet(1, grid=(1, 2)), nn.Flatten(), ips.CrossAttention(8), TASKS[:1], m=3
+        )(torch.ones(1, 2, 8), torch.ones(1, 1, 8, 8)),
+        "at most the 2 patches",
+    ),
     "no views": (lambda: sampling()(torch.ones(1, 20, 1, 6, 6)), "views"),
     "other grid": (lambda: sampling()(torch.ones(1, 9, 1, 6, 6), torch.ones(1, 1, 8, 8)), "9"),
     "views": (lambda: perturbed()(torch.ones(1, 20, 1, 6, 6), torch.ones(1, 3, 8, 8)), "in_chan"),

@@ -204,6 +204,10 @@ BAD = {
     "no patch": (lambda: select(torch.zeros(2, 0, 4), Exact(), None, m=2), "bag 0"),
     "no bag": (lambda: select([], Exact(), None, m=2), "no bag"),
     "one empty bag": (lambda: select([ONE[0], ONE[0, :0]], Exact(), None, m=2), "bag 1"),
+    "patches of other shapes": (
+        lambda: select([ONE[0], torch.zeros(3, 5)], Exact().eval(), None, m=2),
+        "of one shape",
+    ),
     "no batch axis": (lambda: select(ONE[0], Exact(), None, m=2), "axis"),
     "mask": (lambda: select(ONE, Exact(), None, m=2, mask=torch.ones(1, 4).bool()), "mask"),
     "mask of numbers": (lambda: select(ONE, Exact(), None, m=2, mask=torch.ones(1, 5)), "bool"),
