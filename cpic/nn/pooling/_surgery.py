@@ -95,7 +95,7 @@ def feature_layers(
         )
     was = backbone.training
     # Some networks have further outputs in training, of layers before the last maps.
-    quiet = {"suppress_diff_warning": True}
+    quiet: dict[str, Any] = {"suppress_diff_warning": True}
     names = [name for name in get_graph_node_names(backbone, **quiet)[1] if name != "output"]
     image = next(backbone.parameters()).new_zeros(1, in_channels, size, size)
     with torch.no_grad():
