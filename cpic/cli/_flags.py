@@ -26,7 +26,7 @@ _SHORT_OF = {
 }
 # Options that a published script takes by position, or without a value.
 _BY_PLACE = {"gcp": ["root"]}
-_BARE = {("gcp", "pretrained"): "torchvision"}
+_BARE = {("gcp", "pretrained"): "torchvision", ("gcp", "keep_epochs"): "true"}
 _OLD = {**SHORT, "--dataset_location": "--root", "--cfg": "--config", "-h": "--help"}
 _FILES = ("config", "preset")
 # These take no value.

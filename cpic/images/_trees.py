@@ -17,22 +17,28 @@ _LARGEST = 2**28
 def imagenet(root: Path, train: bool) -> FileImages:
     """`train/CLASS/*` and `val/CLASS/*`: ImageNet, or any pictures in folders."""
     folder = root / ("train" if train else "val")
+    classes = _folders(root / "train")
+    numbers = {name: k for k, name in enumerate(classes)}
+    own = classes if train else _folders(folder)
+    if unknown := sorted(set(own) - set(classes)):
+        raise ImageError(
+            f"{folder} has the class {unknown[0]!r}, which {root / 'train'} lacks; the parts are "
+            "of different data sets."
+        )
     with reading(folder, ImageError):
-        classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        files = {
-            name: sorted(
-                path for path in (folder / name).iterdir() if path.suffix.lower() in _SUFFIXES
-            )
-            for name in classes
-        }
-    return made(
-        "imagenet",
-        root,
-        [str(path.relative_to(root)) for one in files.values() for path in one],
-        [k for k, one in enumerate(files.values()) for _ in one],
-        classes,
-        "pictures in folders",
-    )
+        found = [
+            (str(path.relative_to(root)), numbers[name])
+            for name in own
+            for path in sorted((folder / name).iterdir())
+            if path.suffix.lower() in _SUFFIXES
+        ]
+    files, labels = [file for file, _ in found], [label for _, label in found]
+    return made("imagenet", root, files, labels, classes, "pictures in folders")
+
+
+def _folders(root: Path) -> list[str]:
+    with reading(root, ImageError):
+        return sorted(path.name for path in root.iterdir() if path.is_dir())
 
 
 def birds(root: Path, train: bool) -> FileImages:
@@ -174,6 +180,11 @@ def made(
         raise ImageError(
             f"{name} in {root} needs at least two classes, got {list(classes)}; nothing can be "
             "told apart."
+        )
+    if not 0 <= min(labels) <= max(labels) < len(classes):
+        raise ImageError(
+            f"{name} in {root} has {len(classes)} classes, but labels from {min(labels) + 1} to "
+            f"{max(labels) + 1}; its lists are of different data sets."
         )
     target = torch.tensor(labels, dtype=torch.int64)
     return FileImages(target, tuple(classes), (3, 0, 0), f"{source}, {root}", paths, boxes)

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from cpic.linalg._iterations import best_steps, identity_of
 
+# Numbers in a batch below which the calls of functions cost more than they save, as measured from 4
+# to 64 rows.
+WORTH = 4096
 # Number of rows from which inverses are faster.
 LARGE = 96
 # For products, the c of the degrees 9, 5, 5, 5 in x, and of 9 and 5: 14 and 6 products.
@@ -31,29 +34,36 @@ LOW, HIGH = 1.8870693974180035, 1.9253036363533016
 
 
 def quick_root(matrix: Tensor) -> Tensor | None:
-    """Roots of symmetric matrices `(*b, n, n)`; None if an eigenvalue may be too small.
+    """Roots of symmetric matrices `(*b, n, n)`; None if they are few, or have small eigenvalues.
 
-    Reads one or two numbers back.
+    Reads up to three numbers back.
     """
-    if not matrix.numel():
+    if matrix.numel() < WORTH:
         return None
     matrix, shape = matrix.detach().reshape(-1, *matrix.shape[-2:]), matrix.shape
-    size = matrix.abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
-    scaled = (matrix / size).float()  # no eigenvalue is above 1
-    found = _by_inverses(scaled) if shape[-1] >= LARGE else _by_products(scaled)
-    if found is None:
+    large = shape[-1] >= LARGE
+    least = LEAST**2 if large else SMALLEST
+    # Where all have small eigenvalues, the first one shows it at a fraction of the cost.
+    first = matrix[0]
+    if len(matrix) > 1 and not _at_least(first, least * float(first.abs().sum(-1).max())):
         return None
-    root, scale = found
+    scaled, size = _scaled(matrix)
+    if not _at_least(scaled, least):
+        return None
+    root, scale = _by_inverses(scaled) if large else _by_products(scaled)
     return ((root + root.mT) * ((scale * size).sqrt() / 2)).view(shape)
 
 
-def _by_products(matrix: Tensor) -> tuple[Tensor, Tensor] | None:
-    one = matrix.new_ones(())
-    if not _at_least(matrix, one, SMALLEST):
-        return None
+def _scaled(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrices of which no eigenvalue is above 1, in single precision, and their scale."""
+    size = matrix.abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
+    return (matrix / size).float(), size
+
+
+def _by_products(matrix: Tensor) -> tuple[Tensor, Tensor]:
     square = matrix @ matrix
-    bound = torch.linalg.vector_norm(square, dim=(-2, -1), keepdim=True).sqrt().minimum(one)
-    well = _at_least(matrix, bound, SMALL)
+    bound = torch.linalg.vector_norm(square, dim=(-2, -1), keepdim=True).sqrt().clamp(max=1.0)
+    well = _at_least(matrix, SMALL * bound)
     first, *others = best_steps(SMALL**0.5, FEW) if well else best_steps(SMALLEST**0.5, MANY)
     identity, matrix, square = identity_of(matrix), matrix / bound, square / bound.square()
     high = (first[3] * matrix).add_(square, alpha=first[4])
@@ -69,10 +79,7 @@ def _by_products(matrix: Tensor) -> tuple[Tensor, Tensor] | None:
     return y, bound
 
 
-def _by_inverses(matrix: Tensor) -> tuple[Tensor, Tensor] | None:
-    one = matrix.new_ones(())
-    if not _at_least(matrix, one, LEAST**2):
-        return None
+def _by_inverses(matrix: Tensor) -> tuple[Tensor, Tensor]:
     identity = identity_of(matrix)
     poles, residues = matrix.new_tensor([POLES, RESIDUES])
     shifted = matrix + poles[:, None, None, None] * identity
@@ -82,7 +89,7 @@ def _by_inverses(matrix: Tensor) -> tuple[Tensor, Tensor] | None:
     z, y = z.add_(identity), y.add_(matrix).add_(identity, alpha=sum(RESIDUES))
     ((a, b),) = best_steps(LOW / HIGH, (3,))
     turn = torch.baddbmm(identity, z, y, beta=a / HIGH, alpha=b / HIGH**3)
-    return y @ turn, one
+    return y @ turn, matrix.new_ones(())
 
 
 def inverse_by_blocks(matrix: Tensor) -> Tensor:
@@ -107,7 +114,7 @@ def inverse_by_blocks(matrix: Tensor) -> Tensor:
     return found
 
 
-def _at_least(matrix: Tensor, scale: Tensor, least: float) -> bool:
-    """Whether no eigenvalue is below `least * scale`; a matrix with NaN has no Cholesky factor."""
-    low = torch.addcmul(matrix, identity_of(matrix), scale, value=-least)
+def _at_least(matrix: Tensor, least: Tensor | float) -> bool:
+    """Whether no eigenvalue is below `least`; a matrix with NaN has no Cholesky factor."""
+    low = matrix - least * identity_of(matrix)
     return not bool(torch.linalg.cholesky_ex(low).info.any())

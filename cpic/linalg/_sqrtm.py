@@ -66,8 +66,9 @@ def sqrtm(
       256 rows is missed by 7e-3 for m = 5. With `scale="bound"`, f is a closer bound on s.
     - `"taylor"`: the Taylor polynomial of `degree` 10, products only; less accurate still.
     - `"auto"`: within 1e-4 of the true root, relative, in the Frobenius norm. On a GPU `"minimax"`.
-      On the CPU products and inverses of single precision, if no gradient is requested and the
-      condition number is below about 1e3, as a Cholesky factor shows; otherwise `"eigh"`.
+      On the CPU products and inverses of single precision, if no gradient is requested, the batch
+      has 4096 numbers or more, and the condition number is below about 1e3, as a Cholesky factor
+      shows; otherwise `"eigh"`.
 
     Gradients, with G the symmetric part of the gradient of the root:
 

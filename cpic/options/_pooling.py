@@ -77,8 +77,8 @@ class Pooling(Group):
         keep_resolution: Stride 1 in the last stage of a ResNet, as in the published mpncovresnet.
         hidden: Widths of hidden layers of the classifier.
         freeze: Number of modules of the features that are not trained (freezed_layer).
-        pretrained: File of weights, of torchvision or of a run, or "torchvision", which lets it
-            download its own.
+        pretrained: File of weights, of torchvision or of a run, whose classifier is taken as well
+            if it fits; or "torchvision", which lets it download its own.
         switch_to: Representation to switch to within the run, with the same weights, optimizer and
             learning rate: the hybrid protocol.
         switch_at: Epoch of the switch, from 0; by default that of the last decay.

@@ -29,7 +29,6 @@ FLAGS_DROPPED = {
     "dist_url": "torchrun starts the processes",
     "dist_backend": "torchrun starts the processes",
     "num_classes": "it follows from the data",
-    "store_model_everyepoch": "the latest and the best epoch are kept",
 }
 _SIDE = (
     *("ops_name", "ops_use_factory", "ops_factory_name", "ops_factory_stiefel_name"),

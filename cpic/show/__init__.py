@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from cpic.show._cost import budget, train_to_scale
     from cpic.show._explore import explore
     from cpic.show._rivals import rivals
-    from cpic.show._training import training_curves
+    from cpic.show._training import gradient_flow, training_curves
 
 __all__ = [
     "budget",
     "error_curve",
     "explore",
+    "gradient_flow",
     "positions",
     "rivals",
     "slices",

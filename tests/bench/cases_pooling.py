@@ -2,7 +2,9 @@
 
 `seconds` are processor seconds of one thread, the least of some. `error` is relative to the exact
 root, in the Frobenius norm, of matrices made from known eigenvalues. `share` is our time over that
-of the root by eigenvalues. Trained networks are recorded by `book/results/make_covariance.py`.
+of the root by eigenvalues; `share, 1e-4 beyond others` is the same for matrices of which neither
+Newton-Schulz iterations nor a Padé approximant of high degree come within 1e-4. Trained networks
+are recorded by `book/results/make_covariance.py`.
 """
 
 import time
@@ -22,6 +24,10 @@ SIZES = (16, 64, 256)
 CONDITIONS: dict[str, float | None] = {"1e1": 1e1, "1e3": 1e3, "1e6": 1e6, "rank n/2": None}
 GAPS = tuple(10.0**-k for k in range(1, 17))
 BATCH = 10
+# Roots without eigenvalues that may come within `CLOSE`: where one does, ours has to be fast.
+ITERATED = {"method": "newton_schulz", "steps": 15}
+HIGH_PADE = {"method": "pade", "degree": 40, "scale": "bound"}
+CLOSE = 1e-4
 
 
 def least_time(call: Callable[[], object], runs: int) -> float:
@@ -54,6 +60,19 @@ def spectrum(n: int, condition: str, seed: int, dtype: torch.dtype = WIDE) -> tu
     return ((matrix + matrix.mT) / 2).to(dtype), root
 
 
+def error_of(root: Tensor, exact: Tensor) -> float:
+    """The largest relative error in the Frobenius norm."""
+    return float(((root - exact).norm(dim=(-2, -1)) / exact.norm(dim=(-2, -1))).max())
+
+
+@cache
+def within_reach(n: int, condition: str) -> bool:
+    """Whether a root without eigenvalues comes within `CLOSE` of the exact one."""
+    matrix, exact = spectrum(n, condition, 0)
+    roots = (linalg.sqrtm(matrix, check=False, **how) for how in (ITERATED, HIGH_PADE))
+    return any(error_of(root, exact) <= CLOSE for root in roots)
+
+
 def rooted(options: dict, n: int, condition: str, seed: int, *, check: bool = True, runs: int = 5):
     """Error and time of a root, and our time over that of the root by eigenvalues."""
     matrix, exact = spectrum(n, condition, seed)
@@ -68,9 +87,9 @@ def rooted(options: dict, n: int, condition: str, seed: int, *, check: bool = Tr
     call(), by_eigenvalues()
     figures = {"seconds": least_time(call, runs)}
     if check:
-        figures["share"] = figures["seconds"] / least_time(by_eigenvalues, runs)
-        found = (call() - exact).norm(dim=(-2, -1)) / exact.norm(dim=(-2, -1))
-        figures["error"] = float(found.max())
+        unit = "share" if within_reach(n, condition) else "share, 1e-4 beyond others"
+        figures[unit] = figures["seconds"] / least_time(by_eigenvalues, runs)
+        figures["error"] = error_of(call(), exact)
     return figures
 
 
@@ -217,9 +236,9 @@ def pooling_cases() -> list[Case]:
     others = {
         "eigh": {},
         "minimax": {"method": "minimax"},
-        "newton_schulz 15": {"method": "newton_schulz", "steps": 15},
+        "newton_schulz 15": ITERATED,
         "pade 5": {"method": "pade"},
-        "pade 40, bound": {"method": "pade", "degree": 40, "scale": "bound"},
+        "pade 40, bound": HIGH_PADE,
         "taylor 10": {"method": "taylor"},
     }
     for n in SIZES:
@@ -231,14 +250,11 @@ def pooling_cases() -> list[Case]:
                     name=f"root without eigenvalues, auto, {BATCH} of {n} rows, {condition}",
                     ours=partial(rooted, {"method": "auto"}, n, condition),
                     peers={name: partial(rooted, o, n, condition) for name, o in others.items()},
-                    # Half the time of eigenvalues where that is possible: with one thread they take
-                    # as long as 20 products of single precision at 256 rows, or 8 of double; the
-                    # latter are needed beyond 1e3, and more of them. Ten matrices of 16 rows take
-                    # as long as 50 calls of any function.
-                    goals={
-                        "error": 1e-4,
-                        **({"share": 0.5} if n > SIZES[0] and condition in ("1e1", "1e3") else {}),
-                    },
+                    # With one thread eigenvalues take as long as 20 products of single precision at
+                    # 256 rows, or 8 of double; the latter are needed beyond 1e3 and for low ranks,
+                    # and more of them. Ten matrices of 16 rows take as long as 50 calls of any
+                    # function.
+                    goals={"error": CLOSE, "share": 0.5},
                     repeats=3,
                     peak="none",
                 )

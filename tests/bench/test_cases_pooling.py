@@ -29,6 +29,16 @@ def test_errors_are_those_of_the_roots():
         assert cases.rooted({"method": "auto"}, 64, condition, 0, runs=1)["error"] <= 1e-4
 
 
+def test_the_goal_of_time_is_where_another_root_is_close():
+    """Few eigenvalues that differ, or low rank: the iteration converges; 1e-6 takes more steps."""
+    assert [cases.within_reach(16, one) for one in cases.CONDITIONS] == [True, True, False, True]
+    for condition, unit in (("1e1", "share"), ("1e6", "share, 1e-4 beyond others")):
+        assert unit in cases.rooted({"method": "auto"}, 16, condition, 0, runs=1)
+    auto = [case for case in cases.pooling_cases() if ", auto, " in case.name]
+    assert len(auto) == 12
+    assert all(case.goals == {"error": 1e-4, "share": 0.5} for case in auto)
+
+
 def test_times_are_those_of_both_passes():
     figures = cases.differentiated({"gradient": "pade"}, 16, 0, runs=1)
     assert figures["of eigh forward"] > 1

@@ -190,6 +190,9 @@ def test_bad_trees(tmp_path):
         "cub one picture missing": lambda r: (r / "CUB_200_2011/images/001.Gull/a.jpg").unlink(),
         "cub other lists": lambda r: text(r / "CUB_200_2011/images.txt", "1 001.Gull/a.jpg\n"),
         "cub no numbers": lambda r: text(r / "CUB_200_2011/classes.txt", "Gull\nTern\n"),
+        "cub other labels": lambda r: text(
+            r / "CUB_200_2011/image_class_labels.txt", "1 1\n2 1\n3 2\n4 9\n"
+        ),
         "cub outside": lambda r: text(
             r / "CUB_200_2011/images.txt", "1 ../../x.jpg\n2 b\n3 c\n4 d\n"
         ),
@@ -211,6 +214,7 @@ def test_bad_trees(tmp_path):
     expected = {
         "cub one picture missing": "lacks 1 of 2 pictures.*first images/001.Gull/a.jpg",
         "cub other lists": "lists of different pictures",
+        "cub other labels": "has 2 classes, but labels from 1 to 9; its lists are of different",
         "cub no numbers": "needs lines `number text`; it is of another data set",
         "cub outside": "outside of",
         "cub empty": "is empty",
@@ -235,6 +239,17 @@ def test_folders_of_one_class(tmp_path):
     with pytest.raises(ImageError, match=r"at least two classes, got \['only'\]"):
         load("imagenet", root=tmp_path)
     with pytest.raises(ImageError, match="val"):
+        load("imagenet", root=tmp_path, train=False)
+
+
+def test_the_classes_of_both_parts_are_those_of_the_training_part(tmp_path):
+    imagenet(tmp_path)
+    picture(tmp_path / "train" / "m00" / "0.JPEG")
+    parts = [load("imagenet", root=tmp_path, train=train) for train in (True, False)]
+    assert parts[0].classes == parts[1].classes == ("m00", "n01", "n02")
+    assert parts[1].labels.tolist() == [1, 1, 2, 2]
+    picture(tmp_path / "val" / "other" / "0.JPEG")
+    with pytest.raises(ImageError, match=r"val has the class 'other', which .*train lacks"):
         load("imagenet", root=tmp_path, train=False)
 
 

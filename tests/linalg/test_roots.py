@@ -211,20 +211,27 @@ def test_within_a_promised_distance_for_every_spectrum(generator, method):
     for values in spectra(generator):
         for scale in (1.0, 1e-60, 1e60):
             matrix = with_spectrum(generator, scale * values)
-            exact = sqrtm(matrix)
-            error = (sqrtm(matrix, method=method) - exact).norm() / exact.norm()
+            exact, n_copies = sqrtm(matrix), automatic.WORTH // len(values) ** 2 + 1
+            found = sqrtm(matrix.expand(n_copies, -1, -1), method=method)
+            error = (found - exact).norm(dim=(-2, -1)).max() / exact.norm()
             assert error <= 1e-4, (len(values), float(values.min()), scale)
+
+
+def counted(monkeypatch, name):
+    called, plain = [], getattr(torch.linalg, name)
+    monkeypatch.setattr(
+        torch.linalg, name, lambda a, *o: called.append(a.shape[:-2].numel()) or plain(a, *o)
+    )
+    return called
 
 
 @pytest.mark.parametrize("n", [4, 32, 95, 96, 150])
 def test_automatic_takes_products_where_they_suffice(generator, monkeypatch, n):
-    called = []
-    plain = torch.linalg.eigh
-    monkeypatch.setattr(torch.linalg, "eigh", lambda *a: called.append(1) or plain(*a))
-    even = with_spectrum(generator, torch.linspace(1, 0.4, n))
-    fair = with_spectrum(generator, torch.logspace(0, -2.5, n))
-    uneven = with_spectrum(generator, torch.logspace(0, -4, n))
-    leaf, both = even.clone().requires_grad_(), torch.stack([even, uneven])
+    called = counted(monkeypatch, "eigh")
+    kinds = torch.linspace(1, 0.4, n), torch.logspace(0, -2.5, n), torch.logspace(0, -4, n)
+    batch = automatic.WORTH // n**2 + 1
+    even, fair, uneven = (with_spectrum(generator, one).repeat(batch, 1, 1) for one in kinds)
+    leaf, both = even.clone().requires_grad_(), torch.cat([even, uneven])
     for matrix, expected in ((even, 0), (fair, 0), (uneven, 1), (both, 1), (leaf, 1)):
         called.clear()
         root = sqrtm(matrix, method="auto")
@@ -232,9 +239,28 @@ def test_automatic_takes_products_where_they_suffice(generator, monkeypatch, n):
         assert root.dtype == WIDE
         assert root.shape == matrix.shape
         assert root.requires_grad == (matrix is leaf)
-    assert sqrtm(even[:0, :0], method="auto").shape == (0, 0)
-    zero = torch.zeros(2, n, n, dtype=WIDE)
+    assert sqrtm(even[0, :0, :0], method="auto").shape == (0, 0)
+    zero = torch.zeros(batch, n, n, dtype=WIDE)
     assert torch.equal(sqrtm(zero, method="auto"), zero)
+
+
+def test_automatic_tries_nothing_in_vain(generator, monkeypatch):
+    """Eigenvalues at once of few numbers, and after one factor if the first matrix is uneven."""
+    factors, called = counted(monkeypatch, "cholesky_ex"), counted(monkeypatch, "eigh")
+    n = math.isqrt(automatic.WORTH)
+    even = with_spectrum(generator, torch.linspace(1, 0.4, n)).unsqueeze(0)
+    uneven = with_spectrum(generator, torch.logspace(0, -4, n)).repeat(9, 1, 1)
+    for matrix, tried, found in (
+        (even[:, 1:, 1:], [], [1]),
+        (even, [1, 1], []),
+        (uneven, [1], [9]),
+        (uneven[:1], [1], [1]),
+        (torch.cat([even, uneven]), [1, 10], [10]),
+        (even.expand(9, -1, -1), [1, 9, 9], []),
+    ):
+        factors.clear(), called.clear()
+        sqrtm(matrix, method="auto")
+        assert (factors, called) == (tried, found)
 
 
 def test_float32_roots_of_deficient_matrices_stay_finite(generator):

@@ -29,13 +29,17 @@ BACKBONES = {
     "resnet18": (512, 4),
     "squeezenet1_1": (1000, 7),
     "shufflenet_v2_x0_5": (1024, 4),
+    "densenet121": (1024, 4),
+    "inception_v3": (2048, 2),
 }
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_backbones_of_torchvision(name):
     channels, size = BACKBONES[name]
-    net = torchvision().models.get_model(name, weights=None)
+    # Its initial values take seconds to draw.
+    options = {"init_weights": False} if name == "inception_v3" else {}
+    net = torchvision().models.get_model(name, weights=None, **options)
     found = feature_layers(net)
     with torch.no_grad():
         maps = found.layers.eval()(torch.rand(1, 3, 128, 128))

@@ -187,21 +187,40 @@ def test_error_curve_draws_median_and_band():
 
 
 def test_curves_are_the_columns_of_the_table(tmp_path):
-    table = "epoch,step,train_loss,val_accuracy,val_top5_error\n0,5,2.5,0.25,0.5\n1,10,1.5,,0.25\n"
+    head = "epoch,step,train_loss,train_top5_error,val_accuracy,val_top5_error,val_error"
+    table = f"{head}\n0,5,2.5,0.75,0.25,0.5,1\n1,10,1.5,0.5,,0.25,1\n"
     (tmp_path / "metrics.csv").write_text(table)
     figure = show.training_curves(tmp_path)
     titles = [ax.get_title() for ax in figure.axes]
-    assert titles == ["train loss", "accuracy", "top5 error"]
+    assert titles == ["train loss", "top5 error", "accuracy", "error"]
     lines = [ax.lines[0].get_xydata() for ax in figure.axes]
     np.testing.assert_array_equal(lines[0], [[0, 2.5], [1, 1.5]])
-    np.testing.assert_array_equal(lines[1], [[0, 0.25], [1, np.nan]])
+    np.testing.assert_array_equal(lines[2], [[0, 0.25], [1, np.nan]])
+    both = {line.get_label(): list(line.get_ydata()) for line in figure.axes[1].lines}
+    assert both == {"training": [0.75, 0.5], "validation": [0.5, 0.25]}
     (ax,) = show.training_curves(tmp_path, metrics=["step"]).axes
     np.testing.assert_array_equal(ax.lines[0].get_ydata(), [5, 10])
-    many = ["train_loss", "val_accuracy"] * 2
-    bounds = places(show.training_curves(tmp_path, metrics=many))
+    bounds = places(figure)
     assert bounds[3][1] < bounds[0][1]
     assert bounds[3][0] == bounds[0][0]
     assert all(left >= 0 and left + width <= 1 for left, _, width, _ in bounds)
+
+
+def test_gradients_of_each_weight_are_drawn_in_their_order():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    with pytest.raises(ValueError, match=r"got a Sequential without; call backward"):
+        show.gradient_flow(network)
+    network(torch.ones(1, 2)).square().sum().backward()
+    network[2].weight.grad = torch.tensor([[1.0, 0, -3], [0, 0, 0]])
+    network[0].weight.grad.zero_()
+    (ax,) = show.gradient_flow(network).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0.weight", "2.weight"]
+    found = {line.get_label(): list(line.get_xdata()) for line in ax.lines}
+    assert found == {
+        "mean": [pytest.approx(np.nan, nan_ok=True), 4 / 6],
+        "largest": [pytest.approx(np.nan, nan_ok=True), 3],
+    }
+    assert ax.yaxis_inverted()
 
 
 TABLES = {"no metric": "", "no.*val_x": "epoch,a\n0,1\n", "no number": "epoch,val_x\n0,b\n"}

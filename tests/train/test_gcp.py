@@ -1,12 +1,14 @@
 """Training with covariance pooling: recipes, schedules, the switch, crops, bad input."""
 
 import csv
+import dataclasses
 import inspect
 import json
 
 import pytest
 import torch
 import yaml
+from PIL import Image as pillow
 
 from cpic import cli, train
 from cpic._errors import ImageError
@@ -20,9 +22,9 @@ from cpic.nn.pooling import (
     representation,
     small_backbone,
 )
-from cpic.options import Descent, Pooling, _presets
+from cpic.options import Descent, Pictures, Pooling, Run, _presets
 from cpic.train.tasks import _gcp_run, _gcp_task, _gcp_views, _gcp_weights, _images
-from tests.images.test_trees import MAKERS, picture
+from tests.images.test_trees import MAKERS, cells, matlab, picture
 
 SMALL = {
     "benchmark": "small-digits",
@@ -120,6 +122,66 @@ def test_a_run_resumes_bit_for_bit_across_the_switch(tmp_path):
     assert rows == again
 
 
+def test_every_epoch_is_kept_if_asked_for(tmp_path):
+    result, _ = fitted(tmp_path, keep_epochs=True)
+    kept = sorted(result.latest.parent.glob("*.ckpt"))
+    assert [path.name for path in kept] == [
+        "best.ckpt",
+        "epoch_0.ckpt",
+        "epoch_1.ckpt",
+        "latest.ckpt",
+    ]
+    states = [train.read_checkpoint(path) for path in kept]
+    assert [one["epoch"] for one in states[1:]] == [1, 2, 2]
+    (again,) = train.gcp(str(kept[1]), **SMALL, results_folder=tmp_path, experiment_name="first")
+    assert again.metrics["final_accuracy"] > 0
+
+
+def test_errors_of_the_training_pictures_are_those_of_its_steps(tmp_path, monkeypatch):
+    seen = []
+    plain = _gcp_task.GCPTask.loss
+    monkeypatch.setattr(
+        _gcp_task.GCPTask,
+        "loss",
+        lambda self, p, batch: seen.append((p.detach(), batch["target"])) or plain(self, p, batch),
+    )
+    _, rows = fitted(tmp_path, num_epochs=1, lr_params=())
+    predictions, target = (torch.cat(part) for part in zip(*seen, strict=True))
+    best = predictions.argsort(1, descending=True)
+    hits = best == target.long()[:, None]
+    found = [float(rows[0][name]) for name in ("train_error", "train_top5_error")]
+    errors = [1 - float(hits[:, :k].any(1).double().mean()) for k in (1, 5)]
+    assert found == pytest.approx(errors)
+    assert 0 < found[1] < found[0]
+
+
+def test_steps_are_those_of_clipped_sgd_with_momentum(tmp_path, monkeypatch):
+    """The published optimizer, from its definition: v <- 0.9 v + g + d w, w <- w - lr v."""
+    norms, weights, steps = [], [], []
+    plain = torch.nn.utils.clip_grad_norm_
+
+    def clip(parameters, limit):
+        parameters = list(parameters)
+        weights.append([one.detach().clone() for one in parameters])
+        norms.append(plain(parameters, limit))
+        steps.append([one.grad.clone() for one in parameters])
+        assert limit == 0.5
+        assert float(plain(parameters, torch.inf)) <= 0.5001
+        return norms[-1]
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    options = {"num_epochs": 1, "lr_params": (), "clip": 0.5, "weight_decay": 1e-2}
+    fitted(tmp_path, **options)
+    assert max(map(float, norms)) > 0.5
+    speed = [torch.zeros_like(one) for one in weights[0]]
+    for before, after, step in zip(weights, weights[1:], steps, strict=False):
+        speed = [0.9 * v + g + 1e-2 * w for v, g, w in zip(speed, step, before, strict=True)]
+        for w, v, new in zip(before, speed, after, strict=True):
+            torch.testing.assert_close(new, w - 0.02 * v)
+    descent = train.gcp.command.groups["optimization"]
+    assert (descent.optimizer, descent.momentum, descent.clip) == ("sgd", 0.9, 5.0)
+
+
 def test_the_switch_happens_at_the_last_decay(tmp_path, monkeypatch):
     seen = []
     plain = Switched.forward
@@ -165,6 +227,64 @@ def test_schedules():
         _gcp_task.factors("log", (), 0.1, 5)
     with pytest.raises(ValueError, match="epochs from 0"):
         _gcp_task.factors("step", (0.5,), 0.1, 5)
+
+
+# To what pictures of 60 x 90 pixels are scaled where the network takes a seventh of the published
+# size, and how they are cut in training.
+PREPROCESSED = {
+    "imagenet": ((37, 56), "resized"),
+    "cub": ((64, 96), "center"),
+    "aircraft": ((73, 73), "center"),
+    "cars": ((64, 64), "center"),
+    "dogs": ((73, 73), "center"),
+}
+
+
+@pytest.mark.parametrize("name", PREPROCESSED)
+def test_pictures_are_scaled_and_cut_as_published(name, tmp_path):
+    """Against the transforms of torchvision; in training, mirrored or not."""
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    MAKERS[name][0](tmp_path)
+    draw = torch.Generator().manual_seed(0)
+    for path in sorted(p for p in tmp_path.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg")):
+        pixels = torch.randint(0, 256, (6, 9, 3), generator=draw, dtype=torch.uint8)
+        pixels = pixels.repeat_interleave(10, 0).repeat_interleave(10, 1)
+        pillow.fromarray(pixels.numpy()).save(path)
+    crop = 32 if name == "imagenet" else 64
+    data = Pictures(benchmark=name, root=tmp_path, image_size=crop)
+    descent = dataclasses.replace(
+        train.gcp.command.groups["optimization"], selection=0, batch_size=2
+    )
+    pictures, _ = _gcp_run._pictures(data, Pooling(arch="resnet18"), descent, Run(num_workers=0))
+    size, kind = PREPROCESSED[name]
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    steps = [v2.Resize(size), v2.CenterCrop(crop), v2.ToImage(), v2.ToDtype(torch.float32, True)]
+    twin = v2.Compose([*steps, v2.Normalize(mean, std)])
+    part = pictures.parts["validation"]
+    (batch,) = pictures.loader(pictures.validation, [[0, 1]], epoch=None)
+    expected = torch.stack([twin(pillow.open(path)) for path in part.paths[:2]])
+    torch.testing.assert_close(batch["images"], expected)
+    (seen,) = pictures.loader(pictures.train, [[0, 1]], epoch=0)
+    assert seen["images"].shape == (2, 3, crop, crop)
+    for image, path in zip(seen["images"], pictures.parts["train"].paths, strict=False):
+        whole = twin(pillow.open(path))
+        same = any(torch.allclose(image, one, atol=1e-5) for one in (whole, whole.flip(-1)))
+        assert same == (kind == "center")
+
+
+def test_digits_of_color_are_cut_from_a_border_of_zeros():
+    """As published for CIFAR-10: 4 zeros around, a part at random, mirrored or not."""
+    view = _gcp_views.views_of(_gcp_views.RECIPES["cifar10"], color=True)["train"]
+    image = torch.full((3, 32, 32), 255, dtype=torch.uint8)
+    mean, spread = torch.tensor([[0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]])
+    sizes = set()
+    for _ in range(60):
+        found = view(image)
+        pixels = found * spread.view(3, 1, 1) + mean.view(3, 1, 1)
+        torch.testing.assert_close(pixels[:, 16, 16], torch.ones(3))
+        black = (pixels.abs() < 1e-5).all(0)
+        sizes |= {int(black.all(0).sum()), int(black.all(1).sum())}
+    assert sizes == {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("name", _gcp_views.RECIPES)
@@ -217,6 +337,18 @@ def test_a_checkpoint_is_evaluated_with_its_crops(tmp_path):
     assert json.loads((tmp_path / "later" / "evaluation.json").read_text())["n_views"] == 1
 
 
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    result, _ = fitted(tmp_path)
+    with pytest.raises(ValueError, match="model of a checkpoint cannot be used here"):
+        train.gcp(str(result.best), **{**SMALL, "arch": "dense"}, results_folder=tmp_path)
+
+
+def test_a_covariance_of_one_channel_is_trained(tmp_path):
+    _, rows = fitted(tmp_path, dimension_reduction=1)
+    assert all(float(row["val_log10_condition"]) == 0 for row in rows)
+    assert all(int(row["faults"]) == 0 for row in rows)
+
+
 def test_networks_without_second_order_have_as_many_parameters():
     for width, n_classes in ((32, 8), (256, 200)):
         n_outputs = width * (width + 1) // 2
@@ -252,6 +384,21 @@ def test_pretrained_weights_are_found_by_name(tmp_path):
     file.write_bytes(b"no weights")
     with pytest.raises(ValueError, match="pretrained needs a file of weights"):
         _gcp_weights.load_pretrained(file, other, "plain")
+
+
+def test_the_second_stage_begins_where_the_first_one_ended(tmp_path):
+    first, _ = fitted(tmp_path, freeze=2, classifier_factor=5)
+    ended = train.read_checkpoint(first.best)["model"]
+    options = Pooling(arch="plain", dimension_reduction=8, pretrained=first.best)
+    descent = train.gcp.command.groups["optimization"]
+    whole = _gcp_run._task(options, descent, 10, 1, gap=False, seed=1).model.state_dict()
+    assert all(torch.equal(whole[name], ended[name]) for name in ended)
+    other = _gcp_run._task(options, descent, 9, 1, gap=False, seed=1).model.state_dict()
+    same = {name for name in ended if torch.equal(other[name], ended[name])}
+    assert {name for name in ended if name not in same} == {
+        "classifier.0.weight",
+        "classifier.0.bias",
+    }
 
 
 RECIPE_NAMES = [name for name in _presets.preset_names() if name.startswith("gcp/")]
@@ -354,7 +501,7 @@ def test_the_command_takes_the_published_flags(tmp_path, capsys):
     words = "gcp --benchmark small-digits -b 32 -a plain --representation MPNCOV --wd 1e-4 -j 0"
     words += " --dimension_reduction 8 --epochs 1 --lr 0.1 --lr-method step --lr-params 1 2 -p 100"
     words += f" --momentum 0.8 --seed 3 --classifier-factor 2 --modeldir {tmp_path} --num-classes 9"
-    words += " --store-model-everyepoch --freezed-layer 1 --gpu 0"
+    words += " --freezed-layer 1 --gpu 0 --store-model-everyepoch"
     with pytest.warns((FutureWarning, UserWarning)) as said:
         assert cli.main(words.split()) == 0
     said = " ".join(str(one.message) for one in said)
@@ -370,6 +517,7 @@ def test_the_command_takes_the_published_flags(tmp_path, capsys):
     assert saved["optimization"]["momentum"] == 0.8
     assert saved["optimization"]["lr_params"] == [1, 2]
     assert (saved["optimization"]["classifier_factor"], saved["model"]["freeze"]) == (2, 1)
+    assert list(tmp_path.rglob("epoch_0.ckpt"))
 
 
 def test_the_folder_comes_first_and_pretrained_needs_no_value():
@@ -408,12 +556,27 @@ def test_the_quick_preset_is_complete():
         ({"arch": "alexnet_bn", "pretrained": "torchvision"}, "no weights of alexnet_bn"),
         ({"hidden": (0,)}, "hidden needs"),
         ({"views": "eleven"}, "views needs"),
+        ({"batch_size": 0}, "batch_size needs"),
+        ({"batch_size": 999}, "batch"),
+        ({"image_size": 4}, "maps of two positions or more, got one for pictures of 4 x 4"),
+        ({"arch": "alexnet", "image_size": 8}, "cannot take pictures of 8 x 8 pixels"),
+        ({"root": "elsewhere"}, "are built in, got the folder elsewhere"),
     ],
 )
 def test_bad_options(options, message, tmp_path):
     with pytest.raises((ValueError, ImageError), match=message):
         train.gcp(**{**SMALL, "results_folder": tmp_path, **options})
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_parts_of_different_data_sets_are_refused(tmp_path):
+    MAKERS["dogs"][0](tmp_path)
+    for name in ("n1-Pug/1", "n3-Vizsla/1"):
+        picture(tmp_path / "Dogs" / "Images" / f"{name}.jpg")
+    lists = {"annotation_list": cells(["n1-Pug/1", "n3-Vizsla/1"]), "labels": [[1], [3]]}
+    matlab(tmp_path / "Dogs" / "test_list.mat", **lists)
+    with pytest.raises(ImageError, match="2 classes to train with and 3 to test with"):
+        train.gcp(**{**SMALL, "benchmark": "dogs"}, root=tmp_path, results_folder=tmp_path)
 
 
 def test_wide_maps_are_refused_before_training(tmp_path):

@@ -94,10 +94,12 @@ def feature_layers(
             "`SecondOrder` directly."
         )
     was = backbone.training
-    names = [name for name in get_graph_node_names(backbone)[1] if name != "output"]
+    # Some networks have further outputs in training, of layers before the last maps.
+    quiet: dict[str, Any] = {"suppress_diff_warning": True}
+    names = [name for name in get_graph_node_names(backbone, **quiet)[1] if name != "output"]
     image = next(backbone.parameters()).new_zeros(1, in_channels, size, size)
     with torch.no_grad():
-        found = create_feature_extractor(backbone, return_nodes=names).eval()(image)
+        found = create_feature_extractor(backbone, return_nodes=names, **quiet).eval()(image)
     maps = [name for name in names if isinstance(found.get(name), Tensor) and _is_map(found[name])]
     maps = [name for name in maps if name != names[0]]  # the image
     while maps and "pool" in _kind(backbone, maps[-1]):
@@ -107,8 +109,8 @@ def feature_layers(
             f"feature_layers found no feature maps in {type(backbone).__name__} for images of "
             f"{size} x {size}; pass a larger `size`."
         )
-    layers = _Single(create_feature_extractor(backbone, return_nodes={maps[-1]: "maps"}))
-    return Features(layers.train(was), found[maps[-1]].shape[1])
+    last = create_feature_extractor(backbone, return_nodes={maps[-1]: "maps"}, **quiet)
+    return Features(_Single(last).train(was), found[maps[-1]].shape[1])
 
 
 class _Single(nn.Module):

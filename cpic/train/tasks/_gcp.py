@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     gpu="ngpus",
     modeldir="results_folder",
     freezed_layer="freeze",
+    store_model_everyepoch="keep_epochs",
 )
 def gcp(  # noqa: D417
     evaluate: Text | Path | None = None,
     *,
+    keep_epochs: bool = False,
     data: Pictures = Pictures(),
     model: Pooling = Pooling(),
     optimization: Descent = Descent(
@@ -34,16 +36,19 @@ def gcp(  # noqa: D417
     The published recipes are the presets gcp/... {cite}`song2021approximate,song2022eigenvalues`.
     The command takes the published flags, with dashes or underscores: the folder of the data comes
     first, and those without counterpart (start_epoch, print_freq, world_size, dist_url,
-    dist_backend, num_classes, store_model_everyepoch) are ignored with a warning that says why.
+    dist_backend, num_classes) are ignored with a warning that says why.
 
     The best epoch is chosen by a part of the training pictures, not by the test pictures, unless
     `selection` is 0, as published. Beside the metrics of every epoch, among them the norm of the
     gradient before clipping and the condition of the covariances, `summary.json` has the accuracy
     of the best epoch over the crops of `views`, and TensorBoard the sizes of gradients along the
-    network and histograms of eigenvalues. `cpic.show.training_curves` draws the metrics by epoch.
+    network and histograms of eigenvalues. `cpic.show.training_curves` draws the metrics by epoch,
+    `cpic.show.gradient_flow` the gradients of a network.
 
     Args:
         evaluate: Checkpoint to evaluate, without training.
+        keep_epochs: Keep the state after every epoch, as `epoch_0.ckpt` and so on
+            (store_model_everyepoch).
 
     Returns:
         One result.
@@ -57,4 +62,5 @@ def gcp(  # noqa: D417
     """
     from cpic.train.tasks._gcp_run import train_gcp
 
-    return train_gcp(data, model, optimization, run, evaluate=evaluate)
+    options = {"evaluate": evaluate, "keep_epochs": keep_epochs}
+    return train_gcp(data, model, optimization, run, **options)

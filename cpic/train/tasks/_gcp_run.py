@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cpic._errors import ImageError
 from cpic._files import write_json
 from cpic._vision import torchvision
 from cpic.images import FileImages, Images, load, split
@@ -22,9 +23,11 @@ from cpic.nn.pooling import (
 from cpic.nn.pooling._backbones import SMALL, alexnet_bn
 from cpic.options import Descent, Pictures, Pooling, Run
 from cpic.train.loop._checkpoints import read_checkpoint
+from cpic.train.loop._faults import one_line
 from cpic.train.loop._image_data import ImageData
+from cpic.train.loop._resuming import load_weights
 from cpic.train.results._results import FoldResult, peak_bytes, plain
-from cpic.train.tasks._gcp_task import GCPTask, evaluate, factors
+from cpic.train.tasks._gcp_task import EveryEpoch, GCPTask, evaluate, factors
 from cpic.train.tasks._gcp_views import RECIPES, views_of
 from cpic.train.tasks._gcp_weights import load_pretrained
 from cpic.train.tasks._images import fit, train_on_images
@@ -37,11 +40,13 @@ def train_gcp(
     run: Run,
     *,
     evaluate: str | Path | None = None,
+    keep_epochs: bool = False,
 ) -> list[FoldResult]:
     """Train, or with a checkpoint only evaluate; see `cpic.train.gcp`."""
     pictures, size = _pictures(data, model, optimization, run)
     n_classes, channels = size
     task = _task(model, optimization, n_classes, channels, gap=False, seed=run.seed)
+    _check_maps(task.model, channels, RECIPES[data.benchmark].of_size(data.image_size).crop)
     if evaluate is not None:
         return [_evaluated(Path(evaluate), task, pictures, data, run)]
     groups = {"data": data, "model": model, "optimization": optimization}
@@ -66,6 +71,7 @@ def train_gcp(
         config=config,
         facts=facts,
         further=further,
+        callbacks=[EveryEpoch()] if keep_epochs else [],
     )
 
 
@@ -75,6 +81,12 @@ def _pictures(
     """Batches; the number of classes and of channels."""
     recipe = RECIPES[data.benchmark].of_size(data.image_size)
     parts = [load(data.benchmark, root=data.root, train=train) for train in (True, False)]
+    n_classes = [len(one.classes) for one in parts]
+    if n_classes[0] != n_classes[1]:
+        raise ImageError(
+            f"{data.benchmark} in {data.root} has {n_classes[0]} classes to train with and "
+            f"{n_classes[1]} to test with; its lists are of different data sets."
+        )
     if recipe.before is not None:
         parts = [
             one.scaled(recipe.before) if isinstance(one, FileImages) and k else one
@@ -102,7 +114,7 @@ def _pictures(
         seed=run.seed,
         num_workers=run.num_workers if isinstance(parts[0], FileImages) else 0,
     )
-    return pictures, (len(parts[0].classes), channels)
+    return pictures, (n_classes[0], channels)
 
 
 def _task(
@@ -141,6 +153,24 @@ def _task(
         classifier_decay=optimization.classifier_decay,
         switch_at=None if gap else _switch_at(model, optimization),
     )
+
+
+def _check_maps(net: ThreeParts, channels: int, side: int) -> None:
+    """Raise unless pictures of this size have maps, and maps for a covariance two positions."""
+    try:
+        with torch.no_grad():
+            maps = net.eval().features(torch.zeros(1, channels, side, side))
+    except RuntimeError as error:
+        raise ValueError(
+            f"the network cannot take pictures of {side} x {side} pixels ({one_line(error)}); "
+            "raise image_size."
+        ) from error
+    net.train()
+    if maps[0, 0].numel() == 1 and isinstance(net.representation, SecondOrder):
+        raise ValueError(
+            f"a covariance needs maps of two positions or more, got one for pictures of {side} x "
+            f"{side} pixels; raise image_size, or keep_resolution."
+        )
 
 
 def _features(model: Pooling, channels: int) -> tuple[nn.Module, int]:
@@ -216,7 +246,7 @@ def _as_many(n_outputs: int, width: int, n_classes: int) -> int:
 def _final(task: GCPTask, pictures: ImageData, data: Pictures, best: Path) -> dict[str, float]:
     """Accuracy of the best epoch over the crops of the final evaluation."""
     state = read_checkpoint(best)
-    task.model.load_state_dict(state["model"])
+    load_weights(task.model, state, best)
     task.switch(state["epoch"] - 1)
     kind = data.views or RECIPES[data.benchmark].views
     table, view = pictures.validation, pictures.view

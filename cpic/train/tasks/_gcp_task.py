@@ -1,17 +1,23 @@
 """Classification with covariance pooling: schedules, the switch, and what is logged."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
+from cpic._files import replace_file
 from cpic.nn.metrics import FoldMean
 from cpic.nn.pooling import CovariancePool, Switched, ThreeParts
 from cpic.train.loop._fold_data import Batch
 from cpic.train.loop._task import Meters
 from cpic.train.tasks._images import ImageClassification
+
+# Sums of an epoch, and metrics of the training pictures.
+_MISSED = ("error", "top5_error")
 
 
 def factors(
@@ -54,7 +60,7 @@ class GCPTask(ImageClassification):
     Metrics are `accuracy`, `top5_error`, `cross_entropy`, `gradient_norm`, the mean over the steps
     of the norm before clipping, and, with a covariance, `log10_condition`, the mean over the
     validation pictures of the decimal logarithm of largest over smallest eigenvalue, those below
-    eps times the largest one counted as that.
+    eps times the largest one counted as that. Of the training pictures there are both errors.
 
     Args:
         model: Three parts.
@@ -81,6 +87,7 @@ class GCPTask(ImageClassification):
         self.momentum, self.factor, self.classifier_decay = momentum, factor, classifier_decay
         self.switch_at = switch_at
         self._conditions, self._values = FoldMean(), []
+        self._missed = torch.zeros(2, 0)
         for module in model.modules():
             if isinstance(module, CovariancePool):
                 module.register_forward_hook(self._watch)
@@ -98,9 +105,9 @@ class GCPTask(ImageClassification):
         return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, weight_decay=decay)
 
     def begin_epoch(self) -> None:
-        """Reset the sums of an epoch, also that of the norms."""
+        """Reset the sums of an epoch, also those of norms and of missed pictures."""
         super().begin_epoch()
-        self.sums["norms"] = 0.0
+        self.sums |= dict.fromkeys(("norms", *_MISSED), 0.0)
 
     def on_train_epoch_start(self) -> None:
         """Set the learning rate and, from the epoch of the switch on, the other power."""
@@ -117,7 +124,19 @@ class GCPTask(ImageClassification):
         super()._count(loss, n, spent, seconds)
         if loss is not None:
             self.sums["norms"] += self.norm
+            for name, missed in zip(_MISSED, self._missed.sum(1).tolist(), strict=True):
+                self.sums[name] += missed
             self.log("gradient_norm", self.norm, logger=True, batch_size=n)
+
+    def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy; notes which pictures are missed."""
+        self._missed = _misses(predictions.detach(), batch["target"])
+        return super().loss(predictions, batch)
+
+    def trained(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Loss and errors of the training pictures, as they were when each step was made."""
+        errors = {name: sums[name] / max(1.0, sums["samples"]) for name in _MISSED}
+        return {**super().trained(sums), **errors}
 
     def on_validation_epoch_start(self) -> None:
         """Reset the spectra."""
@@ -153,9 +172,7 @@ class GCPTask(ImageClassification):
     def score(self, meters: Meters, predictions: Tensor, target: Tensor, scale: Tensor) -> None:
         """Add samples to the meters."""
         super().score(meters, predictions, target, scale)
-        first = predictions.topk(min(5, predictions.shape[1]), 1).indices
-        missed = ~(first == target.long()[:, None]).any(1)
-        meters["top5_error"].add(missed.double())  # type: ignore[call-arg]
+        meters["top5_error"].add(_misses(predictions, target)[1].double())  # type: ignore[call-arg]
 
     def _board(self) -> Any:
         """The writer of TensorBoard, if there is one."""
@@ -173,6 +190,25 @@ class GCPTask(ImageClassification):
         self._conditions.add(logs[:, -1] - logs[:, 0])
         if len(self._values) < 8:
             self._values.append(logs.flatten().cpu())
+
+
+class EveryEpoch(Callback):
+    """Keeps the state after every epoch, beside the latest and the best one."""
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Copy the latest state, which was saved just before."""
+        if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir)
+            state = (folder / "latest.ckpt").read_bytes()
+            path = folder / f"epoch_{trainer.current_epoch}.ckpt"
+            replace_file(path, lambda file: file.write(state))
+
+
+def _misses(predictions: Tensor, target: Tensor) -> Tensor:
+    """Which pictures are not among the first one, and five, `(2, B)`."""
+    first = predictions.topk(min(5, predictions.shape[1]), 1).indices
+    hits = first == target.long()[:, None]
+    return ~torch.stack([hits[:, 0], hits.any(1)])
 
 
 @torch.no_grad()

@@ -17,6 +17,9 @@ from cpic.train.loop._faults import one_line
 def load_pretrained(source: str | Path | None, net: ThreeParts, arch: str) -> None:
     """Load the weights that a file and the features of a network have in common.
 
+    The classifier is loaded as well if all of it is in the file: in the second of two stages, which
+    begins where the first one ended.
+
     Args:
         source: A file of weights, of torchvision or a checkpoint of a run; "torchvision", which
             lets torchvision find, or download, its own; None for no weights.
@@ -52,6 +55,10 @@ def load_pretrained(source: str | Path | None, net: ThreeParts, arch: str) -> No
             f"{next(iter(given), 'none')}."
         )
     net.features.load_state_dict(found, strict=False)
+    own = net.classifier.state_dict()
+    found = {name: given[f"classifier.{name}"] for name in own if f"classifier.{name}" in given}
+    if {name: x.shape for name, x in found.items()} == {name: x.shape for name, x in own.items()}:
+        net.classifier.load_state_dict(found)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
