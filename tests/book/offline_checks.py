@@ -42,7 +42,8 @@ def epub_faults(path: Path, pages: list[str]) -> list[str]:
                 except ElementTree.ParseError as error:
                     faults.append(f"{name}: {error}")
     names = {member.filename for member in members}
-    return [*faults, *index_faults(trees, names), *page_faults(trees, names, pages)]
+    # Without an index that can be read, nothing can be said about the rest.
+    return faults or [*index_faults(trees, names), *page_faults(trees, names, pages)]
 
 
 def index_faults(trees: dict, names: set[str]) -> Iterator[str]:
