@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import cpic
 from tests.book import site_checks
 from tests.book.conftest import load_build
 
@@ -105,6 +106,8 @@ def test_page_has_its_card_and_buttons(site, name):
     assert 'property="og:image"' in html
     assert 'rel="icon"' in html
     assert "Not for clinical use" in html
+    assert f"Version {cpic.__version__} of the book" in html
+    assert ("Cite this chapter as The cpic authors: " in html) == (name in INTERACTIVE[1:])
     assert ("colab.research.google.com" in html) == (name in INTERACTIVE)
     assert ("mybinder.org" in html) == (name in [*INTERACTIVE, *TEXT_NOTEBOOKS])
 
