@@ -75,13 +75,14 @@ GREEK = re.compile(
     "ell|alpha|beta|gamma|delta|(var)?epsilon|zeta|eta|(var)?theta|kappa|lambda|mu|nu|xi|pi|rho|"
     "sigma|tau|(var)?phi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega"
 )
-# Terms of the glossary that have no other meaning in the text; the first use in a chapter is a link.
+# Terms of the glossary without another meaning in the text; a chapter links the first use of each.
 LINKED = (
-    "unfolding|multi-index|index set|fiber|pivot|maxvol|half-sweep|oversampling|"
-    "cherry-picked gradient|chooser|coarse to fine|importance sampling|condition number|"
-    "index batching|ledger|inverse gap|second-order pooling|quantics|voxel|encoder|"
-    "Hounsfield unit|shard|cohort|semi-synthetic|orthonormal frame|reflector"
-).split("|")
+    *("unfolding", "multi-index", "index set", "fiber", "pivot", "maxvol", "half-sweep", "ledger"),
+    *("oversampling", "cherry-picked gradient", "chooser", "coarse to fine", "index batching"),
+    *("importance sampling", "condition number", "inverse gap", "second-order pooling", "quantics"),
+    *("voxel", "encoder", "Hounsfield unit", "shard", "cohort", "semi-synthetic"),
+    *("orthonormal frame", "reflector"),
+)
 # What is no running text: formulas, listings, options and heads of directives, headings, roles,
 # code, links.
 APART = re.compile(
