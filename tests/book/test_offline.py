@@ -102,5 +102,5 @@ def test_pdf_is_whole(site, chromium, tmp_path):
     }
     assert 0 in targets
     other = site / "book" / "02_tensor_trains.html"
-    assert pdf_faults(path, [pages[0], other])[0].startswith("02_tensor_trains: the first sheet")
+    assert pdf_faults(path, [pages[0], other])[0].startswith("02_tensor_trains: the outline has")
     assert len(pdf_faults(path, [*pages, other])) == 1
