@@ -44,6 +44,14 @@ def test_page_is_whole_without_a_network(visit, name):
 
 
 @pytest.mark.parametrize("name", INTERACTIVE)
+def test_page_fits_a_telephone(visit, name):
+    page = visit(name)
+    page.page.set_viewport_size({"width": 390, "height": 844})
+    assert site_checks.formula_faults(page) == []
+    assert page.page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+@pytest.mark.parametrize("name", INTERACTIVE)
 def test_sliders_answer_the_keyboard(visit, name):
     page = visit(name)
     assert site_checks.slider_faults(page) == []
