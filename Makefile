@@ -9,7 +9,7 @@ SITE   := _build/html/index.html
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf epub cheat-sheet test coverage test-gpu check lab serve bench results clean new-chapter install vendor browser
+.PHONY: help book pdf epub cheat-sheet test coverage test-gpu check lab serve bench results links clean new-chapter install vendor browser
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ pdf: book browser  ## print the whole book: _build/cpic.pdf, 2 minutes after mak
 epub: book  ## the whole book for readers of EPUB: _build/cpic.epub, 2 minutes after make book
 	$(BIN)/python book/epub.py
 	$(BIN)/python tests/book/offline_checks.py _build/cpic.epub
+
+links: book  ## try all links to other sites, which takes minutes and a network
+	$(BIN)/jupyter-book build --all --builder linkcheck .
 
 browser:
 	@bash book/find_chromium.sh >/dev/null

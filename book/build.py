@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import executed
+import twins
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,6 +93,7 @@ def build(*, toc: Path | None = None, output: Path | None = None, strict: bool =
         print(f"The build failed after {seconds:.0f} s; the reports are above.", file=sys.stderr)
         return code or 1
     if strict:
+        twins.write(site / "notebooks.zip")
         STAMP.write_text(state, encoding="utf-8")
     print(f"Built in {seconds:.0f} s: {site / 'index.html'}")
     return 0

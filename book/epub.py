@@ -2,6 +2,7 @@
 
     python book/epub.py                        -> _build/cpic.epub
     python book/epub.py 01_low_rank 03_cross   only these pages -> _build/part.epub
+    python book/epub.py --to FOLDER ...        -> FOLDER/cpic.epub or FOLDER/part.epub
 
 It is made by Sphinx from the same configuration and the same outputs as the site.
 """
@@ -9,14 +10,15 @@ It is made by Sphinx from the same configuration and the same outputs as the sit
 import argparse
 import os
 import sys
+import tempfile
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
+import executed
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILD = ROOT / "_build"
 # What differs from the site: no scripts, and pictures in place of what scripts move.
 SETTINGS = {
     "html_math_renderer": "mathml",
@@ -41,6 +43,7 @@ def configuration() -> dict:
         "epub_identifier": found["html"]["baseurl"],
         "epub_scheme": "URL",
         "epub_uid": "cpic",
+        "nb_execution_cache_path": str(executed.cache().path),
         "version": version("cpic"),
     }
     return found
@@ -61,14 +64,22 @@ def declare_formulas(source: Path, target: Path) -> None:
 
 def build(pages: list[str], target: Path) -> int:
     """Build the EPUB of all pages, or of some, and return an exit code."""
+    with tempfile.TemporaryDirectory() as folder:
+        code = build_in(Path(folder), pages, target.stem)
+        if not code:
+            declare_formulas(Path(folder) / "epub" / target.name, target)
+            print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    return code
+
+
+def build_in(folder: Path, pages: list[str], name: str) -> int:
+    """Let Sphinx build in an empty folder, and return an exit code."""
     from jupyter_book.sphinx import build_sphinx
 
-    folder = BUILD / target.stem  # beside the outputs of the chapters
-    folder.mkdir(parents=True, exist_ok=True)
-    config, toc = BUILD / f"{target.stem}.config.yml", ROOT / "_toc.yml"
+    config, toc = folder / "config.yml", ROOT / "_toc.yml"
     config.write_text(yaml.safe_dump(configuration()), encoding="utf-8")
     if pages:
-        toc = BUILD / f"{target.stem}.toc.yml"
+        toc = folder / "toc.yml"
         chapters = [{"file": f"book/{page}"} for page in [*pages[1:], "notation", "bibliography"]]
         content = {"format": "jb-book", "root": f"book/{pages[0]}"}
         content["parts"] = [{"caption": "Chapters", "numbered": 2, "chapters": chapters}]
@@ -76,23 +87,19 @@ def build(pages: list[str], target: Path) -> int:
     os.chdir(ROOT)
     code = build_sphinx(
         ROOT,
-        folder,
+        folder / "epub",
         noconfig=True,
         path_config=config,
         confoverrides={
             "external_toc_path": str(toc),
-            "epub_basename": target.stem,
+            "epub_basename": name,
             "latex_individualpages": False,
         },
-        doctreedir=BUILD / f".doctrees-{target.stem}",
+        doctreedir=folder / "doctrees",
         builder="epub",
         quiet=True,
     )
-    if code:
-        return 1
-    declare_formulas(folder / target.name, target)
-    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
-    return 0
+    return int(bool(code))
 
 
 def main() -> int:
@@ -101,8 +108,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("pages", nargs="*", help="for example 01_low_rank; all by default")
-    pages = parser.parse_args().pages
-    return build(pages, BUILD / ("part.epub" if pages else "cpic.epub"))
+    parser.add_argument("--to", type=Path, default=ROOT / "_build", metavar="FOLDER")
+    given = parser.parse_args()
+    return build(given.pages, given.to.resolve() / ("part.epub" if given.pages else "cpic.epub"))
 
 
 if __name__ == "__main__":

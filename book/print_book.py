@@ -2,6 +2,7 @@
 
 python book/print_book.py                        _build/html -> _build/cpic.pdf
 python book/print_book.py 01_low_rank 03_cross   only these pages -> _build/part.pdf
+python book/print_book.py --to FOLDER ...        -> FOLDER/cpic.pdf or FOLDER/part.pdf
 """
 
 import argparse
@@ -123,13 +124,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("pages", nargs="*", help="for example 01_low_rank; all by default")
-    names = parser.parse_args().pages
-    pages = [f"book/{name}" for name in names] or toc_pages(read_toc())
+    parser.add_argument("--to", type=Path, default=ROOT / "_build", metavar="FOLDER")
+    given = parser.parse_args()
+    pages = [f"book/{name}" for name in given.pages] or toc_pages(read_toc())
     paths = [SITE / f"{page}.html" for page in pages]
     if missing := [str(path) for path in paths if not path.is_file()]:
         print(f"error: {missing[0]} is not built; run make book", file=sys.stderr)
         return 1
-    target = ROOT / "_build" / ("part.pdf" if names else "cpic.pdf")
+    target = given.to / ("part.pdf" if given.pages else "cpic.pdf")
     target.write_bytes(pdf := join(paths, *print_pages(paths, chromium())))
     print(f"{target}: {n_pages(pdf)} sheets of A4, {len(pdf) / 1e6:.1f} MB")
     return 0

@@ -78,3 +78,37 @@ def test_citations_exist(path):
     cited = re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", path.read_text(encoding="utf-8"))
     used = {key.strip() for group in cited for key in group.split(",")}
     assert used <= keys, f"missing in {BIB.name}: {sorted(used - keys)}"
+
+
+# Equations that no single function computes: definitions, derivations, costs, and bounds.
+EXPLAINED = {
+    *("eq-low-rank-svd", "eq-low-rank-tail", "eq-low-rank-warp", "eq-low-rank-loss"),
+    *("eq-tt-sine", "eq-quantics-cost", "eq-gradients-fd", "eq-gradients-pinv"),
+    *("eq-gradients-likelihood", "eq-gradients-amplification"),
+    *("eq-features-gauge", "eq-features-floor", "eq-data-days", "eq-data-chunks", "eq-brats-loss"),
+    *("eq-osic-width", "eq-costs-dense", "eq-scale-epoch"),
+    *("eq-budget", "eq-budget-rate", "eq-budget-hit"),
+}
+
+
+def test_equations_that_are_implemented_are_named():
+    package, book = Path(cpic.__file__).parent, BIB.parent
+    source = "".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    chapters = "".join(path.read_text(encoding="utf-8") for path in book.glob("[0-9]*.ipynb"))
+    named = set(re.findall(r"\{eq\}`(eq-[\w-]+)`", source))
+    labels = set(re.findall(r":label: (eq-[\w-]+)", chapters))
+    assert named <= labels
+    assert labels - named == EXPLAINED
+
+
+def test_errors_name_sections_that_are_there():
+    package, book = Path(cpic.__file__).parent, BIB.parent
+    joined = re.compile(r"""["']\s*\n\s*f?["']""")
+    found = []
+    for path in package.rglob("*.py"):
+        source = joined.sub("", path.read_text(encoding="utf-8"))
+        found += re.findall(r'See "([^"]+)" in chapter (\d+) of the book', source)
+    assert len(found) >= 5
+    for section, number in found:
+        (chapter,) = book.glob(f"{int(number):02}_*.ipynb")
+        assert f"# {section}" in chapter.read_text(encoding="utf-8"), (section, number)

@@ -46,7 +46,7 @@ def prepare(app, config):
     # Pages show the pre-rendered slider, also when the build was started inside a notebook.
     os.environ["CPIC_EXPLORE"] = "static"
     # A new path is a changed setting too, so that Sphinx reads every page again.
-    if config.nb_execution_mode == "cache":
+    if config.nb_execution_mode == "cache" and not config.nb_execution_cache_path:
         folder = cache_folder(Path(app.srcdir), Path(app.outdir).parent)
         config.nb_execution_cache_path = str(folder)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from docutils import nodes
 from docutils.statemachine import StringList
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 OWN = {"alt", "caption", "labels", "start", "dark"}  # arguments of `explore` that no slider moves
 # Figures that compute in the browser, and what moves in them.
@@ -170,6 +170,19 @@ def run_cost(root: Path, path: Path) -> dict[str, Any] | None:
         return None
 
 
+class RunCost(SphinxRole):
+    """What running the chapter has cost, so that its badge and its outputs are of one run."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        cost = run_cost(Path(self.env.srcdir), Path(self.env.doc2path(self.env.docname)))
+        text = f"{self.text} not measured"
+        if cost is not None:
+            gigabytes = cost["peak_mib"] * 2**20 / 1e9
+            text = f"{self.text} {cost['execution_seconds']:.0f} s on one CPU core, "
+            text += f"{gigabytes:.1f} GB of memory"
+        return [nodes.inline(self.rawtext, text, classes=["cpic-run-cost"])], []
+
+
 class Table(SphinxDirective):
     """A table that is written as Markdown rows."""
 
@@ -244,6 +257,7 @@ def read_links(app):
 
 def setup(app):
     """Connect everything above to Sphinx."""
+    app.add_role("run-cost", RunCost())
     app.add_directive("cpic-sliders", SliderTable)
     app.add_directive("cpic-timings", TimingTable)
     app.connect("builder-inited", read_links)

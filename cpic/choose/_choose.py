@@ -159,7 +159,8 @@ def choose(
     if options.get("rank") and int(found.asked.max()) > count:
         raise ValueError(
             f"{by} read {int(found.asked.max())} entries for rank {options['rank']}, above the "
-            f"budget of {count}; lower the rank, or leave it to the budget."
+            f"budget of {count}; lower the rank, or leave it to the budget. See "
+            '"Against a grid" in chapter 3 of the book.'
         )
     return found
 

@@ -51,7 +51,8 @@ def open_volume(path: str | os.PathLike, **options: Any) -> Volume:
     if reader is None:
         raise VolumeError(
             f"open_volume knows folders of .dcm files and the endings {', '.join(_READERS)}, got "
-            f"{path}; convert the file, or load it and pass the array to ArrayVolume."
+            f"{path}; convert the file, or load it and pass the array to ArrayVolume. See "
+            '"Reading out of core" in chapter 8 of the book.'
         )
     if not there:
         raise VolumeError(f"there is no file or folder {path}; check the path.")

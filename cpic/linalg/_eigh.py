@@ -21,11 +21,12 @@ from cpic.linalg._inputs import symmetrized
 def eigh(matrix: Tensor, *, gradient: str = "original", **options: Any) -> tuple[Tensor, Tensor]:
     r"""Eigenvalues in descending order and eigenvectors, with bounded gradients.
 
-    The values are those of `torch.linalg.eigh`, the largest first. The gradient of the
-    eigenvalues is exact; that of the eigenvectors uses `inverse_gap` with the given method and
-    options, and is bounded by it: with b the bound of the method, the gradient
-    with respect to `matrix` has at most the Frobenius norm |g_l| + b |g_V|. It is finite for
-    every finite input, also with repeated eigenvalues, if that product is.
+    The values are those of `torch.linalg.eigh`, the largest first. The gradient of the eigenvalues
+    is exact; that of the eigenvectors, the adjoint {eq}`eq-spectra-backward` of
+    {eq}`eq-spectra-derivative`, uses `inverse_gap` with the given method and options, and is
+    bounded by it: with b the bound of the method, the gradient with respect to `matrix` has at most
+    the Frobenius norm |g_l| + b |g_V|. It is finite for every finite input, also with repeated
+    eigenvalues, if that product is.
 
     Signs of the eigenvectors, and bases of the eigenvectors of one eigenvalue, are arbitrary: a
     loss that depends on them has no derivative. Second derivatives are exact for "original"

@@ -42,8 +42,9 @@ def inverse_gap(eigenvalues: Tensor, method: str = "original", **options: Any) -
     - `"trunc"`: `bound / s`, by default 1e10 / s. Exact for gaps above s / bound.
     - `"topn"`: 1 / (eps s). The eigenvalues beyond the `n_keep` of largest magnitude count as
       zero, and F is zero between two of them. By default those above n eps s are retained.
-    - `"taylor"`: `(degree + 1) / (eps s)`. Sums x^0 + ... + x^degree, by default to 100; the
-      relative error is x^(degree + 1), and F tends to (degree + 1) / hi at a tie.
+    - `"taylor"`: `(degree + 1) / (eps s)`. Sums x^0 + ... + x^degree {eq}`eq-spectra-series`, by
+      default to 100; the relative error is x^(degree + 1), and at a tie F tends to
+      (degree + 1) / hi.
     - `"power"`: `steps / (eps s)`. The gradient of `steps` power iterations for one eigenvector
       after the other, by default 20; see below.
     - `"pade"`: `1 / (margin eps s)`. The approximant P(x) / Q(x) of order [degree/degree] at

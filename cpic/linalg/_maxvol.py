@@ -88,7 +88,8 @@ def maxvol(
         if on_deficient == "raise" and (short := int((rank < r).sum())):
             raise RankDeficientError(
                 f"maxvol needs full column rank {r}, but {short} of {len(flat)} matrices have a "
-                'lower one; truncate the columns first, or pass on_deficient="report".'
+                'lower one; truncate the columns first, or pass on_deficient="report". See "Rank '
+                'deficiency is normal" in chapter 5 of the book.'
             )
         found = (rows, coeffs, _swap(rows, coeffs, tol, max_iters), rank)
         rows, coeffs, converged, rank = (part.to(flat.device) for part in found)

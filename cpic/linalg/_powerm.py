@@ -33,14 +33,14 @@ def powerm(
 ) -> Tensor:
     r"""A real power of symmetric positive semi-definite matrices, with bounded gradients.
 
-    Eigenvalues below `floor` times the largest one, s, count as that; with the default, eps, this
-    changes a power above 0 by rounding only, and makes a negative one finite. The zero matrix has
-    the power zero, and the gradient zero.
+    The power is {eq}`eq-covariance-power`. Eigenvalues below `floor` times the largest one, s,
+    count as that; with the default, eps, this changes a power above 0 by rounding only, and makes a
+    negative one finite. The zero matrix has the power zero, and the gradient zero.
 
     Gradients, with G the symmetric part of the gradient of the power p:
 
-    - `"exact"`: by divided differences, which are not singular in a tie. With f the floored
-      smallest eigenvalue, it is at most |G| |p| max(s^(p-1), f^(p-1)).
+    - `"exact"`: by divided differences {eq}`eq-spectra-divided`, which are not singular in a tie.
+      With f the floored smallest eigenvalue, it is at most |G| |p| max(s^(p-1), f^(p-1)).
     - A method of `inverse_gap` in place of 1 / (l_i - l_j), as if through `eigh`; the part between
       two equal eigenvalues is lost.
 

@@ -55,14 +55,16 @@ def sqrtm(
     precision:
 
     - `"eigh"`: exact.
-    - `"newton_schulz"`: N = `steps` coupled iterations {cite}`li2018towards`. They converge first
-      for large eigenvalues: those below about (4/9)^N t, 3e-4 t for N = 10, are damped.
+    - `"newton_schulz"`: N = `steps` iterations {eq}`eq-spectra-newton` {cite}`li2018towards`. They
+      converge first for large eigenvalues {eq}`eq-spectra-steps`: those below about (4/9)^N t,
+      3e-4 t for N = 10, are damped.
     - `"minimax"`: the same iteration with the best coefficients for each step, as many as the root
       of every matrix needs to be within 1e-4 of the true one, relative, in the Frobenius norm. In
       float32, eigenvalues below 8 eps s are rounding, and are damped.
     - `"pade"`: the diagonal Padé approximant of `degree` m, by default 5, one solve
       {cite}`song2022fast`. An eigenvalue l has the relative error 2 r^(2m+1) / (1 - r^(2m+1)), with
-      r = (1 - x) / (1 + x) and x = (l / f)^(1/2); a zero becomes f^(1/2) / (2m+1). The identity of
+      r = (1 - x) / (1 + x) and x = (l / f)^(1/2) {eq}`eq-covariance-pade`; a zero becomes
+      f^(1/2) / (2m+1). The identity of
       256 rows is missed by 7e-3 for m = 5. With `scale="bound"`, f is a closer bound on s.
     - `"taylor"`: the Taylor polynomial of `degree` 10, products only; less accurate still.
     - `"auto"`: within 1e-4 of the true root, relative, in the Frobenius norm. On a GPU `"minimax"`.

@@ -131,5 +131,6 @@ def check_first(owner: str, basis: Basis, trains: TensorTrain, rank: int) -> Non
     if trains.n_trains < rank:
         raise ValueError(
             f"{owner} needs a first batch of at least {rank} samples for {rank} "
-            f"features, got {trains.n_trains}; raise the batch size or lower the rank."
+            f"features, got {trains.n_trains}; raise the batch size or lower the rank. See "
+            '"What the model stores" in chapter 9 of the book.'
         )

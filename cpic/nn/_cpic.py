@@ -34,12 +34,12 @@ from cpic.tt import Quantics, TensorTrain, interpolate
 class CPIC(nn.Module):
     """Cubes of voxels to vectors, vectors to trains, trains to features, features to predictions.
 
-    The published model {cite}`usvyatsov2021cherry`. In training mode each call makes one
-    half-sweep of cross-interpolation from the index sets stored under the names of the volumes,
-    with gradient. In evaluation mode the sets are found by separate half-sweeps that start from
-    those of other volumes, and no state changes: a prediction depends only on the volume and the
-    state of the model. Many volumes of stores are then processed in groups whose decoded chunks fit
-    the cache that they share. Differentiable in the parameters of encoder and head.
+    The published model {eq}`eq-cpic-model` {cite}`usvyatsov2021cherry`. In training mode each call
+    makes one half-sweep of cross-interpolation from the index sets stored under the names of the
+    volumes, with gradient. In evaluation mode the sets are found by separate half-sweeps that start
+    from those of other volumes, and no state changes: a prediction depends only on the volume and
+    the state of the model. Many volumes of stores are then processed in groups whose decoded chunks
+    fit the cache that they share. Differentiable in the parameters of encoder and head.
 
     With several processes, each with its share of a batch, a step equals that of one process with
     the whole batch, except for noise in the head, if the loss is the mean over all samples.

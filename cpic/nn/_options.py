@@ -98,8 +98,8 @@ class Positions:
             `Search`.
         correction: Number of further positions at which the cross reads the encoded volume itself:
             the difference to the train, summed with quadrature weights, corrects all linear
-            features. They are then unbiased, whatever the train is, with a variance that falls
-            with the number of positions and with the error of the train.
+            features {eq}`eq-cpic-correction`. They are then unbiased, whatever the train is, with
+            a variance that falls with the number of positions and with the error of the train.
 
     Raises:
         ValueError: If a name is unknown, a number is out of range, or there is a correction

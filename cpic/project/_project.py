@@ -51,9 +51,10 @@ def project(
     """Features of K trains: the uncentered principal components of their tensors.
 
     With the tensors as rows of X = U S V^T, the features are X V = U S for the `rank` largest
-    singular values {cite}`usvyatsov2021cherry`. The mean is not subtracted. In every column of
-    the features the entry of largest magnitude is positive. The features are the inner products
-    of the trains with the basis, so that the same tensor later has the same features.
+    singular values {cite}`usvyatsov2021cherry`. The mean is not subtracted. In every column of the
+    features the entry of largest magnitude is positive. The features are the inner products of the
+    trains with the basis {eq}`eq-features-def`, so that the same tensor later has the same
+    features.
 
     If the trains span fewer than `rank` directions (fewer trains than `rank`, equal samples),
     the remaining features, energies and basis tensors are zero, so that the length is constant.

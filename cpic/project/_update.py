@@ -52,9 +52,9 @@ def update(
     """Features of new trains in a basis that follows them: one step of an incremental PCA.
 
     The cost depends on the basis and the new trains, not on the number of previous batches
-    {cite}`ross2008incremental`. If all samples together span at most `rank` directions and no
-    rank is truncated, the result spans the space of `project` of all samples
-    {cite}`brand2006fast`.
+    {cite}`ross2008incremental`. One SVD of the old basis and the new samples gives the new one
+    {eq}`eq-features-update`. If all samples together span at most `rank` directions and no rank is
+    truncated, the result spans the space of `project` of all samples {cite}`brand2006fast`.
 
     Args:
         basis: Result of `project` or an earlier `update`; unchanged.

@@ -64,7 +64,8 @@ def explore(
         start: Initial value of each axis; its first value by default.
         dark: Draw every picture a second time, light on dark, for pages in dark mode. Otherwise
             pictures keep a white background in dark mode.
-        **axes: One or two names with the values of each, for example `rank=[2, 5, 10]`.
+        **axes: One or two names with the values of each, for example `rank=[2, 5, 10]`. Words get
+            buttons in place of a slider, since they have no order.
 
     Returns:
         An object that displays itself as the last line of a cell. Its `values` are the axes and its
@@ -131,6 +132,10 @@ class Explorer:
     def texts(self, name: str) -> list[str]:
         """The values of an axis as shown to the reader."""
         return [f"{v:g}" if isinstance(v, float) else str(v) for v in self.values[name]]
+
+    def has_words(self, name: str) -> bool:
+        """Whether an axis has words as values: each gets a button, since they have no order."""
+        return all(isinstance(value, str) for value in self.values[name])
 
     def params(self, position: tuple[int, ...]) -> dict[str, Any]:
         """The keyword arguments of `draw` at a position."""

@@ -9,27 +9,31 @@ CONTINUOUS_SECONDS = 0.25
 
 
 def build(explorer: Any, widgets: Any) -> Any:
-    """Build a box with one slider per axis and the picture below them."""
+    """Build a box with a slider, or buttons for words, for each axis and the picture below them."""
     quick = explorer.frame(explorer.start).seconds < CONTINUOUS_SECONDS
-    sliders = [
-        widgets.SelectionSlider(
-            options=[(text, i) for i, text in enumerate(explorer.texts(name))],
-            value=first,
-            description=explorer.labels[name],
-            continuous_update=quick,
-            style={"description_width": "initial"},
-            layout={"width": "min(100%, 36em)"},
-        )
-        for name, first in zip(explorer.values, explorer.start, strict=True)
-    ]
+
+    def control(name: str, first: int) -> Any:
+        options = {
+            "options": [(text, i) for i, text in enumerate(explorer.texts(name))],
+            "value": first,
+            "description": explorer.labels[name],
+            "style": {"description_width": "initial"},
+        }
+        if explorer.has_words(name):
+            return widgets.ToggleButtons(**options)
+        options |= {"continuous_update": quick, "layout": {"width": "min(100%, 36em)"}}
+        return widgets.SelectionSlider(**options)
+
+    axes = zip(explorer.values, explorer.start, strict=True)
+    controls = [control(name, first) for name, first in axes]
     picture = widgets.HTML()
 
     def show(_change: Any = None) -> None:
-        position = tuple(slider.value for slider in sliders)
+        position = tuple(one.value for one in controls)
         picture.value = _static.picture(explorer, position)
 
-    for slider in sliders:
-        slider.observe(show, names="value")
+    for one in controls:
+        one.observe(show, names="value")
     show()
     caption = [widgets.HTML(_static.caption(explorer))] if explorer.caption else []
-    return widgets.VBox([*sliders, picture, *caption])
+    return widgets.VBox([*controls, picture, *caption])

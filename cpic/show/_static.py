@@ -74,13 +74,22 @@ def caption(explorer: Any) -> str:
 
 
 def _control(explorer: Any, name: str, first: int, identity: str) -> str:
-    text = html.escape(explorer.texts(name)[first])
+    """Write the slider of an axis, or buttons if its values are words, which have no order."""
+    texts = [html.escape(text) for text in explorer.texts(name)]
+    label = html.escape(explorer.labels[name])
+    if explorer.has_words(name):
+        buttons = "".join(
+            f'<label><input type="radio" name="{identity}" value="{i}" autocomplete="off"'
+            f"{' checked' if i == first else ''}>{text}</label>"
+            for i, text in enumerate(texts)
+        )
+        return f"<fieldset><legend>{label}</legend>{buttons}</fieldset>"
     # The slider itself announces the value, so the output next to it is silent.
     return (
-        f'<label for="{identity}">{html.escape(explorer.labels[name])}</label>'
-        f'<input type="range" id="{identity}" min="0" max="{len(explorer.values[name]) - 1}" '
-        f'step="1" value="{first}" aria-valuetext="{text}" autocomplete="off">'
-        f'<output for="{identity}" aria-live="off">{text}</output>'
+        f'<label for="{identity}">{label}</label>'
+        f'<input type="range" id="{identity}" min="0" max="{len(texts) - 1}" '
+        f'step="1" value="{first}" aria-valuetext="{texts[first]}" autocomplete="off">'
+        f'<output for="{identity}" aria-live="off">{texts[first]}</output>'
     )
 
 

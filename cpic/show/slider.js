@@ -14,25 +14,27 @@
     const data = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
     const image = figure.querySelector("img");
     const status = figure.querySelector("[role=status]");
-    const inputs = [...figure.querySelectorAll("input[type=range]")];
-    const outputs = [...figure.querySelectorAll("output")];
+    // A slider, or buttons of which one is pressed, for each axis.
+    const axes = [...figure.querySelectorAll(".cpic-controls > input, .cpic-controls > fieldset")];
+    const isSlider = (axis) => axis.matches("input");
+    const at = (axis) => +(isSlider(axis) ? axis : axis.querySelector(":checked")).value;
     let timer;
 
     const show = () => {
-      const frame = inputs.reduce((k, input, axis) => k * data.texts[axis].length + +input.value, 0);
+      const frame = axes.reduce((k, axis, i) => k * data.texts[i].length + at(axis), 0);
       const dark = data.dark.length > 0 && isDark();
       const source = data.pictures[(dark ? data.dark : data.light)[frame]];
       if (image.getAttribute("src") !== source) image.src = source;
       image.style.background = dark ? "#121212" : "#fff";
       image.alt = data.alt[frame];
-      inputs.forEach((input, axis) => {
-        const text = data.texts[axis][+input.value];
-        input.setAttribute("aria-valuetext", text);
-        outputs[axis].textContent = text;
+      axes.forEach((axis, i) => {
+        if (!isSlider(axis)) return;
+        axis.setAttribute("aria-valuetext", data.texts[i][at(axis)]);
+        axis.nextElementSibling.textContent = data.texts[i][at(axis)];
       });
     };
 
-    inputs.forEach((input) => input.addEventListener("input", () => {
+    axes.forEach((axis) => axis.addEventListener("input", () => {
       show();
       // Speak the picture once, when the handle rests.
       clearTimeout(timer);

@@ -47,14 +47,14 @@ def cross(
 ) -> CrossResult:
     r"""Approximate K tensors by trains from a small part of their entries.
 
-    The square search alternates half-sweeps of maxvol {cite}`oseledets2010ttcross`. With `rank` it
-    makes `sweeps` sweeps, each to the left and back. With only `tol` it adds pivots where probes
-    show errors, until new points confirm the tolerance or `6 * sweeps` rounds are over; it stores
-    all values and requests none twice. Least squares suits measured data, which have full
-    rank: it fits more rows and columns than the rank, and with only `tol` doubles the rank from 8
-    until the held-out error is at most `tol`. `"auto"` runs the square search and, if the error
-    stays above one percent (and above `tol`), also least squares, and returns the better train of
-    each tensor.
+    The square search alternates half-sweeps of maxvol {cite}`oseledets2010ttcross`; of a matrix it
+    finds the skeleton {eq}`eq-cross-skeleton`. With `rank` it makes `sweeps` sweeps, each to the
+    left and back. With only `tol` it adds pivots where probes show errors, until new points confirm
+    the tolerance or `6 * sweeps` rounds are over; it stores all values and requests none twice.
+    Least squares suits measured data, which have full rank: it fits more rows and columns than the
+    rank, and with only `tol` doubles the rank from 8 until the held-out error is at most `tol`.
+    `"auto"` runs the square search and, if the error stays above one percent (and above `tol`),
+    also least squares, and returns the better train of each tensor.
 
     With `rank` or least squares, the error is measured on `n_probes` random entries that no
     train is fitted to. With only `tol` it is an estimate of the error of the whole tensor, from

@@ -45,7 +45,10 @@ def interpolate(
 
     All fibers of all sites are requested in one call of `entries`. Differentiable in the values
     that `entries` returns, also twice (once with `"cvxpylayers"`); the sets carry no gradient
-    {cite}`oseledets2010ttcross`, and neither do the cores if the values carry none.
+    {cite}`oseledets2010ttcross`, and neither do the cores if the values carry none. In the book:
+    the train {eq}`eq-cross-train`, more multi-indices on one side of a bond {eq}`eq-cross-ls`, the
+    gradient {eq}`eq-gradients-picked`, a core {eq}`eq-gradients-core` and its gradient
+    {eq}`eq-gradients-back`.
 
     Args:
         entries: Maps int64 multi-indices `(K, n, d)` to values `(K, n)`, float32 or float64.

@@ -30,7 +30,7 @@ from cpic.tt._train import TensorTrain
 
 
 class Quantics:
-    """The map between coordinates of an array and the sites of its quantics train.
+    """The map {eq}`eq-quantics` between coordinates of an array and sites of its quantics train.
 
     Args:
         shape: True sizes of the axes, any integers of at least 1.

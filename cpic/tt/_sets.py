@@ -227,7 +227,7 @@ class IndexSets:
 
     @property
     def n_entries(self) -> int:
-        """Entries of one tensor that an interpolation requests: all fibers of all sites."""
+        """Entries of a tensor that an interpolation requests, all fibers {eq}`eq-scale-entries`."""
         each = zip(self.counts("left"), self.sizes, self.counts("right"), strict=True)
         return sum(before * n * after for before, n, after in each)
 

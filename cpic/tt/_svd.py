@@ -28,8 +28,8 @@ def tt_svd(tensor: Tensor, *, tol: float | None = None, max_rank: int | None = N
 
     With only `tol`, each train has a relative Frobenius error of at most `tol`. With only
     `max_rank`, the error is within a factor sqrt(d - 1) of the best possible at these ranks
-    {cite}`oseledets2011tt`. With neither, only components at rounding level are removed. Carries
-    no gradient.
+    {eq}`eq-tt-error` {cite}`oseledets2011tt`. With neither, only components at rounding level are
+    removed. Carries no gradient.
 
     Args:
         tensor: The tensors, `(K, *sizes)`, float32 or float64.

@@ -24,6 +24,7 @@ SECTIONS = (
     "Goals",
     "Where it fails",
     "Exercises",
+    "Check yourself",
     "Summary",
     "Further reading",
 )
@@ -73,6 +74,22 @@ SYMBOL = re.compile(r"\\mathcal\{?([A-Z])\}?|\\([A-Za-z]+)|([A-Za-z])")
 GREEK = re.compile(
     "ell|alpha|beta|gamma|delta|(var)?epsilon|zeta|eta|(var)?theta|kappa|lambda|mu|nu|xi|pi|rho|"
     "sigma|tau|(var)?phi|chi|psi|omega|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega"
+)
+# Terms of the glossary without another meaning in the text; a chapter links the first use of each.
+LINKED = (
+    *("unfolding", "multi-index", "index set", "fiber", "pivot", "maxvol", "half-sweep", "ledger"),
+    *("oversampling", "cherry-picked gradient", "chooser", "coarse to fine", "index batching"),
+    *("importance sampling", "condition number", "inverse gap", "second-order pooling", "quantics"),
+    *("voxel", "encoder", "Hounsfield unit", "shard", "cohort", "semi-synthetic"),
+    *("orthonormal frame", "reflector"),
+)
+# What is no running text: formulas, listings, options and heads of directives, headings, roles,
+# code, links.
+APART = re.compile(
+    r"^(?:`{3,}|:{3,})\{math\}.*?^(?:`{3,}|:{3,}) *$|^```\w+\n.*?^``` *$"
+    r"|^(?:`{3,}|:{3,})[^\n]*$|^:[a-z-]+:[^\n]*$|^#+ [^\n]*$|^    [^\n]*$"
+    r"|\$\$.*?\$\$|\{[a-z:-]+\}`[^`]*`|`[^`\n]+`|\$[^$\n]+\$|\[[^\]\n]*\]\([^)\n]*\)",
+    re.MULTILINE | re.DOTALL,
 )
 FENCE = re.compile(r"^(`{3,}|:{3,}|~{3,}).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 
@@ -506,6 +523,49 @@ def symbols(nb: Notebook) -> Iterator[Finding]:
             )
 
 
+def terms(nb: Notebook) -> Iterator[Finding]:
+    """A reader who begins with this chapter finds what its terms mean."""
+    known: set[str] = set()
+    for i, text, _ in nb.of("markdown"):
+        plain = APART.sub(lambda match: " " * len(match[0]), text)
+        for term in set(LINKED) - known:
+            word = rf"(?<![\w-]){term}(?:es|s)?(?![\w-])".replace(" ", r"\s+")
+            used = re.search(word, plain, re.IGNORECASE)
+            link = re.search(rf"\{{term\}}`(?:[^`<]*<)?{term}>?`", text, re.IGNORECASE)
+            if used and not (link and link.start() < used.start()):
+                yield Finding(i, "terms", f"link the first {used[0]!r}: {{term}}`{term}`")
+            if used or link:
+                known.add(term)
+
+
+def badge(nb: Notebook) -> Iterator[Finding]:
+    """Seconds and memory come from the run whose outputs the page shows."""
+    _, text, _ = nb.of("markdown")[0]
+    form = (
+        r"\*\*\d+ minutes to read and do · \{run-cost\}`quick run` · .*download · .*GPU needed\*\*"
+    )
+    if not re.search(form, text):
+        fix = "say below the title: **40 minutes to read and do · {run-cost}`quick run` · no "
+        yield Finding(0, "badge", fix + "download · no GPU needed**")
+
+
+def ending(nb: Notebook) -> Iterator[Finding]:
+    """Questions with answers, what was learned, where to read more, and why to go on."""
+    if (text := nb.section("Check yourself")) is not None and text.count("dropdown") < 3:
+        yield Finding(None, "ending", "Check yourself: ask at least 3 questions, answers folded")
+    if (text := nb.section("Summary")) is not None:
+        if not 3 <= len(re.findall(r"^- ", text, re.MULTILINE)) <= 5:
+            yield Finding(None, "ending", "the summary has 3 to 5 bullets, one for each goal")
+        if not re.search(r"^\|[-: |]+\|$", text, re.MULTILINE):
+            yield Finding(None, "ending", "end the summary with a table of what the method costs")
+    if (text := nb.section("Further reading")) is not None:
+        items = re.findall(r"^- .*?(?=^- |\Z)", text, re.MULTILINE | re.DOTALL)
+        if not (3 <= len(items) <= 6 and all("{cite" in item for item in items)):
+            yield Finding(None, "ending", "further reading: 3 to 6 items, each with a {cite} key")
+        if text.strip().split("\n\n")[-1].startswith("- "):
+            yield Finding(None, "ending", "say in a last sentence why to read the next chapter")
+
+
 Rule = Callable[[Notebook], Iterator[Finding]]
 EVERYWHERE: tuple[Rule, ...] = (
     kernel,
@@ -524,7 +584,7 @@ EVERYWHERE: tuple[Rule, ...] = (
     guess,
     provenance,
 )
-CHAPTERS: tuple[Rule, ...] = (hook, sections, goals, exercises, asserts)
+CHAPTERS: tuple[Rule, ...] = (badge, hook, sections, goals, terms, exercises, asserts, ending)
 
 
 def check(nb: Notebook) -> list[Finding]:

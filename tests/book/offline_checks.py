@@ -42,7 +42,8 @@ def epub_faults(path: Path, pages: list[str]) -> list[str]:
                 except ElementTree.ParseError as error:
                     faults.append(f"{name}: {error}")
     names = {member.filename for member in members}
-    return [*faults, *index_faults(trees, names), *page_faults(trees, names, pages)]
+    # Without an index that can be read, nothing can be said about the rest.
+    return faults or [*index_faults(trees, names), *page_faults(trees, names, pages)]
 
 
 def index_faults(trees: dict, names: set[str]) -> Iterator[str]:
@@ -88,12 +89,13 @@ def pdf_faults(path: Path, pages: list[Path]) -> list[str]:
         return [f"{len(outline)} pages of the site in the outline, not {len(pages)}"]
     firsts = [reader.get_destination_page_number(one) for one in outline]
     faults = [f"sheet {i} is empty" for i, s in enumerate(reader.pages) if len(words(s)) < 2]
-    for page, first, end in zip(pages, firsts, [*firsts[1:], len(reader.pages)], strict=True):
+    ends = [*firsts[1:], len(reader.pages)]
+    for page, one, first, end in zip(pages, outline, firsts, ends, strict=True):
         soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
         sheets = reader.pages[first:end]
-        title = soup.h1.find(string=True, recursive=False).strip()
-        if " ".join(title.split()) not in " ".join(words(sheets[0])):
-            faults.append(f"{page.stem}: the first sheet lacks the title {title!r}")
+        title = " ".join(soup.h1.find(string=True, recursive=False).split())
+        if title not in " ".join(str(one.title).split()):
+            faults.append(f"{page.stem}: the outline has {one.title!r}, not {title!r}")
         wanted = {str(e["src"]) for e in soup.select("article img[src]")}
         wanted = {source for source in wanted if ".svg" not in source[:99]}
         shown = {image for sheet in sheets for image in pictures(sheet)}

@@ -105,8 +105,13 @@ def slider_faults(visit: Visit) -> list[str]:
     faults = [] if figures.count() else ["there is no slider"]
     for f in range(figures.count()):
         figure = figures.nth(f)
-        sliders = figure.get_by_role("slider")
-        faults += [] if sliders.count() else [f"figure {f} has no slider"]
+        sliders, buttons = figure.get_by_role("slider"), figure.locator("fieldset")
+        faults += [] if sliders.count() + buttons.count() else [f"figure {f} has no slider"]
+        for b in range(buttons.count()):
+            before = figure.locator("img").get_attribute("src")
+            buttons.nth(b).locator("input:checked").press("ArrowRight")  # around at the end
+            if figure.locator("img").get_attribute("src") == before:
+                faults.append(f"figure {f}, buttons {b}: the picture stays")
         for s in range(sliders.count()):
             slider, image = sliders.nth(s), figure.locator("img")
             before = image.get_attribute("src"), image.get_attribute("alt")

@@ -1,5 +1,7 @@
 """The local Sphinx extension: the cache follows the package, docstrings are translated."""
 
+import doctest
+import importlib
 import sys
 
 import pytest
@@ -60,3 +62,11 @@ def test_attributes_keep_words_before_a_colon(extension):
     lines[:] = ["how many were asked for.", "", ":type: Values"]
     extension.restore_attribute(None, "property", "p", None, None, lines)
     assert lines == ["Values: how many were asked for."]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "book" / "_ext").glob("*.py")), ids=lambda p: p.stem
+)
+def test_examples_of_the_extensions_run(path, monkeypatch):
+    monkeypatch.syspath_prepend(str(path.parent))
+    assert doctest.testmod(importlib.import_module(path.stem)).failed == 0

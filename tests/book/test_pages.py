@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,6 +56,23 @@ def test_uses_follow_imports(pages, notebook):
         "cpic.run.provenance",
     }
     assert not any("other" in name for name in found)
+
+
+@pytest.mark.parametrize(
+    ("cost", "said"),
+    [
+        ({"execution_seconds": 41.6, "peak_mib": 1431.0}, "quick run 42 s on one CPU core, 1.5 GB"),
+        (None, "quick run not measured"),
+    ],
+)
+def test_a_badge_says_what_its_run_has_cost(pages, monkeypatch, cost, said):
+    role = pages.RunCost()
+    role.rawtext, role.text, role.inliner = "", "quick run", SimpleNamespace()
+    env = SimpleNamespace(srcdir=".", docname="a", doc2path=lambda name: f"{name}.ipynb")
+    role.inliner.document = SimpleNamespace(settings=SimpleNamespace(env=env))
+    monkeypatch.setattr(pages, "run_cost", lambda root, path: cost)
+    (node,), _ = role.run()
+    assert node.astext().startswith(said)
 
 
 def test_links_go_both_ways(pages, notebook, tmp_path):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import cpic
 from tests.book import site_checks
 from tests.book.conftest import load_build
 
@@ -40,6 +41,14 @@ def test_page_is_whole_without_a_network(visit, name):
     assert site_checks.formula_faults(page) == []
     assert site_checks.image_faults(page) == []
     assert site_checks.size_faults(page.path) == []
+
+
+@pytest.mark.parametrize("name", INTERACTIVE)
+def test_page_fits_a_telephone(visit, name):
+    page = visit(name)
+    page.page.set_viewport_size({"width": 390, "height": 844})
+    assert site_checks.formula_faults(page) == []
+    assert page.page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 @pytest.mark.parametrize("name", INTERACTIVE)
@@ -105,6 +114,8 @@ def test_page_has_its_card_and_buttons(site, name):
     assert 'property="og:image"' in html
     assert 'rel="icon"' in html
     assert "Not for clinical use" in html
+    assert f"Version {cpic.__version__} of the book" in html
+    assert ("Cite this chapter as The cpic authors: " in html) == (name in INTERACTIVE[1:])
     assert ("colab.research.google.com" in html) == (name in INTERACTIVE)
     assert ("mybinder.org" in html) == (name in [*INTERACTIVE, *TEXT_NOTEBOOKS])
 

@@ -8,9 +8,9 @@ from cpic import show
 pytestmark = pytest.mark.book
 
 
-def draw(rank, sites=1):
+def draw(rank, sites=1, by=""):
     figure = Figure(figsize=(2, 1), dpi=50)
-    figure.text(0.2, 0.4, f"{rank}/{sites}")
+    figure.text(0.2, 0.4, f"{rank}/{sites}{by}")
     return figure
 
 
@@ -90,6 +90,29 @@ def test_two_axes_meet_in_the_right_frame(visit):
         sliders.nth(1).fill(str(second))
         want = data["pictures"][data["light"][2 * first + second]]
         assert page.locator("img").get_attribute("src") == want
+
+
+def test_words_are_buttons_that_keys_and_fingers_press(visit):
+    size = {"width": 320, "height": 600}
+    page = visit(html(by=["svd", "cross"], rank=[1, 2, 3], start={"by": "cross"}), viewport=size)
+    data = page.locator("script[type='application/json']").evaluate(
+        "node => JSON.parse(node.textContent)"
+    )
+    shown = page.locator("img")
+    assert page.get_by_role("slider").count() == 1
+    assert page.get_by_role("group", name="by").get_by_role("radio").count() == 2
+    assert page.get_by_role("radio", name="cross").is_checked()
+    page.get_by_role("slider").press("ArrowRight")
+    assert shown.get_attribute("src") == data["pictures"][data["light"][3 + 1]]
+    page.get_by_role("radio", name="cross").press("ArrowLeft")
+    assert shown.get_attribute("src") == data["pictures"][data["light"][0 + 1]]
+    page.locator("label", has_text="cross").click()
+    assert shown.get_attribute("src") == data["pictures"][data["light"][3 + 1]]
+    assert page.locator("label", has_text="cross").bounding_box()["height"] >= 44
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    page.emulate_media(media="print")
+    assert page.locator("label", has_text="cross").is_visible()
+    assert not page.locator("label", has_text="svd").is_visible()
 
 
 def test_theme_switch_changes_ground_and_keeps_the_frame(visit):

@@ -176,6 +176,24 @@ def test_live_widget_draws_each_frame_once_and_changes_the_picture(monkeypatch, 
     assert draw.calls == [(1, 0), (3, 0)]
 
 
+def test_words_are_buttons_in_a_notebook(monkeypatch):
+    import ipywidgets
+
+    monkeypatch.setenv("CPIC_EXPLORE", "live")
+
+    def draw(by, level):
+        return np.full((12, 16), level + 100 * (by == "cross"), dtype=np.uint8)
+
+    view = show.explore(
+        draw, alt="A square by {by} at level {level}", by=["svd", "cross"], level=[1, 2]
+    )
+    buttons, slider, picture = _live.build(view, ipywidgets).children
+    assert isinstance(buttons, ipywidgets.ToggleButtons)
+    assert isinstance(slider, ipywidgets.SelectionSlider)
+    buttons.value = 1
+    assert 'alt="A square by cross at level 1"' in picture.value
+
+
 def test_static_is_forced_inside_a_notebook(monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "a")
     monkeypatch.setenv("CPIC_EXPLORE", "static")

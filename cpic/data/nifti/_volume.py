@@ -34,7 +34,7 @@ class NiftiVolume(MappedVolume):
             and reversed to match. None leaves them as they are stored.
 
     Attributes:
-        place: The affine matrix from voxels to mm, and its `orientation`.
+        place: The affine matrix from voxels to mm {eq}`eq-data-affine`, and its `orientation`.
         notes: Sentences about oddities of the file that do not prevent reading.
 
     Raises:

@@ -21,7 +21,8 @@ class CrossAttention(nn.Module):
 
     With $z = \mathrm{LN}(\mathrm{drop}(W_o\,\mathrm{heads}) + \mathrm{tokens})$ the tokens are
     $\mathrm{LN}(\mathrm{drop}(W_2\,\mathrm{relu}(W_1 z)) + z)$. The queries do not depend on the
-    patches, so that the cost is linear in their number.
+    patches, so that the cost is linear in their number. The score of a patch is the mean of its
+    weights {eq}`eq-patches-score`.
 
     Args:
         width: D, width of embeddings and tokens.

@@ -49,7 +49,7 @@ class FoldMean:
 
 
 class RMSE:
-    """Root of the mean squared error over all samples of a fold, in the unit of `scale`.
+    """Root of the mean squared error over all samples of a fold, {eq}`eq-brats-rmse`.
 
     Args:
         scale: Factor for predictions and targets. 1825 gives days if targets are fractions of five

@@ -18,7 +18,7 @@ from torch import Tensor
 def pinball(
     predictions: Tensor, target: Tensor, *, quantiles: Sequence[float] = (0.2, 0.5, 0.8)
 ) -> Tensor:
-    """Pinball loss, summed over the quantiles, mean over the samples.
+    """Pinball loss {eq}`eq-osic-pinball`, summed over the quantiles, mean over the samples.
 
     Differentiable in both tensors {cite}`usvyatsov2021cherry`.
 
@@ -57,8 +57,8 @@ def laplace_log_likelihood(
     r"""Log-likelihood of each sample under a Laplace distribution, with clipping.
 
     With the spread s = max(p_high - p_low, 70) and the error d = min(\|p_middle - y\|, 1000), both
-    in milliliters, this is -sqrt(2) d / s - log(sqrt(2) s). Higher is better, and at most -4.595.
-    The metric of a fold is the mean over all its samples, see `FoldMean`
+    in milliliters, this is -sqrt(2) d / s - log(sqrt(2) s), {eq}`eq-data-mlll`. Higher is better,
+    and at most -4.595. The metric of a fold is the mean over all its samples, see `FoldMean`
     {cite}`usvyatsov2021cherry`.
 
     Args:

@@ -62,10 +62,11 @@ def frames(
     signs: Tensor | None = None,
     determinant: Literal[1] | None = None,
 ) -> Tensor:
-    """Frames `(..., rows, columns)` by products of reflections {cite}`obukhov2021spectral`.
+    """Frames `(..., rows, columns)` by products of reflections {eq}`eq-spectral-frame`.
 
     All frames of a batch are made in one call; nothing is allocated that is larger than they are.
-    Differentiable in `free`, to any order.
+    Differentiable in `free`, to any order. The reduced frames are those of
+    {cite}`obukhov2021spectral`.
 
     Args:
         free: Free numbers `(..., count)`, by `count_free`: the entries of the reflectors below the

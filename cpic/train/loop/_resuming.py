@@ -60,7 +60,8 @@ def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> 
         raise ValueError(
             f"the checkpoint has another configuration: {key} is {old!r} there and "
             f"{here.get(key)!r} here; resume with the settings of the run, or choose another "
-            f"folder than that of {path}."
+            f"folder than that of {path}. See "
+            '"Interrupt and resume" in chapter 10 of the book.'
         )
 
 
