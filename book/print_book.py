@@ -58,7 +58,7 @@ def print_pages(paths: list[Path], chromium: str) -> tuple[list[bytes], bytes]:
             tab.evaluate(OPEN)
             found.append(tab.pdf(tagged=True, outline=True, **given))
             tab.close()
-        total = sum(len(PdfReader(BytesIO(pdf)).pages) for pdf in found)
+        total = sum(count_filled(PdfReader(BytesIO(pdf))) for pdf in found)
         tab = browser.new_page()
         tab.set_content('<div style="break-after: page">&nbsp;</div>' * (total - 1) + "&nbsp;")
         numbers = tab.pdf(
@@ -66,6 +66,13 @@ def print_pages(paths: list[Path], chromium: str) -> tuple[list[bytes], bytes]:
         )
         browser.close()
     return found, numbers
+
+
+def count_filled(reader: Any) -> int:
+    """Sheets without an empty last one, which holds only the space below a page."""
+    last = reader.pages[-1]
+    empty = not last.extract_text().strip() and not last.get("/Resources", {}).get("/XObject")
+    return len(reader.pages) - empty
 
 
 def join(paths: list[Path], pdfs: list[bytes], numbers: bytes) -> bytes:
@@ -76,7 +83,7 @@ def join(paths: list[Path], pdfs: list[bytes], numbers: bytes) -> bytes:
     writer, places, firsts = PdfWriter(), {}, []
     for path, pdf in zip(paths, pdfs, strict=True):
         reader, first = PdfReader(BytesIO(pdf)), len(writer.pages)
-        writer.append(reader)
+        writer.append(reader, pages=(0, count_filled(reader)))
         firsts.append(first)
         places[path.resolve(), ""] = first, FloatObject(TOP)
         for name, target in reader.named_destinations.items():
