@@ -31,6 +31,8 @@ BAD = {
     "ndims": (0, -4, 2.5, 10**6),
     "ngpus": (-1, 0.5),
     "rank": (0, -1),
+    "layers": ("sn", 3),
+    "layers_rank": (0, -1, 1.5),
     "num_workers": (-1, 10**6),
     "num_nodes": (0, -1),
     "use_extra_features": (1,),
