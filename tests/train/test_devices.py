@@ -159,7 +159,7 @@ def test_every_public_name_is_tried():
     tried = {"CohortData", "FoldResult", "Regression", "HistogramLinear", "dense", "fit_fold"}
     tried |= {"Quantiles", "Classification", "predict", "read_checkpoint", *COMMANDS}
     # On pictures, so far on the CPU only.
-    others = {"ImageData", "gan", "gcp", "imgcls", "ips"}
+    others = {"ImageData", "BagData", "LabeledBags", "PatchTask", "gan", "gcp", "imgcls", "ips"}
     assert set(train.__all__) == tried | others
 
 
