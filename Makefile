@@ -82,7 +82,7 @@ serve: $(SITE)  ## show the built site on http://127.0.0.1:8000
 $(SITE):
 	@$(MAKE) --no-print-directory book
 
-bench:  ## compare speed, memory and accuracy with other libraries; PARTS="search features": these parts
+bench:  ## compare speed, memory and accuracy with other libraries: about 15 minutes; PARTS="search features": these parts
 	@$(MAKE) --no-print-directory install EXTRAS=all,bench
 	$(BIN)/python -m tests.bench $(if $(PARTS),--parts $(PARTS))
 
