@@ -96,7 +96,11 @@ class Heads(nn.ModuleDict):
         return {name: layer(one) for (name, layer), one in zip(self.items(), each, strict=True)}
 
     def loss(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
-        """Mean over tasks of `target_loss`.
+        """Mean of `losses`."""
+        return self.losses(logits, labels).mean()
+
+    def losses(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+        """`target_loss` of each task, `(T,)`.
 
         Raises:
             ValueError: If a task has no labels.
@@ -107,7 +111,7 @@ class Heads(nn.ModuleDict):
                 "for each name."
             )
         parts = [target_loss(one, logits[one.name], labels[one.name]) for one in self.targets]
-        return torch.stack(parts).mean()
+        return torch.stack(parts)
 
 
 def target_loss(target: Target, logits: Tensor, labels: Tensor) -> Tensor:
@@ -144,11 +148,16 @@ def target_metric(target: Target, logits: Tensor, labels: Tensor) -> float:
         >>> target_metric(rare, torch.tensor([[0.1], [0.9]]), torch.tensor([0, 1]))
         1.0
     """
+    if target.kind == "sigmoid":
+        return roc_auc(logits.flatten(), labels.flatten())
+    return float(target_hits(target, logits, labels).double().mean())
+
+
+def target_hits(target: Target, logits: Tensor, labels: Tensor) -> Tensor:
+    """Which samples have the right class, or all labels right, bool `(n,)`; not for "sigmoid"."""
     if target.kind == "softmax":
-        return float((logits.argmax(1) == labels).double().mean())
-    if target.kind == "multilabel":
-        return float(((logits > 0) == labels.bool()).all(1).double().mean())
-    return roc_auc(logits.flatten(), labels.flatten())
+        return logits.argmax(1) == labels
+    return ((logits > 0) == labels.bool()).all(1)
 
 
 def target_chance(target: Target, train: Tensor, labels: Tensor) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cpic.nn._distributed import everyones
 from cpic.nn.ips import Answer, Target, target_chance, target_loss, target_metric
-from cpic.nn.ips._tasks import Heads
+from cpic.nn.ips._tasks import Heads, target_hits
 from cpic.train.loop._bag_data import columns
 from cpic.train.loop._fold_data import Batch
 from cpic.train.loop._splits import Table
@@ -60,18 +60,21 @@ class PatchTask(Task):
 
     def __init__(self, model: nn.Module, targets: tuple[Target, ...], **options: Any):
         self.targets = targets
+        self._names = [
+            f"train_{one.name}_{kind}"
+            for one in targets
+            for kind in ("loss", "accuracy")
+            if kind == "loss" or one.metric != "auc"
+        ]
         super().__init__(model, **options)
         self.answers: list[list[tuple[Tensor, ...]]] = []
-        self._last: tuple[Answer, dict[str, Tensor]] | None = None
+        # Of the last step, by these names.
+        self._means = torch.zeros(0)
 
     def begin_epoch(self) -> None:
         """Reset the sums of an epoch, also those of each task."""
         super().begin_epoch()
-        self.sums["train_lr"] = 0.0
-        for one in self.targets:
-            self.sums[f"train_{one.name}_loss"] = 0.0
-            if one.metric != "auc":
-                self.sums[f"train_{one.name}_accuracy"] = 0.0
+        self.sums |= dict.fromkeys(("train_lr", *self._names), 0.0)
 
     def forward(self, batch: Batch) -> Answer:  # type: ignore[override]
         """The answer of the model."""
@@ -82,8 +85,9 @@ class PatchTask(Task):
         labels = columns(self.targets, batch["target"])
         heads: Any = self.model.heads
         assert isinstance(heads, Heads)
-        loss = heads.loss(predictions.logits, labels)
-        self._last = predictions, labels
+        losses = heads.losses(predictions.logits, labels)
+        self._means = self._of_step(predictions, labels, losses.detach())
+        loss = losses.mean()
         return loss if predictions.penalty is None else loss + predictions.penalty
 
     def on_train_epoch_start(self) -> None:
@@ -94,16 +98,21 @@ class PatchTask(Task):
 
     def _count(self, loss: float | None, n: int, spent: Sequence[int], seconds: float) -> None:
         super()._count(loss, n, spent, seconds)
-        if loss is None or self._last is None:
+        if loss is None:
             return
-        answer, labels = self._last
         self.sums["train_lr"] += n * self.trainer.optimizers[0].param_groups[0]["lr"]
-        for one in self.targets:
-            given = one, answer.logits[one.name].detach(), labels[one.name]
-            self.sums[f"train_{one.name}_loss"] += n * float(target_loss(*given))
+        # Read from the device at once.
+        for name, mean in zip(self._names, self._means.tolist(), strict=True):
+            self.sums[name] += n * mean
+
+    def _of_step(self, answer: Answer, labels: dict[str, Tensor], losses: Tensor) -> Tensor:
+        means = []
+        for one, loss in zip(self.targets, losses.double(), strict=True):
+            means.append(loss)
             if one.metric != "auc":
-                self.sums[f"train_{one.name}_accuracy"] += n * target_metric(*given)
-        self._last = None
+                hits = target_hits(one, answer.logits[one.name].detach(), labels[one.name])
+                means.append(hits.double().mean())
+        return torch.stack(means)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the answers of the last validation."""
