@@ -216,7 +216,7 @@ class Checkpointing(pl.Callback):
         row: Row = {
             "epoch": run.epoch,
             "step": run.step,
-            **{f"train_{name}": value for name, value in module.trained(sums).items()},
+            "train_loss": sums["loss"] / seen,
             "faults": int(sums["faults"]) // n_ranks,
             **{f"{name}_per_sample": sums[name] / seen for name in ("asked", "encoded", "voxels")},
             **{name: total / seen for name, total in sums.items() if name.startswith("train_")},

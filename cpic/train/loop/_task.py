@@ -10,7 +10,7 @@ References: {cite}`usvyatsov2021cherry`.
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -222,10 +222,6 @@ class Task(pl.LightningModule):
         constant = self.constant(train.target).expand(len(validation.target), -1).squeeze(1)
         self.score(meters, constant, validation.target, validation.scale)
         return self.values(meters)["error"]
-
-    def trained(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Metrics of the training samples, from the sums of an epoch over all processes."""
-        return {"loss": sums["loss"] / max(1.0, sums["samples"])}
 
     def loss(self, predictions: Tensor, batch: Batch) -> Tensor:
         """Mean loss of a batch."""

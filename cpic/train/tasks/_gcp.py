@@ -62,5 +62,4 @@ def gcp(  # noqa: D417
     """
     from cpic.train.tasks._gcp_run import train_gcp
 
-    options = {"evaluate": evaluate, "keep_epochs": keep_epochs}
-    return train_gcp(data, model, optimization, run, **options)
+    return train_gcp(data, model, optimization, run, evaluate=evaluate, keep_epochs=keep_epochs)

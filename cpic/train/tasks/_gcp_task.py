@@ -1,6 +1,6 @@
 """Classification with covariance pooling: schedules, the switch, and what is logged."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from cpic.train.loop._fold_data import Batch
 from cpic.train.loop._task import Meters
 from cpic.train.tasks._images import ImageClassification
 
-# Sums of an epoch, and metrics of the training pictures.
-_MISSED = ("error", "top5_error")
+# Sums over the training pictures of an epoch, as they were when each step was made.
+_MISSED = ("train_error", "train_top5_error")
 
 
 def factors(
@@ -132,11 +132,6 @@ class GCPTask(ImageClassification):
         """Cross-entropy; notes which pictures are missed."""
         self._missed = _misses(predictions.detach(), batch["target"])
         return super().loss(predictions, batch)
-
-    def trained(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Loss and errors of the training pictures, as they were when each step was made."""
-        errors = {name: sums[name] / max(1.0, sums["samples"]) for name in _MISSED}
-        return {**super().trained(sums), **errors}
 
     def on_validation_epoch_start(self) -> None:
         """Reset the spectra."""
