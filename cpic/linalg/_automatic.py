@@ -44,20 +44,19 @@ def quick_root(matrix: Tensor) -> Tensor | None:
     large = shape[-1] >= LARGE
     least = LEAST**2 if large else SMALLEST
     # Where all have small eigenvalues, the first one shows it at a fraction of the cost.
-    first = matrix[0]
-    if len(matrix) > 1 and not _at_least(first, least * float(first.abs().sum(-1).max())):
+    if len(matrix) > 1 and not _at_least(matrix[0], least * _bound(matrix[0])):
         return None
-    scaled, size = _scaled(matrix)
+    size = _bound(matrix)
+    scaled = (matrix / size).float()
     if not _at_least(scaled, least):
         return None
     root, scale = _by_inverses(scaled) if large else _by_products(scaled)
     return ((root + root.mT) * ((scale * size).sqrt() / 2)).view(shape)
 
 
-def _scaled(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrices of which no eigenvalue is above 1, in single precision, and their scale."""
-    size = matrix.abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
-    return (matrix / size).float(), size
+def _bound(matrix: Tensor) -> Tensor:
+    """What no eigenvalue is above, `(*b, 1, 1)`."""
+    return matrix.abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
 
 
 def _by_products(matrix: Tensor) -> tuple[Tensor, Tensor]:
