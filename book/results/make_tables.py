@@ -112,15 +112,17 @@ RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "cubes-cross": ("cpic", CUBES),
     "cpic-n4-grid": ("cpic", {**AT_GRID, "num_epochs": 80}),
 }
-# Of BraTS alone: does a fiftieth of the numbers do, and what bounds the first row, steps or
+# Of one cohort: does a fiftieth of the numbers do, and what bounds the first row, steps or
 # patients? Twice as many epochs, or patients, are equally many steps.
-QUESTIONS: dict[str, tuple[str, dict[str, Any]]] = {
-    "resnet34-cycle": ("resnet34", CYCLE),
-    "resnet34-sttp": ("resnet34", {**CYCLE, "layers": "sttp", "layers_rank": 64}),
-    "cpic-n4-long": ("cpic", {**FIRST, "num_epochs": 160}),
-    "cpic-n4-more": ("cpic", {**FIRST, "num_epochs": 80, "patients": 470}),
-    "cpic-n4-grid-more": ("cpic", {**AT_GRID, "num_epochs": 80, "patients": 470}),
-    "strided-more": ("downsample", {**STRIDED, "patients": 470}),
+QUESTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "brats": {
+        "resnet34-cycle": ("resnet34", CYCLE),
+        "resnet34-sttp": ("resnet34", {**CYCLE, "layers": "sttp", "layers_rank": 64}),
+        "cpic-n4-long": ("cpic", {**FIRST, "num_epochs": 160}),
+        "cpic-n4-more": ("cpic", {**FIRST, "num_epochs": 80, "patients": 470}),
+        "cpic-n4-grid-more": ("cpic", {**AT_GRID, "num_epochs": 80, "patients": 470}),
+        "strided-more": ("downsample", {**STRIDED, "patients": 470}),
+    }
 }
 # With how many of them predictions are made, after the training.
 STARTS = (1, 2, 4, 8, 16, 32)
@@ -148,12 +150,14 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
             "downsample": ("downsample", {}),
         },
     }.items()
-    for name, (model, options) in {
-        **rows,
-        **RIVALS,
-        **(QUESTIONS if task == "brats" else {}),
-    }.items()
+    for name, (model, options) in (rows | RIVALS | QUESTIONS.get(task, {})).items()
 }
+
+
+def is_rival(name: str) -> bool:
+    """Whether a row is trained in one cycle, on the first folds."""
+    task, _, own = name.partition("-")
+    return own in RIVALS or own in QUESTIONS.get(task, {})
 
 
 def asked(name: str, setting: Setting) -> dict[str, Any]:
@@ -161,7 +165,7 @@ def asked(name: str, setting: Setting) -> dict[str, Any]:
     task, model, options = RUNS[name]
     patients = options.get("patients", setting.patients[task])
     shown = {"patients": patients, "resolution": list(setting.resolution[task])}
-    if name.partition("-")[2] in (RIVALS | QUESTIONS):
+    if is_rival(name):
         if model in FITTED:
             return shown
         epochs = options.get("num_epochs", setting.cycle[task])
@@ -190,7 +194,7 @@ def run(name: str, setting: Setting, work: Path) -> dict[str, Any]:
         "selection": 0,
         "standardize": True,
     }
-    rival, summary = name.partition("-")[2] in (RIVALS | QUESTIONS), {}
+    rival, summary = is_rival(name), {}
     if rival:
         common |= {"num_epochs": setting.cycle[task], **options}
         do = {"brats": train.brats, "osic": train.osic}[task]
