@@ -1,88 +1,17 @@
-"""Check a reader's answer to a code exercise: right, or a hint.
+"""Foundations: low rank, trains, cross, quantics."""
 
-A check tests what the answer must satisfy, so it accepts every right answer, and shows none.
-"""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Verdict", "answer"]
+from cpic.check._verdict import Check, number
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether an answer is right, and if not, where to look.
-
-    Args:
-        right: Whether it is.
-        hint: What is wrong with it, empty if it is right.
-    """
-
-    right: bool
-    hint: str = ""
-
-    def __bool__(self) -> bool:
-        return self.right
-
-    def __repr__(self) -> str:
-        return "Right." if self.right else f"Not yet: {self.hint}"
-
-
-_Check = Callable[..., str]
-_CHECKS: dict[str, _Check] = {}
-
-
-def answer(exercise: str, given: Any, *, about: Any = None) -> Verdict:
-    """Check an answer to an exercise.
-
-    Args:
-        exercise: Label of the exercise, as the chapter gives it.
-        given: The answer.
-        about: What the exercise is about, such as an image; the chapter says what to pass.
-
-    Returns:
-        Whether it is right, and a hint if not. In a notebook it shows as one line.
-
-    Raises:
-        ValueError: If no exercise with a check has this label.
-
-    Example:
-        >>> answer("ex-low-rank-storage", 100, about=(512, 512))
-        Not yet: at this rank the factors still take fewer numbers than the pixels.
-    """
-    if exercise not in _CHECKS:
-        raise ValueError(
-            f"answer knows the exercises {', '.join(sorted(_CHECKS))}, got {exercise!r}; the other "
-            "exercises have folded solutions only."
-        )
-    hint = _CHECKS[exercise](given, about)
-    return Verdict(not hint, hint)
-
-
-def _check_of(exercise: str) -> Callable[[_Check], _Check]:
-    def keep(check: _Check) -> _Check:
-        _CHECKS[exercise] = check
-        return check
-
-    return keep
-
-
-def _number(given: Any) -> float | None:
-    """A number, or None for anything else."""
-    try:
-        return float(given)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-
-
-@_check_of("ex-low-rank-storage")
 def _storage(given: Any, shape: Sequence[int]) -> str:
     """The break-even rank of a matrix of a shape."""
-    rank = _number(given)
+    rank = number(given)
     if rank is None:
         return "the answer is a number, the rank from which on the factors take more."
     rows, columns = shape
@@ -93,7 +22,6 @@ def _storage(given: Any, shape: Sequence[int]) -> str:
     return ""
 
 
-@_check_of("ex-low-rank-shear")
 def _shear(given: Any, image: Tensor) -> str:
     """A rearrangement of an image that has rank 1."""
     if not isinstance(given, Tensor) or given.shape != image.shape:
@@ -106,10 +34,9 @@ def _shear(given: Any, image: Tensor) -> str:
     return ""
 
 
-@_check_of("ex-tt-mean")
 def _mean(given: Any, train: Any) -> str:
     """The mean of the tensor of a train."""
-    mean, ones = _number(given), [torch.ones_like(core[:, :1, :, :1]) for core in train.cores]
+    mean, ones = number(given), [torch.ones_like(core[:, :1, :, :1]) for core in train.cores]
     if mean is None:
         return "the answer is one number."
     total = float(train.inner(type(train)(ones)))
@@ -123,7 +50,6 @@ def _mean(given: Any, train: Any) -> str:
     return ""
 
 
-@_check_of("ex-tt-choose")
 def _choose(given: Any, spectra: Sequence[Tensor]) -> str:
     """Ranks for a relative error of 0.1, from the singular values of the unfoldings."""
     ranks = [int(r) for r in given]
@@ -138,3 +64,11 @@ def _choose(given: Any, spectra: Sequence[Tensor]) -> str:
     if all(x * x * len(ranks) < 0.1**2 for x in spare):
         return "every bond could have a lower rank within its equal share of the error."
     return ""
+
+
+CHECKS: dict[str, Check] = {
+    "ex-low-rank-storage": _storage,
+    "ex-low-rank-shear": _shear,
+    "ex-tt-mean": _mean,
+    "ex-tt-choose": _choose,
+}

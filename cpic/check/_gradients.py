@@ -1,0 +1,5 @@
+"""Gradients: through a choice, spectra, features."""
+
+from cpic.check._verdict import Check
+
+CHECKS: dict[str, Check] = {}

@@ -1,0 +1,5 @@
+"""Answers to the exercises of part Learning: exercise, answer, what it is about, hint."""
+
+from typing import Any
+
+CASES: list[tuple[str, Any, Any, str]] = []
