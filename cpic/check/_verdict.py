@@ -1,4 +1,4 @@
-"""What is said about an answer, and what the checks of all parts share."""
+"""The verdict on an answer, and what the checks of all parts share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
