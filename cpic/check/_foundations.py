@@ -14,7 +14,7 @@ def numbers(given: Any) -> list[float] | None:
     """Finite numbers one by one, or None for anything else."""
     try:
         found = [float(one) for one in given]
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, ArithmeticError, RuntimeError):
         return None
     return found if all(map(math.isfinite, found)) else None
 

@@ -40,8 +40,8 @@ def _gradcheck(given: Any, tensor: Tensor) -> str:
         for name in ("gradcheck", "gradgradcheck"):
             if not getattr(torch.autograd, name)(given, tensor, raise_exception=False):
                 return f"{name} finds a derivative that differs from finite differences."
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-        return f"the answer is a function of the tensor that returns one; it raised: {error}"
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError) as e:
+        return f"the answer is a function of the tensor that returns one; it raised: {e}"
     return ""
 
 
