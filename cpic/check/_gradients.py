@@ -53,7 +53,7 @@ def _digits(given: Any, gap: float) -> str:
     lost = -math.log10(torch.finfo(torch.float32).eps / 2)
     if abs(digits[0] - (lost + math.log10(gap))) > 1.5:
         return "Original divides a rounding error of single precision by the gap."
-    if abs(digits[1] - lost) > 1.5:
+    if abs(digits[1] - lost) > 2:
         return "Lyapunov divides by a sum of roots, so the gap costs no digits."
     return ""
 
