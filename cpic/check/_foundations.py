@@ -1,5 +1,6 @@
 """Foundations: low rank, trains, cross, quantics."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,22 @@ from torch import Tensor
 from cpic.check._verdict import Check, number
 
 
+def numbers(given: Any) -> list[float] | None:
+    """Finite numbers one by one, or None for anything else."""
+    try:
+        found = [float(one) for one in given]
+    except (TypeError, ValueError, ArithmeticError, RuntimeError):
+        return None
+    return found if all(map(math.isfinite, found)) else None
+
+
 def _storage(given: Any, shape: Sequence[int]) -> str:
     """The break-even rank of a matrix of a shape."""
     rank = number(given)
     if rank is None:
         return "the answer is a number, the rank from which on the factors take more."
     rows, columns = shape
-    if rank * (rows + columns) < rows * columns - 1e-9:
+    if not rank * (rows + columns) >= rows * columns - 1e-9:
         return "at this rank the factors still take fewer numbers than the pixels."
     if (rank - 1) * (rows + columns) > rows * columns + 1e-9:
         return "one rank lower the factors take more numbers than the pixels already."
@@ -45,14 +55,14 @@ def _mean(given: Any, train: Any) -> str:
         size *= core.shape[2]
     if abs(mean - total) <= 1e-6 * abs(total):
         return "this is the sum of all entries, not yet their mean."
-    if abs(mean - total / size) > 1e-4 * max(1e-12, abs(total / size)):
+    if not abs(mean - total / size) <= 1e-4 * max(1e-12, abs(total / size)):
         return "it differs from the mean of the entries of the train: which train is all ones?"
     return ""
 
 
 def _choose(given: Any, spectra: Sequence[Tensor]) -> str:
     """Ranks for a relative error of 0.1, from the singular values of the unfoldings."""
-    ranks = [int(r) for r in given]
+    ranks = [int(r) for r in numbers(given) or ()]
     if len(ranks) != len(spectra):
         return f"give one rank for each of the {len(spectra)} bonds."
     total = float(spectra[0].double().norm())
@@ -66,9 +76,106 @@ def _choose(given: Any, spectra: Sequence[Tensor]) -> str:
     return ""
 
 
+def _entries(given: Any, about: tuple[Sequence[int], int]) -> str:
+    """The number of entries of one interpolation, for sizes and a rank."""
+    sizes, rank = about
+    count, ranks = number(given), [1, *[rank] * (len(sizes) - 1), 1]
+    if count is None:
+        return "the answer is one number, that of the entries."
+    if count == rank**2 * sum(sizes):
+        return "the outer sites have a neighbor on one side only."
+    if count != sum(a * n * b for a, n, b in zip(ranks[:-1], sizes, ranks[1:], strict=True)):
+        return "a site reads one fiber for each pair of a left and a right multi-index."
+    return ""
+
+
+def _swap(given: Any, matrix: Tensor) -> str:
+    """Coefficients of the rows of a matrix in its first rows: factors of the volume."""
+    m, r = matrix.shape
+    if not isinstance(given, Tensor) or given.shape != matrix.shape:
+        return f"the answer has {m} rows of {r} coefficients, as the matrix has."
+    swapped = matrix[:r].double().repeat(m, r, 1, 1)
+    for j in range(r):
+        swapped[:, j, j] = matrix.double()
+    growth = torch.linalg.det(swapped).abs() / torch.linalg.det(matrix[:r].double()).abs()
+    wrong = (given.double().abs() - growth).abs()
+    if wrong.max() <= 1e-5 * growth.max():
+        return ""
+    i, j = divmod(int(wrong.argmax()), r)
+    return (
+        f"with row {i} in place of row {j} the volume grows by {growth[i, j]:.3g}, not as B says."
+    )
+
+
+def _round(given: Any, about: tuple[Tensor, Any]) -> str:
+    """A train no larger than another one, and closer to a volume."""
+    volume, other = about
+    if type(given) is not type(other) or given.sizes != other.sizes:
+        return f"the answer is a train of sizes {tuple(other.sizes)}."
+    if max(given.ranks) > max(other.ranks):
+        return f"its rank is {max(given.ranks)}, that of the other train {max(other.ranks)}: round."
+    if not (given.full() - volume).norm() < (other.full() - volume).norm():
+        return "it is no better than the square search at this rank: search at a higher rank first."
+    return ""
+
+
+def _rank_of_bits(curve: Tensor) -> int:
+    """The largest rank of the unfoldings of a vector by the bits of its index."""
+    n_bits = len(curve).bit_length() - 1
+    parts = [curve.double().view(-1, 2**t) for t in range(1, n_bits)]
+    return max(int(torch.linalg.matrix_rank(part, rtol=1e-9)) for part in parts)
+
+
+def _waves(given: Any, curves: Sequence[Tensor]) -> str:
+    """Ranks of curves in quantics form."""
+    ranks = numbers(given) or []
+    if len(ranks) != len(curves):
+        return f"give one rank for each of the {len(curves)} curves."
+    for k, (rank, curve) in enumerate(zip(ranks, curves, strict=True), 1):
+        if rank != _rank_of_bits(curve):
+            return f"curve {k} has another rank: of how many exponentials is it a sum?"
+    return ""
+
+
+def _groups(given: Any, volume: Any) -> str:
+    """A grid with groups of three bits, and what a search found on it."""
+    try:
+        grid, result = given
+        sizes = set(grid.sizes)
+        generator = torch.Generator().manual_seed(0)
+        places = [torch.randint(n, (1, 10_000), generator=generator) for n in volume.shape]
+        at = torch.stack(places, -1)
+        found = result.train.entries(grid.sites(at)).double()
+    except (TypeError, ValueError, AttributeError, RuntimeError):
+        return "the answer is a pair: the grid, and the result of the search on it."
+    if sizes != {8}:
+        return f"the sites have sizes {sorted(sizes)}: groups of three bits have 8 values."
+    truth = volume.voxels(at).double()
+    error = float((found - truth).norm() / truth.norm())
+    return "" if error <= 1e-5 else f"its relative error is {error:.0e}: search to 1e-6."
+
+
+def _steps(given: Any, steps: Tensor) -> str:
+    """The largest rank of a step in quantics form, over its positions, one a row."""
+    rank, n = number(given), steps.shape[1]
+    if rank is None:
+        return "the answer is one number, the largest rank."
+    if sorted(steps.sum(1).tolist()) != list(range(1, n)):
+        return f"a step has {n - 1} positions: try all."
+    if rank != max(map(_rank_of_bits, steps)):
+        return "some position has another rank, or none has this one."
+    return ""
+
+
 CHECKS: dict[str, Check] = {
     "ex-low-rank-storage": _storage,
     "ex-low-rank-shear": _shear,
     "ex-tt-mean": _mean,
     "ex-tt-choose": _choose,
+    "ex-cross-predict": _entries,
+    "ex-cross-swap": _swap,
+    "ex-cross-round": _round,
+    "ex-quantics-code-1": _waves,
+    "ex-quantics-code-2": _groups,
+    "ex-quantics-code-3": _steps,
 }

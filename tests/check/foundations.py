@@ -1,12 +1,32 @@
 """Answers to the exercises of part Foundations: exercise, answer, what it is about, hint."""
 
+import math
+
 import torch
 
-from cpic.tt import TensorTrain
+from cpic.data import gaussians
+from cpic.tt import Quantics, TensorTrain, cross, tt_svd
 
 LINE = torch.eye(6)
 TRAIN = TensorTrain([torch.arange(1.0, 4.0).view(1, 1, 3, 1), torch.ones(1, 1, 2, 1)])
 SPECTRA = (torch.tensor([1.0, 0.09, 0.05, 0.04, 0.01]), torch.tensor([1.0, 0.09, 0.06, 0.01, 0.0]))
+
+TALL = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]])
+COEFFS = torch.linalg.solve(TALL[:2], TALL, left=False)
+BOX = torch.randn(1, 5, 6, 7, generator=torch.Generator().manual_seed(0))
+WIDE, PLAIN = tt_svd(BOX, max_rank=4), tt_svd(BOX, max_rank=2).scale(0.5)
+CURVES = torch.cos(0.3 * torch.arange(64).double()) ** 2, torch.ones(64)
+STEPS = (torch.arange(16)[None] < torch.arange(1, 16)[:, None]).double()
+VOLUME = gaussians((64, 64, 64), n=2)
+
+
+def on_grid(base, **options):
+    grid = Quantics(VOLUME.shape, base=base)
+    entries = grid.entries(VOLUME.voxels)
+    generator = torch.Generator().manual_seed(0)
+    kind = {"dtype": torch.float64, "generator": generator}
+    return grid, cross(entries, grid.sizes, **kind, **options)
+
 
 CASES = [
     ("ex-low-rank-storage", 256, (512, 512), ""),
@@ -26,4 +46,32 @@ CASES = [
     ("ex-tt-choose", [1, 1], SPECTRA, "squares of errors add"),
     ("ex-tt-choose", [5, 5], SPECTRA, "could have a lower rank"),
     ("ex-tt-choose", [2], SPECTRA, "each of the 2 bonds"),
+    ("ex-tt-choose", None, SPECTRA, "each of the 2 bonds"),
+    ("ex-tt-mean", math.nan, TRAIN, "differs from the mean"),
+    ("ex-low-rank-storage", math.nan, (512, 512), "still take fewer"),
+    ("ex-cross-predict", 4 * 2 + 2 * 5 * 2 + 2 * 3, ((4, 5, 3), 2), ""),
+    ("ex-cross-predict", 48, ((4, 5, 3), 2), "on one side only"),
+    ("ex-cross-predict", 60, ((4, 5, 3), 2), "one fiber for each pair"),
+    ("ex-cross-predict", "34", ((4, 5, 3), 2), ""),
+    ("ex-cross-predict", None, ((4, 5, 3), 2), "one number"),
+    ("ex-cross-swap", COEFFS, TALL, ""),
+    ("ex-cross-swap", -COEFFS.abs(), TALL, ""),
+    ("ex-cross-swap", TALL, TALL, "the volume grows by"),
+    ("ex-cross-swap", COEFFS * math.nan, TALL, "the volume grows by"),
+    ("ex-cross-swap", COEFFS.mT, TALL, "3 rows of 2 coefficients"),
+    ("ex-cross-round", WIDE.round(max_rank=2), (BOX, PLAIN), ""),
+    ("ex-cross-round", WIDE, (BOX, PLAIN), "its rank is 4"),
+    ("ex-cross-round", PLAIN, (BOX, PLAIN), "search at a higher rank first"),
+    ("ex-cross-round", BOX, (BOX, PLAIN), "a train of sizes (5, 6, 7)"),
+    ("ex-quantics-code-1", [3, 1], CURVES, ""),
+    ("ex-quantics-code-1", [3, 2], CURVES, "curve 2 has another rank"),
+    ("ex-quantics-code-1", 3, CURVES, "each of the 2 curves"),
+    ("ex-quantics-code-2", on_grid(8, tol=1e-7), VOLUME, ""),
+    ("ex-quantics-code-2", on_grid(8, rank=1), VOLUME, "search to 1e-6"),
+    ("ex-quantics-code-2", on_grid(2, rank=1), VOLUME, "sizes [2]"),
+    ("ex-quantics-code-2", 0.7, VOLUME, "the answer is a pair"),
+    ("ex-quantics-code-3", 2, STEPS, ""),
+    ("ex-quantics-code-3", 3, STEPS, "another rank"),
+    ("ex-quantics-code-3", 2, STEPS[:4], "a step has 15 positions"),
+    ("ex-quantics-code-3", "two", STEPS, "one number"),
 ]
