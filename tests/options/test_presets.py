@@ -60,13 +60,25 @@ def test_there_is_one_for_every_row():
     names = {name for name in _presets.preset_names() if not name.startswith("gcp/")}
     assert names - set(_aistats21.presets()) == {
         *(*PARAMETERS, *RESNETS, *PATCHES),
-        *("quick", "strided"),
+        *("quick", "recommended", "strided"),
     }
 
 
 @pytest.mark.parametrize("name", [*PARAMETERS, *RESNETS])
 def test_the_published_ones_choose_the_epoch_as_published(name):
     assert settings(name)[1]["selection"] == 0
+
+
+@pytest.mark.parametrize("task", ["brats", "osic"])
+def test_the_quick_one_is_the_recommended_one_but_for_sizes(task):
+    quick, recommended = (
+        yaml.safe_load(_presets.preset_file(name).read_text())[task]
+        for name in ("quick", "recommended")
+    )
+    sizes = {"budget"}
+    assert {key: quick[key] for key in recommended.keys() - sizes} == {
+        key: recommended[key] for key in recommended.keys() - sizes
+    }
 
 
 def test_the_strided_network_reads_whole_scans_in_one_cycle():
