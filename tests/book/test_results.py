@@ -350,6 +350,17 @@ def test_ridge_leaves_out_one_sample_after_the_other(load, generator):
     torch.testing.assert_close(ridge(x, y, x, penalties), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_an_ablation_changes_one_setting_and_reports_relative_errors(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    module = load("make_ablation")
+    monkeypatch.setattr(module, "WORK", tmp_path)
+    small = {"patients": 31, "resolution": (16, 16, 16), "batch_size": 12, "num_epochs": 1}
+    monkeypatch.setattr(module, "BASE", {**module.BASE, **small, "budget": 64})
+    found = {name: module.make_run(name, 42) for name in ("base", "positions: cross")}
+    assert all(0.5 < run["error"] < 3 for run in found.values())
+    assert found["base"]["encoded"] <= 64 < found["positions: cross"]["encoded"]
+
+
 @pytest.fixture
 def lesion(load, monkeypatch):
     """The script of the lesion, and a task of few small chests with balls as shapes."""
