@@ -28,7 +28,7 @@ SHIFTED = np.diag([1.0, -1.0, 2.0, 1.0])
 IMAGE = nibabel.Nifti1Image(LABELS, AFFINE)
 CHEST = torch.linspace(-1000, 400, 4096).view(16, 16, 16)
 TARGET = torch.linspace(-1.5, 1.5, 21)
-FEATURES = (torch.tensor([100.0, 101.0, 102.0]), torch.tensor([5.0, 6.0, 7.0]))  # 101 and 6
+FEATURES = (torch.tensor([100.0, 101.0, 102.0]), torch.tensor([4.0, 6.0, 8.0]))  # 101 and 3
 PIECES = [{"train": ["b", "c"], "validation": ["a"]}, {"train": ["a"], "validation": ["b", "c"]}]
 LEVELS = torch.tensor([0.2, 0.5, 0.8])
 VISITS = (torch.linspace(0, 1, 101), LEVELS)
@@ -62,9 +62,9 @@ CASES: list[tuple[str, Any, Any, str]] = [
     ("ex-cpic-histogram", TARGET * 0, TARGET, "the error is 1.00"),
     ("ex-cpic-histogram", TARGET.clone(), TARGET, "the targets themselves"),
     ("ex-cpic-histogram", TARGET[:3], TARGET, "a tensor of 21 predictions"),
-    ("ex-cpic-center", 101 / 6, FEATURES, ""),
-    ("ex-cpic-center", 6 / 101, FEATURES, "the other way around"),
-    ("ex-cpic-center", 101 / 12, (FEATURES[0], 2 * FEATURES[1]), "divide each by the standard"),
+    ("ex-cpic-center", 101 / 3, FEATURES, ""),
+    ("ex-cpic-center", 3 / 101, FEATURES, "the other way around"),
+    ("ex-cpic-center", 101 / 6, FEATURES, "divide each by the standard"),
     ("ex-cpic-center", 3, FEATURES, "another factor"),
     ("ex-cpic-center", [1, 2], FEATURES, "one number"),
     ("ex-brats-batch", 203.1, 180, ""),

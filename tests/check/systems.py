@@ -41,6 +41,7 @@ CASES: list[tuple[str, Any, Any, str]] = [
     ("ex-patches-bias", (EXACT + 0.5, EXACT + 1), EXACT, "off by 0.50"),
     ("ex-patches-bias", (EXACT + 0.01, EXACT + 0.02), EXACT, "both agree"),
     ("ex-patches-bias", EXACT, EXACT, "a pair of gradients"),
+    ("ex-patches-bias", None, EXACT, "a pair of gradients"),
     ("ex-covariance-guess", (2080, 32896, 14397), ((64, 256), 200), ""),
     ("ex-covariance-guess", (4096, 32896, 14397), ((64, 256), 200), "is symmetric"),
     ("ex-covariance-guess", (2080, 32000, 14397), ((64, 256), 200), "256 channels: count"),
