@@ -1,22 +1,12 @@
 """Foundations: low rank, trains, cross, quantics."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cpic.check._verdict import Check, number
-
-
-def numbers(given: Any) -> list[float] | None:
-    """Finite numbers one by one, or None for anything else."""
-    try:
-        found = [float(one) for one in given]
-    except (TypeError, ValueError, ArithmeticError, RuntimeError):
-        return None
-    return found if all(map(math.isfinite, found)) else None
+from cpic.check._verdict import Check, number, numbers
 
 
 def _storage(given: Any, shape: Sequence[int]) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpic.check._foundations import numbers
-from cpic.check._verdict import Check, number
+from cpic.check._verdict import Check, number, numbers
 
 
 def _quadrature(given: Any, about: tuple[Callable[[Tensor], Tensor], Tensor]) -> str:

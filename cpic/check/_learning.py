@@ -10,28 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cpic.check._verdict import Check, number
-
-
-def numbers(given: Any) -> list[float] | None:
-    """Finite numbers one by one, or None for anything else."""
-    try:
-        found = [float(one) for one in given]
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    return found if all(map(math.isfinite, found)) else None
-
-
-def like(given: Any, other: Tensor) -> Tensor | None:
-    """A tensor of the shape of another one in double precision, or None for anything else."""
-    if not isinstance(given, Tensor) or given.shape != other.shape or given.is_complex():
-        return None
-    return given.detach().cpu().double()
-
-
-def near(value: float, other: float, tol: float = 0.01) -> bool:
-    """Whether a value agrees with another one up to a relative tolerance; NaN does not."""
-    return abs(value - other) <= tol * abs(other)
+from cpic.check._verdict import Check, like, near, number, numbers
 
 
 def _stretch(given: Any, about: tuple[Sequence[int], int]) -> str:

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpic.check._learning import like, near, numbers
-from cpic.check._verdict import Check, number
+from cpic.check._verdict import Check, like, near, number, numbers
 
 
 def _frame(given: Any, shape: Sequence[int]) -> str:
