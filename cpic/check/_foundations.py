@@ -34,6 +34,23 @@ def _shear(given: Any, image: Tensor) -> str:
     return ""
 
 
+def _tail(given: Any, matrix: Tensor) -> str:
+    """The gradient of the energy of a matrix beyond its first three singular values."""
+    if not isinstance(given, Tensor) or given.shape != matrix.shape:
+        return f"the answer is a matrix of {tuple(matrix.shape)}, as W is."
+    matrix = matrix.detach().double()
+    u, values, v = torch.linalg.svd(matrix, full_matrices=False)
+    for factor, first, hint in (
+        (2, 3, ""),
+        (1, 3, "this is the gradient of half of it."),
+        (2, 0, "this is the gradient of the energy of all singular values."),
+    ):
+        exact = factor * (u[:, first:] * values[first:]) @ v[first:]
+        if torch.allclose(given.detach().to(exact), exact, rtol=1e-4, atol=1e-6):
+            return hint
+    return "call `backward` on the sum of squares of all singular values but the first three."
+
+
 def _mean(given: Any, train: Any) -> str:
     """The mean of the tensor of a train."""
     mean, ones = number(given), [torch.ones_like(core[:, :1, :, :1]) for core in train.cores]
@@ -157,7 +174,24 @@ def _steps(given: Any, steps: Tensor) -> str:
     return ""
 
 
+def _contrast(given: Any, volume: Tensor) -> str:
+    """A train of a binary volume with a relative error of at most 0.1."""
+    try:
+        dense = given.full()[0].double()
+    except (TypeError, AttributeError, LookupError):
+        dense = torch.empty(0)
+    if dense.shape != volume.shape:
+        return f"the answer is a batch of one train, of {tuple(volume.shape)}."
+    binary = (volume > 0.5).double()
+    error = float((dense - binary).norm() / binary.norm())
+    if not error <= 0.1001:
+        return f"the error of the volume with threshold 0.5 is {error:.0%}, and not at most 10%."
+    return ""
+
+
 CHECKS: dict[str, Check] = {
+    "ex-low-rank-gradient": _tail,
+    "ex-tt-contrast": _contrast,
     "ex-low-rank-storage": _storage,
     "ex-low-rank-shear": _shear,
     "ex-tt-mean": _mean,

@@ -28,7 +28,20 @@ def on_grid(base, **options):
     return grid, cross(entries, grid.sizes, **kind, **options)
 
 
+W = torch.arange(20.0).view(5, 4).sin() + torch.eye(5, 4)
+_U, _S, _V = torch.linalg.svd(W, full_matrices=False)
+BLOCK = torch.zeros(3, 4, 5)
+BLOCK[1:, :2, 2:] = 0.7
+BINARY = tt_svd((BLOCK > 0.5).double()[None])
 CASES = [
+    ("ex-low-rank-gradient", 2 * _S[3] * _U[:, 3:] @ _V[3:], W, ""),
+    ("ex-low-rank-gradient", _S[3] * _U[:, 3:] @ _V[3:], W, "half of it"),
+    ("ex-low-rank-gradient", 2 * W, W, "of all singular values"),
+    ("ex-low-rank-gradient", W, W, "but the first three"),
+    ("ex-low-rank-gradient", 1.0, W, "a matrix of (5, 4)"),
+    ("ex-tt-contrast", BINARY, BLOCK, ""),
+    ("ex-tt-contrast", tt_svd(BLOCK.double()[None]), BLOCK, "is 30%"),
+    ("ex-tt-contrast", BLOCK, BLOCK, "a batch of one train"),
     ("ex-low-rank-storage", 256, (512, 512), ""),
     ("ex-low-rank-storage", torch.tensor(256.0), (512, 512), ""),
     ("ex-low-rank-storage", 255, (512, 512), "still take fewer"),
