@@ -26,6 +26,7 @@ from _rows import asked_rows, rows_to_make
 from make_tables import brats_like
 from torch import Tensor, nn
 
+from cpic import data
 from cpic._files import write_json
 from cpic.data import ArrayVolume
 from cpic.images import load
@@ -52,25 +53,27 @@ STEPS, BATCH, CHANNELS, FIELD = 150, 16, (16, 32), 3
 FIRST, FRAMES, PATIENTS = 8, 8, 1600
 FEATURES = ("components", "maximum")
 WHAT = (
-    "Ways to read a part, at equal budget and tuning. digits: the commonest digit on canvases of "
-    "megapixel MNIST, 112^2 means, 600 to train and 400 to test, encoder trained before on single "
-    "digits; textures: which of 8 photographs a patch of 64^2 is from, 720 and 720; volumes: the "
-    "radius of a ball in white matter of a head at 6 mm, 240 and 120; brats: the days of survival "
-    f"in semi-synthetic cohorts like BraTS, t1ce at 32^3, {PATIENTS} patients, a fifth of them to "
-    "test, each voxel with its coordinate from left to right. Pieces of 14^2, 8^2, 8^3 and 8^3 "
-    "values; 64, 64, 80 and 64 of them. budget: the share of the values from which a model may get "
-    "gradients; read: the share from which it does, measured on a batch (dps: at its first noise, "
-    "which mixes more pieces); looked: the share that it looks at besides, in order to choose. "
-    "cross: read in a step of training, looked at in a prediction; cross-corrected: a quarter of "
-    "the budget for cubes at random that correct the features. All but ridge regressions: "
-    f"{STEPS} (brats: 600) steps of {BATCH}, AdamW with a rate that rises for a tenth and falls "
-    f"like a cosine, clip 1; trials: errors of the rates on a validation part, seed {TUNING}, at "
-    "a budget of an eighth for all; the best is then run with three other seeds, which make "
-    "weights, order and (not textures) data anew: errors, over that of a constant, on the test "
-    "part, which chose nothing; best: that of a model which knows the rule behind the days, a "
-    "mean. Ridge (means, histogram, neighborhoods): the penalty is chosen by leaving out. seconds: "
-    "processor time of a training with its test, one thread, a mean; kept_mib: what a batch keeps "
-    "for the backward pass."
+    "Ways to read a part, at equal budget and tuning. digits: the commonest digit on canvases "
+    "of megapixel MNIST, 112^2 means, 600 to train and 400 to test, encoder trained before on "
+    "single digits; textures: which of 8 photographs a patch of 64^2 is from, 720 and 720; "
+    "volumes: the radius of a ball in white matter of a head at 6 mm, 240 and 120; brats: the "
+    f"days of survival in semi-synthetic cohorts like BraTS, t1ce at 32^3, {PATIENTS} patients, "
+    "a fifth of them to test, each voxel with its coordinate from left to right; nodules: how "
+    "malignant radiologists think that a real nodule is, from its shape alone, 610 patients, a "
+    "fifth of them to test. Pieces of 14^2, 8^2 and 8^3 values; 64, 64 and 80 of them, later "
+    "64. budget: the share of the values from which a model may get gradients; read: the share "
+    "from which it does, measured on a batch (dps: at its first noise, which mixes more "
+    "pieces); looked: the share that it looks at besides, in order to choose. cross: read in a "
+    "step of training, looked at in a prediction; cross-corrected: a quarter of the budget for "
+    f"cubes at random that correct the features. All but ridge regressions: {STEPS} (brats: 600, "
+    f"nodules: 300) steps of {BATCH}, AdamW with a rate that rises for a tenth and falls like a "
+    f"cosine, clip 1; trials: errors of the rates on a validation part, seed {TUNING}, at a "
+    "budget of an eighth for all; the best is then run with three other seeds, which make "
+    "weights, order and (not textures) data anew, or other folds: errors, over that of a "
+    "constant, on the test part, which chose nothing; best: that of a model which knows the "
+    "rule behind the days, a mean. Ridge (means, histogram, neighborhoods): the penalty is "
+    "chosen by leaving out. seconds: processor time of a training with its test, one thread, a "
+    "mean; kept_mib: what a batch keeps for the backward pass."
 )
 
 
@@ -282,11 +285,27 @@ def brats(seed: int) -> Task:
     return Task(whole, cut(whole, 8), grid, labels, 0, *rows, VolumeEncoder(2), **options)
 
 
+@functools.lru_cache(maxsize=4)
+def nodules(seed: int) -> Task:
+    """How malignant radiologists think a real nodule is, from its shape; tests in other folds."""
+    real = data.nodules()
+    malignancy = real.ratings[:, real.names.index("malignancy")]
+    labels = (malignancy - malignancy.mean()) / malignancy.std()
+    whole = real.masks[:, None].float()
+    whole = (whole - whole.mean()) / whole.std()
+    folds = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0)).chunk(5)
+    fit = folds[4] if seed == TUNING else torch.cat([f for k, f in enumerate(folds) if k != seed])
+    torch.manual_seed(seed)
+    pieces, encoder = cut(whole, 8), VolumeEncoder()
+    return Task(whole, pieces, (4, 4, 4), labels, 0, fit, folds[seed], encoder, 300)
+
+
 TASKS: dict[str, Callable[[int], Task]] = {
     "digits": digits,
     "textures": textures,
     "volumes": volumes,
     "brats": brats,
+    "nodules": nodules,
 }
 
 
@@ -467,7 +486,7 @@ RIVALS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def fits(task: str, way: str) -> bool:
     """Whether a way is run on a task."""
-    is_volume = task in ("volumes", "brats")
+    is_volume = task in ("volumes", "brats", "nodules")
     if way in ("ats", "dps"):  # their maps have two axes
         return not is_volume
     if way.startswith("cross"):  # C-PIC reads volumes
