@@ -66,15 +66,15 @@ WHAT = (
     "noise, which mixes more pieces); looked: the share that it looks at besides, in order to "
     "choose. cross: read in a step of training, looked at in a prediction; cross-corrected: a "
     "quarter of the budget for cubes at random that correct the features. All but ridge "
-    f"regressions: {STEPS} (brats: 600, nodules: 300) steps of {BATCH}, AdamW with a rate that "
-    "rises for a tenth and falls like a cosine, clip 1; trials: errors of the rates on a "
-    f"validation part, seed {TUNING}, at a budget of an eighth for all; the best is then run "
-    "with three other seeds, which make weights and order anew, and data (not textures) or "
-    "folds (brats, nodules): errors, over that of a constant, on the test part, which chose "
-    "nothing; best: that of a model which knows the rule behind the days, a mean. Ridge (means, "
-    "histogram, neighborhoods): the penalty is chosen by leaving out. seconds: processor time "
-    "of a training with its test, one thread, a mean; kept_mib: what a batch keeps for the "
-    "backward pass."
+    f"regressions: {STEPS} (brats: 600) steps of {BATCH}, AdamW with a rate that rises for a "
+    "tenth and falls like a cosine, clip 1; trials: errors of the rates on a validation part, "
+    f"seed {TUNING}, at a budget of an eighth for all; the best is then run with three other "
+    "seeds, which make weights and order anew, and data (not textures) or folds (brats, "
+    "nodules): errors, over that of a constant, on the test part, which chose nothing; best: "
+    "that of a model which knows the rule behind the days, a mean. Ridge (means, histogram, "
+    "neighborhoods): the penalty is chosen by leaving out. seconds: processor time of a "
+    "training with its test, one thread, a mean; kept_mib: what a batch keeps for the backward "
+    "pass."
 )
 
 
@@ -309,8 +309,7 @@ def nodules(seed: int) -> Task:
     if seed == TUNING:  # on no patient who is in a test
         fit = apart(len(whole), 4)[1]
     torch.manual_seed(seed)
-    pieces, encoder = cut(whole, 8), VolumeEncoder()
-    return Task(whole, pieces, (4, 4, 4), labels, 0, fit, others, encoder, 300)
+    return Task(whole, cut(whole, 8), (4, 4, 4), labels, 0, fit, others, VolumeEncoder())
 
 
 TASKS: dict[str, Callable[[int], Task]] = {
