@@ -1,6 +1,6 @@
 """Compare ways to read a part at equal budget and tuning; `comparison.json` beside this script.
 
-    python book/results/make_comparison.py                 # what is missing; all of it: 15 minutes
+    python book/results/make_comparison.py                 # what is missing; all of it: 1.5 hours
     python book/results/make_comparison.py volumes-8-grid  # rows whose name begins so, once more
 
 A row that is there is not repeated unless it is named. One thread.
