@@ -8,7 +8,7 @@ from pathlib import Path
 
 # A new version of one of these may change a number or a picture.
 LIBRARIES = ("torch", "numpy", "matplotlib", "ipykernel", "myst-nb")
-SOURCES = {"cpic": ("*.py", "*.js", "*.css", "*.yml"), "book/results": ("*.json",)}
+SOURCES = {"cpic": ("*.py", "*.js", "*.css", "*.yml", "*.json"), "book/results": ("*.json",)}
 
 MATH = re.compile(r"\$(?=\S)([^$]+?)(?<=\S)\$")
 ROLE = re.compile(r"\{([a-z:]+)\}(`[^`]+`)")

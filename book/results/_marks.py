@@ -10,8 +10,8 @@ from torch.nn.functional import max_pool3d
 class Marks:
     """Put before a class of volumes: marks the centers of the cubes that are read."""
 
-    def __init__(self, array: Tensor):
-        super().__init__(array)
+    def __init__(self, array: Tensor, **options: int):
+        super().__init__(array, **options)
         self.mark = torch.zeros(self.shape)
 
     def cubes(self, centers: Tensor, *, size: int) -> Tensor:

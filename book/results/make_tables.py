@@ -238,10 +238,10 @@ def parameters(record: dict[str, Any]) -> int:
     return sum(one.numel() for one in make_module(config).model.parameters())
 
 
-def brats_like(resolution: tuple[int, int, int], patients: int) -> Source:
+def brats_like(resolution: tuple[int, int, int], patients: int, *, seed: int = 42) -> Source:
     """The cohort that `cpic.train.brats` makes for the rows of BraTS, converted."""
     data = MRData(resolution=resolution, patients=patients, intensity="zscore", **BRATS_OPTIONS)
-    return load_source("brats", data)
+    return load_source("brats", data, seed=seed)
 
 
 def curve_of(folder: Path) -> list[dict[str, float]]:

@@ -9,6 +9,7 @@ from cpic.data._flipped import FlippedVolume
 from cpic.data._formula import FormulaVolume
 from cpic.data._head import brain_like
 from cpic.data._ledger import Ledger
+from cpic.data._nodules import Nodules, nodules
 from cpic.data._open import open_volume
 from cpic.data._phantoms import exact_rank, gaussians, spike
 from cpic.data._samples import mni152, photograph
@@ -26,6 +27,7 @@ __all__ = [
     "FormulaVolume",
     "Ledger",
     "NiftiVolume",
+    "Nodules",
     "StackedVolume",
     "Volume",
     "ZarrVolume",
@@ -33,6 +35,7 @@ __all__ = [
     "exact_rank",
     "gaussians",
     "mni152",
+    "nodules",
     "open_volume",
     "photograph",
     "read_cubes",

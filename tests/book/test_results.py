@@ -251,26 +251,34 @@ def comparison(load, monkeypatch):
     """The script of the comparison, with small tasks: bright pieces to find, flat or in space."""
     script = load("make_comparison")
 
-    def small(n_axes, classes):
+    def small(n_axes, classes, placed=False):
         generator = torch.Generator().manual_seed(n_axes)
         side = 32 if n_axes == 2 else 16
         whole = torch.rand(48, 1, *[side] * n_axes, generator=generator)
         whole[:24, ..., 3:8] += 1
         labels = (torch.arange(48) < 24).long() if classes else torch.arange(48) / 24 - 1
+        if placed:
+            whole = torch.cat([whole, torch.rand_like(whole)], 1)
         pieces = script.cut(whole, 4)
         encoder = (
-            script.VolumeEncoder() if n_axes == 3 else script.ips.ConvEncoder(1, widths=(16, 32))
+            script.VolumeEncoder(1 + placed)
+            if n_axes == 3
+            else script.ips.ConvEncoder(1, widths=(16, 32))
         )
         rows = torch.arange(0, 48, 2), torch.arange(1, 48, 2)
-        return script.Task(whole, pieces, (side // 4,) * n_axes, labels, classes, *rows, encoder)
+        grid = (side // 4,) * n_axes
+        return script.Task(whole, pieces, grid, labels, classes, *rows, encoder, 10)
 
-    tasks = {"textures": lambda seed: small(2, 2), "volumes": lambda seed: small(3, 0)}
+    tasks = {
+        "textures": lambda seed: small(2, 2),
+        "volumes": lambda seed: small(3, 0),
+        "brats": lambda seed: small(3, 0, placed=True)._replace(best=0.25 + seed / 8),
+    }
     monkeypatch.setattr(script, "TASKS", tasks)
-    monkeypatch.setattr(script, "STEPS", 10)
     return script
 
 
-@pytest.mark.parametrize("task", ["textures", "volumes"])
+@pytest.mark.parametrize("task", ["textures", "volumes", "brats"])
 def test_pieces_are_those_of_the_whole(comparison, task):
     one = comparison.TASKS[task](0)
     assert one.pieces.shape[1] == 64
@@ -279,7 +287,7 @@ def test_pieces_are_those_of_the_whole(comparison, task):
     assert torch.equal(one.pieces[:, place], one.whole[corner])
 
 
-@pytest.mark.parametrize("divisor", [8, 32])
+@pytest.mark.parametrize("divisor", [2, 8, 32])
 @pytest.mark.parametrize(
     "way", ["random", "grid", "coarse-to-fine", "ips", "ats", "covariance", "sttp"]
 )
@@ -292,7 +300,7 @@ def test_ways_get_gradients_from_as_much_as_the_budget(comparison, way, divisor)
         assert comparison.gradients(made, task) == pytest.approx(1 / divisor)
 
 
-@pytest.mark.parametrize("divisor", [8, 32])
+@pytest.mark.parametrize("divisor", [2, 8, 32])
 def test_the_rest_stays_within_the_budget(comparison, divisor):
     for make in comparison.TASKS.values():
         task = make(0)
@@ -307,17 +315,19 @@ def test_the_rest_stays_within_the_budget(comparison, divisor):
 
 def test_a_row_of_the_comparison_is_tuned_and_kept(comparison, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "OUT", tmp_path / "comparison.json")
-    names = ["textures-1-histogram", "textures-8-means", "textures-32-dps", "volumes-32-grid"]
+    names = ["textures-8-means", "brats-8-random", "textures-1-histogram", "textures-32-dps"]
     monkeypatch.setattr("sys.argv", ["make_comparison.py", *names])
     comparison.main()
     record = json.loads(comparison.OUT.read_text())
     assert list(record["rows"]) == [name for name in comparison.ROWS if name in names]
-    for name in names[2:]:
+    for name in ("brats-8-random", "textures-32-dps"):
         row = record["rows"][name]
         assert row["rate"] == float(min(row["trials"], key=row["trials"].get))
         assert len(row["trials"]) == len(comparison.RATES)
         assert len(row["errors"]) == 3
         assert row["kept_mib"] > 0
+        assert row["steps"] == 10
+    assert record["rows"]["brats-8-random"]["best"] == 0.375  # a mean over three cohorts
     assert record["rows"]["textures-32-dps"]["looked"] == 0.25
     assert record["rows"]["textures-1-histogram"]["errors"][0] < 0.5
     monkeypatch.setattr("sys.argv", ["make_comparison.py"])
