@@ -28,7 +28,7 @@ class Once(torch.autograd.Function):
         return full(values)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride]
         with torch.enable_grad():
             values = ctx.saved_tensors[0].detach().requires_grad_()
             slope = torch.autograd.grad(full(values), values, grad.detach())[0]
