@@ -293,7 +293,7 @@ def test_pieces_are_those_of_the_whole(comparison, task):
 )
 def test_ways_get_gradients_from_as_much_as_the_budget(comparison, way, divisor):
     for name, make in comparison.TASKS.items():
-        if not comparison.fits(name, way):
+        if not comparison.fits(name, divisor, way):
             continue
         task = make(0)
         made = comparison.PARTS[way](task, divisor, 0)
