@@ -1,4 +1,4 @@
-"""Change one setting of the quick preset of BraTS at a time; `ablation.json` beside this script.
+"""Change one setting of C-PIC on BraTS at a time; `ablation.json` beside this script.
 
     python book/results/make_ablation.py             # what is missing; all of it: 2 hours
     python book/results/make_ablation.py positions   # rows whose name begins so, once more
@@ -26,12 +26,12 @@ OUT, WORK, SEEDS = Path(__file__).parent / "ablation.json", Path("_build/ablatio
 WHAT = (
     "Errors of the last epoch on the first fold of the semi-synthetic BraTS-like cohort at 32^3, "
     "470 patients, over those of predicting the mean, for seeds that make cohort, folds, weights "
-    "and order anew. base: the quick preset, but 20 epochs and a budget of 512; each other row "
-    "differs from it as its settings say. encoded: positions encoded per scan and step; seconds: "
-    "processor time of a run."
+    "and order anew. base: the quick preset, but without batch norm in the head, 20 epochs, and a "
+    "budget of 512; each other row differs from it as its settings say. encoded: positions encoded "
+    "per scan and step; seconds: processor time of a run."
 )
 BASE: dict[str, Any] = yaml.safe_load(preset_file("quick").read_text())["brats"] | {
-    **{"budget": 512, "num_epochs": 20, "selection": 0}
+    **{"norm": "none", "budget": 512, "num_epochs": 20, "selection": 0}
 }
 CROSS: dict[str, Any] = {"positions": "cross"}
 PUBLISHED: dict[str, Any] = {
