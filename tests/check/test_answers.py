@@ -13,7 +13,11 @@ BOOK = Path(__file__).parents[2] / "book"
 CASES = foundations.CASES + gradients.CASES + learning.CASES + systems.CASES
 
 
-@pytest.mark.parametrize(("exercise", "given", "about", "hint"), CASES, ids=lambda v: v if isinstance(v, str) else type(v).__name__)
+@pytest.mark.parametrize(
+    ("exercise", "given", "about", "hint"),
+    CASES,
+    ids=lambda v: v if isinstance(v, str) else type(v).__name__,
+)
 def test_right_and_wrong_answers(exercise, given, about, hint):
     verdict = check.answer(exercise, given, about=about)
     assert bool(verdict) == (not hint), verdict
