@@ -125,8 +125,8 @@ def test_a_reader_that_leaves_is_no_fault(tmp_path, words):
     job.stdout.close()
     assert job.stderr.read() == b""
     job.stderr.close()
-    # The help ignores that nobody reads it.
-    assert job.wait(300) == (0 if "--help" in words else 141)
+    # A help that is longer than the buffer ignores that nobody reads it.
+    assert job.wait(300) in ((0, 141) if "--help" in words else (141,))
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def changed(monkeypatch):
         ("book/03_cross.ipynb", {"book/03_cross"}, "book/04_quantics"),
         ("book/notation.md", {"book/notation"}, "book/03_cross"),
         ("cpic/tt/_cross.py", {"book/api/tt", "book/03_cross", "book/04_quantics"}, "book/api/run"),
-        ("cpic/check.py", {"book/api/check", "book/01_low_rank"}, "book/03_cross"),
+        ("cpic/check/__init__.py", {"book/api/check", "book/01_low_rank"}, "book/notation"),
         ("book/results/patches.json", {"book/15_patches"}, "book/03_cross"),
         ("book/_static/book.css", {"book/intro", "book/03_cross", "book/api/tt"}, ""),
         ("tests/book/lint.py", set(), "book/intro"),
