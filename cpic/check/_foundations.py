@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpic.check._verdict import Check, number, numbers
+from cpic.check._verdict import Check, like, number, numbers
 
 
 def _storage(given: Any, shape: Sequence[int]) -> str:
@@ -36,9 +36,10 @@ def _shear(given: Any, image: Tensor) -> str:
 
 def _tail(given: Any, matrix: Tensor) -> str:
     """The gradient of the energy of a matrix beyond its first three singular values."""
-    if not isinstance(given, Tensor) or given.shape != matrix.shape:
+    given = like(given, matrix)
+    if given is None:
         return f"the answer is a matrix of {tuple(matrix.shape)}, as W is."
-    matrix = matrix.detach().double()
+    matrix = matrix.detach().cpu().double()
     u, values, v = torch.linalg.svd(matrix, full_matrices=False)
     for factor, first, hint in (
         (2, 3, ""),
@@ -46,7 +47,7 @@ def _tail(given: Any, matrix: Tensor) -> str:
         (2, 0, "this is the gradient of the energy of all singular values."),
     ):
         exact = factor * (u[:, first:] * values[first:]) @ v[first:]
-        if torch.allclose(given.detach().to(exact), exact, rtol=1e-4, atol=1e-6):
+        if torch.allclose(given, exact, rtol=1e-4, atol=1e-6):
             return hint
     return "call `backward` on the sum of squares of all singular values but the first three."
 
@@ -99,13 +100,14 @@ def _entries(given: Any, about: tuple[Sequence[int], int]) -> str:
 def _swap(given: Any, matrix: Tensor) -> str:
     """Coefficients of the rows of a matrix in its first rows: factors of the volume."""
     m, r = matrix.shape
-    if not isinstance(given, Tensor) or given.shape != matrix.shape:
+    given = like(given, matrix)
+    if given is None:
         return f"the answer has {m} rows of {r} coefficients, as the matrix has."
     swapped = matrix[:r].double().repeat(m, r, 1, 1)
     for j in range(r):
         swapped[:, j, j] = matrix.double()
     growth = torch.linalg.det(swapped).abs() / torch.linalg.det(matrix[:r].double()).abs()
-    wrong = (given.double().abs() - growth).abs()
+    wrong = (given.abs() - growth).abs()
     if wrong.max() <= 1e-5 * growth.max():
         return ""
     i, j = divmod(int(wrong.argmax()), r)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cpic.check._verdict import Check, number, numbers
+from cpic.check._verdict import Check, like, number, numbers
 
 
 def _quadrature(given: Any, about: tuple[Callable[[Tensor], Tensor], Tensor]) -> str:
@@ -60,7 +60,8 @@ def _digits(given: Any, gap: float) -> str:
 def _log(given: Any, about: tuple[Tensor, Tensor]) -> str:
     """The gradient of an inner product with the logarithm of a matrix that has a tie."""
     matrix, weights = about
-    if not isinstance(given, Tensor) or given.shape != matrix.shape:
+    given = like(given, matrix)
+    if given is None:
         return f"the answer is a matrix of {tuple(matrix.shape)}, as A is."
     if torch.linalg.eigvalsh(matrix).diff().min() > 1e-9:
         return "this A has no double eigenvalue: test it on one that has."
@@ -97,7 +98,8 @@ def _power(given: Any, gap: float) -> str:
 
 def _center(given: Any, gram: Tensor) -> str:
     """The inner products of trains after the mean train was subtracted from each."""
-    if not isinstance(given, Tensor) or given.shape != gram.shape:
+    given = like(given, gram)
+    if given is None:
         return f"the answer is a matrix of {tuple(gram.shape)}, as that of the inner products."
 
     def apart(products: Tensor) -> Tensor:
